@@ -1,0 +1,1 @@
+//! Which shard runs on which CPU.

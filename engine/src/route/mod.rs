@@ -1,0 +1,1 @@
+//! From host, path and method to a route.
