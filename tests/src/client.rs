@@ -1,0 +1,169 @@
+//! Clients for the front of the proxy.
+//!
+//! Owns [`Raw`], which sends exact bytes in exact pieces and reads exactly what comes back, and the making
+//! of foreign clients (reqwest, hyper, programs of the host). A `Raw` panics when the proxy keeps it
+//! waiting longer than [`PATIENCE`](crate::PATIENCE).
+
+use std::{io, net::SocketAddr, process::Stdio, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        TcpSocket, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    process::Command,
+};
+
+use crate::{
+    wire::{Fields, Framing, Head, Reader, Response},
+    within,
+};
+
+/// A client made of bytes.
+#[derive(Debug)]
+pub struct Raw {
+    reader: Reader<TcpStream>,
+}
+
+impl Raw {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = within("connect", TcpStream::connect(address)).await.expect("the proxy accepts");
+        Self::over(stream)
+    }
+
+    /// Connects with a receive buffer of about `bytes`, so that what is not read stays with the proxy.
+    pub async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        Self { reader: Reader::new(stream) }
+    }
+
+    /// Sends these bytes.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).await.expect("the proxy takes the bytes");
+    }
+
+    /// Sends these bytes to a proxy that may have hung up.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        within("sending", self.reader.stream().write_all(bytes.as_ref())).await
+    }
+
+    /// Sends `bytes` in pieces of `size`, one every `pause`, to a proxy that may hang up. The pause keeps
+    /// the pieces apart on the wire; nothing depends on its length.
+    pub async fn drip(&mut self, bytes: impl AsRef<[u8]>, size: usize, pause: Duration) -> io::Result<()> {
+        for piece in bytes.as_ref().chunks(size) {
+            self.try_send(piece).await?;
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a bodyless request with `Host: test` and reads the answer; the connection stays open.
+    pub async fn ask(&mut self, method: &str, target: &str) -> Response {
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        self.answer_to(method).await
+    }
+
+    /// Reads a final response to a `method` request; an error if it is cut or malformed.
+    pub async fn response(&mut self, method: &str) -> io::Result<Response> {
+        within("the response", self.reader.response(method)).await
+    }
+
+    /// Reads a final response to a `method` request.
+    pub async fn answer_to(&mut self, method: &str) -> Response {
+        self.response(method).await.expect("a whole response")
+    }
+
+    /// Reads one head, interim or final.
+    pub async fn head(&mut self) -> Head {
+        within("a response head", self.reader.head()).await.expect("a response head")
+    }
+
+    /// Reads a body piece by piece; an error if it is cut.
+    pub async fn body_to(&mut self, framing: Framing, take: impl FnMut(&[u8])) -> io::Result<Fields> {
+        within("the body", self.reader.body_to(framing, take)).await
+    }
+
+    /// What is here by now, at least one byte; `None` at the end.
+    pub async fn some(&mut self) -> io::Result<Option<BytesMut>> {
+        within("some bytes", self.reader.some()).await
+    }
+
+    /// Asserts that the proxy closes the connection, by FIN or RST, without another byte.
+    pub async fn assert_closed(&mut self) {
+        match within("the end of the connection", self.reader.some()).await {
+            Ok(None) => {}
+            Ok(Some(more)) => panic!("bytes instead of the end: {:?}", String::from_utf8_lossy(&more)),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+
+    /// Asserts that the connection still works, by a request on it.
+    pub async fn assert_open(&mut self) {
+        let response = self.ask("GET", "/still-open").await;
+        assert!(response.status() < 500, "{:?}", response.head);
+    }
+
+    /// Says that nothing more will be sent (FIN), and goes on reading.
+    pub async fn half_close(&mut self) {
+        self.reader.stream().shutdown().await.expect("shutdown");
+    }
+
+    /// Throws the connection away with a RST.
+    pub fn reset(mut self) {
+        self.reader.stream().set_zero_linger().expect("SO_LINGER");
+    }
+
+    /// Reading and writing at the same time.
+    pub fn split(self) -> (Reader<OwnedReadHalf>, OwnedWriteHalf) {
+        let (stream, ahead) = self.reader.into_parts();
+        let (read, write) = stream.into_split();
+        (Reader::resume(read, ahead), write)
+    }
+}
+
+/// One GET with `Host: test` on a connection of its own.
+pub async fn get(address: SocketAddr, target: &str) -> Response {
+    Raw::connect(address).await.ask("GET", target).await
+}
+
+/// Sends `request` on a connection of its own and reads the answer, which the proxy must give.
+pub async fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Response {
+    let mut client = Raw::connect(address).await;
+    let method = String::from_utf8_lossy(request.as_ref()).split(' ').next().unwrap_or_default().to_owned();
+    client.send(request).await;
+    client.answer_to(&method).await
+}
+
+/// A reqwest client that knows no other proxy and waits no longer than the tests do.
+pub fn reqwest() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().timeout(crate::PATIENCE).build().expect("a plain client")
+}
+
+/// Runs a program of the host and gives back what it printed; `None`, with a notice, where it is missing.
+pub async fn program(name: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    // What the host says about proxies is not meant for the tests.
+    for variable in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        command.env_remove(variable);
+    }
+    let output = match within(name, command.output()).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("SKIPPED: {name} is not installed");
+            return None;
+        }
+        output => output.expect("the program starts"),
+    };
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name}: {}\n{printed}", String::from_utf8_lossy(&output.stderr));
+    Some(printed)
+}

@@ -1,0 +1,285 @@
+//! Scripted origins, each named by what it does wrong, or does rarely.
+//!
+//! Owns the scripts; each is a few lines of exact bytes in the order in which they go out. Where bytes have
+//! to reach the client before the script may go on, the test says so through a [`Go`].
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::{Origin, Peer};
+use crate::pattern;
+
+/// The length that scripts promise when they do not mean to keep the promise.
+pub const PROMISED: usize = 100_000;
+
+/// The test's word to a waiting script: go on. One `notify_one` is one step.
+pub type Go = Arc<Notify>;
+
+/// A 200 with this body and a Content-Length.
+pub fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Reads requests and answers each with `answer`, byte for byte.
+pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
+    let answer = answer.into();
+    Origin::scripted(move |mut peer: Peer| {
+        let answer = answer.clone();
+        async move {
+            loop {
+                peer.request().await?;
+                peer.send(&answer).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Answers the first request of each connection with `answer`, byte for byte, and closes.
+pub async fn answers_and_closes(answer: impl Into<Vec<u8>>) -> Origin {
+    let answer = answer.into();
+    Origin::scripted(move |mut peer: Peer| {
+        let answer = answer.clone();
+        async move {
+            peer.request().await?;
+            peer.send(&answer).await
+        }
+    })
+    .await
+}
+
+/// Accepts and closes without a word.
+pub async fn closes_after_accept() -> Origin {
+    Origin::scripted(async |peer| {
+        drop(peer);
+        Ok(())
+    })
+    .await
+}
+
+/// Reads the request and resets the connection instead of answering.
+pub async fn resets_before_head() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        peer.request().await?;
+        peer.reset()
+    })
+    .await
+}
+
+/// Reads the request and never answers.
+pub async fn never_answers() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        peer.request().await?;
+        peer.until_closed().await
+    })
+    .await
+}
+
+/// Promises a body of [`PROMISED`] bytes, sends the first `sent` of them and then nothing more.
+pub async fn stalls_after(sent: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        peer.request().await?;
+        peer.send(promise()).await?;
+        peer.send(pattern::bytes(sent)).await?;
+        peer.until_closed().await
+    })
+    .await
+}
+
+/// Promises a body of [`PROMISED`] bytes and closes after `sent` of them.
+pub async fn closes_mid_body(sent: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        peer.request().await?;
+        peer.send(promise()).await?;
+        peer.send(pattern::bytes(sent)).await
+    })
+    .await
+}
+
+/// Sends one whole chunk of `sent` bytes and closes where the next chunk should begin.
+pub async fn closes_mid_chunks(sent: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        peer.request().await?;
+        peer.send(chunked_head()).await?;
+        peer.send(chunk(&pattern::bytes(sent))).await
+    })
+    .await
+}
+
+/// Promises a body of [`PROMISED`] bytes and resets the connection after `sent` of them, once told to:
+/// a reset overtakes what is still queued.
+pub async fn resets_mid_body(sent: usize, go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.request().await?;
+            peer.send(promise()).await?;
+            peer.send(pattern::bytes(sent)).await?;
+            go.notified().await;
+            peer.reset()
+        }
+    })
+    .await
+}
+
+/// Answers the first request of each connection and then closes it, while the proxy has it in its pool.
+pub async fn closes_idle_after_first_answer() -> Origin {
+    answers_and_closes(ok("once")).await
+}
+
+/// Answers the first request of the first connection; reads the second one and closes without an answer, as
+/// an origin does whose idle timeout fires while the request is on its way. Later connections are fine.
+pub async fn dies_on_reuse() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        for served in 0.. {
+            peer.request().await?;
+            if peer.nth == 0 && served == 1 {
+                break;
+            }
+            peer.send(ok("alive")).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Answers with something that is not HTTP.
+pub async fn garbage() -> Origin {
+    answers_and_closes(*b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is not HTTP\r\n\r\n").await
+}
+
+/// Refuses after the request head, before the body was read, and then takes in what still comes.
+pub async fn early_answer() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        peer.head().await?;
+        peer.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 7\r\n\r\nrefused").await?;
+        peer.until_closed().await
+    })
+    .await
+}
+
+/// Refuses after the request head and closes with the body unread, which resets the connection.
+pub async fn early_answer_and_close() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        peer.head().await?;
+        peer.send("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 7\r\n\r\nrefused").await
+    })
+    .await
+}
+
+/// Answers with a body that ends with the connection.
+pub async fn until_close_body(body: &'static str) -> Origin {
+    answers_and_closes(format!("HTTP/1.1 200 OK\r\n\r\n{body}")).await
+}
+
+/// Speaks HTTP/1.0 as it was: no length, no persistence.
+pub async fn http10() -> Origin {
+    answers_and_closes(*b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nfrom 1995").await
+}
+
+/// Reads the head of an upload, and the body only once told to; then answers with the count of its bytes.
+pub async fn slow_reader(go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            let head = peer.head().await?;
+            go.notified().await;
+            let mut check = pattern::Check::default();
+            peer.body_to(head.request_framing()?, |piece| check.feed(piece)).await?;
+            peer.send(ok(&check.seen().to_string())).await
+        }
+    })
+    .await
+}
+
+/// Sends two interim answers before the final one.
+pub async fn sends_100_103_then_200() -> Origin {
+    answers(format!(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n{}",
+        ok("final")
+    ))
+    .await
+}
+
+/// Says `100 Continue` after the head of a request, and answers with its body.
+pub async fn continues() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            let head = peer.head().await?;
+            peer.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
+            let mut body = Vec::new();
+            peer.body_to(head.request_framing()?, |piece| body.extend_from_slice(piece)).await?;
+            peer.send(ok(&String::from_utf8_lossy(&body))).await?;
+        }
+    })
+    .await
+}
+
+/// Answers with the body and the trailers of the request, chunked, announced by `Trailer`.
+pub async fn echoes_trailers() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            let request = peer.request().await?;
+            let names: Vec<_> = request.trailers.0.iter().map(|(name, _)| &**name).collect();
+            let mut answer = format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: {}\r\n\r\n{:x}\r\n",
+                names.join(", "),
+                request.body.len()
+            )
+            .into_bytes();
+            answer.extend_from_slice(&request.body);
+            answer.extend_from_slice(b"\r\n0\r\n");
+            for (name, value) in &request.trailers.0 {
+                answer.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+            }
+            answer.extend_from_slice(b"\r\n");
+            peer.send(answer).await?;
+        }
+    })
+    .await
+}
+
+/// Sends each of `events` as one chunk, the next one only when told to, like a server of events.
+pub async fn sends_events(events: &'static [&'static str], go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.request().await?;
+            peer.send(chunked_head()).await?;
+            for event in events {
+                peer.send(chunk(event.as_bytes())).await?;
+                go.notified().await;
+            }
+            peer.send("0\r\n\r\n").await?;
+            peer.until_closed().await
+        }
+    })
+    .await
+}
+
+/// Answers every request with `length` bytes of the pattern, as fast as they are taken.
+pub async fn floods(length: u64) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            peer.request().await?;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).await?;
+            for piece in pattern::pieces(length) {
+                peer.send(piece).await?;
+            }
+        }
+    })
+    .await
+}
+
+fn promise() -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {PROMISED}\r\n\r\n")
+}
+
+fn chunked_head() -> &'static str {
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+}
+
+fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}

@@ -1,0 +1,372 @@
+//! The running `sluice` process.
+//!
+//! Owns finding or building the binary, starting it on ports of the kernel's choice, waiting until it is
+//! ready, its signals, counters and `/proc` entries, its orderly end, and showing what it said when a test
+//! fails. Dropping a [`Proxy`] kills that process, by its id, and nothing else.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::{Mutex, OnceCell, watch},
+};
+
+use crate::{within, within_time};
+
+/// The live counters of the proxy, summed over its shards, as it prints them on SIGUSR1.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Counters {
+    /// Downstream connections that are open.
+    pub connections: u64,
+    /// Requests read so far.
+    pub requests: u64,
+    /// Upstream connections that are open, busy or pooled.
+    pub upstream_connections: u64,
+    /// Upstream connections made so far.
+    pub upstream_connects: u64,
+    /// Requests sent on a pooled upstream connection so far.
+    pub upstream_reuses: u64,
+    /// Requests sent again on another upstream connection so far.
+    pub upstream_retries: u64,
+    /// Tasks that exist, idle ones included.
+    pub tasks: u64,
+    /// Tasks that serve a connection.
+    pub tasks_busy: u64,
+    /// Receive buffers that are not in the kernel's hands.
+    pub buffers_held: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Heap allocations by the shards so far, where the binary counts them.
+    pub allocations: Option<u64>,
+}
+
+/// How a proxy that was told to stop ended.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All it printed to stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Stopped {
+    /// Panics unless the proxy left with code 0 and said that nothing is left over.
+    pub fn assert_clean(&self) {
+        assert_eq!(self.status.code(), Some(0), "exit code; stderr: {:#?}", self.stderr);
+        let nothing = "sluice: leftover connections=0 upstream_connections=0 tasks_busy=0 buffers_held=0";
+        assert!(self.stderr.iter().any(|line| line == nothing), "leftovers: {:#?}", self.stderr);
+        assert_eq!(self.stderr.last().map(String::as_str), Some("sluice: stopped"));
+    }
+}
+
+/// What a run of the binary that ended by itself left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// All it printed to stdout.
+    pub stdout: String,
+    /// All it printed to stderr.
+    pub stderr: String,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    pid: Pid,
+    stderr: watch::Receiver<Vec<String>>,
+    /// Held from a SIGUSR1 to its answer, since signals that wait together become one.
+    asking: Mutex<()>,
+    _config: Option<NamedTempFile>,
+}
+
+impl Proxy {
+    /// Starts `sluice` with these arguments and waits until it is ready.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary().await);
+        command.args(arguments);
+        Self::spawn(command, None).await
+    }
+
+    /// One shard on a free port in front of this origin, all else by default.
+    pub async fn to(origin: SocketAddr) -> Self {
+        let upstream = format!("http://{origin}");
+        Self::start(&["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream]).await
+    }
+
+    /// Like [`Proxy::to`], with tables such as `[timeouts]` of the configuration file.
+    pub async fn to_with(origin: SocketAddr, tables: &str) -> Self {
+        Self::configured(&format!(
+            "{tables}\n\
+             [[upstream]]\nname = \"origin\"\nservers = [\"http://{origin}\"]\n\
+             [[route]]\npath_prefix = \"/\"\nupstream = \"origin\"\n"
+        ))
+        .await
+    }
+
+    /// One shard on a free port with this configuration file.
+    pub async fn configured(tables: &str) -> Self {
+        let config = config_file(&format!("listen = [\"127.0.0.1:0\"]\nshards = 1\n{tables}"));
+        let mut command = Command::new(binary().await);
+        command.arg("--config").arg(config.path());
+        Self::spawn(command, Some(config)).await
+    }
+
+    /// Starts `command`, which must become a `sluice`, and waits until it is ready.
+    pub async fn spawn(mut command: Command, config: Option<NamedTempFile>) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the binary starts");
+        let pid =
+            child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("it has a process id");
+        let stderr = lines(child.stderr.take().expect("piped"));
+        let mut proxy = Self {
+            address: SocketAddr::from(([0; 4], 0)),
+            child,
+            pid,
+            stderr,
+            asking: Mutex::new(()),
+            _config: config,
+        };
+        proxy.line("sluice: ready (").await;
+        let listening = proxy.line("sluice: listening on ").await;
+        proxy.address = listening.parse().expect("an address in the listening line");
+        proxy
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Waits for a line on stderr that starts with `start`, past or future, and gives back the rest of it.
+    pub async fn line(&self, start: &str) -> String {
+        self.line_after(0, start).await
+    }
+
+    /// The same, from the line with this number on.
+    async fn line_after(&self, skip: usize, start: &str) -> String {
+        let mut stderr = self.stderr.clone();
+        let rest = |lines: &Vec<String>| {
+            lines.iter().skip(skip).find_map(|line| line.strip_prefix(start).map(str::to_owned))
+        };
+        let waiting = stderr.wait_for(|lines| rest(lines).is_some());
+        match within(&format!("the line {start:?}"), waiting).await {
+            Ok(lines) => rest(&lines).expect("just found"),
+            Err(_) => panic!("sluice ended without the line {start:?}"),
+        }
+    }
+
+    /// What it has printed to stderr so far.
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.borrow().clone()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("the proxy is there");
+    }
+
+    /// The live counters.
+    pub async fn counters(&self) -> Counters {
+        let _one_at_a_time = self.asking.lock().await;
+        let skip = self.stderr.borrow().len();
+        self.signal(Signal::USR1);
+        let json = self.line_after(skip, "sluice: counters ").await;
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("counters {json}: {error}"))
+    }
+
+    /// Waits until the counters satisfy `condition`; fails with the last ones seen.
+    pub async fn counters_until(&self, what: &str, condition: impl Fn(&Counters) -> bool) -> Counters {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+        loop {
+            let counters = self.counters().await;
+            if condition(&counters) {
+                return counters;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}; {counters:?}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Its directory in `/proc`.
+    pub fn proc(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid.as_raw_nonzero().to_string())
+    }
+
+    /// How many descriptors the kernel says it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(self.proc().join("fd")).expect("the proxy runs").count()
+    }
+
+    /// Its resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(self.proc().join("status")).expect("the proxy runs");
+        let kib = status_field(&status, "VmRSS").trim_end_matches(" kB").parse::<u64>();
+        kib.expect("a number of KiB") * 1024
+    }
+
+    /// The tasks named `shard-N` and the CPUs each may run on, in the order of their names.
+    pub fn shard_cpus(&self) -> Vec<(String, String)> {
+        let tasks = fs::read_dir(self.proc().join("task")).expect("the proxy runs");
+        let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let mut shards: Vec<_> = statuses
+            .map(|status| {
+                (
+                    status_field(&status, "Name").to_owned(),
+                    status_field(&status, "Cpus_allowed_list").to_owned(),
+                )
+            })
+            .filter(|(name, _)| name.starts_with("shard-"))
+            .collect();
+        shards.sort();
+        shards
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub async fn drain(self) -> Stopped {
+        self.signal(Signal::TERM);
+        self.stopped().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn stopped(mut self) -> Stopped {
+        let status = within("the end of the process", self.child.wait()).await.expect("a child of ours");
+        let mut stderr = self.stderr.clone();
+        // The sender goes with the last line.
+        let _ = within("the end of stderr", stderr.wait_for(|_| false)).await;
+        Stopped { status, stderr: self.stderr() }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- stderr of sluice\n{}\n----", self.stderr.borrow().join("\n"));
+        }
+    }
+}
+
+/// Runs `sluice` to its end, for calls that end by themselves.
+pub async fn run(arguments: &[&str]) -> Finished {
+    let mut command = Command::new(binary().await);
+    command.args(arguments);
+    finish(command).await
+}
+
+/// Runs a command that ends by itself.
+pub async fn finish(mut command: Command) -> Finished {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = within("the end of the command", command.output()).await.expect("it starts");
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A configuration file, which lives as long as the value.
+pub fn config_file(text: &str) -> NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+    fs::write(file.path(), text).expect("a writable temporary file");
+    file
+}
+
+/// The binary under test: `SLUICE_BIN`, or else the one beside the tests, built if it is missing or old.
+pub async fn binary() -> &'static Path {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    BINARY
+        .get_or_init(async || match std::env::var_os("SLUICE_BIN") {
+            Some(path) => path.into(),
+            None => beside_the_tests().await,
+        })
+        .await
+}
+
+/// A binary that counts its allocations, built in a target directory of its own.
+pub async fn counting_binary() -> PathBuf {
+    build(&target_dir().join("count-alloc"), &["--features", "count-alloc"]).await
+}
+
+async fn beside_the_tests() -> PathBuf {
+    let binary = target_dir().join(profile()).join("sluice");
+    let built = fs::metadata(&binary).and_then(|file| file.modified());
+    if built.is_ok_and(|built| built > newest_source(&workspace())) {
+        return binary;
+    }
+    build(&target_dir(), &[]).await
+}
+
+/// Builds the binary. Cargo itself makes the builds of several test processes wait for each other.
+async fn build(target_dir: &Path, extra: &[&str]) -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace()).args(["build", "--quiet", "--package", "sluice", "--bin", "sluice"]);
+    cargo.arg("--target-dir").arg(target_dir).args(extra).kill_on_drop(true);
+    if profile() == "release" {
+        cargo.arg("--release");
+    }
+    let status = within_time(Duration::from_secs(600), "cargo build", cargo.status()).await;
+    assert!(status.expect("cargo starts").success(), "sluice does not build");
+    target_dir.join(profile()).join("sluice")
+}
+
+/// Where cargo puts what it builds: the test runs from `TARGET/PROFILE/deps`.
+fn target_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("a path to this test");
+    test.ancestors().nth(3).expect("a test in TARGET/PROFILE/deps").to_owned()
+}
+
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package of the workspace").to_owned()
+}
+
+/// When a source of the binary was last written.
+fn newest_source(workspace: &Path) -> SystemTime {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    let mut directories =
+        ["proto/src", "engine/src", "engine/sys/src"].map(|part| workspace.join(part)).to_vec();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(data) if data.is_dir() => directories.push(entry.path()),
+                Ok(data) => newest = newest.max(data.modified().unwrap_or(newest)),
+                Err(_) => {}
+            }
+        }
+    }
+    newest
+}
+
+/// The lines of a stream, collected as they come.
+fn lines(stream: impl AsyncRead + Send + Unpin + 'static) -> watch::Receiver<Vec<String>> {
+    let (sender, receiver) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            sender.send_modify(|all: &mut Vec<String>| all.push(line));
+        }
+    });
+    receiver
+}
+
+fn status_field<'a>(status: &'a str, name: &str) -> &'a str {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap_or_default().trim()
+}
