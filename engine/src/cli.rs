@@ -1,1 +1,178 @@
-//! The command line.
+//! The command line: what can be asked of `sluice`, and its help.
+//!
+//! Only shapes and help texts; values are judged by `config`, which treats a flag like a key of the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{LimitFlags, TimeoutFlags, parse_duration, parse_listen};
+
+const EXAMPLES: &str = "\
+Examples:
+  sluice --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
+  sluice --config sluice.toml --shards 2
+  sluice check --config sluice.toml
+  sluice demo
+
+Durations are written 500ms, 10s, 2m or 1h; sizes 16KiB, 1MiB, 1GiB or a number of bytes.
+Flags override the file. Progress and errors go to stderr.
+Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 78 this machine cannot run Sluice (the message says why).";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice",
+    version,
+    about = "Reverse proxy for bare-metal Linux: one io_uring shard per core",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Another task than to run the proxy.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to run the proxy.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Tasks other than running the proxy.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration file: exit 0, or 1 with every error by file, line and key
+    Check(CheckArgs),
+    /// Start an embedded origin and a proxy in front of it, and say what to try
+    Demo(DemoArgs),
+    /// Show nodes, CPUs, caches and where the shards go
+    Topology(TopologyArgs),
+}
+
+/// Flags of a run. Without `--config`, `--listen` and `--upstream` are needed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// Configuration file; *.json is read as JSON, everything else as TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to accept connections on; repeatable
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<String>,
+    /// Server for every request, as http://host[:port]; repeatable: round robin. Replaces upstreams and routes
+    /// of the file
+    #[arg(long, value_name = "URL")]
+    pub upstream: Vec<String>,
+    /// Which CPUs get a shard.
+    #[command(flatten)]
+    pub shards: ShardArgs,
+    /// After SIGTERM or SIGINT, how long requests in flight may take to finish; a second signal ends at once
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub drain_timeout: Option<Duration>,
+    /// `[timeouts]`.
+    #[command(flatten)]
+    pub timeouts: TimeoutFlags,
+    /// `[limits]`.
+    #[command(flatten)]
+    pub limits: LimitFlags,
+}
+
+/// How many shards, or where.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ShardArgs {
+    /// Number of shards, each on a CPU of its own [default: one per CPU this process may use]
+    #[arg(long, value_name = "N", conflicts_with = "cpus")]
+    pub shards: Option<u64>,
+    /// The CPUs to run a shard on, such as 0-3,8
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<String>,
+}
+
+/// `sluice check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Configuration file; *.json is read as JSON, everything else as TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// `sluice demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Address and port of the proxy
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
+    pub listen: SocketAddr,
+    /// Which CPUs get a shard.
+    #[command(flatten)]
+    pub shards: ShardArgs,
+}
+
+/// `sluice topology`.
+#[derive(Debug, Clone, Args)]
+pub struct TopologyArgs {
+    /// For tools: an object with `nodes`, `cpus`, `caches` and `shards`
+    #[arg(long)]
+    pub json: bool,
+    /// Which CPUs get a shard.
+    #[command(flatten)]
+    pub shards: ShardArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_flags() {
+        let cli = Cli::try_parse_from([
+            "sluice",
+            "--listen",
+            "127.0.0.1:1",
+            "--listen",
+            "127.0.0.1:2",
+            "--upstream",
+            "http://a",
+            "--timeout-header",
+            "5s",
+            "--limit-head-bytes",
+            "8KiB",
+        ])
+        .unwrap();
+        assert_eq!(cli.run.listen.len(), 2);
+        assert_eq!(cli.run.timeouts.header, Some(Duration::from_secs(5)));
+        assert_eq!(cli.run.limits.head_bytes, Some(8192));
+        assert!(cli.command.is_none());
+    }
+
+    #[test]
+    fn bad_flags_are_clap_errors_with_hints() {
+        for (args, words) in [
+            (vec!["--shards", "1", "--cpus", "0"], "cannot be used with"),
+            (vec!["--timeout-header", "5"], "did you mean 5s"),
+            (vec!["--lisen", "x"], "--listen"),
+            (vec!["demo", "--listen", "8080"], "did you mean 127.0.0.1:8080"),
+            (vec!["check"], "--config"),
+        ] {
+            let error = Cli::try_parse_from(["sluice"].iter().chain(&args)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(words), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn demo_has_its_address() {
+        let cli = Cli::try_parse_from(["sluice", "demo"]).unwrap();
+        let Some(Command::Demo(demo)) = cli.command else { panic!("demo") };
+        assert_eq!(demo.listen.to_string(), "127.0.0.1:8080");
+    }
+}

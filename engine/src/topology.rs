@@ -1,1 +1,95 @@
 //! What the machine looks like.
+
+use std::fmt;
+
+/// A set of CPU or node numbers, as the kernel writes it: `0-3,8`. Ordered; numbers may have gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct CpuSet(Vec<usize>);
+
+impl CpuSet {
+    /// Largest number accepted: twice what the largest Linux build can have.
+    const NUMBER_MAX: usize = 16_383;
+
+    /// Reads a list such as `0-3,8`. Empty text is the empty set.
+    ///
+    /// # Errors
+    /// What is wrong with the list, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut numbers = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |text: &str| {
+                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let number = text.parse().ok().filter(|&n: &usize| digits && n <= Self::NUMBER_MAX);
+                number.ok_or_else(|| format!("`{part}` is not a number or a range"))
+            };
+            let (first, last) = (number(first.trim())?, number(last.trim())?);
+            if first > last {
+                return Err(format!("the range `{part}` runs backwards"));
+            }
+            numbers.extend(first..=last);
+        }
+        Ok(numbers.into_iter().collect())
+    }
+
+    /// The numbers in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether `number` is in the set.
+    pub fn contains(&self, number: usize) -> bool {
+        self.0.binary_search(&number).is_ok()
+    }
+
+    /// How many numbers it holds.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The smallest number.
+    pub fn first(&self) -> Option<usize> {
+        self.0.first().copied()
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(self.iter().filter(|&n| other.contains(n)).collect())
+    }
+}
+
+impl FromIterator<usize> for CpuSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut numbers: Vec<usize> = numbers.into_iter().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self(numbers)
+    }
+}
+
+impl fmt::Display for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_slice();
+        let mut comma = "";
+        while let Some(&first) = rest.first() {
+            let run = rest.iter().enumerate().take_while(|&(i, &n)| n == first + i).count();
+            match run {
+                1 => write!(f, "{comma}{first}")?,
+                _ => write!(f, "{comma}{first}-{}", first + run - 1)?,
+            }
+            comma = ",";
+            rest = &rest[run..];
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Addresses: where to listen, and the servers to send requests to.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::pattern::check_name;
+use super::problem::Fault;
+
+/// One server behind Sluice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UpstreamServer {
+    /// Host and port as written, without a default port added: for the Host field and for logs.
+    pub authority: String,
+    /// Host name or address; IPv6 without brackets.
+    pub host: String,
+    /// Port, 80 if none was written.
+    pub port: u16,
+}
+
+impl UpstreamServer {
+    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`.
+    ///
+    /// # Errors
+    /// Anything else, with what is supported instead.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let fault = |why: &str| Fault::new(format!("`{text}`: {why}"));
+        let Some((scheme, after_scheme)) = text.split_once("://") else {
+            return Err(fault("the scheme is missing").hint(format!("did you mean http://{text}")));
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => {}
+            "https" => {
+                return Err(fault("TLS to upstreams is not there yet").hint("use an http:// server"));
+            }
+            _ => return Err(fault("this scheme is not supported").hint("use an http:// server")),
+        }
+        let authority = match after_scheme.find(['/', '?', '#']) {
+            None => after_scheme,
+            Some(end) if &after_scheme[end..] == "/" => &after_scheme[..end],
+            Some(end) => {
+                let hint = format!("requests keep their own path: write {scheme}://{}", &after_scheme[..end]);
+                return Err(fault("a server has no path and no query").hint(hint));
+            }
+        };
+        if authority.contains('@') {
+            return Err(fault("user and password are not supported"));
+        }
+        let (host, port) = split_port(authority).ok_or_else(|| {
+            let fault = fault("this is not host:port");
+            match authority.parse::<Ipv6Addr>() {
+                Ok(_) => fault.hint(format!("did you mean http://[{authority}]")),
+                Err(_) => fault,
+            }
+        })?;
+        let host = match host.strip_prefix('[') {
+            Some(inner) => {
+                let inner = inner.strip_suffix(']').filter(|inner| inner.parse::<Ipv6Addr>().is_ok());
+                inner.ok_or_else(|| fault("this is not an IPv6 address in brackets"))?
+            }
+            None => {
+                check_host(host).map_err(fault)?;
+                host
+            }
+        };
+        let port = match port {
+            None => 80,
+            Some(port) => parse_port(port).ok_or_else(|| fault("the port must be 1 to 65535"))?,
+        };
+        Ok(Self { authority: authority.to_owned(), host: host.to_owned(), port })
+    }
+}
+
+/// Reads `address:port` with a literal address: a name could mean several, and which is not for us to guess.
+///
+/// # Errors
+/// Anything else, with what was probably meant.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, Fault> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let fault = Fault::new(format!("`{text}` is not an address and a port"));
+    if let Some((_, after)) = text.split_once("://") {
+        return Err(fault.hint(format!("without the scheme: did you mean {}", after.trim_end_matches('/'))));
+    }
+    if parse_port(text).is_some() {
+        return Err(
+            fault.hint(format!("did you mean 127.0.0.1:{text}, or 0.0.0.0:{text} for all interfaces"))
+        );
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Err(fault.hint(format!("the port is missing: did you mean {}", SocketAddr::new(address, 80))));
+    }
+    match split_port(text) {
+        Some(("" | "*", Some(port))) => {
+            Err(fault.hint(format!("did you mean 0.0.0.0:{port}, or [::]:{port} for IPv6 as well")))
+        }
+        Some(("localhost", port)) => {
+            Err(fault.hint(format!("did you mean 127.0.0.1:{}", port.unwrap_or("80"))))
+        }
+        Some((host, Some(port))) if host.parse::<IpAddr>().is_ok() || host.starts_with('[') => {
+            Err(fault.hint(format!("`{port}` is no port (0 to 65535)")))
+        }
+        Some((_, _)) => {
+            Err(fault.hint("names are not looked up here: write the address, as in 127.0.0.1:8080"))
+        }
+        None => Err(fault.hint("write 127.0.0.1:8080 or [::1]:8080")),
+    }
+}
+
+fn check_host(host: &str) -> Result<(), &'static str> {
+    // `1.2.3.256` would pass for a name, and the resolver would be asked for it at every start.
+    if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !host.is_empty() {
+        return host.parse::<IpAddr>().map(|_| ()).map_err(|_| "this is not an IPv4 address");
+    }
+    check_name(host.strip_suffix('.').unwrap_or(host)).map_err(|_| "this is not a host name")
+}
+
+/// Host (brackets kept) and port, if there is one. None when a colon is left over.
+pub(crate) fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    if authority.starts_with('[') {
+        let end = authority.find(']')? + 1;
+        let (host, after) = authority.split_at(end);
+        return match after.strip_prefix(':') {
+            Some(port) => Some((host, Some(port))),
+            None => after.is_empty().then_some((host, None)),
+        };
+    }
+    match authority.split_once(':') {
+        None => Some((authority, None)),
+        Some((_, port)) if port.contains(':') => None,
+        Some((host, port)) => Some((host, Some(port))),
+    }
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    // `parse` alone would take "+80".
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers() {
+        for (text, authority, host, port) in [
+            ("http://127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1", 9000),
+            ("http://[::1]:9001", "[::1]:9001", "::1", 9001),
+            ("http://[::1]", "[::1]", "::1", 80),
+            ("HTTP://localhost", "localhost", "localhost", 80),
+            ("http://app.internal:81/", "app.internal:81", "app.internal", 81),
+        ] {
+            let want = UpstreamServer { authority: authority.into(), host: host.into(), port };
+            assert_eq!(UpstreamServer::parse(text), Ok(want), "{text}");
+        }
+        for (text, words) in [
+            ("https://a", "TLS to upstreams is not there yet"),
+            ("127.0.0.1:9000", "did you mean http://127.0.0.1:9000"),
+            ("ftp://a", "not supported"),
+            ("http://a/v1", "write http://a"),
+            ("http://u:p@a", "user and password"),
+            ("http://::1", "did you mean http://[::1]"),
+            ("http://a:b:c", "host:port"),
+            ("http://a:0", "1 to 65535"),
+            ("http://a:65536", "1 to 65535"),
+            ("http://a:+80", "1 to 65535"),
+            ("http://a:", "1 to 65535"),
+            ("http://", "not a host name"),
+            ("http://a b", "not a host name"),
+            ("http://1.2.3.256", "IPv4"),
+            ("http://[::1", "host:port"),
+            ("http://[x]:1", "brackets"),
+        ] {
+            let fault = UpstreamServer::parse(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn listeners() {
+        assert_eq!(parse_listen("127.0.0.1:0").unwrap().port(), 0);
+        assert!(parse_listen("[::]:80").unwrap().is_ipv6());
+        for (text, words) in [
+            (":8080", "0.0.0.0:8080"),
+            ("*:80", "0.0.0.0:80"),
+            ("8080", "127.0.0.1:8080"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("127.0.0.1", "127.0.0.1:80"),
+            ("::1", "[::1]:80"),
+            ("http://127.0.0.1:80/", "did you mean 127.0.0.1:80"),
+            ("127.0.0.1:99999", "`99999` is no port"),
+            ("example.com:80", "not looked up"),
+            ("a:b:c", "127.0.0.1:8080"),
+            ("", "not looked up"),
+        ] {
+            let fault = parse_listen(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! The configuration as the engine sees it: complete, consistent, nothing left to parse.
+//!
+//! `Config::check` is the only way to make one from what somebody wrote. It goes on after an error, so that
+//! its report is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::address::{UpstreamServer, parse_listen};
+use super::pattern::{HostPattern, PathPattern};
+use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report, closest};
+use super::raw::{Field, Raw, RawRoute, RawUpstream};
+use super::settings::{Limits, Timeouts};
+use crate::cli::ShardArgs;
+use crate::topology::CpuSet;
+
+/// What `drain_timeout` is when nobody says.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// More shards than any machine has CPUs: a typing error.
+const SHARDS_MAX: u64 = 4096;
+
+/// Methods in use, to tell a typing error from an extension method.
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// A checked configuration. Immutable; what a reload brings is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to accept connections; at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Which CPUs get a shard.
+    pub shards: ShardChoice,
+    /// How long a drain may take; zero ends at once.
+    pub drain_timeout: Duration,
+    /// How long to wait for peers.
+    pub timeouts: Timeouts,
+    /// How much to take from peers.
+    pub limits: Limits,
+    /// Groups of servers; at least one.
+    pub upstreams: Vec<UpstreamGroup>,
+    /// Routes in the order of the file; at least one. The index is the route's number everywhere.
+    pub routes: Vec<Route>,
+    /// What is allowed and probably not meant; to be logged.
+    pub warnings: Vec<Problem>,
+}
+
+/// Which CPUs get a shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ShardChoice {
+    /// Every CPU that the process may use.
+    #[default]
+    PerCpu,
+    /// This many, at least 1, on the best CPUs for it.
+    Count(usize),
+    /// Exactly these CPUs; not empty.
+    Cpus(CpuSet),
+}
+
+/// Servers that requests are spread over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamGroup {
+    /// Its name, as routes say it.
+    pub name: String,
+    /// At least one server.
+    pub servers: Vec<UpstreamServer>,
+}
+
+/// Which requests go to which group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The hosts it answers to.
+    pub host: HostPattern,
+    /// The paths it answers to.
+    pub path: PathPattern,
+    /// The methods it answers to.
+    pub methods: Methods,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+}
+
+/// The methods of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Methods {
+    /// All of them.
+    Any,
+    /// These; at least one, none twice. GET includes HEAD unless another route of the same host and path
+    /// names HEAD.
+    Only(Vec<String>),
+}
+
+impl Config {
+    /// Checks everything in `raw` and settles every default.
+    ///
+    /// # Errors
+    /// Everything that is wrong, also what was found while reading, in the order of the file; flags first.
+    pub fn check(raw: &Raw) -> Result<Self, ConfigErrors> {
+        let mut report = raw.report.clone();
+        let whole = raw.file.clone().unwrap_or(Origin::CommandLine);
+        let limits = Limits::check(&raw.limits, &mut report);
+        check_head_limits(raw, &limits, &mut report);
+        let upstreams = check_upstreams(&raw.upstreams, &whole, &mut report);
+        let routes = check_routes(&raw.routes, &upstreams, &whole, &mut report);
+        let config = Self {
+            listen: check_listen(&raw.listen, &whole, &mut report),
+            shards: check_shards(&raw.shards, &raw.cpus, &mut report),
+            drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
+            timeouts: Timeouts::check(&raw.timeouts, &mut report),
+            limits,
+            upstreams: upstreams.groups,
+            routes,
+            warnings: Vec::new(),
+        };
+        let in_order = |problems: &mut Vec<Problem>| {
+            // Stable: what has no line keeps its turn behind what has one.
+            problems.sort_by_key(|problem| match &problem.at {
+                Origin::Flag(_) => (0, 0, 0),
+                Origin::File { line, column, .. } => (1, *line, *column),
+                Origin::WholeFile(_) | Origin::CommandLine => (2, 0, 0),
+            });
+        };
+        in_order(&mut report.errors);
+        in_order(&mut report.warnings);
+        let Report { errors, warnings } = report;
+        if errors.is_empty() {
+            Ok(Self { warnings, ..config })
+        } else {
+            Err(ConfigErrors { errors, warnings })
+        }
+    }
+
+    /// One line for people: what was understood.
+    pub fn summary(&self) -> String {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
+        let servers = self.upstreams.iter().map(|group| group.servers.len()).sum();
+        format!(
+            "listening on {}; {} to {} with {}",
+            listen.join(", "),
+            count(self.routes.len(), "route"),
+            count(self.upstreams.len(), "upstream"),
+            count(servers, "server"),
+        )
+    }
+}
+
+impl ShardChoice {
+    /// The choice made by flags alone, for `sluice topology` and `sluice demo`.
+    ///
+    /// # Errors
+    /// A number or list that makes no sense.
+    pub fn from_flags(flags: &ShardArgs) -> Result<Self, ConfigErrors> {
+        let mut report = Report::default();
+        let shards = flags.shards.map_or(Field::Absent, |shards| Field::flag("--shards", shards));
+        let cpus = flags.cpus.clone().map_or(Field::Absent, |cpus| Field::flag("--cpus", cpus));
+        let choice = check_shards(&shards, &cpus, &mut report);
+        let Report { errors, warnings } = report;
+        if errors.is_empty() { Ok(choice) } else { Err(ConfigErrors { errors, warnings }) }
+    }
+}
+
+fn check_listen(field: &Field<Vec<Located<String>>>, whole: &Origin, report: &mut Report) -> Vec<SocketAddr> {
+    let given = match field {
+        Field::Faulty => return Vec::new(),
+        Field::Given(given) if !given.value.is_empty() => given,
+        Field::Given(_) | Field::Absent => {
+            let at = field.given().map_or(whole, |given| &given.at);
+            let hint = match whole {
+                Origin::CommandLine => "--listen 127.0.0.1:8080",
+                _ => "listen = [\"127.0.0.1:8080\"]",
+            };
+            report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
+            return Vec::new();
+        }
+    };
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for text in &given.value {
+        match parse_listen(&text.value) {
+            Err(fault) => report.error(&text.at, "listen", fault),
+            // Port 0 asks for any free port, and may do so twice.
+            Ok(address) if address.port() != 0 && listen.contains(&address) => {
+                report.error(&text.at, "listen", Fault::new(format!("`{address}` is there twice")));
+            }
+            Ok(address) => listen.push(address),
+        }
+    }
+    listen
+}
+
+fn check_shards(shards: &Field<u64>, cpus: &Field<String>, report: &mut Report) -> ShardChoice {
+    match (shards, cpus) {
+        (Field::Absent | Field::Faulty, Field::Absent | Field::Faulty) => ShardChoice::PerCpu,
+        (Field::Absent, Field::Given(cpus)) => match CpuSet::parse(&cpus.value) {
+            Ok(set) if !set.is_empty() => ShardChoice::Cpus(set),
+            Ok(_) => {
+                report.error(&cpus.at, "cpus", Fault::new("the list is empty").hint("such as \"0-3,8\""));
+                ShardChoice::PerCpu
+            }
+            Err(why) => {
+                report.error(&cpus.at, "cpus", Fault::new(why).hint("such as \"0-3,8\""));
+                ShardChoice::PerCpu
+            }
+        },
+        (Field::Given(shards), Field::Absent) => {
+            let fault = match shards.value {
+                0 => Fault::new("at least 1 shard is needed").hint("leave it out for one per CPU"),
+                1..=SHARDS_MAX => return ShardChoice::Count(shards.value.try_into().unwrap_or(usize::MAX)),
+                n => Fault::new(format!("{n} shards are too many")).hint(format!("at most {SHARDS_MAX}")),
+            };
+            report.error(&shards.at, "shards", fault);
+            ShardChoice::PerCpu
+        }
+        (_, Field::Given(_)) | (Field::Given(_), _) => {
+            let at = cpus.given().map(|cpus| &cpus.at).or(shards.given().map(|shards| &shards.at));
+            let fault = Fault::new("`shards` and `cpus` exclude each other").hint("keep one of them");
+            report.error(at.expect("one of them is given"), "cpus", fault);
+            ShardChoice::PerCpu
+        }
+    }
+}
+
+fn check_drain_timeout(field: &Field<Duration>, report: &mut Report) -> Duration {
+    match field.given() {
+        Some(given) if given.value > DRAIN_TIMEOUT_MAX => {
+            report.error(&given.at, "drain_timeout", Fault::new("too long").hint("at most 24h"));
+            DRAIN_TIMEOUT
+        }
+        Some(given) => given.value,
+        None => DRAIN_TIMEOUT,
+    }
+}
+
+/// A request line longer than the whole head is a limit that can never be met.
+fn check_head_limits(raw: &Raw, limits: &Limits, report: &mut Report) {
+    if limits.request_line_bytes <= limits.head_bytes {
+        return;
+    }
+    let line = raw.limits.request_line_bytes.given().map(|given| (&given.at, "limits.request_line_bytes"));
+    let head = raw.limits.head_bytes.given().map(|given| (&given.at, "limits.head_bytes"));
+    let Some((at, key)) = line.or(head) else { return };
+    let what = format!(
+        "a request line of {} bytes does not fit into a head of {} bytes",
+        limits.request_line_bytes, limits.head_bytes
+    );
+    report.error(at, key, Fault::new(what).hint("request_line_bytes must not be above head_bytes"));
+}
+
+/// The groups, their numbers, and the names that exist with errors: no route to one of those is an error too.
+struct Upstreams {
+    groups: Vec<UpstreamGroup>,
+    numbers: BTreeMap<String, usize>,
+    origins: Vec<Origin>,
+    /// Some group has no readable name, so a route may well mean that one.
+    some_unnamed: bool,
+}
+
+fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut Report) -> Upstreams {
+    let mut upstreams =
+        Upstreams { groups: Vec::new(), numbers: BTreeMap::new(), origins: Vec::new(), some_unnamed: false };
+    if raws.is_empty() {
+        let hint = match whole {
+            Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
+            _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
+        };
+        report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
+    }
+    for raw in raws {
+        let servers = check_servers(raw, report);
+        let name = match &raw.name {
+            Field::Given(name) => name,
+            Field::Faulty => {
+                upstreams.some_unnamed = true;
+                continue;
+            }
+            Field::Absent => {
+                let fault = Fault::new("an upstream needs a name").hint("add name = \"app\"");
+                report.error(&raw.at, "upstream.name", fault);
+                upstreams.some_unnamed = true;
+                continue;
+            }
+        };
+        if name.value.is_empty() {
+            report.error(&name.at, "upstream.name", Fault::new("the name is empty"));
+            upstreams.some_unnamed = true;
+        } else if upstreams.numbers.contains_key(&name.value) {
+            let fault = Fault::new(format!("a second upstream is called `{}`", name.value));
+            report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
+        } else {
+            upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
+            upstreams.groups.push(UpstreamGroup { name: name.value.clone(), servers });
+            upstreams.origins.push(name.at.clone());
+        }
+    }
+    upstreams
+}
+
+fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> {
+    let key = "upstream.servers";
+    let mut servers: Vec<UpstreamServer> = Vec::new();
+    match &raw.servers {
+        Field::Faulty => {}
+        Field::Given(given) if !given.value.is_empty() => {
+            for text in &given.value {
+                match UpstreamServer::parse(&text.value) {
+                    Err(fault) => report.error(&text.at, key, fault),
+                    Ok(server) if servers.contains(&server) => {
+                        let fault = Fault::new(format!("`{}` is there twice", server.authority));
+                        report.error(&text.at, key, fault.hint("each server gets the same share"));
+                    }
+                    Ok(server) => servers.push(server),
+                }
+            }
+        }
+        Field::Given(_) | Field::Absent => {
+            let at = raw.servers.given().map_or(&raw.at, |given| &given.at);
+            let hint = "add servers = [\"http://127.0.0.1:9000\"]";
+            report.error(at, key, Fault::new("an upstream needs at least one server").hint(hint));
+        }
+    }
+    servers
+}
+
+fn check_routes(raws: &[RawRoute], upstreams: &Upstreams, whole: &Origin, report: &mut Report) -> Vec<Route> {
+    if raws.is_empty() {
+        let mut fault = Fault::new("no route: every request would be answered with 404");
+        if let Some(group) = upstreams.groups.first() {
+            fault = fault.hint(format!("add [[route]] with upstream = \"{}\"", group.name));
+        }
+        report.error(whole, "route", fault);
+    }
+    let mut routes = Vec::new();
+    let mut used = BTreeSet::new();
+    // What is taken, by place and method, and where it was taken; `None` stands for every method.
+    let mut taken: BTreeMap<(HostPattern, String, Option<String>), Origin> = BTreeMap::new();
+    for raw in raws {
+        let upstream = check_route_upstream(raw, upstreams, report);
+        used.extend(upstream);
+        let host = check_route_host(raw, report);
+        let path = check_route_path(raw, report);
+        let methods = check_route_methods(raw, report);
+        let (Some(host), Some(path), Some(methods)) = (host, path, methods) else { continue };
+        check_duplicate(raw, &host, &path, &methods, &mut taken, report);
+        // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
+        if let Some(upstream) = upstream {
+            routes.push(Route { host, path, methods, upstream });
+        }
+    }
+    if !upstreams.some_unnamed && !raws.iter().any(|raw| raw.upstream == Field::Faulty) {
+        for (i, group) in upstreams.groups.iter().enumerate().filter(|(i, _)| !used.contains(i)) {
+            let fault = Fault::new(format!("no route leads to upstream `{}`", group.name));
+            report.warn(&upstreams.origins[i], "upstream.name", fault);
+        }
+    }
+    routes
+}
+
+fn check_route_upstream(raw: &RawRoute, upstreams: &Upstreams, report: &mut Report) -> Option<usize> {
+    let key = "route.upstream";
+    let given = match &raw.upstream {
+        Field::Given(given) => given,
+        Field::Faulty => return None,
+        Field::Absent => {
+            report.error(&raw.at, key, Fault::new("a route needs an upstream to lead to"));
+            return None;
+        }
+    };
+    let number = upstreams.numbers.get(&given.value).copied();
+    if number.is_none() && !upstreams.some_unnamed {
+        let fault = Fault::new(format!("there is no upstream `{}`", given.value));
+        let names = || upstreams.numbers.keys().map(String::as_str);
+        let fault = match closest(&given.value, names()) {
+            Some(near) => fault.hint(format!("did you mean `{near}`")),
+            None if upstreams.numbers.is_empty() => fault,
+            None => {
+                let mut list: Vec<_> = names().take(5).collect();
+                if upstreams.numbers.len() > list.len() {
+                    list.push("...");
+                }
+                fault.hint(format!("there are {}", list.join(", ")))
+            }
+        };
+        report.error(&given.at, key, fault);
+    }
+    number
+}
+
+fn check_route_host(raw: &RawRoute, report: &mut Report) -> Option<HostPattern> {
+    match &raw.host {
+        Field::Absent => Some(HostPattern::Any),
+        Field::Faulty => None,
+        Field::Given(given) => HostPattern::parse(&given.value)
+            .map_err(|fault| report.error(&given.at, "route.host", fault))
+            .ok(),
+    }
+}
+
+fn check_route_path(raw: &RawRoute, report: &mut Report) -> Option<PathPattern> {
+    let (given, key, parsed) = match (&raw.path, &raw.path_prefix) {
+        (Field::Absent, Field::Absent) => return Some(PathPattern::any()),
+        (Field::Given(_), Field::Given(prefix)) => {
+            let fault = Fault::new("`path` and `path_prefix` exclude each other").hint("keep one of them");
+            report.error(&prefix.at, "route.path_prefix", fault);
+            return None;
+        }
+        (Field::Given(path), Field::Absent) => (path, "route.path", PathPattern::parse(&path.value)),
+        (Field::Absent, Field::Given(prefix)) => {
+            (prefix, "route.path_prefix", PathPattern::parse_prefix(&prefix.value))
+        }
+        (Field::Faulty, _) | (_, Field::Faulty) => return None,
+    };
+    parsed.map_err(|fault| report.error(&given.at, key, fault)).ok()
+}
+
+fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {
+    let key = "route.methods";
+    let given = match &raw.methods {
+        Field::Absent => return Some(Methods::Any),
+        Field::Faulty => return None,
+        Field::Given(given) => given,
+    };
+    if given.value.is_empty() {
+        let fault = Fault::new("no method is left").hint("leave `methods` out for all of them");
+        report.error(&given.at, key, fault);
+        return None;
+    }
+    let mut methods: Vec<String> = Vec::new();
+    for method in &given.value {
+        let text = method.value.as_str();
+        let upper = text.to_ascii_uppercase();
+        if text.is_empty() || !text.bytes().all(is_token_byte) {
+            let fault = Fault::new(format!("`{text}` is not a method"));
+            report.error(
+                &method.at,
+                key,
+                if text == "*" { fault.hint("leave `methods` out for all of them") } else { fault },
+            );
+        } else if text != upper && METHODS.contains(&upper.as_str()) {
+            // Methods are case-sensitive: RFC 9110 section 9.1.
+            let fault = Fault::new(format!("`{text}` is not the method {upper}"));
+            report.error(&method.at, key, fault.hint(format!("did you mean \"{upper}\"")));
+        } else if methods.iter().any(|earlier| earlier == text) {
+            report.error(&method.at, key, Fault::new(format!("`{text}` is there twice")));
+        } else {
+            if !METHODS.contains(&text)
+                && let Some(near) = closest(text, METHODS.iter().copied())
+            {
+                let fault = Fault::new(format!("`{text}` is not a method in common use"));
+                report.warn(&method.at, key, fault.hint(format!("did you mean \"{near}\"")));
+            }
+            methods.push(text.to_owned());
+        }
+    }
+    Some(Methods::Only(methods))
+}
+
+fn check_duplicate(
+    raw: &RawRoute,
+    host: &HostPattern,
+    path: &PathPattern,
+    methods: &Methods,
+    taken: &mut BTreeMap<(HostPattern, String, Option<String>), Origin>,
+    report: &mut Report,
+) {
+    let wanted: Vec<Option<String>> = match methods {
+        Methods::Any => vec![None],
+        Methods::Only(methods) => methods.iter().cloned().map(Some).collect(),
+    };
+    let shape = path.shape();
+    let at = raw.path.given().or(raw.path_prefix.given()).map_or(&raw.at, |given| &given.at);
+    let mut reported = false;
+    for method in wanted {
+        let key = (host.clone(), shape.clone(), method);
+        if let Some(first) = taken.get(&key) {
+            if !reported {
+                let method = key.2.as_deref().unwrap_or("every method");
+                let fault = Fault::new(format!("a second route for {method} on {host}, {path}"));
+                report.error(at, "route", fault.hint(format!("the first is at {first}; keep one")));
+            }
+            reported = true;
+        } else {
+            taken.insert(key, at.clone());
+        }
+    }
+}
+
+/// tchar of RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

@@ -1,0 +1,426 @@
+//! The patterns of a route: hosts and paths, parsed and refused if they could never match.
+//!
+//! Host: `example.com`, `*.example.com` (any name below it, however deep), or none for any host.
+//! Path: `/a/b` (exactly that), `/users/{id}/posts` (`{id}` is one segment, not empty), `/static/{*rest}`
+//! (everything below `/static/`, and `/static/` itself), or the prefix `/api` (`/api` itself and everything
+//! below `/api/`).
+
+use std::fmt;
+
+use super::problem::Fault;
+
+/// Longest host name, in bytes: RFC 1035's 255 octets on the wire are 253 characters.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Most segments in a path pattern; bounds how deep a lookup goes.
+const SEGMENTS_MAX: usize = 64;
+/// Longest path pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 4096;
+
+/// Which hosts a route answers to. Names are in lower case, without port and without trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// This name (or address literal) only.
+    Exact(String),
+    /// Every name that ends in `.` and this: `*.example.com` is `Suffix("example.com")`.
+    Suffix(String),
+    /// Every host, and requests that name none.
+    Any,
+}
+
+impl HostPattern {
+    /// Reads a pattern as written in a file.
+    ///
+    /// # Errors
+    /// Something that no Host field could match.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        if text == "*" {
+            return Err(Fault::new("`*` is not a host").hint("leave `host` out to match every host"));
+        }
+        if text.contains("://") {
+            return Err(Fault::new(format!("`{text}` is a URL")).hint("write the name alone"));
+        }
+        let (name, suffix) = match text.strip_prefix("*.") {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if name.contains('*') {
+            let fault = Fault::new(format!("`{text}`: a `*` can only stand first"));
+            return Err(fault.hint("write *.example.com for every name below example.com"));
+        }
+        if !suffix && name.starts_with('[') {
+            return match parse_ipv6_literal(&name) {
+                Some(literal) => Ok(Self::Exact(literal)),
+                None => Err(Fault::new(format!("`{text}` is not an IPv6 address in brackets"))),
+            };
+        }
+        if let Some((host, _)) = name.split_once(':') {
+            let fault = Fault::new(format!("`{text}`: a host pattern has no port"));
+            return Err(fault.hint(format!("every port matches: write {host}")));
+        }
+        check_name(&name).map_err(|why| Fault::new(format!("`{text}` is not a host name: {why}")))?;
+        Ok(if suffix { Self::Suffix(name) } else { Self::Exact(name) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Suffix(name) => write!(f, "*.{name}"),
+            Self::Any => f.write_str("any host"),
+        }
+    }
+}
+
+/// The address in the form in which clients write it, with brackets.
+fn parse_ipv6_literal(text: &str) -> Option<String> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    inner.parse::<std::net::Ipv6Addr>().ok().map(|address| format!("[{address}]"))
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63 bytes. Underscores are no host names by RFC 952, and in
+/// use all the same.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > HOST_BYTES_MAX {
+        return Err("it is longer than 253 bytes");
+    }
+    for label in name.split('.') {
+        match label.len() {
+            0 => return Err("there is an empty part between dots"),
+            1..=63 => {}
+            _ => return Err("a part between dots is longer than 63 bytes"),
+        }
+        if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err("only letters, digits, `-`, `_` and dots are possible");
+        }
+    }
+    Ok(())
+}
+
+/// One segment of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text; empty only as the last segment, for a trailing slash.
+    Literal(String),
+    /// `{name}`: any one segment that is not empty.
+    Param(String),
+}
+
+/// How a path pattern ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Tail {
+    /// The path ends where the segments end.
+    End,
+    /// `{*name}`: a slash and anything, or nothing, after it.
+    Rest(String),
+    /// The path ends here, or goes on with a slash.
+    Prefix,
+}
+
+/// Which paths a route answers to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PathPattern {
+    /// What stands between the slashes.
+    pub segments: Vec<Segment>,
+    /// How the pattern ends.
+    pub tail: Tail,
+}
+
+impl PathPattern {
+    /// Every path, and `OPTIONS *`.
+    pub fn any() -> Self {
+        Self { segments: Vec::new(), tail: Tail::Prefix }
+    }
+
+    /// Reads the value of `path`.
+    ///
+    /// # Errors
+    /// Something that no request path could match, or a wildcard that stands in the wrong place.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let after_slash = check_path(text)?;
+        let mut pattern = Self { segments: Vec::new(), tail: Tail::End };
+        let mut parts = after_slash.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            if let Some(inner) = part.strip_prefix("{*").and_then(|part| part.strip_suffix('}')) {
+                check_param(text, part, inner)?;
+                if !last {
+                    return Err(Fault::new(format!("`{text}`: {part} can only stand last")));
+                }
+                pattern.tail = Tail::Rest(inner.to_owned());
+            } else if part.contains(['{', '}', '*']) {
+                pattern.segments.push(Segment::Param(parse_param(text, part)?));
+            } else if part.is_empty() && !last {
+                return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
+            } else {
+                pattern.segments.push(Segment::Literal(part.to_owned()));
+            }
+        }
+        pattern.check_sizes(text)?;
+        pattern.check_names(text)?;
+        Ok(pattern)
+    }
+
+    /// Reads the value of `path_prefix`.
+    ///
+    /// # Errors
+    /// Like [`PathPattern::parse`]; wildcards have no place in a prefix.
+    pub fn parse_prefix(text: &str) -> Result<Self, Fault> {
+        let after_slash = check_path(text)?;
+        if after_slash.contains(['{', '}', '*']) {
+            let fault = Fault::new(format!("`{text}`: a prefix has no wildcards"));
+            return Err(fault.hint("use `path` with {param} and a trailing {*rest}"));
+        }
+        // `/api/` means what `/api` means: a prefix that ends at a border between segments.
+        let trimmed = after_slash.strip_suffix('/').unwrap_or(after_slash);
+        let mut segments = Vec::new();
+        if !trimmed.is_empty() {
+            for part in trimmed.split('/') {
+                if part.is_empty() {
+                    return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
+                }
+                segments.push(Segment::Literal(part.to_owned()));
+            }
+        } else if !after_slash.is_empty() {
+            return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
+        }
+        let pattern = Self { segments, tail: Tail::Prefix };
+        pattern.check_sizes(text)?;
+        Ok(pattern)
+    }
+
+    /// Whether both match the same paths: parameter names make no difference.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        self.shape() == other.shape()
+    }
+
+    /// The pattern without the names of its parameters, for comparing.
+    pub(crate) fn shape(&self) -> String {
+        let mut shape = String::new();
+        for segment in &self.segments {
+            shape.push('/');
+            shape.push_str(match segment {
+                Segment::Literal(text) => text,
+                // Braces cannot stand in a literal, so neither form can be mistaken for one.
+                Segment::Param(_) => "{}",
+            });
+        }
+        shape.push_str(match &self.tail {
+            Tail::End => "",
+            Tail::Rest(_) => "/{*}",
+            Tail::Prefix => "{**}",
+        });
+        shape
+    }
+
+    fn check_sizes(&self, text: &str) -> Result<(), Fault> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(Fault::new(format!("the pattern is longer than {PATTERN_BYTES_MAX} bytes")));
+        }
+        if self.segments.len() > SEGMENTS_MAX {
+            return Err(Fault::new(format!("the pattern has more than {SEGMENTS_MAX} segments")));
+        }
+        Ok(())
+    }
+
+    fn check_names(&self, text: &str) -> Result<(), Fault> {
+        let mut seen: Vec<&str> = Vec::new();
+        let params = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Param(name) => Some(name.as_str()),
+            Segment::Literal(_) => None,
+        });
+        let rest = match &self.tail {
+            Tail::Rest(name) => Some(name.as_str()),
+            Tail::End | Tail::Prefix => None,
+        };
+        for name in params.chain(rest) {
+            if seen.contains(&name) {
+                return Err(Fault::new(format!("`{text}`: the name `{name}` is there twice")));
+            }
+            seen.push(name);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Param(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        match &self.tail {
+            Tail::End => Ok(()),
+            Tail::Rest(name) => write!(f, "/{{*{name}}}"),
+            Tail::Prefix if self.segments.is_empty() => f.write_str("any path"),
+            Tail::Prefix => f.write_str(" and below"),
+        }
+    }
+}
+
+/// Checks what all path patterns share; gives what follows the first slash.
+fn check_path(text: &str) -> Result<&str, Fault> {
+    let Some(after_slash) = text.strip_prefix('/') else {
+        let fault = Fault::new(format!("`{text}` does not start with a slash"));
+        return Err(if text.contains("://") {
+            fault.hint("write the path alone; the host goes into `host`")
+        } else {
+            fault.hint(format!("did you mean /{text}"))
+        });
+    };
+    if text.contains(['?', '#']) {
+        let fault = Fault::new(format!("`{text}`: a route has no query and no fragment"));
+        return Err(fault.hint("requests match whatever their query is"));
+    }
+    let bytes = text.as_bytes();
+    for (i, &byte) in bytes.iter().enumerate() {
+        let possible = match byte {
+            b'%' => {
+                bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit)
+                    && bytes.get(i + 2).is_some_and(u8::is_ascii_hexdigit)
+            }
+            // pchar of RFC 3986 section 3.3, and what wildcards are written with.
+            _ => byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@{}".contains(&byte),
+        };
+        if !possible {
+            let char = text[i..].chars().next().unwrap_or_default();
+            let fault = Fault::new(format!("`{text}`: {char:?} cannot stand in a path"));
+            return Err(fault.hint("write it percent-encoded, as clients send it"));
+        }
+    }
+    if after_slash.split('/').any(|part| part == "." || part == "..") {
+        return Err(Fault::new(format!("`{text}` has a `.` or `..` segment")));
+    }
+    Ok(after_slash)
+}
+
+/// The name in `{name}`, or what was probably meant by something like it.
+fn parse_param<'p>(text: &str, part: &'p str) -> Result<String, Fault> {
+    let fault = Fault::new(format!("`{text}`: `{part}` is not a wildcard"));
+    if part == "*" || part == "**" {
+        return Err(fault.hint("write {name} for one segment, {*rest} for all that follow"));
+    }
+    let inner = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+    let Some(inner) = inner.filter(|inner| !inner.contains(['{', '}'])) else {
+        return Err(fault.hint("a wildcard is a whole segment: {name}, or {*rest} as the last one"));
+    };
+    let name: &'p str = inner;
+    if let Some(name) = name.strip_suffix("...").or_else(|| name.strip_suffix('*')) {
+        return Err(fault.hint(format!("did you mean {{*{name}}}")));
+    }
+    check_param(text, part, name)?;
+    Ok(name.to_owned())
+}
+
+fn check_param(text: &str, part: &str, name: &str) -> Result<(), Fault> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.is_empty() || !name.bytes().all(fits) {
+        let fault = Fault::new(format!("`{text}`: `{part}` needs a name"));
+        return Err(fault.hint("of letters, digits, `_` and `-`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        use HostPattern::{Exact, Suffix};
+        for (text, want) in [
+            ("Example.COM", Exact("example.com".into())),
+            ("example.com.", Exact("example.com".into())),
+            ("*.example.com", Suffix("example.com".into())),
+            ("127.0.0.1", Exact("127.0.0.1".into())),
+            ("[0:0::1]", Exact("[::1]".into())),
+            ("my_host", Exact("my_host".into())),
+        ] {
+            assert_eq!(HostPattern::parse(text), Ok(want), "{text}");
+        }
+        for (text, words) in [
+            ("*", "leave `host` out"),
+            ("http://a", "URL"),
+            ("a:80", "write a"),
+            ("a.*.b", "can only stand first"),
+            ("*a", "can only stand first"),
+            ("", "it is empty"),
+            ("a..b", "empty part"),
+            ("a b", "only letters"),
+            ("[::g]", "IPv6"),
+            ("bücher.example", "only letters"),
+        ] {
+            let fault = HostPattern::parse(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+        assert!(HostPattern::parse(&"a".repeat(64)).is_err());
+        assert!(HostPattern::parse(&"a.".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn paths() {
+        let literal = |text: &str| Segment::Literal(text.into());
+        let param = |text: &str| Segment::Param(text.into());
+        for (text, segments, tail) in [
+            ("/", vec![literal("")], Tail::End),
+            ("/a/b", vec![literal("a"), literal("b")], Tail::End),
+            ("/a/", vec![literal("a"), literal("")], Tail::End),
+            ("/users/{id}/posts", vec![literal("users"), param("id"), literal("posts")], Tail::End),
+            ("/static/{*rest}", vec![literal("static")], Tail::Rest("rest".into())),
+            ("/{*all}", vec![], Tail::Rest("all".into())),
+            ("/a%20b", vec![literal("a%20b")], Tail::End),
+        ] {
+            let pattern = PathPattern::parse(text).unwrap();
+            assert_eq!(pattern, PathPattern { segments, tail }, "{text}");
+            assert_eq!(pattern.to_string(), text);
+        }
+        for (text, words) in [
+            ("a/b", "did you mean /a/b"),
+            ("http://a/b", "path alone"),
+            ("/a?x=1", "query"),
+            ("/a b", "percent-encoded"),
+            ("/ä", "'ä'"),
+            ("/a%2", "'%'"),
+            ("/a//b", "empty segment"),
+            ("/a/../b", ".."),
+            ("/a/*", "{*rest}"),
+            ("/a/{rest...}", "{*rest}"),
+            ("/a/{x}y", "whole segment"),
+            ("/a/{}", "needs a name"),
+            ("/a/{*}", "needs a name"),
+            ("/a/{x y}", "percent-encoded"),
+            ("/{*rest}/a", "stand last"),
+            ("/{a}/{a}", "twice"),
+            ("/{a}/{*a}", "twice"),
+        ] {
+            let fault = PathPattern::parse(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn prefixes() {
+        let of = |text| PathPattern::parse_prefix(text).unwrap();
+        assert_eq!(of("/"), PathPattern::any());
+        assert_eq!(of("/api"), of("/api/"));
+        assert_eq!(of("/api/v1").segments.len(), 2);
+        for bad in ["api", "//", "/a//", "/a//b", "/{x}", "/a/*"] {
+            assert!(PathPattern::parse_prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shapes_ignore_names_only() {
+        let of = |text| PathPattern::parse(text).unwrap();
+        assert!(of("/a/{x}").same_shape(&of("/a/{y}")));
+        assert!(!of("/a/{x}").same_shape(&of("/a/x")));
+        assert!(!of("/a").same_shape(&of("/a/")));
+        assert!(!of("/a/{*x}").same_shape(&PathPattern::parse_prefix("/a").unwrap()));
+    }
+}

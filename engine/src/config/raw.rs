@@ -1,0 +1,445 @@
+//! The configuration as written: from a file, from flags, or from a file with flags on top.
+//!
+//! Knows the schema's keys and types, nothing of what values mean together; that is `checked`'s job. Every
+//! value keeps its origin, so that the check can point at it. A value of the wrong type is reported here and
+//! stays behind as [`Field::Faulty`], so that nobody later calls it missing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
+use super::settings::{Kind, RawLimits, RawTimeouts, Time};
+use super::source::{Format, Key, Node, Source, Value};
+use crate::cli::RunArgs;
+
+/// A key's value: not there, there but unusable (and reported), or there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Field<T> {
+    /// Not written.
+    #[default]
+    Absent,
+    /// Written, of the wrong type, and reported.
+    Faulty,
+    /// Written.
+    Given(Located<T>),
+}
+
+impl<T> Field<T> {
+    /// A value that came by a flag.
+    pub(crate) fn flag(flag: &'static str, value: T) -> Self {
+        Self::Given(Located::new(value, Origin::Flag(flag)))
+    }
+
+    /// The value, if one was written and could be read.
+    pub fn given(&self) -> Option<&Located<T>> {
+        match self {
+            Self::Given(given) => Some(given),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+}
+
+/// A configuration as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Raw {
+    /// The file, if there is one.
+    pub file: Option<Origin>,
+    /// `listen`.
+    pub listen: Field<Vec<Located<String>>>,
+    /// `shards`.
+    pub shards: Field<u64>,
+    /// `cpus`.
+    pub cpus: Field<String>,
+    /// `drain_timeout`.
+    pub drain_timeout: Field<Duration>,
+    /// `[timeouts]`.
+    pub timeouts: RawTimeouts,
+    /// `[limits]`.
+    pub limits: RawLimits,
+    /// `[[upstream]]`.
+    pub upstreams: Vec<RawUpstream>,
+    /// `[[route]]`.
+    pub routes: Vec<RawRoute>,
+    /// Type errors met while reading, and warnings met while merging.
+    pub report: Report,
+}
+
+/// One `[[upstream]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawUpstream {
+    /// Where its table starts.
+    pub at: Origin,
+    /// `name`.
+    pub name: Field<String>,
+    /// `servers`.
+    pub servers: Field<Vec<Located<String>>>,
+}
+
+/// One `[[route]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawRoute {
+    /// Where its table starts.
+    pub at: Origin,
+    /// `host`.
+    pub host: Field<String>,
+    /// `path`.
+    pub path: Field<String>,
+    /// `path_prefix`.
+    pub path_prefix: Field<String>,
+    /// `methods`.
+    pub methods: Field<Vec<Located<String>>>,
+    /// `upstream`.
+    pub upstream: Field<String>,
+}
+
+const TOP_KEYS: &[&str] =
+    &["listen", "shards", "cpus", "drain_timeout", "timeouts", "limits", "upstream", "route"];
+const UPSTREAM_KEYS: &[&str] = &["name", "servers"];
+const ROUTE_KEYS: &[&str] = &["host", "path", "path_prefix", "methods", "upstream"];
+
+/// The keys of every section, to tell where a misplaced one belongs.
+const SECTIONS: &[(&str, &[&str])] = &[
+    ("", TOP_KEYS),
+    ("timeouts", RawTimeouts::KEYS),
+    ("limits", RawLimits::KEYS),
+    ("upstream", UPSTREAM_KEYS),
+    ("route", ROUTE_KEYS),
+];
+
+/// What flags with upstreams call their group.
+pub const FLAG_UPSTREAM: &str = "command-line";
+
+impl Raw {
+    /// Reads a file. Values of the wrong type and unknown keys are in [`Raw::report`], so that the check can
+    /// add its own findings to them.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its syntax is broken.
+    pub fn load(file: &Path) -> Result<Self, ConfigErrors> {
+        let text = std::fs::read(file).and_then(|bytes| {
+            String::from_utf8(bytes)
+                .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8 text"))
+        });
+        match text {
+            Ok(text) => Self::parse(file, text),
+            Err(error) => {
+                let mut report = Report::default();
+                report.error(
+                    &Origin::WholeFile(file.into()),
+                    "",
+                    Fault::new(format!("cannot read: {error}")),
+                );
+                Err(ConfigErrors { errors: report.errors, warnings: report.warnings })
+            }
+        }
+    }
+
+    /// Reads the text of a file; its name decides the format (`.json` is JSON, everything else TOML).
+    ///
+    /// # Errors
+    /// The syntax is broken.
+    pub fn parse(file: &Path, text: String) -> Result<Self, ConfigErrors> {
+        let source = Source::new(file, text);
+        let mut report = Report::default();
+        let Some(root) = source.parse(Format::of(file), &mut report) else {
+            return Err(ConfigErrors { errors: report.errors, warnings: report.warnings });
+        };
+        let mut walk = Walk { source: &source, report };
+        let mut raw = Self::read(&mut walk, &root);
+        raw.file = Some(source.whole());
+        raw.report = walk.report;
+        Ok(raw)
+    }
+
+    fn read(walk: &mut Walk<'_>, root: &Node) -> Self {
+        let top = walk.table(root, "", TOP_KEYS);
+        let mut raw = Self {
+            listen: top.texts(walk, "listen"),
+            shards: top.number::<super::settings::Count>(walk, "shards"),
+            cpus: top.text(walk, "cpus"),
+            drain_timeout: top.number::<Time>(walk, "drain_timeout"),
+            ..Self::default()
+        };
+        if let Some(node) = top.find("timeouts") {
+            raw.timeouts = RawTimeouts::read(walk, node);
+        }
+        if let Some(node) = top.find("limits") {
+            raw.limits = RawLimits::read(walk, node);
+        }
+        for node in top.tables(walk, "upstream") {
+            let fields = walk.table(node, "upstream", UPSTREAM_KEYS);
+            raw.upstreams.push(RawUpstream {
+                at: walk.source.at(node.offset),
+                name: fields.text(walk, "name"),
+                servers: fields.texts(walk, "servers"),
+            });
+        }
+        for node in top.tables(walk, "route") {
+            let fields = walk.table(node, "route", ROUTE_KEYS);
+            raw.routes.push(RawRoute {
+                at: walk.source.at(node.offset),
+                host: fields.text(walk, "host"),
+                path: fields.text(walk, "path"),
+                path_prefix: fields.text(walk, "path_prefix"),
+                methods: fields.texts(walk, "methods"),
+                upstream: fields.text(walk, "upstream"),
+            });
+        }
+        raw
+    }
+
+    /// Lays the flags over what the file says. A flag replaces its key; `--shards` and `--cpus` replace each
+    /// other's key too; `--upstream` replaces all upstreams and routes, because the routes of the file name
+    /// upstreams of the file.
+    pub fn merge(&mut self, flags: &RunArgs) {
+        let texts = |flag: &'static str, values: &[String]| {
+            let located =
+                values.iter().map(|value| Located::new(value.clone(), Origin::Flag(flag))).collect();
+            Field::flag(flag, located)
+        };
+        if !flags.listen.is_empty() {
+            self.listen = texts("--listen", &flags.listen);
+        }
+        if let Some(shards) = flags.shards.shards {
+            self.shards = Field::flag("--shards", shards);
+            self.cpus = Field::Absent;
+        }
+        if let Some(cpus) = &flags.shards.cpus {
+            self.cpus = Field::flag("--cpus", cpus.clone());
+            self.shards = Field::Absent;
+        }
+        if let Some(timeout) = flags.drain_timeout {
+            self.drain_timeout = Field::flag("--drain-timeout", timeout);
+        }
+        self.timeouts.set(&flags.timeouts);
+        self.limits.set(&flags.limits);
+        if flags.upstream.is_empty() {
+            return;
+        }
+        let at = Origin::Flag("--upstream");
+        if !self.upstreams.is_empty() || !self.routes.is_empty() {
+            let what = format!(
+                "replaces the {} upstreams and {} routes of the file",
+                self.upstreams.len(),
+                self.routes.len()
+            );
+            self.report.warn(&at, "upstream", Fault::new(what));
+        }
+        self.upstreams = vec![RawUpstream {
+            at: at.clone(),
+            name: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
+            servers: texts("--upstream", &flags.upstream),
+        }];
+        self.routes = vec![RawRoute {
+            at,
+            host: Field::Absent,
+            path: Field::Absent,
+            path_prefix: Field::Absent,
+            methods: Field::Absent,
+            upstream: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
+        }];
+    }
+}
+
+/// A walk over the tree of one file: turns offsets into places and collects what is wrong.
+pub(crate) struct Walk<'s> {
+    source: &'s Source,
+    report: Report,
+}
+
+impl Walk<'_> {
+    /// The entries of a table; complains about unknown and repeated keys, and about anything but a table.
+    pub(crate) fn table<'n>(&mut self, node: &'n Node, section: &'static str, known: &[&str]) -> Fields<'n> {
+        let Value::Table(entries) = &node.value else {
+            let what = format!("expected a table, found {}", node.value.kind());
+            self.report.error(&self.source.at(node.offset), section, Fault::new(what));
+            return Fields { section, entries: &[] };
+        };
+        for (i, (key, _)) in entries.iter().enumerate() {
+            if !known.contains(&key.name.as_str()) {
+                self.unknown_key(key, section, known);
+            // TOML forbids a repeated key, JSON lets it through and leaves open which one counts.
+            } else if entries[..i].iter().any(|(earlier, _)| earlier.name == key.name) {
+                let at = self.source.at(key.offset);
+                self.report.error(&at, &full_key(section, &key.name), Fault::new("is there twice"));
+            }
+        }
+        Fields { section, entries }
+    }
+
+    fn unknown_key(&mut self, key: &Key, section: &str, known: &[&str]) {
+        let fault = Fault::new("unknown key");
+        let elsewhere = SECTIONS.iter().find(|(_, keys)| keys.contains(&key.name.as_str()));
+        let fault = if let Some(near) = closest(&key.name, known.iter().copied()) {
+            fault.hint(format!("did you mean `{near}`"))
+        } else if let Some((place, _)) = elsewhere {
+            match *place {
+                "" => fault.hint(format!("`{}` belongs at the top of the file", key.name)),
+                place => fault.hint(format!("`{}` belongs into [{place}]", key.name)),
+            }
+        } else {
+            fault.hint(format!("the keys here are {}", known.join(", ")))
+        };
+        self.report.error(&self.source.at(key.offset), &full_key(section, &key.name), fault);
+    }
+
+    fn wrong_type<T>(&mut self, node: &Node, key: &str, wanted: &str) -> Field<T> {
+        let what = format!("expected {wanted}, found {}", node.value.kind());
+        self.report.error(&self.source.at(node.offset), key, Fault::new(what));
+        Field::Faulty
+    }
+}
+
+/// The entries of one table, to be asked for by key.
+pub(crate) struct Fields<'n> {
+    section: &'static str,
+    entries: &'n [(Key, Node)],
+}
+
+impl<'n> Fields<'n> {
+    fn find(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    fn text(&self, walk: &mut Walk<'_>, name: &str) -> Field<String> {
+        match self.find(name) {
+            None => Field::Absent,
+            Some(node) => match &node.value {
+                Value::Text(text) => Field::Given(Located::new(text.clone(), walk.source.at(node.offset))),
+                _ => walk.wrong_type(node, &full_key(self.section, name), "a string"),
+            },
+        }
+    }
+
+    /// A list of strings.
+    fn texts(&self, walk: &mut Walk<'_>, name: &str) -> Field<Vec<Located<String>>> {
+        let Some(node) = self.find(name) else { return Field::Absent };
+        let key = full_key(self.section, name);
+        let Value::List(items) = &node.value else {
+            return walk.wrong_type(node, &key, "a list of strings");
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Value::Text(text) => texts.push(Located::new(text.clone(), walk.source.at(item.offset))),
+                _ => {
+                    walk.wrong_type::<()>(item, &key, "a string");
+                }
+            }
+        }
+        // One bad item must not hide the others, but a list of nothing but bad items is no empty list.
+        if texts.is_empty() && !items.is_empty() {
+            return Field::Faulty;
+        }
+        Field::Given(Located::new(texts, walk.source.at(node.offset)))
+    }
+
+    /// A time, size or count.
+    pub(crate) fn number<K: Kind>(&self, walk: &mut Walk<'_>, name: &str) -> Field<K::Raw> {
+        let Some(node) = self.find(name) else { return Field::Absent };
+        let key = full_key(self.section, name);
+        let parsed = match &node.value {
+            Value::Text(text) => K::parse(text),
+            Value::Number(number) => K::from_number(*number),
+            _ => return walk.wrong_type(node, &key, &format!("a {}", K::PLACEHOLDER.to_lowercase())),
+        };
+        let at = walk.source.at(node.offset);
+        match parsed {
+            Ok(value) => Field::Given(Located::new(value, at)),
+            Err(fault) => {
+                walk.report.error(&at, &key, fault);
+                Field::Faulty
+            }
+        }
+    }
+
+    /// A list of tables (`[[name]]`).
+    fn tables(&self, walk: &mut Walk<'_>, name: &str) -> &'n [Node] {
+        let Some(node) = self.find(name) else { return &[] };
+        match &node.value {
+            Value::List(items) => items,
+            // The commonest slip in TOML: one pair of brackets. Read it as a list of one after saying so.
+            Value::Table(_) => {
+                let fault = Fault::new("expected a list of tables, found one table")
+                    .hint(format!("write [[{name}]] (in JSON: [{{...}}])"));
+                walk.report.error(&walk.source.at(node.offset), name, fault);
+                std::slice::from_ref(node)
+            }
+            _ => {
+                walk.wrong_type::<()>(node, name, "a list of tables");
+                &[]
+            }
+        }
+    }
+}
+
+fn full_key(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(name: &str, text: &str) -> Vec<String> {
+        match Raw::parse(Path::new(name), text.to_owned()) {
+            Ok(raw) => raw.report.errors.iter().map(ToString::to_string).collect(),
+            Err(errors) => errors.to_string().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    #[test]
+    fn every_wrong_type_and_unknown_key_is_told() {
+        let text = r#"
+listne = ["127.0.0.1:80"]
+shards = "two"
+header_fields = 3
+[timeouts]
+header = 10
+body_idle = "soon"
+hedaer = "1s"
+[limits]
+head_bytes = true
+[[upstream]]
+name = 1
+servers = ["http://a", 2]
+[[route]]
+pathprefix = "/"
+"#;
+        assert_eq!(
+            errors("f.toml", text),
+            [
+                "f.toml:2:1: listne: unknown key (hint: did you mean `listen`)",
+                "f.toml:4:1: header_fields: unknown key (hint: `header_fields` belongs into [limits])",
+                "f.toml:3:10: shards: `two` is not a whole number",
+                "f.toml:8:1: timeouts.hedaer: unknown key (hint: did you mean `header`)",
+                "f.toml:6:10: timeouts.header: a duration needs a unit (hint: did you mean \"10s\")",
+                "f.toml:7:13: timeouts.body_idle: `soon` is not a duration (hint: write a whole number and a unit: \
+                 500ms, 10s, 2m or 1h)",
+                "f.toml:10:14: limits.head_bytes: expected a size, found a boolean",
+                "f.toml:12:8: upstream.name: expected a string, found a number",
+                "f.toml:13:24: upstream.servers: expected a string, found a number",
+                "f.toml:15:1: route.pathprefix: unknown key (hint: did you mean `path_prefix`)",
+            ]
+        );
+    }
+
+    #[test]
+    fn json_repeated_key_and_single_table() {
+        let text = "{\"listen\": [],\n\"listen\": [],\n\"route\": {\"upstream\": \"a\"}}";
+        assert_eq!(
+            errors("f.json", text),
+            [
+                "f.json:2:1: listen: is there twice",
+                "f.json:3:10: route: expected a list of tables, found one table (hint: write [[route]] (in JSON: \
+                 [{...}]))",
+            ]
+        );
+    }
+
+    #[test]
+    fn unreadable_file_is_one_line() {
+        let errors = Raw::load(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
+        assert_eq!(errors, "/nonexistent/x.toml: cannot read: No such file or directory (os error 2)");
+    }
+}

@@ -1,0 +1,333 @@
+//! A configuration file as a tree of values, each knowing where it stands.
+//!
+//! Two formats, one tree: from here on nobody knows whether a key came from TOML or JSON. The grammars are
+//! those of `toml` and `serde_json`; this file only keeps the positions that a typed parse would throw away,
+//! because without them only the first error could be reported with its line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Fault, Origin, Report};
+
+/// Deepest nesting read from JSON; the schema needs four levels. A bound, because reading recurses.
+const DEPTH_MAX: usize = 32;
+
+/// A value and the byte it starts at.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    /// Byte offset into the file.
+    pub(crate) offset: usize,
+    /// The value.
+    pub(crate) value: Value,
+}
+
+/// What both formats can say.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    /// Text.
+    Text(String),
+    /// A whole number that is not negative: the only kind the schema knows.
+    Number(u64),
+    /// Some list.
+    List(Vec<Node>),
+    /// A table, in the order of the file.
+    Table(Vec<(Key, Node)>),
+    /// Anything the schema has no use for, by its name: "a boolean".
+    Other(&'static str),
+}
+
+impl Value {
+    /// The kind of value, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Number(_) => "a number",
+            Self::List(_) => "a list",
+            Self::Table(_) => "a table",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+/// A key and the byte it starts at.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Key {
+    /// Byte offset into the file.
+    pub(crate) offset: usize,
+    /// The key.
+    pub(crate) name: String,
+}
+
+/// The syntax of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// TOML 1.1.
+    Toml,
+    /// JSON, RFC 8259.
+    Json,
+}
+
+impl Format {
+    /// JSON for `*.json`, TOML for everything else.
+    pub(crate) fn of(file: &Path) -> Self {
+        match file.extension() {
+            Some(ext) if ext.eq_ignore_ascii_case("json") => Self::Json,
+            _ => Self::Toml,
+        }
+    }
+}
+
+/// A file's name and its text, to turn offsets into lines.
+#[derive(Debug)]
+pub(crate) struct Source {
+    file: Arc<Path>,
+    text: String,
+    line_starts: Vec<usize>,
+}
+
+impl Source {
+    /// Takes the text of `file`.
+    pub(crate) fn new(file: &Path, text: String) -> Self {
+        let after_newlines = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(i, _)| i + 1);
+        let line_starts = std::iter::once(0).chain(after_newlines).collect();
+        Self { file: file.into(), text, line_starts }
+    }
+
+    /// Line and column of a byte offset.
+    pub(crate) fn at(&self, offset: usize) -> Origin {
+        let offset = offset.min(self.text.len());
+        let line = self.line_starts.partition_point(|&start| start <= offset);
+        let before = &self.text.as_bytes()[self.line_starts[line - 1]..offset];
+        // Characters, not bytes: every byte that does not continue one.
+        let column = 1 + before.iter().filter(|&&b| b & 0xC0 != 0x80).count();
+        Origin::File { file: Arc::clone(&self.file), line, column }
+    }
+
+    /// The file without a place in it.
+    pub(crate) fn whole(&self) -> Origin {
+        Origin::WholeFile(Arc::clone(&self.file))
+    }
+
+    /// Parses the text; syntax errors go to the report.
+    pub(crate) fn parse(&self, format: Format, report: &mut Report) -> Option<Node> {
+        match format {
+            Format::Toml => self.parse_toml(report),
+            Format::Json => self.parse_json(report),
+        }
+    }
+
+    fn parse_toml(&self, report: &mut Report) -> Option<Node> {
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        for error in &errors {
+            let at = error.span().map_or_else(|| self.whole(), |span| self.at(span.start));
+            report.error(&at, "", Fault::new(format!("not valid TOML: {}", error.message())));
+        }
+        errors.is_empty().then(|| toml_table(table.span().start, table.get_ref()))
+    }
+
+    fn parse_json(&self, report: &mut Report) -> Option<Node> {
+        // The first pass checks the grammar of the whole file; the walk after it cannot fail on syntax.
+        let root = match serde_json::from_str::<&RawValue>(&self.text) {
+            Ok(root) => root,
+            Err(error) => {
+                let line_start =
+                    self.line_starts[error.line().saturating_sub(1).min(self.line_starts.len() - 1)];
+                // serde_json counts bytes and points just behind the byte it stumbled over.
+                let at = self.at(line_start + error.column().saturating_sub(1));
+                let words = error.to_string();
+                let words = words.split(" at line ").next().unwrap_or_default();
+                report.error(&at, "", Fault::new(format!("not valid JSON: {words}")));
+                return None;
+            }
+        };
+        match self.json_node(root, 0) {
+            Ok(node) => Some(node),
+            Err((offset, words)) => {
+                report.error(&self.at(offset), "", Fault::new(format!("not valid JSON: {words}")));
+                None
+            }
+        }
+    }
+
+    fn json_node(&self, raw: &RawValue, depth: usize) -> Result<Node, (usize, String)> {
+        let text = raw.get();
+        let offset = self.offset_of(text);
+        let failed = |error: serde_json::Error| (offset, error.to_string());
+        if depth > DEPTH_MAX {
+            return Err((offset, "nested too deeply".to_owned()));
+        }
+        let value = match text.as_bytes().first() {
+            Some(b'"') => Value::Text(serde_json::from_str(text).map_err(failed)?),
+            Some(b'{') => {
+                let Entries(entries) = serde_json::from_str(text).map_err(failed)?;
+                let entry = |(key, value): (&RawValue, &RawValue)| {
+                    let name = serde_json::from_str(key.get()).map_err(failed)?;
+                    let key = Key { offset: self.offset_of(key.get()), name };
+                    Ok((key, self.json_node(value, depth + 1)?))
+                };
+                Value::Table(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
+            }
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(failed)?;
+                Value::List(
+                    items
+                        .into_iter()
+                        .map(|item| self.json_node(item, depth + 1))
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            Some(b't' | b'f') => Value::Other("a boolean"),
+            Some(b'n') => Value::Other("null"),
+            _ => text.parse().map_or(Value::Other(odd_number(text)), Value::Number),
+        };
+        Ok(Node { offset, value })
+    }
+
+    /// Where a slice of the text starts in it. Raw JSON values borrow from the text they were parsed from.
+    fn offset_of(&self, slice: &str) -> usize {
+        slice.as_ptr().addr() - self.text.as_ptr().addr()
+    }
+}
+
+/// The members of a JSON object in order, repeated names included.
+struct Entries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+fn toml_table(offset: usize, table: &DeTable<'_>) -> Node {
+    let mut entries: Vec<(Key, Node)> = table
+        .iter()
+        .map(|(key, value)| {
+            let key = Key { offset: key.span().start, name: key.get_ref().to_string() };
+            (key, toml_node(value))
+        })
+        .collect();
+    // The parser sorts by name; people read from top to bottom.
+    entries.sort_by_key(|(key, _)| key.offset);
+    Node { offset, value: Value::Table(entries) }
+}
+
+fn toml_node(node: &Spanned<DeValue<'_>>) -> Node {
+    let offset = node.span().start;
+    let value = match node.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Other(odd_number(number.as_str())), Value::Number),
+        DeValue::Float(_) => Value::Other("a fraction"),
+        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Array(items) => Value::List(items.iter().map(toml_node).collect()),
+        DeValue::Table(table) => return toml_table(offset, table),
+    };
+    Node { offset, value }
+}
+
+/// Why a number is none that the schema knows.
+fn odd_number(text: &str) -> &'static str {
+    if text.starts_with('-') {
+        "a negative number"
+    } else if text.contains(['.', 'e', 'E']) {
+        "a fraction"
+    } else {
+        "a number out of range"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, text: &str) -> (Option<Node>, Report) {
+        let mut report = Report::default();
+        let source = Source::new(Path::new(name), text.to_owned());
+        let node = source.parse(Format::of(Path::new(name)), &mut report);
+        (node, report)
+    }
+
+    /// The tree without positions.
+    fn strip(node: &Node) -> String {
+        match &node.value {
+            Value::Text(text) => format!("{text:?}"),
+            Value::Number(number) => number.to_string(),
+            Value::Other(kind) => format!("<{kind}>"),
+            Value::List(items) => format!("[{}]", items.iter().map(strip).collect::<Vec<_>>().join(" ")),
+            Value::Table(entries) => {
+                let entries: Vec<_> =
+                    entries.iter().map(|(key, node)| format!("{}={}", key.name, strip(node))).collect();
+                format!("{{{}}}", entries.join(" "))
+            }
+        }
+    }
+
+    #[test]
+    fn both_formats_give_one_tree() {
+        let toml =
+            "z = \"x\\ty\"\na = [1, 0x10, 1_000, -1, 1.5, true]\n[t]\nk = {}\n[[r]]\nn = 1\n[[r]]\nn = 2\n";
+        let json = "{\"z\": \"x\\ty\", \"a\": [1, 16, 1000, -1, 1.5, true],\n \"t\": {\"k\": {}},
+            \"r\": [{\"n\": 1}, {\"n\": 2}]}";
+        let want = "{z=\"x\\ty\" a=[1 16 1000 <a negative number> <a fraction> <a boolean>] t={k={}} r=[{n=1} {n=2}]}";
+        assert_eq!(strip(&parse("a.toml", toml).0.unwrap()), want);
+        assert_eq!(strip(&parse("a.json", json).0.unwrap()), want);
+    }
+
+    #[test]
+    fn positions_count_lines_and_characters() {
+        let text = "{\n  \"é\": \"ü\", \"k\": 1 }";
+        let source = Source::new(Path::new("a.json"), text.to_owned());
+        let node = source.parse(Format::Json, &mut Report::default()).unwrap();
+        let Value::Table(entries) = node.value else { panic!("a table") };
+        assert_eq!(source.at(entries[1].0.offset).to_string(), "a.json:2:13");
+        assert_eq!(source.at(entries[1].1.offset).to_string(), "a.json:2:18");
+    }
+
+    #[test]
+    fn every_toml_syntax_error_is_told() {
+        let (node, report) = parse("a.toml", "a = \nb = 1\nc = ]\nb = 2\n");
+        assert!(node.is_none());
+        let lines: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
+        assert!(lines.iter().any(|line| line.starts_with("a.toml:1:")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("a.toml:3:")), "{lines:?}");
+    }
+
+    #[test]
+    fn json_syntax_error_has_its_place() {
+        let (node, report) = parse("a.json", "{\n  \"a\": 1,\n  \"b\" 2\n}");
+        assert!(node.is_none());
+        assert_eq!(report.errors[0].to_string(), "a.json:3:7: not valid JSON: expected `:`");
+        assert!(parse("a.json", "").1.errors[0].to_string().starts_with("a.json:1:1: not valid JSON: EOF"));
+        assert!(parse("a.json", "{} {}").1.errors[0].to_string().contains("trailing"));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let (node, report) = parse("a.json", &deep);
+        assert!(node.is_none());
+        assert!(report.errors[0].to_string().contains("nested too deeply"));
+    }
+}
