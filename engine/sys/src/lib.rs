@@ -1,1 +1,83 @@
-//! Skeleton.
+//! The ring of a shard and every call to Linux: the only crate of Sluice with `unsafe`.
+//!
+//! From the bottom up: [`ring`] is one io_uring; [`buf_ring`] the buffers the kernel picks from; [`table`] one small
+//! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
+//! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
+//! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
+//!
+//! Who owns memory the kernel may write to or read from? The in-flight table or the buffer ring, always. Dropping a
+//! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
+#![allow(unsafe_code)]
+
+mod buf;
+mod buf_ring;
+mod cpu;
+mod driver;
+mod executor;
+mod files;
+mod key;
+mod lease;
+mod limits;
+mod message;
+mod op;
+mod pipe;
+mod probe;
+mod ring;
+mod socket;
+mod table;
+mod tcp_info;
+mod unfit;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+pub use buf::{Buf, LARGE_BYTES};
+pub use cpu::{current_cpu, pin_to_cpu, process_cpu_time};
+pub use driver::{Outstanding, Stats};
+pub use executor::{
+    Runtime, buffers_held, next_connection, next_message, now_ms, spawn, stats, workers_busy,
+};
+pub use lease::Lease;
+pub use limits::{descriptor_limit, raise_descriptor_limit};
+pub use message::{Courier, Doorbell};
+pub use pipe::{Pipe, Spliced};
+pub use probe::KERNEL_FLOOR;
+pub use socket::{
+    Blocking, BoundListener, Conn, Listener, Receive, Sending, Sent, Timer, close_idle, connections_idle,
+    sleep, sockets_open,
+};
+pub use unfit::Unfit;
+
+/// Sizes of a runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Entries of the submission queue; the completion queue has eight times as many.
+    pub submission_entries: u32,
+    /// Receive buffers the kernel may come to use, at most 32,768. Memory is touched as they are needed.
+    pub buffers: u16,
+    /// Bytes of a receive buffer, at most 65,535.
+    pub buffer_bytes: u32,
+    /// Completions handled in one turn before timers and new submissions get theirs.
+    pub completions_per_turn: usize,
+    /// Sockets open at once; connections beyond are closed as they are accepted.
+    pub sockets_max: u32,
+    /// A new connection that sends nothing for this long is closed.
+    pub first_byte_ms: u64,
+    /// Parked workers kept after a burst.
+    pub workers_kept: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            submission_entries: 1024,
+            buffers: 4096,
+            buffer_bytes: 16 * 1024,
+            completions_per_turn: 1024,
+            sockets_max: 1 << 20,
+            first_byte_ms: 10_000,
+            workers_kept: 256,
+        }
+    }
+}

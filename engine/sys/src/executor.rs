@@ -1,0 +1,247 @@
+//! The loop of a shard: tasks that are polled when the one thing they wait for has happened.
+//!
+//! There is no waker and no run queue. A future that must wait leaves its task's number with what it waits for; the
+//! completion hands the number back and the loop polls that task at once. Connection code runs in workers: coroutines
+//! that take one connection after another ([`next_connection`]), so that serving builds and drops no future. Parked
+//! workers wait on a stack; the one that parked last, whose memory is warm, gets the next connection.
+
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::Settings;
+use crate::driver::{self, BATCH, Driver, Outstanding, Stats, Wake};
+use crate::key::NONE;
+use crate::socket::Conn;
+use crate::unfit::Unfit;
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// How long the end of a runtime waits for the kernel to give back what it was lent.
+const WIND_UP: Duration = Duration::from_secs(2);
+
+/// A shard's ring and the tasks on it. Made and run on one thread.
+pub struct Runtime {
+    tasks: Tasks,
+    completions_per_turn: usize,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+struct Tasks {
+    slots: Vec<Option<Task>>,
+    free: Vec<u32>,
+    workers_kept: usize,
+}
+
+impl Runtime {
+    /// Sets up the ring and its buffers on the calling thread, which should be pinned already.
+    ///
+    /// # Errors
+    /// [`Unfit`] says what the host lacks.
+    ///
+    /// # Panics
+    /// When the thread has a runtime already.
+    pub fn new(settings: &Settings) -> Result<Runtime, Unfit> {
+        driver::install(Box::new(Driver::new(settings)?));
+        Ok(Runtime {
+            tasks: Tasks { slots: Vec::new(), free: Vec::new(), workers_kept: settings.workers_kept },
+            completions_per_turn: settings.completions_per_turn,
+            _on_this_thread: PhantomData,
+        })
+    }
+
+    /// Runs `main` to its end, with as many workers beside it as there are busy connections. Returns what could not
+    /// be given back.
+    ///
+    /// # Panics
+    /// When the kernel refuses to go on with the ring, which it does for no fault of a peer.
+    pub fn run<M, W, F>(mut self, main: M, mut worker: W) -> Outstanding
+    where
+        M: Future<Output = ()> + 'static,
+        W: FnMut() -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        let main = self.tasks.add(Box::pin(main));
+        let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+        self.tasks.poll(main);
+        while self.tasks.is_alive(main) {
+            while self.poll_spawned() {}
+            driver::with(|driver| driver.turn()).expect("io_uring_enter");
+            let mut budget = self.completions_per_turn;
+            while budget > 0 {
+                let completions = driver::with(|driver| driver.completions(&mut batch));
+                let read = completions.len();
+                for completion in completions {
+                    let wake = driver::with(|driver| driver.complete(completion));
+                    self.tasks.wake(wake, &mut worker);
+                }
+                if read < BATCH {
+                    break;
+                }
+                budget = budget.saturating_sub(read);
+            }
+            while let Some(wake) = driver::with(Driver::expire) {
+                self.tasks.wake(wake, &mut worker);
+            }
+            self.tasks.trim();
+        }
+        self.end()
+    }
+
+    /// Gives spawned tasks their first poll; says whether there were any, since they may have spawned more.
+    fn poll_spawned(&mut self) -> bool {
+        let spawned = SPAWNED.take();
+        let is_some = !spawned.is_empty();
+        for task in spawned {
+            let id = self.tasks.add(task);
+            self.tasks.poll(id);
+        }
+        is_some
+    }
+
+    fn end(mut self) -> Outstanding {
+        self.tasks.slots.clear();
+        SPAWNED.take();
+        driver::with(|driver| driver.wind_up(WIND_UP));
+        driver::with(|driver| driver.outstanding())
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.tasks.slots.clear();
+        SPAWNED.take();
+        let Some(mut driver) = driver::uninstall() else { return };
+        driver.wind_up(WIND_UP);
+        let left = driver.outstanding();
+        if left.buffers > 0 || left.in_flight > 0 {
+            // Somebody outside kept a lease, or the kernel an operation: their memory must outlive them.
+            driver::spend_thread();
+            std::mem::forget(driver);
+        }
+    }
+}
+
+impl Tasks {
+    fn add(&mut self, task: Task) -> u32 {
+        if let Some(id) = self.free.pop() {
+            self.slots[id as usize] = Some(task);
+            id
+        } else {
+            self.slots.push(Some(task));
+            self.slots.len() as u32 - 1
+        }
+    }
+
+    fn is_alive(&self, id: u32) -> bool {
+        self.slots[id as usize].is_some()
+    }
+
+    fn wake<W, F>(&mut self, wake: Wake, worker: &mut W)
+    where
+        W: FnMut() -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        match wake {
+            Wake::Nobody => {}
+            Wake::Task(id) => self.poll(id),
+            Wake::Worker(connection) => {
+                let parked = driver::with(|driver| {
+                    driver.handed = Some(connection);
+                    driver.parked_workers.pop()
+                });
+                let id = parked.unwrap_or_else(|| {
+                    driver::with(|driver| driver.workers += 1);
+                    self.add(Box::pin(worker()))
+                });
+                self.poll(id);
+                debug_assert!(driver::with(|driver| driver.handed.is_none()), "a worker begins by taking");
+            }
+        }
+    }
+
+    fn poll(&mut self, id: u32) {
+        // A number may outlive its task by a completion; then there is nobody to poll.
+        let Some(Some(task)) = self.slots.get_mut(id as usize) else { return };
+        driver::with(|driver| driver.current = id);
+        let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        driver::with(|driver| driver.current = NONE);
+        if polled.is_ready() {
+            self.slots[id as usize] = None;
+            self.free.push(id);
+        }
+    }
+
+    /// Drops the coldest parked workers when a burst has left too many.
+    fn trim(&mut self) {
+        let kept = self.workers_kept;
+        let surplus = driver::with(|driver| {
+            if driver.parked_workers.len() <= 2 * kept {
+                return Vec::new();
+            }
+            let count = driver.parked_workers.len() - kept;
+            driver.workers -= count as u32;
+            driver.parked_workers.drain(..count).collect()
+        });
+        for id in surplus {
+            self.slots[id as usize] = None;
+            self.free.push(id);
+        }
+    }
+}
+
+std::thread_local! {
+    /// Tasks spawned since the loop last looked.
+    static SPAWNED: std::cell::RefCell<Vec<Task>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Starts a task on this thread's runtime.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    SPAWNED.with_borrow_mut(|spawned| spawned.push(Box::pin(task)));
+}
+
+/// Waits for the next connection that has bytes to read. Only for the workers of [`Runtime::run`].
+pub async fn next_connection() -> Conn {
+    let mut is_parked = false;
+    poll_fn(|_| {
+        driver::with(|driver| {
+            if let Some(index) = driver.handed.take() {
+                return Poll::Ready(Conn::from_index(index));
+            }
+            if !is_parked {
+                is_parked = true;
+                driver.parked_workers.push(driver.current);
+            }
+            Poll::Pending
+        })
+    })
+    .await
+}
+
+/// Waits for the next message from another thread (see [`Doorbell`](crate::Doorbell)). One task per runtime.
+pub async fn next_message() -> i32 {
+    poll_fn(|_| driver::with(Driver::poll_message)).await
+}
+
+/// Milliseconds since this thread's runtime was made, as of the current turn: no clock is read.
+pub fn now_ms() -> u64 {
+    driver::with(|driver| driver.now_ms())
+}
+
+/// What the runtime of this thread did so far.
+pub fn stats() -> Stats {
+    driver::with(|driver| driver.stats)
+}
+
+/// Workers that serve a connection now.
+pub fn workers_busy() -> u32 {
+    driver::with(|driver| driver.workers - driver.parked_workers.len() as u32)
+}
+
+/// Receive buffers held outside the kernel: now, and the most at once.
+pub fn buffers_held() -> (u32, u32) {
+    driver::with(|driver| driver.buffers_held())
+}

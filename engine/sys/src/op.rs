@@ -1,0 +1,216 @@
+//! The in-flight table: one slot per one-shot operation, which owns what the kernel reads or writes until the
+//! operation's final completion, whatever became of the future that started it.
+//!
+//! An operation is queued behind another send of the same socket, in flight, or done. It has an owner as long as the
+//! future that started it lives; without one it is an orphan, and being done only frees what it held. `driver` moves
+//! operations between these states; nothing else touches them.
+
+use std::net::SocketAddr;
+
+use crate::buf::Buf;
+use crate::key::{Key, Kind, NONE};
+use crate::lease::RawLease;
+use crate::wheel::{Link, Links};
+
+/// What an operation owns while the kernel may use it.
+pub(crate) enum Payload {
+    Nothing,
+    /// Bytes of ours on their way out; the first `sent` of them are gone.
+    SendBuf {
+        buf: Buf,
+        sent: usize,
+    },
+    /// Received bytes on their way out; what was sent is cut off the front.
+    SendLease(RawLease),
+    /// A buffer that a receive fills.
+    Fill(Buf),
+    /// The peer's address of a connect; only the kernel reads it.
+    Address {
+        _address: Box<SockAddr>,
+    },
+}
+
+impl Payload {
+    /// Ends with the socket or with its future, since nobody could use its result.
+    pub(crate) fn is_cancelled_with_its_future(&self) -> bool {
+        matches!(self, Payload::Nothing | Payload::Fill(_) | Payload::Address { .. })
+    }
+
+    fn is_send(&self) -> bool {
+        matches!(self, Payload::SendBuf { .. } | Payload::SendLease(_))
+    }
+}
+
+/// A socket address as the kernel reads it.
+#[repr(C)]
+pub(crate) union SockAddr {
+    pub(crate) v4: libc::sockaddr_in,
+    pub(crate) v6: libc::sockaddr_in6,
+}
+
+impl SockAddr {
+    pub(crate) fn new(address: &SocketAddr) -> (SockAddr, libc::socklen_t) {
+        match address {
+            SocketAddr::V4(v4) => {
+                let v4 = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                    sin_zero: [0; 8],
+                };
+                (SockAddr { v4 }, size_of::<libc::sockaddr_in>() as libc::socklen_t)
+            }
+            SocketAddr::V6(v6) => {
+                let v6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
+                    sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                    sin6_scope_id: v6.scope_id(),
+                };
+                (SockAddr { v6 }, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Free,
+    /// Behind another send of the same socket; the kernel does not know it yet.
+    Queued,
+    InFlight,
+    Done,
+}
+
+pub(crate) struct Op {
+    pub(crate) payload: Payload,
+    pub(crate) state: State,
+    /// A future exists that will collect the result.
+    pub(crate) is_owned: bool,
+    pub(crate) timed_out: bool,
+    generation: u32,
+    /// The task to poll when it is done.
+    pub(crate) waiter: u32,
+    /// The socket entry it works on.
+    pub(crate) socket: u32,
+    /// Whether the socket entry still has the tenant this operation was started for.
+    pub(crate) socket_generation: u32,
+    pub(crate) result: i32,
+    /// The send queued behind this one, or the next free slot.
+    pub(crate) next: u32,
+    /// A send that makes no progress for this long is cancelled; 0: never.
+    pub(crate) stall_ms: u32,
+    link: Link,
+}
+
+#[derive(Default)]
+pub(crate) struct Ops {
+    slots: Vec<Op>,
+    free: u32,
+    /// Operations the kernel knows.
+    in_flight: u32,
+}
+
+impl Ops {
+    pub(crate) fn new() -> Ops {
+        Ops { slots: Vec::new(), free: NONE, in_flight: 0 }
+    }
+
+    /// Operations whose completion is still to come.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    pub(crate) fn insert(&mut self, socket: u32, socket_generation: u32, payload: Payload) -> u32 {
+        let index = if self.free == NONE {
+            self.slots.push(Op {
+                payload: Payload::Nothing,
+                state: State::Free,
+                is_owned: false,
+                timed_out: false,
+                generation: 0,
+                waiter: NONE,
+                socket: NONE,
+                socket_generation: 0,
+                result: 0,
+                next: NONE,
+                stall_ms: 0,
+                link: Link::UNLINKED,
+            });
+            self.slots.len() as u32 - 1
+        } else {
+            let index = self.free;
+            self.free = self.slots[index as usize].next;
+            index
+        };
+        let op = &mut self.slots[index as usize];
+        op.payload = payload;
+        op.state = State::Queued;
+        op.is_owned = true;
+        op.timed_out = false;
+        op.waiter = NONE;
+        op.socket = socket;
+        op.socket_generation = socket_generation;
+        op.result = 0;
+        op.next = NONE;
+        op.stall_ms = 0;
+        index
+    }
+
+    /// The kernel gets to know the operation: from now on its payload stays where it is.
+    pub(crate) fn start(&mut self, index: u32) -> Key {
+        self.in_flight += 1;
+        let op = &mut self.slots[index as usize];
+        op.state = State::InFlight;
+        Key::new(Kind::Op, op.generation, index)
+    }
+
+    /// The slot a completion is for; `None` if the slot has another tenant by now.
+    pub(crate) fn completed(&mut self, key: Key) -> Option<u32> {
+        let op = self.slots.get(key.index() as usize)?;
+        let current = Key::new(Kind::Op, op.generation, key.index());
+        if current != key || op.state != State::InFlight {
+            return None;
+        }
+        self.in_flight -= 1;
+        Some(key.index())
+    }
+
+    pub(crate) fn key(&self, index: u32) -> Key {
+        Key::new(Kind::Op, self.slots[index as usize].generation, index)
+    }
+
+    pub(crate) fn at(&mut self, index: u32) -> &mut Op {
+        &mut self.slots[index as usize]
+    }
+
+    /// Frees a slot and hands out what it owned.
+    pub(crate) fn free(&mut self, index: u32) -> Payload {
+        let free = self.free;
+        let op = &mut self.slots[index as usize];
+        debug_assert_ne!(op.state, State::Free);
+        op.state = State::Free;
+        op.generation = op.generation.wrapping_add(1);
+        op.next = free;
+        self.free = index;
+        std::mem::replace(&mut op.payload, Payload::Nothing)
+    }
+
+    /// Started or queued operations that were not collected yet; for the report at the end and for tests.
+    pub(crate) fn occupied(&self) -> usize {
+        self.slots.iter().filter(|op| op.state != State::Free).count()
+    }
+}
+
+impl Op {
+    pub(crate) fn is_send(&self) -> bool {
+        self.payload.is_send()
+    }
+}
+
+impl Links for Ops {
+    fn link(&mut self, index: u32) -> &mut Link {
+        &mut self.slots[index as usize].link
+    }
+}

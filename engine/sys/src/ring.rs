@@ -1,0 +1,221 @@
+//! One io_uring of one thread: set up, fed and emptied. Owns the kernel's queues and nothing else.
+//!
+//! The ring does not know what an operation means. `driver` pushes entries and reads completions; between the two
+//! lies one system call per turn ([`Ring::enter`]), which submits everything that was pushed, runs the kernel's
+//! deferred work and, if asked, waits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, squeue, types};
+
+use crate::key::Key;
+use crate::unfit::Unfit;
+
+const IORING_REGISTER_RING_FDS: libc::c_uint = 20;
+const IORING_ENTER_GETEVENTS: u32 = 1;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+/// How long [`Ring::enter`] may sleep when nothing has completed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Until something completes or the time is over.
+    AtMost(Duration),
+    /// Until something completes.
+    Forever,
+}
+
+/// A completion: whose it is, the result (negative: an errno) and the flags of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) key: Key,
+    pub(crate) result: i32,
+    pub(crate) flags: u32,
+}
+
+impl Completion {
+    /// More completions follow for this operation.
+    pub(crate) fn has_more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The receive buffer the kernel picked, if it picked one.
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+pub(crate) struct Ring {
+    ring: IoUring,
+    /// What to pass as descriptor to io_uring_enter: an index when the ring could be registered with its thread.
+    enter_fd: RawFd,
+    enter_flags: u32,
+    /// Entries that found the submission queue full while the kernel took none; they go first next time.
+    backlog: VecDeque<squeue::Entry>,
+    #[cfg(test)]
+    pub(crate) enter_errors: VecDeque<i32>,
+}
+
+impl Ring {
+    /// A ring for the calling thread alone: SINGLE_ISSUER and DEFER_TASKRUN bind it to this thread.
+    ///
+    /// # Errors
+    /// [`Unfit`] with the cause and the fix where the kernel refuses.
+    pub(crate) fn new(submissions: u32, completions: u32) -> Result<Ring, Unfit> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(completions)
+            .setup_clamp()
+            .build(submissions)
+            .map_err(|error| Unfit::from_setup(&error))?;
+        let (enter_fd, enter_flags) = match register_with_thread(ring.as_raw_fd()) {
+            Ok(index) => (index, IORING_ENTER_REGISTERED_RING),
+            Err(_) => (ring.as_raw_fd(), 0),
+        };
+        Ok(Ring {
+            ring,
+            enter_fd,
+            enter_flags,
+            backlog: VecDeque::new(),
+            #[cfg(test)]
+            enter_errors: VecDeque::new(),
+        })
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Queues an entry. It is in flight from here on, whatever a later `enter` says: an entry that the kernel did
+    /// not take stays queued and is offered again.
+    ///
+    /// # Safety
+    /// What the entry points to (buffer, address) must stay valid and unmoved until its final completion was read.
+    pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Full: hand over what is there. An error leaves the queue full, then the backlog takes the entry.
+            let _ = self.syscall(0, 0, None);
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Entries that wait for room in the submission queue.
+    #[cfg(test)]
+    pub(crate) fn backlog_len(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Submits what was pushed, runs deferred kernel work, and waits as told when no completion is ready.
+    ///
+    /// # Errors
+    /// Only errors that end the ring. A full completion queue, lack of memory, a signal or the end of the wait are
+    /// part of life: what could not be submitted is submitted next time.
+    pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.refill_from_backlog();
+        let ready = !self.ring.completion().is_empty();
+        let (min_complete, timeout) = match wait {
+            _ if ready || !self.backlog.is_empty() => (0, None),
+            Wait::Forever => (1, None),
+            Wait::AtMost(time) => (1, Some(time)),
+        };
+        match self.syscall(min_complete, IORING_ENTER_GETEVENTS, timeout) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn refill_from_backlog(&mut self) {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: whoever pushed the entry first keeps its memory valid until it completes.
+            if unsafe { self.ring.submission().push(entry) }.is_err() {
+                return;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Reads up to `into.len()` completions.
+    pub(crate) fn completions<'a>(
+        &mut self,
+        into: &'a mut [MaybeUninit<cqueue::Entry>],
+    ) -> impl ExactSizeIterator<Item = Completion> + use<'a> {
+        self.ring.completion().fill(into).iter().map(|entry| Completion {
+            key: Key::from_bits(entry.user_data()),
+            result: entry.result(),
+            flags: entry.flags(),
+        })
+    }
+
+    fn syscall(&mut self, min_complete: u32, flags: u32, timeout: Option<Duration>) -> io::Result<usize> {
+        #[cfg(test)]
+        if let Some(errno) = self.enter_errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let submit = {
+            let mut queue = self.ring.submission();
+            queue.sync();
+            queue.len() as u32
+        };
+        let mut flags = flags | self.enter_flags;
+        let time = timeout.map(types::Timespec::from);
+        let args = time.as_ref().map(|time| types::SubmitArgs::new().timespec(time));
+        let (arg, arg_bytes) = match &args {
+            Some(args) => {
+                flags |= IORING_ENTER_EXT_ARG;
+                (std::ptr::from_ref(args).cast::<libc::c_void>(), size_of_val(args))
+            }
+            None => (std::ptr::null(), 0),
+        };
+        // SAFETY: the descriptor is our ring (or its registered index), `arg` is null or points to a getevents_arg
+        // of the given size that lives until the call returns; SubmitArgs is that structure, transparent.
+        let taken = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                submit,
+                min_complete,
+                flags,
+                arg,
+                arg_bytes,
+            )
+        };
+        if taken < 0 { Err(io::Error::last_os_error()) } else { Ok(taken as usize) }
+    }
+}
+
+/// Registers the ring's descriptor with its thread, which spares the kernel the look-up at every enter.
+fn register_with_thread(ring_fd: RawFd) -> io::Result<RawFd> {
+    #[repr(C)]
+    struct RsrcUpdate {
+        offset: u32,
+        resv: u32,
+        data: u64,
+    }
+    let mut update = RsrcUpdate { offset: u32::MAX, resv: 0, data: ring_fd as u64 };
+    // SAFETY: IORING_REGISTER_RING_FDS takes one io_uring_rsrc_update, laid out as above, and writes the index back.
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, ring_fd, IORING_REGISTER_RING_FDS, &raw mut update, 1)
+    };
+    if done == 1 { Ok(update.offset as RawFd) } else { Err(io::Error::last_os_error()) }
+}

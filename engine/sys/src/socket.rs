@@ -1,0 +1,521 @@
+//! Handles on sockets: what connection code works with. A handle is an index into the socket table; dropping it
+//! closes the socket.
+//!
+//! Sockets stay in blocking mode: io_uring never blocks on them, and a non-blocking socket would get EAGAIN where the
+//! ring should wait.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::buf::Buf;
+use crate::driver;
+use crate::key::NONE;
+use crate::lease::Lease;
+use crate::op::{Payload, SockAddr};
+use crate::table::Flags;
+
+/// A connection. Eight bytes or less, on its own thread; everything else about it is in the socket table.
+pub struct Conn {
+    index: u32,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Conn {
+    pub(crate) fn from_index(index: u32) -> Conn {
+        Conn { index, _on_this_thread: PhantomData }
+    }
+
+    /// Connects to an address, within `timeout_ms` (0: as long as the kernel tries).
+    ///
+    /// # Errors
+    /// `TimedOut` when the time is over, else what socket(2) and connect(2) say.
+    pub async fn connect(address: SocketAddr, timeout_ms: u64) -> io::Result<Conn> {
+        Conn::connect_from(None, address, timeout_ms).await
+    }
+
+    /// Like [`Conn::connect`], from a source address (port 0: any).
+    ///
+    /// # Errors
+    /// As [`Conn::connect`], or what bind(2) says.
+    pub async fn connect_from(
+        source: Option<SocketAddr>,
+        address: SocketAddr,
+        timeout_ms: u64,
+    ) -> io::Result<Conn> {
+        let fd = tcp_socket(&address)?;
+        set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        if let Some(source) = source {
+            // The port is picked when the peer is known, so that ports can serve several peers.
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+            bind(fd.as_raw_fd(), &source)?;
+        }
+        let raw = std::os::fd::IntoRawFd::into_raw_fd(fd);
+        let conn = Conn::from_index(driver::with(|driver| driver.open_socket(raw)));
+        let op = driver::with(|driver| driver.connect(conn.index, &address, timeout_ms));
+        let (result, _) = Operation(op).await;
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(conn) }
+    }
+
+    /// The next bytes, in a buffer the kernel picked; `None` once the peer has finished sending.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline has passed, else what recv(2) says.
+    pub fn receive(&self) -> Receive<'_> {
+        Receive { conn: self }
+    }
+
+    /// Bytes that have arrived already, if any.
+    pub fn receive_ready(&self) -> Option<Lease> {
+        let lease = driver::with(|driver| driver.table().queue_pop(self.index))?;
+        Some(Lease::from_raw(lease))
+    }
+
+    /// Whether neither bytes nor an end have arrived that nobody took yet.
+    pub fn is_quiet(&self) -> bool {
+        driver::with(|driver| driver.is_quiet(self.index))
+    }
+
+    /// Sends all of a buffer, after earlier sends of this connection. Starts at once; the future is for its end.
+    /// Dropping the future lets the send go on. `stall_ms` without progress cancels it (0: never).
+    pub fn send(&self, buf: Buf, stall_ms: u64) -> Sending {
+        self.start_send(Payload::SendBuf { buf, sent: 0 }, stall_ms)
+    }
+
+    /// Like [`Conn::send`], for received bytes: they go out of the buffer they came in.
+    pub fn send_lease(&self, lease: Lease, stall_ms: u64) -> Sending {
+        self.start_send(Payload::SendLease(lease.into_raw()), stall_ms)
+    }
+
+    fn start_send(&self, payload: Payload, stall_ms: u64) -> Sending {
+        Sending(Operation(driver::with(|driver| driver.send(self.index, payload, stall_ms))))
+    }
+
+    /// Receives into a buffer of ours instead of the kernel's choice: for large bodies. [`Conn::disarm`] comes first.
+    /// An empty buffer is the peer's end.
+    ///
+    /// # Errors
+    /// `TimedOut` after `stall_ms` without bytes, else what recv(2) says.
+    pub async fn fill(&self, buf: Buf, stall_ms: u64) -> io::Result<Buf> {
+        let op = driver::with(|driver| driver.fill(self.index, buf, stall_ms));
+        let (result, payload) = Operation(op).await;
+        let Payload::Fill(mut buf) = payload else { unreachable!("fill owns a buffer") };
+        let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
+        // SAFETY: the kernel wrote this many bytes from the start of the buffer's memory, within its capacity.
+        unsafe { buf.set_len(bytes) };
+        Ok(buf)
+    }
+
+    /// Takes the receive out of the kernel's hands; bytes that arrive meanwhile stay queued for [`Conn::receive`].
+    /// The next `receive` puts it back.
+    pub async fn disarm(&self) {
+        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
+    }
+
+    /// Waits until the socket can be read.
+    ///
+    /// # Errors
+    /// `TimedOut` after `stall_ms`, else what the kernel says.
+    pub async fn readable(&self, stall_ms: u64) -> io::Result<()> {
+        self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms).await
+    }
+
+    /// Waits until the socket can be written.
+    ///
+    /// # Errors
+    /// As [`Conn::readable`].
+    pub async fn writable(&self, stall_ms: u64) -> io::Result<()> {
+        self.ready(libc::POLLOUT, stall_ms).await
+    }
+
+    async fn ready(&self, events: libc::c_short, stall_ms: u64) -> io::Result<()> {
+        let op = driver::with(|driver| driver.poll_ready(self.index, events as u32, stall_ms));
+        let (result, _) = Operation(op).await;
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+    }
+
+    /// A receive that waits longer than this from now on fails with `TimedOut`.
+    pub fn set_deadline(&self, after_ms: u64) {
+        driver::with(|driver| driver.set_deadline(self.index, after_ms));
+    }
+
+    /// Receives wait without limit.
+    pub fn clear_deadline(&self) {
+        driver::with(|driver| driver.clear_deadline(self.index));
+    }
+
+    /// Leaves the connection to the shard until bytes arrive, which give it to a worker (see
+    /// [`next_connection`](crate::next_connection)); after `idle_ms` without any it is closed.
+    ///
+    /// # Errors
+    /// Hands the connection back when bytes, an end or an error are there already.
+    pub fn park(self, idle_ms: u64) -> Result<(), Conn> {
+        if driver::with(|driver| driver.park(self.index, idle_ms)) {
+            std::mem::forget(self);
+            Ok(())
+        } else {
+            Err(self)
+        }
+    }
+
+    /// Keeps a connection for later: bytes, an end or `idle_ms` without use close its socket by itself. Says no when
+    /// that is the case already.
+    pub fn rest(&self, idle_ms: u64) -> bool {
+        driver::with(|driver| driver.rest(self.index, idle_ms))
+    }
+
+    /// Takes a connection back into use; says whether it is still good.
+    pub fn resume(&self) -> bool {
+        driver::with(|driver| driver.resume(self.index))
+    }
+
+    /// The id of the listener that accepted the connection.
+    pub fn listener(&self) -> u8 {
+        driver::with(|driver| driver.table().at(self.index).listener)
+    }
+
+    /// The peer's address, asked of the kernel once.
+    ///
+    /// # Errors
+    /// What getpeername(2) says.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        if let Some(peer) = driver::with(|driver| driver.table().peer(self.index)) {
+            return Ok(peer);
+        }
+        let peer = name_of(self.fd(), libc::getpeername)?;
+        driver::with(|driver| driver.table().set_peer(self.index, peer));
+        Ok(peer)
+    }
+
+    /// Our own address on this connection.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        name_of(self.fd(), libc::getsockname)
+    }
+
+    /// Finishes sending; the peer sees the end after what was sent.
+    pub fn shutdown_write(&self) {
+        // SAFETY: shutdown takes no memory; a failure means the connection is gone, which receiving will tell.
+        unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
+    }
+
+    /// Closes with a reset: the peer must not take what it got for complete.
+    pub fn abort(self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: the option's value is a `linger` of the given size.
+        unsafe {
+            libc::setsockopt(
+                self.fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            );
+        }
+    }
+
+    /// Whether calls on the socket itself may wait; see [`Pipe`](crate::Pipe). The ring wants it blocking.
+    pub fn set_blocking(&self, mode: Blocking) {
+        let flags = if mode == Blocking::Yes { 0 } else { libc::O_NONBLOCK };
+        // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
+        unsafe { libc::fcntl(self.fd(), libc::F_SETFL, flags) };
+    }
+
+    /// Bytes the kernel has sent on this connection that the peer's kernel has not acknowledged, or not sent at all.
+    ///
+    /// # Errors
+    /// What getsockopt(2) says of TCP_INFO.
+    pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
+        crate::tcp_info::unacknowledged(self.fd())
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        driver::with(|driver| driver.table().at(self.index).fd)
+    }
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({})", self.index)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        driver::try_with(|driver| driver.close(self.index));
+    }
+}
+
+/// The mode of a socket; see [`Conn::set_blocking`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// As the ring wants it.
+    Yes,
+    /// For splice(2).
+    No,
+}
+
+/// Waits for bytes; see [`Conn::receive`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Receive<'a> {
+    conn: &'a Conn,
+}
+
+impl Future for Receive<'_> {
+    type Output = io::Result<Option<Lease>>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = driver::with(|driver| driver.poll_receive(self.conn.index));
+        polled.map(|result| result.map(|lease| lease.map(Lease::from_raw)))
+    }
+}
+
+/// The future of one operation in the in-flight table. Dropping it makes the operation an orphan.
+struct Operation(u32);
+
+impl Future for Operation {
+    type Output = (i32, Payload);
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = driver::with(|driver| driver.poll_op(self.0));
+        if polled.is_ready() {
+            self.0 = NONE;
+        }
+        polled
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.0 != NONE {
+            driver::try_with(|driver| driver.orphan(self.0));
+        }
+    }
+}
+
+/// A send under way; see [`Conn::send`]. The connection may be used and even dropped meanwhile; dropping it cancels
+/// the send.
+#[must_use = "a send whose end nobody waits for should say so with `detach`"]
+pub struct Sending(Operation);
+
+/// How a send ended.
+#[derive(Debug)]
+pub struct Sent {
+    /// All bytes are with the kernel, or why not.
+    pub result: io::Result<()>,
+    /// The buffer, when it was one of ours.
+    pub buf: Option<Buf>,
+}
+
+impl Sending {
+    /// Lets the send go on by itself. If it fails, the connection's receive ends.
+    pub fn detach(self) {}
+
+    /// The end of the send, if it is over by now.
+    ///
+    /// # Errors
+    /// Hands the send back while it is under way.
+    pub fn try_finish(mut self) -> Result<Sent, Sending> {
+        match driver::with(|driver| driver.poll_op(self.0.0)) {
+            Poll::Ready((result, payload)) => {
+                self.0.0 = NONE;
+                Ok(sent(result, payload))
+            }
+            Poll::Pending => Err(self),
+        }
+    }
+}
+
+impl Future for Sending {
+    type Output = Sent;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Sent> {
+        Pin::new(&mut self.0).poll(context).map(|(result, payload)| sent(result, payload))
+    }
+}
+
+fn sent(result: i32, payload: Payload) -> Sent {
+    let buf = if let Payload::SendBuf { buf, .. } = payload { Some(buf) } else { None };
+    let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
+    Sent { result, buf }
+}
+
+/// A deadline of its own, for waits that are not about one socket.
+pub struct Timer {
+    index: u32,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Timer {
+    /// A timer that goes off `after_ms` from now.
+    pub fn new(after_ms: u64) -> Timer {
+        let index = driver::with(|driver| {
+            let index = driver.open_timer();
+            driver.set_deadline(index, after_ms);
+            index
+        });
+        Timer { index, _on_this_thread: PhantomData }
+    }
+
+    /// Starts the timer anew.
+    pub fn reset(&self, after_ms: u64) {
+        driver::with(|driver| driver.set_deadline(self.index, after_ms));
+    }
+
+    /// Waits until the timer has gone off.
+    pub async fn expired(&self) {
+        poll_fn(|_| driver::with(|driver| driver.poll_expired(self.index))).await;
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        driver::try_with(|driver| driver.close(self.index));
+    }
+}
+
+/// Waits for a time.
+pub async fn sleep(ms: u64) {
+    Timer::new(ms).expired().await;
+}
+
+/// A listening socket that was bound but belongs to no shard yet; it can be made by one thread and used by another.
+#[derive(Debug)]
+pub struct BoundListener {
+    fd: OwnedFd,
+}
+
+impl BoundListener {
+    /// Binds with SO_REUSEPORT and listens. Connections queue up (at most `backlog`, capped by net.core.somaxconn)
+    /// until a shard accepts them.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2) and listen(2) say.
+    pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<BoundListener> {
+        let listener = BoundListener::reserve(address)?;
+        // SAFETY: listen takes no memory.
+        check(unsafe { libc::listen(listener.fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
+        Ok(listener)
+    }
+
+    /// Binds without listening: holds the port (useful with port 0) while connections are still refused.
+    ///
+    /// # Errors
+    /// What socket(2) and bind(2) say.
+    pub fn reserve(address: SocketAddr) -> io::Result<BoundListener> {
+        let fd = tcp_socket(&address)?;
+        let raw = fd.as_raw_fd();
+        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        // Accepted sockets inherit it.
+        set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        if address.is_ipv6() {
+            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        bind(raw, &address)?;
+        Ok(BoundListener { fd })
+    }
+
+    /// The bound address, with the port the kernel picked.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        name_of(self.fd.as_raw_fd(), libc::getsockname)
+    }
+}
+
+/// A listener of this shard. Accepted connections are parked until their first bytes and then given to a worker.
+/// Dropping it stops accepting.
+pub struct Listener {
+    index: u32,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Listener {
+    /// Starts accepting. `id` comes back from [`Conn::listener`].
+    pub fn start(bound: BoundListener, id: u8) -> Listener {
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
+        Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        driver::try_with(|driver| driver.close(self.index));
+    }
+}
+
+/// Closes the connections that are parked (see [`Conn::park`]); returns how many there were.
+pub fn close_idle() -> usize {
+    driver::with(driver::Driver::close_idle)
+}
+
+/// Sockets this shard has open: listeners, connections and timers.
+pub fn sockets_open() -> u32 {
+    driver::with(|driver| driver.table().open())
+}
+
+/// Parked connections; walks the table, so it is for reports and draining.
+pub fn connections_idle() -> usize {
+    driver::with(|driver| driver.table().with_flag(Flags::IDLE).len())
+}
+
+/// Ends both directions of a socket, so that whoever waits on it sees an end.
+pub(crate) fn shutdown_both(fd: RawFd) {
+    // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: socket takes no memory.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
+    let (address, bytes) = SockAddr::new(address);
+    // SAFETY: the address is a sockaddr of the given length and lives through the call.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), bytes) }).map(drop)
+}
+
+fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is an int of the given size and lives through the call.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn name_of(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
+    // SAFETY: all zeroes is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage is as long as said and lives through the call.
+    check(unsafe { call(fd, (&raw mut storage).cast(), &raw mut bytes) })?;
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in; the storage is large and aligned enough.
+            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
+            Ok(SocketAddr::from((v4.sin_addr.s_addr.to_ne_bytes(), u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: likewise a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
+            Ok(SocketAddr::from((v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port))))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

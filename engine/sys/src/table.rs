@@ -1,0 +1,270 @@
+//! The socket table: one 48-byte entry per socket of a shard, downstream and upstream alike. For an idle connection
+//! this entry is all there is.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::RawFd;
+
+use crate::key::{Key, Kind, NONE};
+use crate::lease::RawLease;
+use crate::wheel::{Link, Links};
+
+/// No buffer.
+const NO_BUFFER: u16 = u16::MAX;
+
+/// Received buffers that may wait in a socket's queue before its receive is stopped.
+pub(crate) const QUEUE_MAX: u8 = 8;
+
+/// Facts about a socket, as bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags(0);
+    /// The slot has a tenant.
+    pub(crate) const OPEN: Flags = Flags(1);
+    /// A multishot receive or accept is in the kernel.
+    pub(crate) const ARMED: Flags = Flags(1 << 1);
+    /// ... and its cancellation was asked for.
+    pub(crate) const STOPPING: Flags = Flags(1 << 2);
+    /// Owned by the table: no handle, no task; bytes give it to a worker.
+    pub(crate) const IDLE: Flags = Flags(1 << 3);
+    /// Owned by a handle that nobody waits on (a pooled upstream connection): bytes or an end make it useless.
+    pub(crate) const RESTING: Flags = Flags(1 << 4);
+    /// The peer has finished sending.
+    pub(crate) const ENDED: Flags = Flags(1 << 5);
+    /// The deadline has passed.
+    pub(crate) const EXPIRED: Flags = Flags(1 << 6);
+    /// Waits for receive buffers.
+    pub(crate) const STARVED: Flags = Flags(1 << 7);
+    /// The peer's address is in the entry ...
+    pub(crate) const PEER_KNOWN: Flags = Flags(1 << 8);
+    /// ... or rather in the side table, being IPv6.
+    pub(crate) const PEER_V6: Flags = Flags(1 << 9);
+    /// A listener.
+    pub(crate) const LISTENER: Flags = Flags(1 << 10);
+    /// No socket at all, only a deadline.
+    pub(crate) const TIMER: Flags = Flags(1 << 11);
+
+    pub(crate) fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: Flags) {
+        self.0 |= flag.0;
+    }
+
+    pub(crate) fn clear(&mut self, flag: Flags) {
+        self.0 &= !flag.0;
+    }
+}
+
+pub(crate) struct Entry {
+    pub(crate) fd: RawFd,
+    generation: u32,
+    /// The task that waits for bytes (or for the deadline, or for a connection).
+    pub(crate) waiter: u32,
+    /// The send in flight; further ones are chained behind it.
+    pub(crate) send: u32,
+    link: Link,
+    /// An IPv4 peer, or the next free slot.
+    peer: u32,
+    peer_port: u16,
+    queue_head: u16,
+    queue_tail: u16,
+    pub(crate) flags: Flags,
+    pub(crate) queue_len: u8,
+    /// Which listener it came from.
+    pub(crate) listener: u8,
+    /// The errno that ended receiving or sending, 0 if none.
+    error: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 52, "an idle connection is this entry: keep it small");
+
+/// The queue behind a received buffer: which buffer follows, and how many bytes this one holds.
+#[derive(Clone, Copy)]
+struct Queued {
+    next: u16,
+    len: u16,
+}
+
+pub(crate) struct Table {
+    entries: Vec<Entry>,
+    free: u32,
+    open: u32,
+    queued: Box<[Queued]>,
+    peers_v6: HashMap<u32, Ipv6Addr>,
+}
+
+impl Table {
+    /// `capacity` entries are reserved (address space, not memory), so that the table never moves below it.
+    pub(crate) fn new(capacity: usize, buffers: u16) -> Table {
+        Table {
+            entries: Vec::with_capacity(capacity),
+            free: NONE,
+            open: 0,
+            queued: vec![Queued { next: NO_BUFFER, len: 0 }; usize::from(buffers)].into(),
+            peers_v6: HashMap::new(),
+        }
+    }
+
+    /// Open entries.
+    pub(crate) fn open(&self) -> u32 {
+        self.open
+    }
+
+    pub(crate) fn insert(&mut self, fd: RawFd, flags: Flags) -> u32 {
+        let index = if self.free == NONE {
+            self.entries.push(Entry {
+                fd: -1,
+                generation: 0,
+                waiter: NONE,
+                send: NONE,
+                link: Link::UNLINKED,
+                peer: 0,
+                peer_port: 0,
+                queue_head: NO_BUFFER,
+                queue_tail: NO_BUFFER,
+                flags: Flags::NONE,
+                queue_len: 0,
+                listener: 0,
+                error: 0,
+            });
+            self.entries.len() as u32 - 1
+        } else {
+            let index = self.free;
+            self.free = self.entries[index as usize].peer;
+            index
+        };
+        let entry = &mut self.entries[index as usize];
+        debug_assert!(entry.queue_len == 0 && !entry.flags.has(Flags::OPEN));
+        entry.fd = fd;
+        entry.flags = flags;
+        entry.flags.set(Flags::OPEN);
+        entry.waiter = NONE;
+        entry.send = NONE;
+        entry.error = 0;
+        entry.listener = 0;
+        self.open += 1;
+        index
+    }
+
+    /// Gives the slot up. The caller has emptied the queue, unlinked the deadline and dealt with the descriptor.
+    pub(crate) fn remove(&mut self, index: u32) {
+        let free = self.free;
+        let entry = &mut self.entries[index as usize];
+        debug_assert!(entry.flags.has(Flags::OPEN) && entry.queue_len == 0);
+        if entry.flags.has(Flags::PEER_V6) {
+            self.peers_v6.remove(&index);
+        }
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.flags = Flags::NONE;
+        entry.fd = -1;
+        entry.peer = free;
+        self.free = index;
+        self.open -= 1;
+    }
+
+    pub(crate) fn at(&mut self, index: u32) -> &mut Entry {
+        &mut self.entries[index as usize]
+    }
+
+    pub(crate) fn generation(&self, index: u32) -> u32 {
+        self.entries[index as usize].generation
+    }
+
+    pub(crate) fn is_current(&self, index: u32, generation: u32) -> bool {
+        let entry = &self.entries[index as usize];
+        entry.flags.has(Flags::OPEN) && entry.generation == generation
+    }
+
+    pub(crate) fn key(&self, kind: Kind, index: u32) -> Key {
+        Key::new(kind, self.entries[index as usize].generation, index)
+    }
+
+    /// The entry a completion is for; `None` if the slot has another tenant by now.
+    pub(crate) fn current(&mut self, key: Key) -> Option<u32> {
+        let entry = self.entries.get(key.index() as usize)?;
+        let matches = Key::new(key.kind(), entry.generation, key.index()) == key;
+        (matches && entry.flags.has(Flags::OPEN)).then(|| key.index())
+    }
+
+    /// Indices of the open entries that have one of the flags; for draining and the final report.
+    pub(crate) fn with_flag(&self, flag: Flags) -> Vec<u32> {
+        let found = self.entries.iter().enumerate().filter(|(_, entry)| entry.flags.has(flag));
+        found.map(|(index, _)| index as u32).collect()
+    }
+
+    /// Puts a received buffer at the end of the socket's queue.
+    pub(crate) fn queue_push(&mut self, index: u32, id: u16, len: u16) {
+        self.queued[usize::from(id)] = Queued { next: NO_BUFFER, len };
+        let entry = &mut self.entries[index as usize];
+        if entry.queue_len == 0 {
+            entry.queue_head = id;
+        } else {
+            self.queued[usize::from(entry.queue_tail)].next = id;
+        }
+        entry.queue_tail = id;
+        entry.queue_len += 1;
+    }
+
+    /// Takes the first received buffer.
+    pub(crate) fn queue_pop(&mut self, index: u32) -> Option<RawLease> {
+        let entry = &mut self.entries[index as usize];
+        if entry.queue_len == 0 {
+            return None;
+        }
+        let id = entry.queue_head;
+        let Queued { next, len } = self.queued[usize::from(id)];
+        entry.queue_head = next;
+        entry.queue_len -= 1;
+        Some(RawLease { id, start: 0, end: len })
+    }
+
+    pub(crate) fn peer(&self, index: u32) -> Option<SocketAddr> {
+        let entry = &self.entries[index as usize];
+        if !entry.flags.has(Flags::PEER_KNOWN) {
+            return None;
+        }
+        let ip = if entry.flags.has(Flags::PEER_V6) {
+            IpAddr::V6(*self.peers_v6.get(&index)?)
+        } else {
+            IpAddr::V4(Ipv4Addr::from_bits(entry.peer))
+        };
+        Some(SocketAddr::new(ip, entry.peer_port))
+    }
+
+    /// Remembers the peer. An IPv4 address mapped into IPv6 is kept as what it is.
+    pub(crate) fn set_peer(&mut self, index: u32, peer: SocketAddr) {
+        let entry = &mut self.entries[index as usize];
+        entry.flags.set(Flags::PEER_KNOWN);
+        entry.peer_port = peer.port();
+        match peer.ip().to_canonical() {
+            IpAddr::V4(v4) => entry.peer = v4.to_bits(),
+            IpAddr::V6(v6) => {
+                entry.flags.set(Flags::PEER_V6);
+                self.peers_v6.insert(index, v6);
+            }
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn error(&self) -> Option<i32> {
+        (self.error != 0).then_some(i32::from(self.error))
+    }
+
+    /// Keeps the first error. Linux errnos fit a byte.
+    pub(crate) fn fail(&mut self, errno: i32) {
+        if self.error == 0 {
+            self.error = u8::try_from(errno).unwrap_or(libc::EIO as u8);
+        }
+    }
+}
+
+impl Links for Table {
+    fn link(&mut self, index: u32) -> &mut Link {
+        &mut self.entries[index as usize].link
+    }
+}

@@ -1,0 +1,106 @@
+//! Why this host cannot run a shard, and what to do about it: one cause, one fix, one line each.
+
+use std::fmt;
+use std::io;
+
+/// The host, the kernel or a limit does not allow what Sluice needs. There is no fallback: the process says this
+/// and ends with [`Unfit::EXIT_CODE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// What is missing or forbidden.
+    pub cause: String,
+    /// What the operator can do.
+    pub fix: String,
+}
+
+impl Unfit {
+    /// EX_CONFIG of sysexits.h.
+    pub const EXIT_CODE: u8 = 78;
+
+    /// A cause with its fix.
+    pub fn new(cause: impl Into<String>, fix: impl Into<String>) -> Unfit {
+        Unfit { cause: cause.into(), fix: fix.into() }
+    }
+
+    /// Explains an error of io_uring_setup(2).
+    pub(crate) fn from_setup(error: &io::Error) -> Unfit {
+        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+        explain_setup(error.raw_os_error().unwrap_or(0), disabled.trim(), &kernel_release())
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.cause, self.fix)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+fn explain_setup(errno: i32, io_uring_disabled: &str, release: &str) -> Unfit {
+    match (errno, io_uring_disabled) {
+        (libc::EPERM, "1" | "2") => Unfit::new(
+            format!("io_uring is disabled by the sysctl kernel.io_uring_disabled={io_uring_disabled}"),
+            "set it to 0 (sysctl -w kernel.io_uring_disabled=0), or to 1 and run in the group \
+             kernel.io_uring_group",
+        ),
+        (libc::EPERM | libc::EACCES, _) => Unfit::new(
+            "io_uring_setup was refused (EPERM): a seccomp or security policy forbids io_uring",
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile",
+        ),
+        (libc::ENOSYS, _) => Unfit::new(
+            format!("io_uring is missing (ENOSYS) on kernel {release}: not built in, or hidden by seccomp"),
+            "run on Linux 6.1 or newer with CONFIG_IO_URING=y and a seccomp profile that allows io_uring",
+        ),
+        (libc::ENOMEM, _) => Unfit::new(
+            "the kernel has no memory for the ring (ENOMEM): the locked-memory limit or the memory cgroup is too low",
+            "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd), or run fewer shards",
+        ),
+        (libc::EMFILE | libc::ENFILE, _) => Unfit::new(
+            "no descriptor is left for the ring",
+            "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd) or fs.file-max",
+        ),
+        (libc::EINVAL, _) => Unfit::new(
+            format!("kernel {release} does not know SINGLE_ISSUER and DEFER_TASKRUN"),
+            "run on Linux 6.1 or newer",
+        ),
+        (other, _) => Unfit::new(
+            format!("io_uring_setup failed: {}", io::Error::from_raw_os_error(other)),
+            "check the kernel log (dmesg) for the reason",
+        ),
+    }
+}
+
+/// The kernel release as uname(2) tells it, such as `6.12.41-cloud-amd64`.
+pub(crate) fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Major and minor number at the start of a kernel release.
+pub(crate) fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_names_its_own_cause() {
+        let say = |errno, disabled| explain_setup(errno, disabled, "6.12.1").to_string();
+        assert!(say(libc::EPERM, "2").contains("kernel.io_uring_disabled=2"));
+        assert!(say(libc::EPERM, "0").contains("seccomp"));
+        assert!(say(libc::ENOSYS, "").contains("ENOSYS"));
+        assert!(say(libc::ENOMEM, "0").contains("RLIMIT_MEMLOCK"));
+        assert!(say(libc::EMFILE, "0").contains("RLIMIT_NOFILE"));
+        assert!(say(libc::EINVAL, "0").contains("6.1 or newer"));
+    }
+
+    #[test]
+    fn reads_releases() {
+        assert_eq!(kernel_version("6.12.41+deb13-cloud-amd64"), Some((6, 12)));
+        assert_eq!(kernel_version("6.1"), Some((6, 1)));
+        assert_eq!(kernel_version("six"), None);
+    }
+}
