@@ -1,1 +1,166 @@
-//! Which shard runs on which CPU.
+//! Which shard runs on which CPU: a pure function of the machine and the choice made.
+//!
+//! Same topology, same choice, same plan. Pins nothing and allocates nothing; `launch` carries the plan out.
+
+use std::fmt;
+
+use crate::config::ShardChoice;
+use crate::topology::{CpuSet, Topology};
+
+/// Where every shard goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The shards; their numbers run from 0. At least one.
+    pub shards: Vec<ShardPlace>,
+    /// What the operator should know, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// Where one shard goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ShardPlace {
+    /// Its number, from 0.
+    pub shard: usize,
+    /// The CPU to pin it to.
+    pub cpu: usize,
+    /// The NUMA node of that CPU.
+    pub node: usize,
+    /// The node to take memory from: `node`, or the nearest one with memory this process may use.
+    pub memory_node: usize,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlacementError {
+    /// More shards than CPUs that the process may use.
+    TooManyShards {
+        /// How many were asked for.
+        wanted: usize,
+        /// The CPUs there are.
+        usable: CpuSet,
+    },
+    /// CPUs on the list that do not exist or are offline.
+    NotOnline {
+        /// Those of the list.
+        cpus: CpuSet,
+        /// The CPUs there are.
+        usable: CpuSet,
+    },
+    /// CPUs on the list that this process may not use.
+    NotAllowed {
+        /// Those of the list.
+        cpus: CpuSet,
+        /// The CPUs there are.
+        usable: CpuSet,
+    },
+    /// No CPU is both online and allowed.
+    NoCpu,
+}
+
+impl fmt::Display for PlacementError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyShards { wanted, usable } => write!(
+                f,
+                "{wanted} shards need {wanted} CPUs, this process may use {} ({usable}) (hint: --shards {})",
+                usable.len(),
+                usable.len()
+            ),
+            Self::NotOnline { cpus, usable } => write!(
+                f,
+                "CPU {cpus} does not exist or is offline (hint: this process may use {usable}; see `sluice topology`)"
+            ),
+            Self::NotAllowed { cpus, usable } => write!(
+                f,
+                "CPU {cpus} is outside this process's CPU set {usable} (hint: taskset, the container or the \
+                 service's CPUAffinity decides that set)"
+            ),
+            Self::NoCpu => f.write_str("no online CPU is in this process's CPU set"),
+        }
+    }
+}
+
+impl std::error::Error for PlacementError {}
+
+/// Places the shards.
+///
+/// # Errors
+/// The choice does not fit the machine; the message says what would.
+pub fn plan(topology: &Topology, choice: &ShardChoice) -> Result<Plan, PlacementError> {
+    let usable = topology.usable_cpus();
+    if usable.is_empty() {
+        return Err(PlacementError::NoCpu);
+    }
+    let chosen = match choice {
+        ShardChoice::PerCpu => usable,
+        ShardChoice::Count(wanted) if *wanted > usable.len() => {
+            return Err(PlacementError::TooManyShards { wanted: *wanted, usable });
+        }
+        ShardChoice::Count(wanted) => by_preference(topology, &usable).into_iter().take(*wanted).collect(),
+        ShardChoice::Cpus(cpus) => {
+            let online = topology.online_cpus();
+            let offline: CpuSet = cpus.iter().filter(|&cpu| !online.contains(cpu)).collect();
+            if !offline.is_empty() {
+                return Err(PlacementError::NotOnline { cpus: offline, usable });
+            }
+            let forbidden: CpuSet = cpus.iter().filter(|&cpu| !usable.contains(cpu)).collect();
+            if !forbidden.is_empty() {
+                return Err(PlacementError::NotAllowed { cpus: forbidden, usable });
+            }
+            cpus.clone()
+        }
+    };
+    let mut plan = Plan { shards: Vec::with_capacity(chosen.len()), warnings: Vec::new() };
+    // By node, then by number: neighbours in the list of shards are neighbours in the machine.
+    let mut cpus: Vec<_> = topology.cpus.iter().filter(|cpu| chosen.contains(cpu.id)).collect();
+    cpus.sort_by_key(|cpu| (cpu.node, cpu.id));
+    for (shard, cpu) in cpus.into_iter().enumerate() {
+        let memory_node = topology.memory_node(cpu.node);
+        plan.shards.push(ShardPlace { shard, cpu: cpu.id, node: cpu.node, memory_node });
+    }
+    plan.warnings = warnings(topology, &plan.shards);
+    Ok(plan)
+}
+
+/// The usable CPUs, best first: one thread of every core before any second thread, and node by node, so that
+/// few shards share one node's memory and cache.
+fn by_preference(topology: &Topology, usable: &CpuSet) -> Vec<usize> {
+    let mut ranked: Vec<(usize, usize, usize)> = topology
+        .cpus
+        .iter()
+        .filter(|cpu| usable.contains(cpu.id))
+        .map(|cpu| {
+            let thread = cpu.siblings.iter().filter(|&id| id < cpu.id && usable.contains(id)).count();
+            (thread, cpu.node, cpu.id)
+        })
+        .collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, _, cpu)| cpu).collect()
+}
+
+fn warnings(topology: &Topology, shards: &[ShardPlace]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut told = Vec::new();
+    for place in shards.iter().filter(|place| place.memory_node != place.node) {
+        if !told.contains(&place.node) {
+            told.push(place.node);
+            warnings.push(format!(
+                "node {} has no memory for this process: its shards take theirs from node {}",
+                place.node, place.memory_node
+            ));
+        }
+    }
+    let on_core = |cpu: usize| topology.cpu(cpu).map_or(0, |cpu| cpu.siblings.len());
+    let shared = shards.iter().filter(|place| {
+        topology.cpu(place.cpu).is_some_and(|cpu| {
+            cpu.siblings.iter().any(|id| id != cpu.id && shards.iter().any(|other| other.cpu == id))
+        })
+    });
+    let shared = shared.count();
+    if shared > 0 && shards.iter().any(|place| on_core(place.cpu) > 1) && shared < shards.len() {
+        warnings.push(format!(
+            "{shared} shards share cores as hyper-threads, the others have a core each: they will not be equally fast"
+        ));
+    }
+    warnings
+}

@@ -1,4 +1,4 @@
-//! What the machine looks like.
+//! Sets of CPU and node numbers, in the notation of the kernel.
 
 use std::fmt;
 
@@ -91,5 +91,31 @@ impl fmt::Display for CpuSet {
             rest = &rest[run..];
         }
         Ok(())
+    }
+}
+
+/// As a list of numbers: tools should not have to parse ranges.
+impl serde::Serialize for CpuSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_the_kernels_notation() {
+        for (text, numbers) in [("0-3,8", vec![0, 1, 2, 3, 8]), ("5", vec![5]), ("", vec![]), ("1,3", vec![1, 3])] {
+            let set = CpuSet::parse(text).unwrap();
+            assert_eq!(set.iter().collect::<Vec<_>>(), numbers);
+            assert_eq!(set.to_string(), text);
+        }
+        assert_eq!(CpuSet::parse("8,0-1,1\n").unwrap().to_string(), "0-1,8");
+        assert!(CpuSet::parse("16383").is_ok());
+        for bad in ["a", "1-", "-1", "3-1", "1,,2", "1 2", "99999999999999999999", "16384", "+1"] {
+            assert!(CpuSet::parse(bad).is_err(), "{bad}");
+        }
     }
 }

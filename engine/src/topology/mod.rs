@@ -1,0 +1,115 @@
+//! What the machine looks like: nodes, CPUs, caches, and the part of it this process may use.
+//!
+//! Data only. `sysfs` reads it, `placement` decides with it, `draw` shows it. Read once at start, on the
+//! control thread; numbers are the kernel's own and may have gaps.
+
+mod cpu_set;
+mod draw;
+mod sysfs;
+
+pub use cpu_set::CpuSet;
+pub use draw::{draw, to_json};
+pub use sysfs::TopologyError;
+
+use serde::Serialize;
+
+/// A machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// NUMA nodes by rising number; at least one.
+    pub nodes: Vec<Node>,
+    /// Online CPUs by rising number; at least one.
+    pub cpus: Vec<Cpu>,
+    /// Caches of level 2 and above, by level and first CPU.
+    pub caches: Vec<Cache>,
+    /// CPUs that are there and switched off.
+    pub offline: CpuSet,
+}
+
+/// A NUMA node. Some have no CPU (memory expanders), some no memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// The kernel's number.
+    pub id: usize,
+    /// Its online CPUs.
+    pub cpus: CpuSet,
+    /// Memory in bytes; 0 for a node without.
+    pub memory_bytes: u64,
+    /// Whether this process may take memory here (cpuset).
+    pub allowed: bool,
+    /// How far every node is, itself included; 10 is local.
+    pub distances: Vec<Distance>,
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Distance {
+    /// The other node.
+    pub node: usize,
+    /// The firmware's figure; 10 is local, 20 twice as slow.
+    pub distance: u32,
+}
+
+/// An online CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// The kernel's number.
+    pub id: usize,
+    /// Its NUMA node.
+    pub node: usize,
+    /// Its package (socket).
+    pub package: usize,
+    /// Its core; unique within the package only.
+    pub core: usize,
+    /// The online hyper-threads of its core, itself included.
+    pub siblings: CpuSet,
+    /// Whether this process may run here (cpuset, affinity).
+    pub allowed: bool,
+}
+
+/// A cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cache {
+    /// 2 or above.
+    pub level: u32,
+    /// Size in bytes; 0 if the kernel does not say.
+    pub bytes: u64,
+    /// The online CPUs that share it.
+    pub cpus: CpuSet,
+}
+
+impl Topology {
+    /// The CPU of that number, if it is online.
+    pub fn cpu(&self, id: usize) -> Option<&Cpu> {
+        self.cpus.binary_search_by_key(&id, |cpu| cpu.id).ok().map(|i| &self.cpus[i])
+    }
+
+    /// The node of that number.
+    pub fn node(&self, id: usize) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// Online CPUs.
+    pub fn online_cpus(&self) -> CpuSet {
+        self.cpus.iter().map(|cpu| cpu.id).collect()
+    }
+
+    /// CPUs that are online and that this process may run on.
+    pub fn usable_cpus(&self) -> CpuSet {
+        self.cpus.iter().filter(|cpu| cpu.allowed).map(|cpu| cpu.id).collect()
+    }
+
+    /// The node to take memory from for a CPU of `node`: itself if it has memory that this process may use,
+    /// else the nearest that has. A memory policy for any other node fails with EINVAL.
+    pub fn memory_node(&self, node: usize) -> usize {
+        let distance = |to: usize| {
+            let distances = self.node(node).map_or(&[][..], |node| &node.distances);
+            distances.iter().find(|d| d.node == to).map_or(u32::MAX, |d| d.distance)
+        };
+        self.nodes
+            .iter()
+            .filter(|node| node.allowed && node.memory_bytes > 0)
+            .min_by_key(|other| (other.id != node, distance(other.id), other.id))
+            .map_or(node, |nearest| nearest.id)
+    }
+}
