@@ -2,7 +2,7 @@
 //!
 //! Owns [`Raw`], which sends exact bytes in exact pieces and reads exactly what comes back, and the making
 //! of foreign clients (reqwest, hyper, programs of the host). A `Raw` panics when the proxy keeps it
-//! waiting longer than [`PATIENCE`](crate::PATIENCE).
+//! waiting longer than [`PATIENCE`].
 
 use std::{io, net::SocketAddr, process::Stdio, time::Duration};
 
@@ -14,9 +14,11 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     process::Command,
+    time::timeout,
 };
 
 use crate::{
+    PATIENCE,
     wire::{Fields, Framing, Head, Reader, Response},
     within,
 };
@@ -72,9 +74,9 @@ impl Raw {
         self.answer_to(method).await
     }
 
-    /// Reads a final response to a `method` request; an error if it is cut or malformed.
+    /// Reads a final response to a `method` request; an error if it is cut, malformed or does not come.
     pub async fn response(&mut self, method: &str) -> io::Result<Response> {
-        within("the response", self.reader.response(method)).await
+        timeout(PATIENCE, self.reader.response(method)).await?
     }
 
     /// Reads a final response to a `method` request.
@@ -97,13 +99,22 @@ impl Raw {
         within("some bytes", self.reader.some()).await
     }
 
-    /// Asserts that the proxy closes the connection, by FIN or RST, without another byte.
-    pub async fn assert_closed(&mut self) {
-        match within("the end of the connection", self.reader.some()).await {
-            Ok(None) => {}
-            Ok(Some(more)) => panic!("bytes instead of the end: {:?}", String::from_utf8_lossy(&more)),
-            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
+    /// Waits for the proxy to close the connection, by FIN or RST; says what happened instead.
+    pub async fn closed(&mut self) -> Result<(), String> {
+        match timeout(PATIENCE, self.reader.some()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            Ok(Ok(Some(more))) => {
+                Err(format!("bytes instead of the end: {:?}", String::from_utf8_lossy(&more)))
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("still open after {PATIENCE:?}")),
         }
+    }
+
+    /// Asserts that the proxy closes the connection without another byte.
+    pub async fn assert_closed(&mut self) {
+        self.closed().await.expect("the end of the connection");
     }
 
     /// Asserts that the connection still works, by a request on it.
@@ -145,7 +156,7 @@ pub async fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> Respons
 
 /// A reqwest client that knows no other proxy and waits no longer than the tests do.
 pub fn reqwest() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().timeout(crate::PATIENCE).build().expect("a plain client")
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a plain client")
 }
 
 /// Runs a program of the host and gives back what it printed; `None`, with a notice, where it is missing.

@@ -3,7 +3,7 @@
 //! Owns the scripts; each is a few lines of exact bytes in the order in which they go out. Where bytes have
 //! to reach the client before the script may go on, the test says so through a [`Go`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
@@ -49,13 +49,23 @@ pub async fn answers_and_closes(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
-/// Accepts and closes without a word.
-pub async fn closes_after_accept() -> Origin {
-    Origin::scripted(async |peer| {
-        drop(peer);
-        Ok(())
+/// Answers every request with `answer`, one byte at a time. The pause keeps the bytes apart on the wire.
+pub async fn drips(answer: &'static str) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            peer.request().await?;
+            for byte in answer.as_bytes().chunks(1) {
+                peer.send(byte).await?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     })
     .await
+}
+
+/// Accepts and closes without a word.
+pub async fn closes_after_accept() -> Origin {
+    Origin::scripted(|_| async { Ok(()) }).await
 }
 
 /// Reads the request and resets the connection instead of answering.
