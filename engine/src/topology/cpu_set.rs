@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn reads_and_writes_the_kernels_notation() {
-        for (text, numbers) in [("0-3,8", vec![0, 1, 2, 3, 8]), ("5", vec![5]), ("", vec![]), ("1,3", vec![1, 3])] {
+        for (text, numbers) in
+            [("0-3,8", vec![0, 1, 2, 3, 8]), ("5", vec![5]), ("", vec![]), ("1,3", vec![1, 3])]
+        {
             let set = CpuSet::parse(text).unwrap();
             assert_eq!(set.iter().collect::<Vec<_>>(), numbers);
             assert_eq!(set.to_string(), text);

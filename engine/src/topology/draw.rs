@@ -102,7 +102,9 @@ fn draw_cores(out: &mut String, topology: &Topology, plan: &Plan, cpus: &CpuSet)
             let shard = plan.shards.iter().find(|place| place.cpu == thread);
             let mark = match shard {
                 Some(place) => format!("shard {}", place.shard),
-                None if topology.cpu(thread).is_some_and(|cpu| !cpu.allowed) => "not for this process".to_owned(),
+                None if topology.cpu(thread).is_some_and(|cpu| !cpu.allowed) => {
+                    "not for this process".to_owned()
+                }
                 None => "-".to_owned(),
             };
             let _ = write!(out, "  CPU {thread:<3} {mark:<9}");

@@ -70,7 +70,8 @@ fn read_nodes(
         let cpus = files.list(&format!("{dir}/node{id}/cpulist"))?.unwrap_or_default().intersection(online);
         let distances = files.text(&format!("{dir}/node{id}/distance")).unwrap_or_default();
         let distances = distances.split_whitespace().map(str::parse::<u32>).zip(&ids);
-        let distances = distances.filter_map(|(d, &node)| Some(Distance { node, distance: d.ok()? })).collect();
+        let distances =
+            distances.filter_map(|(d, &node)| Some(Distance { node, distance: d.ok()? })).collect();
         let memory_bytes = files.memory_bytes(&format!("{dir}/node{id}/meminfo"));
         let allowed = allowed.is_none_or(|allowed| allowed.contains(id));
         nodes.push(Node { id, cpus, memory_bytes, allowed, distances });
@@ -176,7 +177,8 @@ impl Files<'_> {
     /// The numbers N of the directories `{prefix}N`, in rising order.
     fn numbered(self, dir: &str, prefix: &str) -> Vec<usize> {
         let Ok(entries) = std::fs::read_dir(self.root.join(dir)) else { return Vec::new() };
-        let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
+        let number =
+            |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
         let mut numbers: Vec<usize> = entries.filter_map(|entry| number(entry.ok()?)).collect();
         numbers.sort_unstable();
         numbers
