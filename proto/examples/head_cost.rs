@@ -1,0 +1,111 @@
+//! What reading a head and writing it again costs, in nanoseconds per message.
+//!
+//! Run with `cargo run -p sluice-proto --release --example head_cost`. Prints the best of many rounds: on a shared machine the
+//! minimum is the figure that other programs disturb least.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use sluice_proto::h1::{
+    ConnectionField, Forwarding, HeadStore, Parsed, ResponseForwarding, parse_request, parse_response,
+    write_request, write_response,
+};
+use sluice_proto::{HeadLimits, RequestKind, Version};
+
+const ROUNDS: usize = 200;
+const MESSAGES_PER_ROUND: usize = 5_000;
+
+const REQUEST_SMALL: &[u8] = b"GET /api/v1/items?page=2 HTTP/1.1\r\n\
+    Host: shop.example.com\r\n\
+    User-Agent: curl/8.9.1\r\n\
+    Accept: */*\r\n\
+    Accept-Encoding: gzip, deflate, br\r\n\
+    Authorization: Bearer 0123456789abcdef0123456789abcdef\r\n\r\n";
+
+const REQUEST_BROWSER: &[u8] = b"GET /assets/app-3f9a1c.js HTTP/1.1\r\n\
+    Host: www.example.com\r\n\
+    Connection: keep-alive\r\n\
+    sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\n\
+    sec-ch-ua-mobile: ?0\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
+    sec-ch-ua-platform: \"Linux\"\r\n\
+    Accept: */*\r\n\
+    Sec-Fetch-Site: same-origin\r\n\
+    Sec-Fetch-Mode: no-cors\r\n\
+    Sec-Fetch-Dest: script\r\n\
+    Referer: https://www.example.com/\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; _ga=GA1.1.1234567890.1234567890\r\n\r\n";
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Server: nginx/1.31.5\r\n\
+    Date: Thu, 20 Nov 2025 09:34:00 GMT\r\n\
+    Content-Type: application/json\r\n\
+    Content-Length: 1024\r\n\
+    Connection: keep-alive\r\n\r\n";
+
+fn main() {
+    let limits = HeadLimits::default();
+    let mut store = HeadStore::default();
+    let mut out = Vec::with_capacity(4_096);
+
+    for (name, bytes) in [("request, 5 fields", REQUEST_SMALL), ("request, browser", REQUEST_BROWSER)] {
+        let parse = best(|| {
+            let _ = black_box(parse_request(black_box(bytes), &mut store, &limits));
+        });
+        let both = best(|| request_through(bytes, &mut store, &limits, &mut out));
+        report(name, bytes.len(), parse, both);
+    }
+    let parse = best(|| {
+        let _ = black_box(parse_response(black_box(RESPONSE), &mut store, &limits, &RequestKind::Other));
+    });
+    let both = best(|| response_through(RESPONSE, &mut store, &limits, &mut out));
+    report("response, 5 fields", RESPONSE.len(), parse, both);
+}
+
+fn request_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, out: &mut Vec<u8>) {
+    let Ok(Parsed::Complete { head, .. }) = parse_request(black_box(bytes), store, limits) else {
+        unreachable!("the sample is complete and valid")
+    };
+    let fwd = Forwarding { client: "192.0.2.7", proto: "http", host: head.authority, body: head.body };
+    out.clear();
+    write_request(out, &head, black_box(&fwd));
+    black_box(out.as_slice());
+}
+
+fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, out: &mut Vec<u8>) {
+    let Ok(Parsed::Complete { head, .. }) =
+        parse_response(black_box(bytes), store, limits, &RequestKind::Other)
+    else {
+        unreachable!("the sample is complete and valid")
+    };
+    let fwd = ResponseForwarding {
+        version_to: Version::Http11,
+        body: head.body,
+        connection: ConnectionField::Omit,
+        date: None,
+    };
+    out.clear();
+    write_response(out, &head, black_box(&fwd));
+    black_box(out.as_slice());
+}
+
+/// Nanoseconds per call of `work` in the best round.
+fn best(mut work: impl FnMut()) -> f64 {
+    let round = |_| {
+        let start = Instant::now();
+        for _ in 0..MESSAGES_PER_ROUND {
+            work();
+        }
+        start.elapsed().as_nanos() as f64 / MESSAGES_PER_ROUND as f64
+    };
+    (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
+}
+
+fn report(name: &str, bytes: usize, parse: f64, both: f64) {
+    println!(
+        "{name:20} {bytes:4} bytes  parse {parse:6.0} ns  write {:6.0} ns  together {both:6.0} ns",
+        both - parse
+    );
+}

@@ -1,0 +1,366 @@
+//! Fields: names classified once, values as slices, positions kept without a lifetime.
+//!
+//! Owns [`FieldId`] (the names the proxy treats specially), [`FieldSpan`] (where a field lies in the head) and [`Fields`]
+//! (both together, to iterate). Each name is classified when it is parsed; framing, hop-by-hop rules and rewriting look at
+//! ids from then on and never compare a name again. Filled by `h1::head` and `h1::trailers`, read by everybody.
+
+use core::fmt;
+
+/// Declares the known names once; the classifier, the set type and [`FieldId::name`] all derive from this list.
+macro_rules! field_ids {
+    ($($id:ident $name:literal,)+) => {
+        /// A field name that means something to a proxy, or [`FieldId::Other`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum FieldId {
+            $(#[doc = concat!("`", $name, "`")] $id,)+
+            /// Any name that is not in this list.
+            Other,
+        }
+
+        const KNOWN: &[(&str, FieldId)] = &[$(($name, FieldId::$id),)+];
+    };
+}
+
+field_ids! {
+    // Of one connection.
+    Connection "Connection",
+    KeepAlive "Keep-Alive",
+    ProxyConnection "Proxy-Connection",
+    Te "TE",
+    TransferEncoding "Transfer-Encoding",
+    Upgrade "Upgrade",
+    Http2Settings "HTTP2-Settings",
+    ProxyAuthenticate "Proxy-Authenticate",
+    ProxyAuthenticationInfo "Proxy-Authentication-Info",
+    ProxyAuthorization "Proxy-Authorization",
+    // Framing and routing.
+    ContentLength "Content-Length",
+    Host "Host",
+    Expect "Expect",
+    Trailer "Trailer",
+    MaxForwards "Max-Forwards",
+    // Of the path the message took.
+    XForwardedFor "X-Forwarded-For",
+    XForwardedProto "X-Forwarded-Proto",
+    XForwardedHost "X-Forwarded-Host",
+    XForwardedPort "X-Forwarded-Port",
+    XRealIp "X-Real-IP",
+    Forwarded "Forwarded",
+    Via "Via",
+    // Of the request.
+    Authorization "Authorization",
+    Cookie "Cookie",
+    Origin "Origin",
+    Referer "Referer",
+    UserAgent "User-Agent",
+    Accept "Accept",
+    AcceptEncoding "Accept-Encoding",
+    Range "Range",
+    IfMatch "If-Match",
+    IfNoneMatch "If-None-Match",
+    IfModifiedSince "If-Modified-Since",
+    IfUnmodifiedSince "If-Unmodified-Since",
+    IfRange "If-Range",
+    Pragma "Pragma",
+    // Of the response.
+    Date "Date",
+    Server "Server",
+    Location "Location",
+    SetCookie "Set-Cookie",
+    RetryAfter "Retry-After",
+    Vary "Vary",
+    Age "Age",
+    Expires "Expires",
+    ETag "ETag",
+    LastModified "Last-Modified",
+    WwwAuthenticate "WWW-Authenticate",
+    AuthenticationInfo "Authentication-Info",
+    // Of both.
+    CacheControl "Cache-Control",
+    ContentType "Content-Type",
+    ContentEncoding "Content-Encoding",
+    ContentRange "Content-Range",
+    ContentLanguage "Content-Language",
+    ContentLocation "Content-Location",
+    // Of the WebSocket handshake.
+    SecWebSocketKey "Sec-WebSocket-Key",
+    SecWebSocketVersion "Sec-WebSocket-Version",
+    SecWebSocketProtocol "Sec-WebSocket-Protocol",
+    SecWebSocketExtensions "Sec-WebSocket-Extensions",
+    SecWebSocketAccept "Sec-WebSocket-Accept",
+}
+
+const _: () = assert!(KNOWN.len() < 64, "FieldSet keeps one bit per id in a u64");
+
+/// The slot of a name in [`BY_HASH`]. Length, first and last letter, and the fourth from the end tell the known names apart
+/// ("-host" and "-port" differ there); collisions among them are an error at compile time.
+const fn slot(name: &[u8]) -> usize {
+    let len = name.len();
+    let first = (name[0] | 0x20) as usize;
+    let last = (name[len - 1] | 0x20) as usize;
+    let fourth_last = (name[len.saturating_sub(4)] | 0x20) as usize;
+    (len + first + last * 11 + fourth_last * 9) & (SLOTS - 1)
+}
+
+const SLOTS: usize = 512;
+
+/// One entry per slot: the only id a name with that slot can have.
+static BY_HASH: [FieldId; SLOTS] = {
+    let mut table = [FieldId::Other; SLOTS];
+    let mut index = 0;
+    while index < KNOWN.len() {
+        let (name, id) = KNOWN[index];
+        assert!(id as usize == index);
+        let slot = slot(name.as_bytes());
+        assert!(
+            matches!(table[slot], FieldId::Other),
+            "two names share a slot: change the factors in slot()"
+        );
+        table[slot] = id;
+        index += 1;
+    }
+    table
+};
+
+impl FieldId {
+    /// Classifies a field name, in any case. One table lookup and at most one comparison.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-5.1
+    #[inline]
+    pub fn classify(name: &[u8]) -> Self {
+        if name.is_empty() {
+            return Self::Other;
+        }
+        let candidate = BY_HASH[slot(name)];
+        match KNOWN.get(candidate as usize) {
+            Some((known, _)) if known.as_bytes().eq_ignore_ascii_case(name) => candidate,
+            _ => Self::Other,
+        }
+    }
+
+    /// The name as registered; `None` for [`FieldId::Other`].
+    pub fn name(self) -> Option<&'static str> {
+        KNOWN.get(self as usize).map(|(name, _)| *name)
+    }
+}
+
+/// A set of [`FieldId`]s in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet(u64);
+
+impl FieldSet {
+    /// The set of these ids.
+    pub const fn of(ids: &[FieldId]) -> Self {
+        let mut bits = 0;
+        let mut index = 0;
+        while index < ids.len() {
+            bits |= 1 << ids[index] as u8;
+            index += 1;
+        }
+        Self(bits)
+    }
+
+    /// True when `id` is in the set.
+    #[inline]
+    pub const fn contains(self, id: FieldId) -> bool {
+        self.0 & (1 << id as u8) != 0
+    }
+
+    /// Adds `id`.
+    #[inline]
+    pub const fn insert(&mut self, id: FieldId) {
+        self.0 |= 1 << id as u8;
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// One field line, borrowed from the head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name, classified.
+    pub id: FieldId,
+    /// The name as received, its case kept.
+    pub name: &'a str,
+    /// The value without the whitespace around it. Any bytes but controls; not necessarily UTF-8.
+    pub value: &'a [u8],
+}
+
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.value.escape_ascii())
+    }
+}
+
+/// Where a field lies in its head: offsets only, so that a vector of them is reused from message to message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldSpan {
+    name_start: u32,
+    value_start: u32,
+    value_len: u32,
+    name_len: u16,
+    id: FieldId,
+    flags: u8,
+}
+
+const _: () = assert!(size_of::<FieldSpan>() == 16);
+
+/// The line is exactly `name: value` CRLF, so copying it is the same as writing it again.
+const CANONICAL: u8 = 1;
+/// The Connection field names this field.
+const NAMED_BY_CONNECTION: u8 = 2;
+
+impl FieldSpan {
+    /// Records where `name` and `value`, both slices of `head`, lie. `head` is at most
+    /// [`HEAD_BYTES_HARD_MAX`](crate::limits::HEAD_BYTES_HARD_MAX) long and has passed the check for bare LFs.
+    #[inline]
+    pub(crate) fn locate(head: &[u8], name: &[u8], value: &[u8]) -> Self {
+        let name_start = offset_in(head, name);
+        let name_end = name_start + name.len();
+        let value_start = offset_in(head, value);
+        let value_end = value_start + value.len();
+        let canonical = head.get(name_end..value_start) == Some(b": ")
+            && head.get(value_end..value_end + 2) == Some(b"\r\n");
+        Self {
+            name_start: name_start as u32,
+            value_start: value_start as u32,
+            value_len: value.len() as u32,
+            name_len: name.len() as u16,
+            id: FieldId::classify(name),
+            flags: if canonical { CANONICAL } else { 0 },
+        }
+    }
+
+    pub(crate) fn id(&self) -> FieldId {
+        self.id
+    }
+
+    pub(crate) fn name_start(&self) -> usize {
+        self.name_start as usize
+    }
+
+    /// One past the line's CRLF; meaningful for canonical lines only.
+    pub(crate) fn line_end(&self) -> usize {
+        self.value_start as usize + self.value_len as usize + 2
+    }
+
+    pub(crate) fn name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.name_start()..][..self.name_len as usize]
+    }
+
+    pub(crate) fn value<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.value_start as usize..][..self.value_len as usize]
+    }
+
+    pub(crate) fn is_canonical(&self) -> bool {
+        self.flags & CANONICAL != 0
+    }
+
+    pub(crate) fn is_named_by_connection(&self) -> bool {
+        self.flags & NAMED_BY_CONNECTION != 0
+    }
+
+    pub(crate) fn set_named_by_connection(&mut self) {
+        self.flags |= NAMED_BY_CONNECTION;
+    }
+}
+
+/// The offset of `part` in `whole`, of which it is a slice.
+#[inline]
+pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
+    let offset = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    debug_assert!(offset <= whole.len(), "not a slice of the same bytes");
+    offset
+}
+
+/// The fields of one message, in the order received.
+#[derive(Clone, Copy)]
+pub struct Fields<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) spans: &'a [FieldSpan],
+    pub(crate) present: FieldSet,
+}
+
+impl<'a> Fields<'a> {
+    /// All fields in the order received.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
+        let bytes = self.bytes;
+        self.spans.iter().map(move |span| Field {
+            id: span.id,
+            // A name is a token, hence ASCII: the parser has checked it.
+            name: core::str::from_utf8(span.name(bytes)).unwrap_or_default(),
+            value: span.value(bytes),
+        })
+    }
+
+    /// True when a field with this id is present. One bit test; always false for [`FieldId::Other`].
+    pub fn has(&self, id: FieldId) -> bool {
+        id != FieldId::Other && self.present.contains(id)
+    }
+
+    /// The values of all fields with this id, in order.
+    pub fn values(&self, id: FieldId) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        let spans = if self.has(id) { self.spans } else { &[] };
+        spans.iter().filter(move |span| span.id == id).map(move |span| span.value(bytes))
+    }
+
+    /// The value of the first field with this id.
+    pub fn first(&self, id: FieldId) -> Option<&'a [u8]> {
+        self.values(id).next()
+    }
+
+    /// How many field lines there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// True when there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+impl fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_found_in_any_case() {
+        for &(name, id) in KNOWN {
+            assert_eq!(FieldId::classify(name.as_bytes()), id);
+            assert_eq!(FieldId::classify(name.to_ascii_lowercase().as_bytes()), id);
+            assert_eq!(FieldId::classify(name.to_ascii_uppercase().as_bytes()), id);
+            assert_eq!(id.name(), Some(name));
+        }
+    }
+
+    #[test]
+    fn near_misses_are_other() {
+        for name in
+            ["", "h", "hos", "hostt", "h0st", "x_forwarded_for", "content-lengt", "content length", "\u{0}"]
+        {
+            assert_eq!(FieldId::classify(name.as_bytes()), FieldId::Other, "{name:?}");
+        }
+        assert_eq!(FieldId::Other.name(), None);
+    }
+
+    #[test]
+    fn sets_hold_what_was_put_in() {
+        let mut set = FieldSet::of(&[FieldId::Host, FieldId::SecWebSocketAccept]);
+        assert!(set.contains(FieldId::Host) && set.contains(FieldId::SecWebSocketAccept));
+        assert!(!set.contains(FieldId::Via));
+        set.insert(FieldId::Via);
+        assert!(set.contains(FieldId::Via));
+    }
+}

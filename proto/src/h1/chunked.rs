@@ -1,0 +1,362 @@
+//! Finds the data in a chunked body.
+//!
+//! Owns the grammar of RFC 9112 section 7.1, read byte by byte except for the data itself, which is only counted. Chunk
+//! boundaries and extensions end here: the relay frames the data anew. A decoder sits in every connection that receives a
+//! body, so it is kept small; what is rare (trailers) is boxed.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::body::BodyEvent;
+use super::trailers::Trailers;
+use crate::ascii::{TOKEN, is_field_content};
+use crate::fault::Fault;
+use crate::limits::ChunkLimits;
+
+/// What a chunked body consists of: the same events as any other body.
+pub type ChunkEvent = BodyEvent;
+
+/// Sixteen hexadecimal digits fill a `u64`; more would only be leading zeros or an overflow.
+const SIZE_DIGITS_MAX: u8 = 16;
+
+/// Decodes one chunked body.
+#[derive(Debug)]
+pub struct ChunkedDecoder {
+    /// The size being read, then the bytes of data still to come, of the current chunk.
+    remaining: u64,
+    section: Option<Box<TrailerSection>>,
+    extension_bytes: u32,
+    extension_bytes_max: u32,
+    trailer_bytes_max: u32,
+    trailer_fields_max: u16,
+    size_digits: u8,
+    state: State,
+}
+
+const _: () = assert!(size_of::<ChunkedDecoder>() <= 40);
+
+/// The trailer section as far as it has arrived, kept whole because it is parsed at once.
+#[derive(Debug, Default)]
+struct TrailerSection {
+    bytes: Vec<u8>,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Size,
+    Extension(Extension),
+    SizeLineLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line, or of the empty line that ends the body.
+    TrailerStart,
+    TrailerLine,
+    TrailerLineLf,
+    LastLf,
+    /// Everything has been read; the end has been reported or is reported next.
+    Done,
+}
+
+/// Where in `chunk-ext` the next byte is.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-7.1.1
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// In whitespace that only another `;` may follow.
+    BeforeSemicolon,
+    /// After `;`, before the name.
+    BeforeName,
+    Name,
+    /// In whitespace after a name, that `=` or `;` must follow.
+    AfterName,
+    /// After `=`, before the value.
+    BeforeValue,
+    Value,
+    Quoted,
+    QuotedPair,
+    AfterQuoted,
+}
+
+impl ChunkedDecoder {
+    /// A decoder at the start of a body.
+    pub fn new(limits: ChunkLimits) -> Self {
+        let saturate = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+        Self {
+            remaining: 0,
+            section: None,
+            extension_bytes: 0,
+            extension_bytes_max: saturate(limits.extension_bytes_max),
+            trailer_bytes_max: saturate(limits.trailer_bytes_max),
+            trailer_fields_max: u16::try_from(limits.trailer_fields_max).unwrap_or(u16::MAX),
+            size_digits: 0,
+            state: State::Size,
+        }
+    }
+
+    /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
+    ///
+    /// [`ChunkEvent::NeedMore`] consumes everything given. After [`ChunkEvent::End`] every further call is `End` again and
+    /// consumes nothing: what follows is the next message.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] as soon as the bytes break the grammar or a limit; the decoder is of no use after that.
+    pub fn next(&mut self, input: &[u8]) -> Result<(usize, ChunkEvent), Fault> {
+        let mut at = 0;
+        while at < input.len() {
+            match self.state {
+                State::Data => {
+                    let len = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(input.len() - at);
+                    self.remaining -= len as u64;
+                    if self.remaining == 0 {
+                        self.state = State::DataCr;
+                    }
+                    return Ok((at + len, ChunkEvent::Data(at..at + len)));
+                }
+                State::TrailerLine => at += self.read_trailer_line(&input[at..])?,
+                State::Done => break,
+                _ => {
+                    self.state = self.step(input[at])?;
+                    at += 1;
+                    if self.state == State::Done {
+                        return Ok((at, self.finish()?));
+                    }
+                }
+            }
+        }
+        Ok((at, if self.state == State::Done { ChunkEvent::End } else { ChunkEvent::NeedMore }))
+    }
+
+    /// True when the end of the body has been read.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Takes one byte of framing and says what the next one belongs to.
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+    fn step(&mut self, byte: u8) -> Result<State, Fault> {
+        match (self.state, byte) {
+            (State::Size, _) => self.read_size(byte),
+            (State::Extension(part), _) => self.read_extension(part, byte),
+            (State::SizeLineLf, b'\n') => Ok(self.begin_chunk()),
+            (State::SizeLineLf, _) => Err(Fault::BareCr),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::Size),
+            (State::DataCr | State::DataLf, _) => Err(Fault::MissingChunkEnd),
+            (State::TrailerStart, b'\r') => {
+                self.keep_trailer_bytes(b"\r")?;
+                Ok(State::LastLf)
+            }
+            (State::TrailerStart, b'\n') => Err(Fault::BareLf),
+            (State::TrailerStart, _) => {
+                self.section.get_or_insert_default();
+                self.keep_trailer_bytes(&[byte])?;
+                Ok(State::TrailerLine)
+            }
+            (State::TrailerLineLf, b'\n') => {
+                self.keep_trailer_bytes(b"\n")?;
+                Ok(State::TrailerStart)
+            }
+            (State::LastLf, b'\n') => {
+                self.keep_trailer_bytes(b"\n")?;
+                Ok(State::Done)
+            }
+            (State::TrailerLineLf | State::LastLf, _) => Err(Fault::BareCr),
+            (State::Data | State::TrailerLine | State::Done, _) => Ok(self.state),
+        }
+    }
+
+    /// A byte of `chunk-size`, or the one behind it. No sign, no prefix, no whitespace.
+    fn read_size(&mut self, byte: u8) -> Result<State, Fault> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ if self.size_digits == 0 => return Err(Fault::InvalidChunkSize),
+            b'\r' => return Ok(State::SizeLineLf),
+            b'\n' => return Err(Fault::BareLf),
+            b';' | b' ' | b'\t' => return self.read_extension(Extension::BeforeSemicolon, byte),
+            _ => return Err(Fault::InvalidChunkSize),
+        };
+        if self.size_digits == SIZE_DIGITS_MAX {
+            return Err(Fault::ChunkSizeOverflow);
+        }
+        self.size_digits += 1;
+        self.remaining = self.remaining << 4 | u64::from(digit);
+        Ok(State::Size)
+    }
+
+    /// A byte of `chunk-ext`. Nothing of it is kept: an extension concerns one connection only, and we know none.
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1.1
+    fn read_extension(&mut self, part: Extension, byte: u8) -> Result<State, Fault> {
+        use Extension as E;
+        let next = match (part, byte) {
+            (_, b'\n') => return Err(Fault::BareLf),
+            // Whitespace is "bad" but allowed around `;` and `=`; never at the end of the line.
+            (E::Name | E::Value | E::AfterQuoted, b'\r') => return Ok(State::SizeLineLf),
+            (E::BeforeSemicolon | E::BeforeName | E::AfterName | E::BeforeValue, b' ' | b'\t') => part,
+            (E::Name, b' ' | b'\t') => E::AfterName,
+            (E::Value | E::AfterQuoted, b' ' | b'\t') => E::BeforeSemicolon,
+            (E::BeforeSemicolon | E::Name | E::AfterName | E::Value | E::AfterQuoted, b';') => E::BeforeName,
+            (E::Name | E::AfterName, b'=') => E::BeforeValue,
+            (E::BeforeValue, b'"') => E::Quoted,
+            (E::Quoted, b'"') => E::AfterQuoted,
+            (E::Quoted, b'\\') => E::QuotedPair,
+            (E::Quoted | E::QuotedPair, _) if is_field_content(byte) => E::Quoted,
+            (E::BeforeName | E::Name, _) if TOKEN.contains(byte) => E::Name,
+            (E::BeforeValue | E::Value, _) if TOKEN.contains(byte) => E::Value,
+            _ => return Err(Fault::InvalidChunkExtension),
+        };
+        if self.extension_bytes == self.extension_bytes_max {
+            return Err(Fault::ChunkExtensionTooLong);
+        }
+        self.extension_bytes += 1;
+        Ok(State::Extension(next))
+    }
+
+    /// After the line of a chunk's size: its data, or behind the last chunk the trailer section.
+    fn begin_chunk(&mut self) -> State {
+        self.size_digits = 0;
+        self.extension_bytes = 0;
+        if self.remaining == 0 { State::TrailerStart } else { State::Data }
+    }
+
+    /// Keeps trailer bytes up to and including the next CR; returns how many.
+    fn read_trailer_line(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        let (len, next) = match memchr::memchr2(b'\r', b'\n', input) {
+            Some(at) if input[at] == b'\n' => return Err(Fault::BareLf),
+            Some(at) => (at + 1, State::TrailerLineLf),
+            None => (input.len(), State::TrailerLine),
+        };
+        self.keep_trailer_bytes(&input[..len])?;
+        self.state = next;
+        Ok(len)
+    }
+
+    /// Adds to the trailer section, if there is one: the empty section of most bodies is not worth an allocation.
+    fn keep_trailer_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let Some(section) = &mut self.section else { return Ok(()) };
+        if section.bytes.len() + bytes.len() > self.trailer_bytes_max as usize {
+            return Err(Fault::TrailersTooLarge);
+        }
+        section.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The event for the end of the body: its trailers first, when there are any.
+    fn finish(&mut self) -> Result<ChunkEvent, Fault> {
+        let Some(section) = self.section.take() else { return Ok(ChunkEvent::End) };
+        let trailers = Trailers::parse(section.bytes, usize::from(self.trailer_fields_max))?;
+        Ok(trailers.map_or(ChunkEvent::End, ChunkEvent::Trailers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::{String, ToString};
+
+    /// The data, the trailers' names and the bytes left over, decoding `input` in pieces of `step` bytes.
+    fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Vec<String>, bool, usize), Fault> {
+        let limits = ChunkLimits { extension_bytes_max: 20, trailer_bytes_max: 64, trailer_fields_max: 2 };
+        let mut decoder = ChunkedDecoder::new(limits);
+        let (mut data, mut names, mut used) = (Vec::new(), Vec::new(), 0);
+        for piece in input.chunks(step) {
+            let mut rest = piece;
+            loop {
+                let (len, event) = decoder.next(rest)?;
+                used += len;
+                match event {
+                    ChunkEvent::Data(range) => data.extend_from_slice(&rest[range]),
+                    ChunkEvent::Trailers(trailers) => {
+                        names.extend(trailers.iter().map(|f| f.name.to_string()));
+                    }
+                    ChunkEvent::End => return Ok((data, names, true, used)),
+                    ChunkEvent::NeedMore => {
+                        assert_eq!(len, rest.len());
+                        break;
+                    }
+                }
+                rest = &rest[len..];
+            }
+        }
+        Ok((data, names, false, used))
+    }
+
+    #[test]
+    fn data_comes_out_whatever_the_pieces() {
+        let body =
+            b"5\r\nhello\r\n00006; a=b ;c=\"d\\\"\t\";e\r\n world\r\n0\r\nX-Sum: 1\r\nHost: no\r\n\r\nNEXT";
+        for step in 1..=body.len() {
+            let (data, names, done, used) = decode(body, step).unwrap();
+            assert_eq!(data, b"hello world");
+            assert_eq!(names, ["X-Sum"]);
+            assert!(done);
+            assert_eq!(&body[used..], b"NEXT");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_grammar_is_refused() {
+        for (body, fault) in [
+            ("\r\n", Fault::InvalidChunkSize),
+            (" 5\r\n", Fault::InvalidChunkSize),
+            ("+5\r\n", Fault::InvalidChunkSize),
+            ("-5\r\n", Fault::InvalidChunkSize),
+            ("0x5\r\n", Fault::InvalidChunkSize),
+            ("5_0\r\n", Fault::InvalidChunkSize),
+            ("5\n", Fault::BareLf),
+            ("5\rx", Fault::BareCr),
+            ("5 \r\n", Fault::InvalidChunkExtension),
+            ("5;\r\n", Fault::InvalidChunkExtension),
+            ("5;a=\r\n", Fault::InvalidChunkExtension),
+            ("5;=b\r\n", Fault::InvalidChunkExtension),
+            ("5;a;\r\n", Fault::InvalidChunkExtension),
+            ("5;a \r\n", Fault::InvalidChunkExtension),
+            ("5;a b\r\n", Fault::InvalidChunkExtension),
+            ("5;a=b c\r\n", Fault::InvalidChunkExtension),
+            ("5;a=\"b\r\n", Fault::InvalidChunkExtension),
+            ("5;a=\"b\"c\r\n", Fault::InvalidChunkExtension),
+            ("5;a=\"\\\0\"\r\n", Fault::InvalidChunkExtension),
+            ("5;a\n", Fault::BareLf),
+            ("5;a=\"\n", Fault::BareLf),
+            ("5;aaaaaaaaaaaaaaaaaaaaaa", Fault::ChunkExtensionTooLong),
+            ("00000000000000000", Fault::ChunkSizeOverflow),
+            ("fffffffffffffffff", Fault::ChunkSizeOverflow),
+            ("1\r\naa", Fault::MissingChunkEnd),
+            ("1\r\na\n", Fault::MissingChunkEnd),
+            ("1\r\na\rb", Fault::MissingChunkEnd),
+            ("0\r\n\n", Fault::BareLf),
+            ("0\r\n\rx", Fault::BareCr),
+            ("0\r\nA: b\n\r\n", Fault::BareLf),
+            ("0\r\nA: b\rc\r\n\r\n", Fault::BareCr),
+            ("0\r\nA : b\r\n\r\n", Fault::SpaceInFieldName),
+            ("0\r\nA: b\r\nA: b\r\nA: b\r\n\r\n", Fault::TooManyTrailers),
+            (
+                "0\r\nA: bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+                Fault::TrailersTooLarge,
+            ),
+        ] {
+            for step in [1, 2, 3, body.len()] {
+                assert_eq!(decode(body.as_bytes(), step), Err(fault), "{body:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_chunk_is_counted_not_stored() {
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        assert_eq!(decoder.next(b"FFFFFFFFFFFFFFFF\r\nab"), Ok((20, ChunkEvent::Data(18..20))));
+        assert_eq!(decoder.remaining, u64::MAX - 2);
+    }
+
+    #[test]
+    fn end_is_repeated_and_leaves_the_rest() {
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        assert_eq!(decoder.next(b"0\r\n\r\nGET"), Ok((5, ChunkEvent::End)));
+        assert_eq!(decoder.next(b"GET"), Ok((0, ChunkEvent::End)));
+        assert_eq!(decoder.next(b""), Ok((0, ChunkEvent::End)));
+        assert!(decoder.is_done());
+    }
+}

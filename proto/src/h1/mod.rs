@@ -1,0 +1,22 @@
+//! HTTP/1.1 on the wire: heads in and out, chunked bodies in and out.
+//!
+//! `head` reads (with `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
+//! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `write` turns messages into bytes again.
+//! Connection order (keep-alive, pipelining, 100-continue) is the engine's: it is a story about sockets.
+
+mod body;
+mod chunked;
+mod diagnose;
+mod head;
+mod target;
+mod trailers;
+mod write;
+
+pub use body::{BodyDecoder, BodyEvent};
+pub use chunked::{ChunkEvent, ChunkedDecoder};
+pub use head::{HeadStore, Parsed, parse_request, parse_response};
+pub use trailers::Trailers;
+pub use write::{
+    CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, write_answer,
+    write_chunk_size, write_last_chunk, write_request, write_response,
+};

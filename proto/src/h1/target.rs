@@ -1,0 +1,196 @@
+//! Request targets and the Host field: what is asked for, and of whom.
+//!
+//! Owns the four forms of RFC 9112 section 3.2, reduced to origin-form plus an authority, and the agreement of that authority
+//! with Host. Never decodes or normalises a path: routing does that, once, for all versions. Called by `h1::head`.
+
+use alloc::string::String;
+
+use crate::ascii;
+use crate::authority::Authority;
+use crate::fault::Fault;
+use crate::message::{Method, Version};
+
+/// A request target in its parts.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    pub(super) path_and_query: &'a str,
+    pub(super) path: &'a str,
+    /// Of an absolute-form target.
+    pub(super) authority: Option<TargetAuthority<'a>>,
+}
+
+/// The authority of an absolute-form target, with what its scheme implies.
+#[derive(Debug)]
+pub(super) struct TargetAuthority<'a> {
+    text: &'a str,
+    port_default: u16,
+}
+
+/// Takes `target` apart. `scratch` holds the result in the one case that cannot be borrowed.
+pub(super) fn parse<'a>(
+    target: &'a str,
+    method: Method<'_>,
+    scratch: &'a mut String,
+) -> Result<Target<'a>, Fault> {
+    check_bytes(target.as_bytes())?;
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
+    if target.starts_with('/') {
+        return Ok(split_query(target, None));
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
+    if target == "*" {
+        let is_options = method == Method::Options;
+        return if is_options { Ok(split_query(target, None)) } else { Err(Fault::AsteriskForm) };
+    }
+    parse_absolute(target, method, scratch)
+}
+
+/// Refuses targets with bytes that have no place in one.
+///
+/// Browsers send a few bytes unencoded that RFC 3986 wants encoded (`"` `<` `>` `\` `^` `` ` `` `{` `|` `}`); they have one
+/// reading only and are forwarded as they are. httparse has already refused controls and spaces.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-2
+fn check_bytes(target: &[u8]) -> Result<(), Fault> {
+    if !target.is_ascii() {
+        return Err(Fault::InvalidTarget);
+    }
+    match memchr::memchr2(b'#', b'%', target) {
+        None => Ok(()),
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.1
+        // The fragment is never sent; a peer that cuts it off would see another path than one that does not.
+        Some(_) if memchr::memchr(b'#', target).is_some() => Err(Fault::FragmentInTarget),
+        Some(_) if !ascii::has_valid_percent_encoding(target) => Err(Fault::InvalidPercentEncoding),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Reduces `scheme://authority/path?query` to origin-form.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+fn parse_absolute<'a>(
+    target: &'a str,
+    method: Method<'_>,
+    scratch: &'a mut String,
+) -> Result<Target<'a>, Fault> {
+    let (rest, port_default) = match (strip_scheme(target, "http://"), strip_scheme(target, "https://")) {
+        (Some(rest), _) => (rest, 80),
+        (_, Some(rest)) => (rest, 443),
+        // Authority-form included: only CONNECT has it, and that is refused before.
+        _ => return Err(Fault::InvalidTarget),
+    };
+    let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (text, path_and_query) = rest.split_at(authority_len);
+    let authority = Some(TargetAuthority { text, port_default });
+    match path_and_query.as_bytes().first() {
+        Some(b'/') => Ok(split_query(path_and_query, authority)),
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
+        // "an empty path and no query component ... MUST send a request-target of "*""
+        None if method == Method::Options => Ok(split_query("*", authority)),
+        None => Ok(split_query("/", authority)),
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
+        // "If the target URI's path component is empty, the client MUST send "/" as the path"
+        Some(_) => {
+            scratch.clear();
+            scratch.push('/');
+            scratch.push_str(path_and_query);
+            Ok(split_query(scratch, authority))
+        }
+    }
+}
+
+/// `target` without `scheme`, in any case.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-3.1
+fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
+    let (start, rest) = target.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+fn split_query<'a>(path_and_query: &'a str, authority: Option<TargetAuthority<'a>>) -> Target<'a> {
+    let path_len = memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len());
+    Target { path_and_query, path: &path_and_query[..path_len], authority }
+}
+
+/// Checks the Host field against the version and the target, and returns the authority that holds.
+///
+/// An empty Host is what a client sends for a target without authority. `http` and `https` targets always have one, so an
+/// empty Host is accepted where no target URI needs to be put together, for `OPTIONS *`, and from HTTP/1.0 clients, which owe
+/// no Host at all.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.3
+pub(super) fn check_host<'a>(
+    target: Option<TargetAuthority<'a>>,
+    host: Option<&'a [u8]>,
+    version: Version,
+    is_asterisk: bool,
+) -> Result<&'a str, Fault> {
+    let named = match host {
+        None if version == Version::Http11 => return Err(Fault::MissingHost),
+        None => None,
+        Some([]) if version == Version::Http11 && !is_asterisk => return Err(Fault::EmptyHost),
+        Some([]) => None,
+        Some(value) => {
+            let authority = Authority::parse(value).ok_or(Fault::InvalidHost)?;
+            // Valid, hence ASCII; the conversion does not fail.
+            Some((core::str::from_utf8(value).map_err(|_| Fault::InvalidHost)?, authority))
+        }
+    };
+    let Some(target) = target else { return Ok(named.map_or("", |(text, _)| text)) };
+    let authority = Authority::parse(target.text.as_bytes()).ok_or(Fault::InvalidTarget)?;
+    match named {
+        // A proxy may trust the target and drop Host. Whoever stands in front of us may have decided by Host.
+        Some((_, named)) if !authority.is_same_as(&named, target.port_default) => Err(Fault::HostMismatch),
+        _ => Ok(target.text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(target: &str, method: Method<'_>) -> Result<(String, String, String), Fault> {
+        let mut scratch = String::new();
+        let parsed = parse(target, method, &mut scratch)?;
+        let authority = parsed.authority.as_ref().map_or("", |authority| authority.text);
+        Ok((parsed.path_and_query.into(), parsed.path.into(), authority.into()))
+    }
+
+    #[test]
+    fn targets_are_reduced_to_origin_form() {
+        for (target, method, path_and_query, path, authority) in [
+            ("/", Method::Get, "/", "/", ""),
+            ("/a/b?c=d?e", Method::Get, "/a/b?c=d?e", "/a/b", ""),
+            ("/?", Method::Get, "/?", "/", ""),
+            ("//host/path", Method::Get, "//host/path", "//host/path", ""),
+            ("/{a}|\"^`<>\\", Method::Get, "/{a}|\"^`<>\\", "/{a}|\"^`<>\\", ""),
+            ("*", Method::Options, "*", "*", ""),
+            ("http://h.example/p?q", Method::Get, "/p?q", "/p", "h.example"),
+            ("HTTPS://h.example:8443", Method::Get, "/", "/", "h.example:8443"),
+            ("http://h.example?q=/", Method::Get, "/?q=/", "/", "h.example"),
+            ("http://h.example", Method::Options, "*", "*", "h.example"),
+            ("http://h.example/", Method::Options, "/", "/", "h.example"),
+        ] {
+            let expected = (path_and_query.into(), path.into(), authority.into());
+            assert_eq!(parts(target, method), Ok(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn other_targets_are_refused() {
+        for (target, fault) in [
+            ("*", Fault::AsteriskForm),
+            ("*/", Fault::InvalidTarget),
+            ("path", Fault::InvalidTarget),
+            ("example.com:443", Fault::InvalidTarget),
+            ("ftp://h.example/", Fault::InvalidTarget),
+            ("http:/h.example/", Fault::InvalidTarget),
+            ("/caf\u{e9}", Fault::InvalidTarget),
+            ("/a#b", Fault::FragmentInTarget),
+            ("/%41#", Fault::FragmentInTarget),
+            ("/%", Fault::InvalidPercentEncoding),
+            ("/%4", Fault::InvalidPercentEncoding),
+            ("/%zz", Fault::InvalidPercentEncoding),
+            ("/?a=%u0041", Fault::InvalidPercentEncoding),
+        ] {
+            assert_eq!(parts(target, Method::Get), Err(fault), "{target}");
+        }
+    }
+}

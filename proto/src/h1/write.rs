@@ -1,0 +1,533 @@
+//! Writes messages: requests to the upstream, responses to the downstream, answers of our own, chunk framing.
+//!
+//! Owns what is changed on the way through: fields of the connection are dropped, framing is written from what was understood
+//! instead of copied, the path the message took is recorded. Everything is appended to a caller's `Vec<u8>` as bytes, with no
+//! formatting machinery and no allocation of its own beyond the vector's growth.
+
+use alloc::vec::Vec;
+
+use super::trailers::Trailers;
+use crate::ascii;
+use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
+use crate::hop_by_hop::HOP_BY_HOP;
+use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
+
+/// The name under which Sluice appears in Via and Server.
+const PSEUDONYM: &str = "sluice";
+
+/// The bytes that end a chunk's data.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// What a request gains and is told on its way upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarding<'a> {
+    /// The client's address as text; IPv6 without brackets.
+    pub client: &'a str,
+    /// The scheme the client used: `http` or `https`.
+    pub proto: &'a str,
+    /// The value for Host.
+    pub host: &'a str,
+    /// How we frame the body upstream.
+    pub body: BodyLength,
+}
+
+/// How a response is sent downstream.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseForwarding<'a> {
+    /// The version of the request that is answered; HTTP/1.0 knows no chunks.
+    pub version_to: Version,
+    /// How we frame the body downstream. [`BodyLength::None`] for answers to HEAD, 1xx, 204 and 304.
+    pub body: BodyLength,
+    /// The Connection field.
+    pub connection: ConnectionField,
+    /// The value for Date, used when the upstream sent none.
+    pub date: Option<&'a str>,
+}
+
+/// The Connection field of a response.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionField {
+    /// None: the version's default holds.
+    Omit,
+    /// `close`.
+    Close,
+    /// `keep-alive`, for HTTP/1.0 clients that asked for it.
+    KeepAlive,
+}
+
+/// Fields of a request that the writer replaces, besides those of the connection.
+const REPLACED_IN_REQUEST: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
+    FieldId::Host,
+    FieldId::ContentLength,
+    FieldId::Expect,
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+]));
+
+/// Room for what the writer adds to a head, so that one reservation is enough.
+const ADDED_BYTES: usize = 512;
+
+/// Appends the head of a request as it is sent upstream, up to and including the empty line.
+///
+/// Host comes first, then the end-to-end fields in the order received, then X-Forwarded-For (the client appended to the list
+/// received), X-Forwarded-Proto and X-Forwarded-Host (replaced), Via, and the framing field for `fwd.body`. A Forwarded field
+/// that came along is continued, never begun.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
+    debug_assert!(fwd.body != BodyLength::UntilClose, "a request does not end by closing");
+    let fields = &head.fields;
+    out.reserve(fields.bytes.len() + ADDED_BYTES);
+    put(out, head.method.as_str());
+    put(out, " ");
+    put(out, head.path_and_query);
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
+    // "An intermediary ... MUST send its own HTTP-version"
+    put(out, " HTTP/1.1\r\nHost: ");
+    put(out, fwd.host);
+    put(out, "\r\n");
+
+    let dropped = REPLACED_IN_REQUEST.union(trailer_field(fwd.body));
+    copy_fields(out, fields, dropped);
+
+    put(out, "X-Forwarded-For: ");
+    fields.values(FieldId::XForwardedFor).filter(|list| !list.is_empty()).for_each(|list| {
+        out.extend_from_slice(list);
+        put(out, ", ");
+    });
+    put(out, fwd.client);
+    put(out, "\r\nX-Forwarded-Proto: ");
+    put(out, fwd.proto);
+    if !head.authority.is_empty() {
+        put(out, "\r\nX-Forwarded-Host: ");
+        put(out, head.authority);
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
+    put(
+        out,
+        match head.version {
+            Version::Http11 => "\r\nVia: 1.1 sluice\r\n",
+            Version::Http10 => "\r\nVia: 1.0 sluice\r\n",
+        },
+    );
+    if fields.has(FieldId::Forwarded) {
+        put_forwarded(out, head, fwd);
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+    if head.expect_continue {
+        put(out, "Expect: 100-continue\r\n");
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
+    // "A sender of TE MUST also send a "TE" connection option"
+    if accepts_trailers(fields) {
+        put(out, "TE: trailers\r\nConnection: TE\r\n");
+    }
+    put_framing(out, fwd.body);
+    put(out, "\r\n");
+}
+
+/// Appends the head of a response as it is sent downstream, up to and including the empty line.
+///
+/// Always HTTP/1.1, which an HTTP/1.0 client understands as long as nothing of 1.1 is used on it. Server stays the upstream's.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &ResponseForwarding<'_>) {
+    debug_assert!(
+        fwd.body != BodyLength::Chunked || fwd.version_to == Version::Http11,
+        "HTTP/1.0 knows no chunks"
+    );
+    let fields = &head.fields;
+    out.reserve(fields.bytes.len() + ADDED_BYTES);
+    put_status(out, head.status);
+    out.extend_from_slice(head.reason);
+    put(out, "\r\n");
+
+    let mut dropped = HOP_BY_HOP.union(trailer_field(fwd.body));
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    // Where there is no body, Content-Length tells what another request would have got, and is kept. It "MUST NOT" be sent
+    // with 1xx and 204.
+    if fwd.body != BodyLength::None || matches!(head.status, 100..=199 | 204) {
+        dropped.insert(FieldId::ContentLength);
+    }
+    copy_fields(out, fields, dropped);
+
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
+    if let (false, Some(date)) = (head.has_date, fwd.date) {
+        put(out, "Date: ");
+        put(out, date);
+        put(out, "\r\n");
+    }
+    put_connection(out, fwd.connection);
+    put_framing(out, fwd.body);
+    put(out, "\r\n");
+}
+
+/// Appends an answer of our own: head and, unless `head_only`, `body` as plain text. `head_only` is for HEAD requests, whose
+/// answer announces the length all the same.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+pub fn write_answer(
+    out: &mut Vec<u8>,
+    status: u16,
+    fields: &[(&str, &str)],
+    date: &str,
+    body: &str,
+    connection: ConnectionField,
+    head_only: bool,
+) {
+    put_status(out, status);
+    put(out, reason_phrase(status));
+    put(out, "\r\nServer: ");
+    put(out, PSEUDONYM);
+    put(out, "\r\nDate: ");
+    put(out, date);
+    put(out, "\r\n");
+    for (name, value) in fields {
+        put(out, name);
+        put(out, ": ");
+        put(out, value);
+        put(out, "\r\n");
+    }
+    put_connection(out, connection);
+    if !matches!(status, 100..=199 | 204 | 304) {
+        put(out, "Content-Type: text/plain; charset=utf-8\r\n");
+        put_framing(out, BodyLength::Length(body.len() as u64));
+    }
+    put(out, "\r\n");
+    if !head_only {
+        put(out, body);
+    }
+}
+
+/// Appends the line in front of `len` bytes of data, which must be followed by [`CHUNK_END`]. `len` is not zero: a chunk
+/// without data is the last one, see [`write_last_chunk`].
+//= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+pub fn write_chunk_size(out: &mut Vec<u8>, len: usize) {
+    debug_assert!(len > 0, "an empty chunk would end the body");
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        out.push(HEX[len >> (4 * digit) & 0xf]);
+    }
+    put(out, "\r\n");
+}
+
+/// Appends the last chunk, the trailers if there are any, and the empty line that ends the body.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-7.1.2
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Trailers>) {
+    put(out, "0\r\n");
+    if let Some(trailers) = trailers {
+        copy_fields(out, &trailers.fields(), FieldSet::default());
+    }
+    put(out, "\r\n");
+}
+
+/// The usual reason phrase of a status, empty for unknown ones.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-15
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        499 => "Client Closed Request",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}
+
+#[inline]
+fn put(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// `HTTP/1.1`, the status and the space behind it, which is part of the status line even without a phrase.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-4
+fn put_status(out: &mut Vec<u8>, status: u16) {
+    put(out, "HTTP/1.1 ");
+    put(out, itoa::Buffer::new().format(status));
+    put(out, " ");
+}
+
+fn put_connection(out: &mut Vec<u8>, connection: ConnectionField) {
+    match connection {
+        ConnectionField::Omit => {}
+        ConnectionField::Close => put(out, "Connection: close\r\n"),
+        ConnectionField::KeepAlive => put(out, "Connection: keep-alive\r\n"),
+    }
+}
+
+/// The field that says where the body ends, when one does.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-6
+fn put_framing(out: &mut Vec<u8>, body: BodyLength) {
+    match body {
+        BodyLength::None | BodyLength::UntilClose => {}
+        BodyLength::Chunked => put(out, "Transfer-Encoding: chunked\r\n"),
+        BodyLength::Length(length) => {
+            put(out, "Content-Length: ");
+            put(out, itoa::Buffer::new().format(length));
+            put(out, "\r\n");
+        }
+    }
+}
+
+/// Trailer announces trailers, which only chunks can carry: dropped with anything else.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2
+fn trailer_field(body: BodyLength) -> FieldSet {
+    if body == BodyLength::Chunked { FieldSet::default() } else { FieldSet::of(&[FieldId::Trailer]) }
+}
+
+/// Copies the fields that are not in `dropped` and not named by Connection.
+///
+/// A line that already has the form in which we would write it is copied as it is, and neighbouring ones together: most heads
+/// come down to one or two copies. Any other line is written from its name and value.
+fn copy_fields(out: &mut Vec<u8>, fields: &Fields<'_>, dropped: FieldSet) {
+    let mut run = 0..0;
+    for span in fields.spans {
+        if dropped.contains(span.id()) || span.is_named_by_connection() {
+            continue;
+        }
+        if span.is_canonical() && span.name_start() == run.end {
+            run.end = span.line_end();
+            continue;
+        }
+        out.extend_from_slice(&fields.bytes[run]);
+        if span.is_canonical() {
+            run = span.name_start()..span.line_end();
+        } else {
+            put_field(out, fields.bytes, span);
+            run = 0..0;
+        }
+    }
+    out.extend_from_slice(&fields.bytes[run]);
+}
+
+fn put_field(out: &mut Vec<u8>, head: &[u8], span: &FieldSpan) {
+    out.extend_from_slice(span.name(head));
+    put(out, ": ");
+    out.extend_from_slice(span.value(head));
+    put(out, "\r\n");
+}
+
+/// True when the client can take trailers, which it says with `TE: trailers`.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
+fn accepts_trailers(fields: &Fields<'_>) -> bool {
+    fields
+        .values(FieldId::Te)
+        .flat_map(ascii::list_members)
+        .any(|member| member.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Continues the Forwarded list, because an upstream that believes its last element must find the one that we vouch for.
+//= https://www.rfc-editor.org/rfc/rfc7239#section-4
+fn put_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
+    put(out, "Forwarded: for=");
+    //= https://www.rfc-editor.org/rfc/rfc7239#section-6
+    // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
+    let is_ipv6 = fwd.client.contains(':');
+    put(out, if is_ipv6 { "\"[" } else { "" });
+    put(out, fwd.client);
+    put(out, if is_ipv6 { "]\"" } else { "" });
+    put(out, ";proto=");
+    put(out, fwd.proto);
+    if !head.authority.is_empty() {
+        // A valid authority holds neither quotes nor backslashes.
+        put(out, ";host=\"");
+        put(out, head.authority);
+        put(out, "\"");
+    }
+    put(out, "\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::{HeadStore, Parsed, parse_request, parse_response};
+    use crate::limits::HeadLimits;
+    use crate::message::RequestKind;
+    use alloc::string::String;
+
+    fn forward(request: &str, body: Option<BodyLength>) -> String {
+        let mut store = HeadStore::default();
+        let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
+        let Ok(Parsed::Complete { head, bytes }) = parsed else { panic!("{parsed:?}") };
+        assert_eq!(bytes, request.len());
+        let mut out = Vec::new();
+        let body = body.unwrap_or(head.body);
+        write_request(
+            &mut out,
+            &head,
+            &Forwarding { client: "192.0.2.7", proto: "http", host: "up.example", body },
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    fn forward_response(response: &str, request: RequestKind, fwd: &ResponseForwarding<'_>) -> String {
+        let mut store = HeadStore::default();
+        let parsed = parse_response(response.as_bytes(), &mut store, &HeadLimits::default(), &request);
+        let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
+        let mut out = Vec::new();
+        write_response(&mut out, &head, fwd);
+        String::from_utf8(out).unwrap()
+    }
+
+    const PLAIN: ResponseForwarding<'static> = ResponseForwarding {
+        version_to: Version::Http11,
+        body: BodyLength::None,
+        connection: ConnectionField::Omit,
+        date: Some("NOW"),
+    };
+
+    #[test]
+    fn a_request_keeps_its_fields_and_gains_the_path() {
+        let sent = forward(
+            "GET /a?b HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\nuser-agent:x \r\nCookie: c\r\n\r\n",
+            None,
+        );
+        assert_eq!(
+            sent,
+            "GET /a?b HTTP/1.1\r\nHost: up.example\r\nAccept: */*\r\nuser-agent: x\r\nCookie: c\r\n\
+             X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.example\r\n\
+             Via: 1.1 sluice\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn fields_of_the_connection_stay_behind() {
+        let sent = forward(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: X-One, keep-alive, Host, close, Cookie\r\nX-One: 1\r\nX-Two: 2\r\n\
+             Keep-Alive: 5\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nProxy-Connection: x\r\nTE: gzip\r\nx-one: 3\r\n\
+             Proxy-Authorization: x\r\nCookie: c\r\nTrailer: X\r\nContent-Length: 3\r\n\r\n",
+            None,
+        );
+        assert_eq!(
+            sent,
+            "POST / HTTP/1.1\r\nHost: up.example\r\nX-Two: 2\r\n\
+             X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+             Via: 1.1 sluice\r\nContent-Length: 3\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn lists_of_earlier_proxies_are_continued() {
+        let sent = forward(
+            "GET / HTTP/1.0\r\nVia: 1.1 edge\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-For: 10.0.0.2\r\nX-Forwarded-Host: forged\r\nForwarded: for=10.0.0.1\r\n\r\n",
+            None,
+        );
+        assert_eq!(
+            sent,
+            "GET / HTTP/1.1\r\nHost: up.example\r\nVia: 1.1 edge\r\nForwarded: for=10.0.0.1\r\n\
+             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
+             Via: 1.0 sluice\r\nForwarded: for=192.0.2.7;proto=http\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn expectations_trailers_and_chunks_are_written_anew() {
+        let sent = forward(
+            "PUT / HTTP/1.1\r\nHost: a\r\nTE: deflate, trailers\r\nExpect: 100-Continue\r\nTrailer: X-Sum\r\n\
+             Transfer-Encoding: Chunked\r\nConnection: TE\r\n\r\n",
+            None,
+        );
+        assert_eq!(
+            sent,
+            "PUT / HTTP/1.1\r\nHost: up.example\r\nTrailer: X-Sum\r\n\
+             X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nVia: 1.1 sluice\r\n\
+             Expect: 100-continue\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn responses_lose_the_connection_and_keep_the_rest() {
+        let received =
+            "HTTP/1.0 200 Fine\r\nServer: up\r\nConnection: X\r\nX: 1\r\nContent-Length: 5\r\n\r\n";
+        let fwd =
+            ResponseForwarding { body: BodyLength::Length(5), connection: ConnectionField::Close, ..PLAIN };
+        assert_eq!(
+            forward_response(received, RequestKind::Other, &fwd),
+            "HTTP/1.1 200 Fine\r\nServer: up\r\nDate: NOW\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+        );
+        let fwd = ResponseForwarding { connection: ConnectionField::KeepAlive, ..PLAIN };
+        assert_eq!(
+            forward_response("HTTP/1.1 200\r\nDate: then\r\n\r\n", RequestKind::Head, &fwd),
+            "HTTP/1.1 200 \r\nDate: then\r\nConnection: keep-alive\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn content_length_without_a_body_is_kept_where_it_means_something() {
+        for (status, request, kept) in [
+            (200, RequestKind::Head, true),
+            (304, RequestKind::Other, true),
+            (204, RequestKind::Other, false),
+            (103, RequestKind::Other, false),
+        ] {
+            let received = alloc::format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
+            let sent = forward_response(&received, request, &PLAIN);
+            assert_eq!(sent.contains("Content-Length: 5\r\n"), kept, "{status}");
+        }
+    }
+
+    #[test]
+    fn answers_are_complete_messages() {
+        let mut out = Vec::new();
+        write_answer(&mut out, 503, &[("Retry-After", "1")], "NOW", "busy\n", ConnectionField::Close, false);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 503 Service Unavailable\r\nServer: sluice\r\nDate: NOW\r\nRetry-After: 1\r\nConnection: close\r\n\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nbusy\n"
+        );
+        let mut out = Vec::new();
+        write_answer(&mut out, 400, &[], "NOW", "no\n", ConnectionField::Omit, true);
+        assert!(out.ends_with(b"Content-Length: 3\r\n\r\n"));
+    }
+
+    #[test]
+    fn chunk_sizes_are_hexadecimal() {
+        for len in [1, 9, 15, 16, 255, 256, 4_096, 65_535, usize::MAX] {
+            let mut out = Vec::new();
+            write_chunk_size(&mut out, len);
+            assert_eq!(String::from_utf8(out).unwrap(), alloc::format!("{len:x}\r\n"));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Which fields belong to one connection and end at the proxy.
+//!
+//! Owns the sets of RFC 9110 section 7.6.1 and the reading of the Connection field, including the fields it names. Called by
+//! `h1::head`, which marks named fields once; `h1::write` then tests a bit per field.
+
+use crate::ascii;
+use crate::fault::Fault;
+use crate::fields::{FieldId, FieldSet, FieldSpan};
+use crate::limits::CONNECTION_OPTIONS_MAX;
+
+/// Fields that are never forwarded, in either direction, whether Connection names them or not.
+///
+/// Proxy-Authorization and its two counterparts are meant for the next proxy that asks for them, and Sluice, acting as the
+/// origin towards its clients, never does: passing them on would only leak credentials to an upstream.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+//= https://www.rfc-editor.org/rfc/rfc9110#section-11.7.2
+pub const HOP_BY_HOP: FieldSet = FieldSet::of(&[
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::ProxyConnection,
+    FieldId::Te,
+    FieldId::TransferEncoding,
+    FieldId::Upgrade,
+    FieldId::Http2Settings,
+    FieldId::ProxyAuthenticate,
+    FieldId::ProxyAuthenticationInfo,
+    FieldId::ProxyAuthorization,
+]);
+
+/// Fields that a peer cannot remove by naming them in Connection: the proxy writes them itself, from what it has understood,
+/// and a client must not be able to strip what an earlier proxy recorded about it.
+pub const NOT_REMOVABLE: FieldSet = FieldSet::of(&[
+    FieldId::Host,
+    FieldId::ContentLength,
+    FieldId::Trailer,
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::Forwarded,
+    FieldId::Via,
+]);
+
+/// What the Connection field of a head says, as far as it has been scanned.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConnectionOptions {
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+    /// Ids named, `Upgrade` and `TE` among them.
+    named: FieldSet,
+    /// Options that are none of the above: names to be compared with those of the other fields.
+    others: usize,
+}
+
+impl ConnectionOptions {
+    /// Notes a Connection line. Members that are not tokens name no field and are of no consequence.
+    pub(crate) fn add(&mut self, value: &[u8]) -> Result<(), Fault> {
+        for option in ascii::list_members(value).filter(|option| !option.is_empty()) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else {
+                match FieldId::classify(option) {
+                    FieldId::Other => self.others += 1,
+                    id => self.named.insert(id),
+                }
+            }
+        }
+        if self.others > CONNECTION_OPTIONS_MAX { Err(Fault::TooManyConnectionOptions) } else { Ok(()) }
+    }
+
+    /// True when `id` is named.
+    pub(crate) fn names(&self, id: FieldId) -> bool {
+        self.named.contains(id)
+    }
+
+    /// Marks every field of the head that Connection names, so that it is not forwarded.
+    pub(crate) fn mark_named(&self, head: &[u8], spans: &mut [FieldSpan]) {
+        if self.named == FieldSet::default() && self.others == 0 {
+            return;
+        }
+        for index in 0..spans.len() {
+            if spans[index].id() == FieldId::Connection && self.others > 0 {
+                let value = spans[index].value(head);
+                ascii::list_members(value).for_each(|option| mark_others(option, head, spans));
+            }
+            let id = spans[index].id();
+            if id != FieldId::Other && self.names(id) && !NOT_REMOVABLE.contains(id) {
+                spans[index].set_named_by_connection();
+            }
+        }
+    }
+}
+
+/// Marks the fields without an id that have this name.
+fn mark_others(name: &[u8], head: &[u8], spans: &mut [FieldSpan]) {
+    for span in spans.iter_mut().filter(|span| span.id() == FieldId::Other) {
+        if span.name(head).eq_ignore_ascii_case(name) {
+            span.set_named_by_connection();
+        }
+    }
+}
