@@ -21,7 +21,9 @@ struct Storage {
     bytes: Vec<u8>,
 }
 
+// Boxed, so that a buffer is one pointer wide in futures and in the in-flight table.
 #[derive(Default)]
+#[allow(clippy::vec_box)]
 struct Pool {
     small: Vec<Box<Storage>>,
     large: Vec<Box<Storage>>,

@@ -92,7 +92,7 @@ pub struct Stats {
     pub accepted: u64,
     /// Accept failed for lack of descriptors or memory.
     pub accept_errors: u64,
-    /// Connections closed at once because `sockets_max` was reached.
+    /// Connections closed at once because `connections_max` was reached.
     pub accept_refused: u64,
     /// The kernel found no receive buffer.
     pub buffers_ran_dry: u64,
@@ -127,9 +127,11 @@ pub(crate) struct Driver {
     pub(crate) handed: Option<u32>,
     messages: VecDeque<i32>,
     message_waiter: u32,
+    /// Accepted connections that are open.
+    pub(crate) connections: u32,
+    connections_max: u32,
     started: Instant,
     now_ms: u64,
-    sockets_max: u32,
     first_byte_ms: u64,
     pub(crate) stats: Stats,
 }
@@ -144,7 +146,7 @@ impl Driver {
                 "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
             )
         })?;
-        let table = Table::new(settings.sockets_max as usize, buffers.count());
+        let table = Table::new(settings.sockets_expected as usize, buffers.count());
         Ok(Driver {
             ring,
             buffers,
@@ -159,9 +161,10 @@ impl Driver {
             handed: None,
             messages: VecDeque::new(),
             message_waiter: NONE,
+            connections: 0,
+            connections_max: settings.connections_max,
             started: Instant::now(),
             now_ms: 0,
-            sockets_max: settings.sockets_max,
             first_byte_ms: settings.first_byte_ms,
             stats: Stats::default(),
         })
@@ -261,6 +264,9 @@ impl Driver {
     /// closed by the ring. The slot is free at once; completions still on their way find another generation.
     pub(crate) fn close(&mut self, index: u32) {
         self.retire(index);
+        if self.table.at(index).flags.has(Flags::ACCEPTED) {
+            self.connections -= 1;
+        }
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);
     }
@@ -543,7 +549,7 @@ impl Driver {
     }
 
     fn admit(&mut self, fd: RawFd, listener: u32) {
-        if self.table.open() >= self.sockets_max {
+        if self.connections >= self.connections_max {
             self.stats.accept_refused += 1;
             self.close_descriptor(fd);
             return;
@@ -551,6 +557,8 @@ impl Driver {
         self.stats.accepted += 1;
         let id = self.table.at(listener).listener;
         let index = self.table.insert(fd, Flags::IDLE);
+        self.table.at(index).flags.set(Flags::ACCEPTED);
+        self.connections += 1;
         self.table.at(index).listener = id;
         self.set_deadline(index, self.first_byte_ms);
         self.arm_receive(index);
@@ -594,6 +602,19 @@ impl Driver {
             self.ops.at(last).next = op;
         }
         op
+    }
+
+    /// Waits until no send of the socket is under way.
+    pub(crate) fn poll_flushed(&mut self, index: u32) -> Poll<()> {
+        let mut last = self.table.at(index).send;
+        if last == NONE {
+            return Poll::Ready(());
+        }
+        while self.ops.at(last).next != NONE {
+            last = self.ops.at(last).next;
+        }
+        self.ops.at(last).waiter = self.current;
+        Poll::Pending
     }
 
     fn submit_send(&mut self, op: u32) {

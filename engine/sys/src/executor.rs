@@ -69,7 +69,7 @@ impl Runtime {
         self.tasks.poll(main);
         while self.tasks.is_alive(main) {
             while self.poll_spawned() {}
-            driver::with(|driver| driver.turn()).expect("io_uring_enter");
+            driver::with(Driver::turn).expect("io_uring_enter");
             let mut budget = self.completions_per_turn;
             while budget > 0 {
                 let completions = driver::with(|driver| driver.completions(&mut batch));

@@ -9,6 +9,8 @@
 //! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "count-alloc")]
+mod alloc;
 mod buf;
 mod buf_ring;
 mod cpu;
@@ -32,6 +34,8 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "count-alloc")]
+pub use alloc::{CountingAllocator, allocations_of_this_thread};
 pub use buf::{Buf, LARGE_BYTES};
 pub use cpu::{current_cpu, pin_to_cpu, process_cpu_time};
 pub use driver::{Outstanding, Stats};
@@ -60,8 +64,10 @@ pub struct Settings {
     pub buffer_bytes: u32,
     /// Completions handled in one turn before timers and new submissions get theirs.
     pub completions_per_turn: usize,
-    /// Sockets open at once; connections beyond are closed as they are accepted.
-    pub sockets_max: u32,
+    /// Accepted connections open at once; further ones are closed as they are accepted.
+    pub connections_max: u32,
+    /// Sockets the table reserves room for (address space only). More are fine, at the price of moving the table.
+    pub sockets_expected: u32,
     /// A new connection that sends nothing for this long is closed.
     pub first_byte_ms: u64,
     /// Parked workers kept after a burst.
@@ -75,7 +81,8 @@ impl Default for Settings {
             buffers: 4096,
             buffer_bytes: 16 * 1024,
             completions_per_turn: 1024,
-            sockets_max: 1 << 20,
+            connections_max: u32::MAX,
+            sockets_expected: 1 << 20,
             first_byte_ms: 10_000,
             workers_kept: 256,
         }

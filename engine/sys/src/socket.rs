@@ -95,6 +95,11 @@ impl Conn {
         Sending(Operation(driver::with(|driver| driver.send(self.index, payload, stall_ms))))
     }
 
+    /// Waits until no send of this connection is under way, detached ones included.
+    pub async fn flushed(&self) {
+        poll_fn(|_| driver::with(|driver| driver.poll_flushed(self.index))).await;
+    }
+
     /// Receives into a buffer of ours instead of the kernel's choice: for large bodies. [`Conn::disarm`] comes first.
     /// An empty buffer is the peer's end.
     ///
@@ -455,6 +460,11 @@ impl Drop for Listener {
 /// Closes the connections that are parked (see [`Conn::park`]); returns how many there were.
 pub fn close_idle() -> usize {
     driver::with(driver::Driver::close_idle)
+}
+
+/// Accepted connections this shard has open.
+pub fn connections_open() -> u32 {
+    driver::with(|driver| driver.connections)
 }
 
 /// Sockets this shard has open: listeners, connections and timers.

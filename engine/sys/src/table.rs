@@ -45,6 +45,8 @@ impl Flags {
     pub(crate) const LISTENER: Flags = Flags(1 << 10);
     /// No socket at all, only a deadline.
     pub(crate) const TIMER: Flags = Flags(1 << 11);
+    /// Came from a listener.
+    pub(crate) const ACCEPTED: Flags = Flags(1 << 12);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -80,7 +82,7 @@ pub(crate) struct Entry {
     error: u8,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 52, "an idle connection is this entry: keep it small");
+const _: () = assert!(size_of::<Entry>() == 48, "an idle connection is this entry: keep it small");
 
 /// The queue behind a received buffer: which buffer follows, and how many bytes this one holds.
 #[derive(Clone, Copy)]

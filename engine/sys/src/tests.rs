@@ -22,7 +22,7 @@ fn small() -> Settings {
         submission_entries: 8,
         buffers: 64,
         buffer_bytes: 1024,
-        sockets_max: 4096,
+        sockets_expected: 4096,
         ..Settings::default()
     }
 }
@@ -67,10 +67,6 @@ async fn receive_all(conn: &Conn, count: usize) -> Vec<u8> {
     all
 }
 
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
 #[test]
 fn drop_before_completion() {
     let left = run(&small(), async {
@@ -100,15 +96,16 @@ fn accept_completes_after_drop_closes_fd() {
         let address = bound.local().expect("address");
         let listener = Listener::start(bound, 0);
         sleep(40).await;
-        let before = descriptors();
         let mut client = TcpStream::connect(address).expect("connect");
         // The accept has completed in the kernel; its completion is read after the listener is gone.
         drop(listener);
         sleep(100).await;
         client.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
-        assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
-        drop(client);
-        assert_eq!(descriptors(), before - 1, "only the listener's descriptor is gone");
+        let read = client.read(&mut [0; 1]);
+        assert!(
+            !matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock),
+            "nobody closed it: {read:?}"
+        );
         assert_eq!(sockets_open(), 0);
     });
     assert_eq!(left, Outstanding::default());
