@@ -1,0 +1,285 @@
+//! What must hold for any bytes: no panic, no dependence on how they arrive, and what is written reads back the same.
+//!
+//! Inputs are built from fragments that are nearly HTTP, because uniformly random bytes hardly get past the first check.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use sluice_proto::h1::{
+    BodyDecoder, BodyEvent, ConnectionField, Forwarding, HeadStore, Parsed, ResponseForwarding, Trailers,
+    parse_request, parse_response, write_chunk_size, write_last_chunk, write_request, write_response,
+};
+use sluice_proto::hop_by_hop::HOP_BY_HOP;
+use sluice_proto::{BodyLength, ChunkLimits, Fault, FieldId, HeadLimits, RequestKind, Version};
+
+/// Small enough that generated heads run into every limit.
+const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 60, head_bytes_max: 200, fields_max: 5 };
+
+/// Start lines, field lines and line ends, good and bad, of which heads are put together.
+const FRAGMENTS: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\n",
+    b"POST /a?b=%20 HTTP/1.1\r\n",
+    b"OPTIONS * HTTP/1.1\r\n",
+    b"GET http://a/b HTTP/1.0\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.0 204\r\n",
+    b"Host: a\r\n",
+    b"host:b:80 \r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip,\t",
+    b"Connection: close, x-one\r\n",
+    b"Expect: 100-continue\r\n",
+    b"X-One: 1\r\n",
+    b"X-Forwarded-For: 10.0.0.1\r\n",
+    b"TE: trailers\r\n",
+    b"Forwarded: for=x\r\n",
+    b"A:\t \r\n",
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b" ",
+    b"\t",
+    b":",
+    b"\0",
+    b"\x7f",
+    b"\xff",
+    b"GET",
+    b"/",
+    b"HTTP/1.1",
+    b"HTTP/1.",
+    b"HTTP/2.0",
+    b" 200 ",
+    b"%",
+    b"#",
+    b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
+    let fragment = prop_oneof![
+        20 => select(FRAGMENTS).prop_map(<[u8]>::to_vec),
+        1 => vec(any::<u8>(), 0..4),
+    ];
+    let ordered =
+        (select(&FRAGMENTS[..6]), vec(select(&FRAGMENTS[6..18]), 0..6)).prop_map(|(line, fields)| {
+            let mut head = line.to_vec();
+            fields.iter().for_each(|field| head.extend_from_slice(field));
+            head.extend_from_slice(b"\r\n");
+            head
+        });
+    prop_oneof![vec(fragment, 0..12).prop_map(|fragments| fragments.concat()), ordered]
+}
+
+/// A result without borrowed parts: consumed bytes and everything that was understood, as text.
+type Summary = Result<Option<(usize, String)>, Fault>;
+
+fn summary_of_request(bytes: &[u8]) -> Summary {
+    let mut store = HeadStore::default();
+    Ok(match parse_request(bytes, &mut store, &LIMITS)? {
+        Parsed::Complete { head, bytes } => Some((bytes, format!("{head:?}"))),
+        Parsed::Partial => None,
+    })
+}
+
+fn summary_of_response(bytes: &[u8]) -> Summary {
+    let mut store = HeadStore::default();
+    Ok(match parse_response(bytes, &mut store, &LIMITS, &RequestKind::Other)? {
+        Parsed::Complete { head, bytes } => Some((bytes, format!("{head:?}"))),
+        Parsed::Partial => None,
+    })
+}
+
+/// Parses ever longer prefixes: once the verdict is in, it stays.
+fn check_prefixes(bytes: &[u8], summary: fn(&[u8]) -> Summary) {
+    let mut verdict = Ok(None);
+    for len in 0..=bytes.len() {
+        let now = summary(&bytes[..len]);
+        assert_ne!(now, Err(Fault::Malformed), "a fault without a name: {}", bytes[..len].escape_ascii());
+        if verdict != Ok(None) {
+            assert_eq!(now, verdict, "at {len} of {}", bytes.escape_ascii());
+        }
+        verdict = now;
+    }
+}
+
+/// Everything a decoder says about `input` given in pieces that end at `cuts`.
+fn decode(
+    length: BodyLength,
+    input: &[u8],
+    cuts: &[usize],
+) -> (Vec<u8>, Option<Trailers>, Result<Option<usize>, Fault>) {
+    let limits = ChunkLimits { extension_bytes_max: 10, trailer_bytes_max: 40, trailer_fields_max: 2 };
+    let mut decoder = BodyDecoder::new(length, limits);
+    let (mut data, mut trailers, mut start) = (Vec::new(), None, 0);
+    for &end in cuts.iter().chain([&input.len()]) {
+        let end = end.min(input.len()).max(start);
+        while start < end || start == input.len() {
+            let piece = &input[start..end];
+            match decoder.next(piece) {
+                Err(fault) => return (data, trailers, Err(fault)),
+                Ok((used, BodyEvent::Data(range))) => {
+                    assert!(!range.is_empty() && range.end == used);
+                    data.extend_from_slice(&piece[range]);
+                    start += used;
+                }
+                Ok((used, BodyEvent::Trailers(found))) => {
+                    assert!(trailers.replace(found).is_none(), "trailers come once");
+                    start += used;
+                }
+                Ok((used, BodyEvent::End)) => {
+                    assert!(decoder.is_done());
+                    return (data, trailers, Ok(Some(start + used)));
+                }
+                Ok((used, BodyEvent::NeedMore)) => {
+                    assert_eq!(used, piece.len(), "NeedMore uses up its input");
+                    assert!(!decoder.is_done());
+                    start = end;
+                    break;
+                }
+            }
+        }
+    }
+    (data, trailers, Ok(None))
+}
+
+fn nearly_chunked() -> impl Strategy<Value = Vec<u8>> {
+    let fragments: &[&[u8]] = &[
+        b"0\r\n",
+        b"1\r\na\r\n",
+        b"5\r\nhello\r\n",
+        b"a;b=c\r\n0123456789\r\n",
+        b"2 ; q=\"\\\"\"\r\nxy\r\n",
+        b"X: 1\r\n",
+        b"Host: x\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b";",
+        b"=",
+        b"\"",
+        b"f",
+        b"0",
+        b" ",
+        b"\0",
+        b"fffffffffffffffff",
+    ];
+    vec(select(fragments.to_vec()), 0..8).prop_map(|fragments| fragments.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_verdict_on_a_request_is_final(bytes in nearly_a_head()) {
+        check_prefixes(&bytes, summary_of_request);
+    }
+
+    #[test]
+    fn a_verdict_on_a_response_is_final(bytes in nearly_a_head()) {
+        check_prefixes(&bytes, summary_of_response);
+    }
+
+    #[test]
+    fn any_bytes_are_taken_without_panic(bytes in vec(any::<u8>(), 0..300)) {
+        check_prefixes(&bytes, summary_of_request);
+        check_prefixes(&bytes, summary_of_response);
+        let _ = decode(BodyLength::Chunked, &bytes, &[]);
+    }
+
+    /// What we send upstream is read the same by a strict recipient, and a second pass changes nothing but the path.
+    #[test]
+    fn a_written_request_reads_back(bytes in nearly_a_head()) {
+        let limits = HeadLimits::default();
+        let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
+        if let Ok(Parsed::Complete { head, .. }) = parse_request(&bytes, &mut store, &limits) {
+            let mut out = Vec::new();
+            let host = if head.authority.is_empty() { "up.example" } else { head.authority };
+            write_request(&mut out, &head, &Forwarding { client: "::1", proto: "http", host, body: head.body });
+            let Ok(Parsed::Complete { head: read, bytes }) = parse_request(&out, &mut again, &limits) else {
+                panic!("not readable: {}", out.escape_ascii())
+            };
+            prop_assert_eq!(bytes, out.len());
+            prop_assert_eq!((read.method, read.path_and_query), (head.method, head.path_and_query));
+            prop_assert_eq!((read.body, read.authority), (head.body, host));
+            prop_assert_eq!(read.expect_continue, head.expect_continue);
+            prop_assert!(read.persistent && read.version == Version::Http11);
+            for field in read.fields().filter(|field| HOP_BY_HOP.contains(field.id)) {
+                prop_assert!(matches!(field.id, FieldId::Te | FieldId::Connection | FieldId::TransferEncoding));
+            }
+            let written = |id| read.fields().filter(move |field| field.id == id).count();
+            prop_assert_eq!(written(FieldId::XForwardedFor), 1);
+            prop_assert_eq!(written(FieldId::XForwardedProto), 1);
+        }
+    }
+
+    #[test]
+    fn a_written_response_reads_back(bytes in nearly_a_head(), is_head in any::<bool>()) {
+        let limits = HeadLimits::default();
+        let kind = if is_head { RequestKind::Head } else { RequestKind::Other };
+        let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
+        if let Ok(Parsed::Complete { head, .. }) = parse_response(&bytes, &mut store, &limits, &kind) {
+            let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
+            let fwd = ResponseForwarding { version_to: Version::Http11, body: head.body, connection, date: Some("now") };
+            let mut out = Vec::new();
+            write_response(&mut out, &head, &fwd);
+            let Ok(Parsed::Complete { head: read, bytes }) = parse_response(&out, &mut again, &limits, &kind) else {
+                panic!("not readable: {}", out.escape_ascii())
+            };
+            prop_assert_eq!(bytes, out.len());
+            prop_assert_eq!((read.status, read.reason, read.body), (head.status, head.reason, head.body));
+            prop_assert!(read.has_date && read.persistent == head.persistent);
+        }
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_any_pieces(
+        bytes in nearly_chunked(),
+        cuts in vec(0_usize..60, 0..10),
+        length in prop_oneof![
+            4 => Just(BodyLength::Chunked),
+            1 => (0_u64..20).prop_map(BodyLength::Length),
+            1 => Just(BodyLength::None),
+            1 => Just(BodyLength::UntilClose),
+        ],
+    ) {
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        let whole = decode(length, &bytes, &[]);
+        prop_assert_eq!(&decode(length, &bytes, &cuts), &whole);
+        let every_byte: Vec<usize> = (0..bytes.len()).collect();
+        prop_assert_eq!(&decode(length, &bytes, &every_byte), &whole);
+    }
+
+    #[test]
+    fn written_chunks_read_back(pieces in vec(vec(any::<u8>(), 1..600), 0..6), cuts in vec(0_usize..3_000, 0..10)) {
+        let mut wire = Vec::new();
+        for piece in &pieces {
+            write_chunk_size(&mut wire, piece.len());
+            wire.extend_from_slice(piece);
+            wire.extend_from_slice(b"\r\n");
+        }
+        write_last_chunk(&mut wire, None);
+        let len = wire.len();
+        wire.extend_from_slice(b"NEXT");
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        prop_assert_eq!(decode(BodyLength::Chunked, &wire, &cuts), (pieces.concat(), None, Ok(Some(len))));
+    }
+}
+
+#[test]
+fn written_trailers_read_back_without_what_may_not_come_late() {
+    let wire = b"0\r\nX-Sum: 1\r\nHost: no\r\nx-end:2\r\n\r\n";
+    let (_, trailers, end) = decode(BodyLength::Chunked, wire, &[7]);
+    assert_eq!(end, Err(Fault::TooManyTrailers));
+    assert!(trailers.is_none());
+
+    let mut decoder = BodyDecoder::new(BodyLength::Chunked, ChunkLimits::default());
+    let Ok((used, BodyEvent::Trailers(trailers))) = decoder.next(wire) else { panic!("no trailers") };
+    assert_eq!(used, wire.len());
+    assert_eq!(decoder.next(b""), Ok((0, BodyEvent::End)));
+    let mut out = Vec::new();
+    write_last_chunk(&mut out, Some(&trailers));
+    assert_eq!(out, b"0\r\nX-Sum: 1\r\nx-end: 2\r\n\r\n");
+}
