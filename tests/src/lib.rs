@@ -13,6 +13,8 @@ pub mod wire;
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How long anything that should happen soon may take, on a busy machine and in a debug build.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,4 +40,11 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut probe: impl Fn
         }
     })
     .await;
+}
+
+/// Lets this process, and the proxies it starts, open as many descriptors as the host permits: the usual
+/// 1,024 are too few for a thousand connections with both ends in one process.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
 }

@@ -103,23 +103,19 @@ impl Proxy {
 
     /// One shard on a free port in front of this origin, all else by default.
     pub async fn to(origin: SocketAddr) -> Self {
+        Self::to_with(origin, &[]).await
+    }
+
+    /// Like [`Proxy::to`], with flags for timeouts, limits and the like.
+    pub async fn to_with(origin: SocketAddr, flags: &[&str]) -> Self {
         let upstream = format!("http://{origin}");
-        Self::start(&["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream]).await
+        let fixed = ["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream];
+        Self::start(&[&fixed, flags].concat()).await
     }
 
-    /// Like [`Proxy::to`], with tables such as `[timeouts]` of the configuration file.
-    pub async fn to_with(origin: SocketAddr, tables: &str) -> Self {
-        Self::configured(&format!(
-            "{tables}\n\
-             [[upstream]]\nname = \"origin\"\nservers = [\"http://{origin}\"]\n\
-             [[route]]\npath_prefix = \"/\"\nupstream = \"origin\"\n"
-        ))
-        .await
-    }
-
-    /// One shard on a free port with this configuration file.
+    /// One shard on a free port, with these upstreams and routes of a configuration file.
     pub async fn configured(tables: &str) -> Self {
-        let config = config_file(&format!("listen = [\"127.0.0.1:0\"]\nshards = 1\n{tables}"));
+        let config = config_file(".toml", &format!("listen = [\"127.0.0.1:0\"]\nshards = 1\n{tables}"));
         let mut command = Command::new(binary().await);
         command.arg("--config").arg(config.path());
         Self::spawn(command, Some(config)).await
@@ -278,9 +274,9 @@ pub async fn finish(mut command: Command) -> Finished {
     }
 }
 
-/// A configuration file, which lives as long as the value.
-pub fn config_file(text: &str) -> NamedTempFile {
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+/// A configuration file of the format that `suffix` says; it lives as long as the value.
+pub fn config_file(suffix: &str, text: &str) -> NamedTempFile {
+    let file = tempfile::Builder::new().suffix(suffix).tempfile().expect("a temporary file");
     fs::write(file.path(), text).expect("a writable temporary file");
     file
 }

@@ -6,8 +6,12 @@ use sluice_tests::{client::Raw, origin, pattern, proxy::Proxy, wire::Response};
 type Case = (&'static str, &'static [u8], &'static [u16]);
 
 /// Limits small enough to meet them with readable requests.
-const LIMITS: &str =
-    "[limits]\nrequest_line_bytes = 200\nhead_bytes = 2000\nheader_fields = 20\nbody_bytes = 1000\n";
+const LIMITS: &[&str] = &[
+    "--limit-request-line-bytes=200",
+    "--limit-head-bytes=2000",
+    "--limit-header-fields=20",
+    "--limit-body-bytes=1000",
+];
 
 #[rustfmt::skip]
 const REQUEST_LINES: &[Case] = &[

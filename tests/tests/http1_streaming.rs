@@ -1,6 +1,6 @@
 //! Bodies pass while they are made: nothing is held back, nothing is lost, however long they are.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sluice_tests::{
     client::Raw,
@@ -9,10 +9,7 @@ use sluice_tests::{
     wire::{Framing, Reader},
     within, within_time,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 const BIG: u64 = 50_000_000;
 
@@ -42,7 +39,7 @@ async fn the_first_bytes_of_an_upload_do_not_wait_for_the_last() {
 #[tokio::test]
 async fn events_arrive_one_by_one() {
     const EVENTS: &[&str] = &["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"];
-    let go = Arc::new(Notify::new());
+    let go = origin::Go::new();
     let origin = origin::sends_events(EVENTS, go.clone()).await;
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
@@ -55,7 +52,7 @@ async fn events_arrive_one_by_one() {
             stream.push_str(&String::from_utf8_lossy(&piece));
         }
         // The origin sends the next event only now: this one did not wait for it.
-        go.notify_one();
+        go.steps(1);
     }
     while !stream.ends_with("0\r\n\r\n") {
         let piece = client.some().await.unwrap().expect("the end of the chunks");

@@ -3,9 +3,9 @@
 //! Owns the scripts; each is a few lines of exact bytes in the order in which they go out. Where bytes have
 //! to reach the client before the script may go on, the test says so through a [`Go`].
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use super::{Origin, Peer};
 use crate::pattern;
@@ -13,8 +13,27 @@ use crate::pattern;
 /// The length that scripts promise when they do not mean to keep the promise.
 pub const PROMISED: usize = 100_000;
 
-/// The test's word to a waiting script: go on. One `notify_one` is one step.
-pub type Go = Arc<Notify>;
+/// The test's word to a waiting script: go on.
+#[derive(Debug, Clone)]
+pub struct Go(Arc<Semaphore>);
+
+impl Go {
+    /// A word that has not been given yet.
+    #[expect(clippy::new_without_default, reason = "a default says nothing about whether it was given")]
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Lets a script take this many steps, now or when it comes to them.
+    pub fn steps(&self, steps: usize) {
+        self.0.add_permits(steps);
+    }
+
+    async fn wait(&self) -> io::Result<()> {
+        self.0.acquire().await.map_err(io::Error::other)?.forget();
+        Ok(())
+    }
+}
 
 /// A 200 with this body and a Content-Length.
 pub fn ok(body: &str) -> String {
@@ -86,6 +105,21 @@ pub async fn never_answers() -> Origin {
     .await
 }
 
+/// Reads requests and answers each once it is told to.
+pub async fn answers_when_told(go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            loop {
+                peer.request().await?;
+                go.wait().await?;
+                peer.send(ok("told")).await?;
+            }
+        }
+    })
+    .await
+}
+
 /// Promises a body of [`PROMISED`] bytes, sends the first `sent` of them and then nothing more.
 pub async fn stalls_after(sent: usize) -> Origin {
     Origin::scripted(move |mut peer: Peer| async move {
@@ -126,7 +160,7 @@ pub async fn resets_mid_body(sent: usize, go: Go) -> Origin {
             peer.request().await?;
             peer.send(promise()).await?;
             peer.send(pattern::bytes(sent)).await?;
-            go.notified().await;
+            go.wait().await?;
             peer.reset()
         }
     })
@@ -194,7 +228,7 @@ pub async fn slow_reader(go: Go) -> Origin {
         let go = go.clone();
         async move {
             let head = peer.head().await?;
-            go.notified().await;
+            go.wait().await?;
             let mut check = pattern::Check::default();
             peer.body_to(head.request_framing()?, |piece| check.feed(piece)).await?;
             peer.send(ok(&check.seen().to_string())).await
@@ -259,7 +293,7 @@ pub async fn sends_events(events: &'static [&'static str], go: Go) -> Origin {
             peer.send(chunked_head()).await?;
             for event in events {
                 peer.send(chunk(event.as_bytes())).await?;
-                go.notified().await;
+                go.wait().await?;
             }
             peer.send("0\r\n\r\n").await?;
             peer.until_closed().await

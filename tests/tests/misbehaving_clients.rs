@@ -1,0 +1,289 @@
+//! Clients that are slow, vanish, or never meant well: each gets what is due, and none takes memory,
+//! connections or other clients with it.
+
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use sluice_tests::{
+    client::{self, Raw},
+    origin::{self, Origin},
+    pattern,
+    proxy::{Counters, Proxy},
+    raise_descriptor_limit,
+    wire::Framing,
+    within_time,
+};
+use tokio::io::AsyncWriteExt;
+
+/// The timeouts in these tests, and what they may take longer on a busy machine.
+const SHORT: Duration = Duration::from_millis(300);
+const LATE: Duration = Duration::from_secs(4);
+
+#[tokio::test]
+async fn a_head_that_drips_is_408() {
+    let origin = origin::answers(origin::ok("reached")).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-header=300ms"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let begun = Instant::now();
+    // Every byte comes well within the timeout; only the head as a whole does not.
+    let head = format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}", "x".repeat(2000));
+    let dripping = client.drip(head, 1, Duration::from_millis(30));
+    let _ = tokio::time::timeout(SHORT * 2, dripping).await;
+    assert_eq!(client.answer_to("GET").await.status(), 408);
+    client.assert_closed().await;
+    assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(origin.recorder.text(), "");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_408() {
+    for (framing, start) in [("Content-Length: 10", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")] {
+        let origin = origin::answers(origin::ok("reached")).await;
+        let proxy = Proxy::to_with(origin.address, &["--timeout-body-idle=300ms"]).await;
+        let mut client = Raw::connect(proxy.address).await;
+        let begun = Instant::now();
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n{start}")).await;
+        assert_eq!(client.answer_to("POST").await.status(), 408, "{framing}");
+        client.assert_closed().await;
+        assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        origin.recorder.wait_for("the end of the unfinished upload", |all| all[0].ended).await;
+        assert!(!origin.recorder.text().contains("\r\n0\r\n"), "the unfinished body must not look finished");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_drips_within_the_timeout_is_taken() {
+    let origin = origin::real("real").await;
+    let proxy =
+        Proxy::to_with(origin.address, &["--timeout-body-idle=400ms", "--timeout-header=400ms"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n").await;
+    client.drip("0123456789", 1, Duration::from_millis(60)).await.unwrap();
+    assert_eq!(client.answer_to("POST").await.text(), "0123456789");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_silence() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-keep-alive-idle=300ms"]).await;
+    let mut used = Raw::connect(proxy.address).await;
+    assert_eq!(used.ask("GET", "/").await.status(), 200);
+    let mut fresh = Raw::connect(proxy.address).await;
+    for client in [&mut used, &mut fresh] {
+        client.assert_closed().await;
+    }
+    proxy.counters_until("no connection is left", |now| now.connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_half_closed_client_still_gets_its_answer() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    for path in ["/bytes/10", "/bytes/1000000", "/chunked/1000000", "/delay/200"] {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        client.half_close().await;
+        assert_eq!(client.answer_to("GET").await.status(), 200, "{path}");
+        client.assert_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn half_a_request_and_the_end_is_nothing() {
+    let origin = origin::answers(origin::ok("reached")).await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    client.send("GET / HTTP/1.1\r\nHost: te").await;
+    client.half_close().await;
+    if let Ok(answer) = client.response("GET").await {
+        assert_eq!(answer.status(), 400);
+    }
+    assert_nothing_left(&proxy).await;
+    assert_eq!(origin.recorder.text(), "");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_is_never_whole_at_the_origin() {
+    for (framing, start) in [("Content-Length: 10", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")] {
+        for reset in [false, true] {
+            let origin = origin::answers(origin::ok("reached")).await;
+            let proxy = Proxy::to(origin.address).await;
+            let mut client = Raw::connect(proxy.address).await;
+            client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n{start}")).await;
+            arrived(&origin, "abc").await;
+            if reset {
+                client.reset();
+            } else {
+                drop(client);
+            }
+            origin.recorder.wait_for("the end of the cut upload", |all| all[0].ended).await;
+            assert!(!origin.recorder.text().contains("\r\n0\r\n"), "{}", origin.recorder.text());
+            assert_nothing_left(&proxy).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_mid_answer_frees_the_origin() {
+    let origin = origin::floods(200_000_000).await;
+    let proxy = Proxy::to(origin.address).await;
+    for reset in [false, true] {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.head().await.status().unwrap(), 200);
+        client.body_to(Framing::Length(1_000_000), |_| ()).await.unwrap();
+        if reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        assert_nothing_left(&proxy).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_it_waits_frees_the_origin() {
+    let origin = origin::never_answers().await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    arrived(&origin, "GET /wait").await;
+    client.reset();
+    origin.recorder.wait_for("the end of the pointless request", |all| all[0].ended).await;
+    assert_nothing_left(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let origin = origin::floods(200_000_000).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-write-stall=300ms"]).await;
+    let mut client = Raw::connect_with_window(proxy.address, 4096).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    arrived(&origin, "GET /").await;
+    assert_nothing_left(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_costs_no_memory() {
+    const LENGTH: u64 = 200_000_000;
+    let origin = origin::floods(LENGTH).await;
+    let proxy = Proxy::to(origin.address).await;
+    let request = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+    // One answer at full speed touches every buffer that the proxy will ever use for one.
+    let mut fast = Raw::connect(proxy.address).await;
+    fast.send(request).await;
+    fast.head().await;
+    fast.body_to(Framing::Length(20_000_000), |_| ()).await.unwrap();
+    fast.reset();
+    assert_nothing_left(&proxy).await;
+
+    let before = proxy.resident_bytes();
+    let mut slow = Raw::connect_with_window(proxy.address, 16 * 1024).await;
+    slow.send(request).await;
+    slow.head().await;
+    let mut check = pattern::Check::default();
+    for _ in 0..25 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        check.feed(&slow.some().await.unwrap().expect("the answer goes on"));
+        assert_grown_less_than_4_mb(&proxy, before);
+    }
+    // It was slow, not lost: the rest comes in full and in order.
+    let rest = Framing::Length(LENGTH - check.seen());
+    let (mut reader, _writer) = slow.split();
+    within_time(Duration::from_secs(40), "the rest", reader.body_to(rest, |piece| check.feed(piece)))
+        .await
+        .unwrap();
+    assert_eq!(check.seen(), LENGTH);
+}
+
+#[tokio::test]
+async fn a_slow_origin_holds_the_upload_back() {
+    const LENGTH: u64 = 50_000_000;
+    let go = origin::Go::new();
+    let origin = origin::slow_reader(go.clone()).await;
+    let proxy = Proxy::to(origin.address).await;
+    let before = proxy.resident_bytes();
+    let (mut reader, mut writer) = Raw::connect(proxy.address).await.split();
+    let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n\r\n");
+    writer.write_all(head.as_bytes()).await.unwrap();
+    let uploading = async {
+        for piece in pattern::pieces(LENGTH) {
+            // Once nothing more is taken, everything between here and the origin is full.
+            let write = writer.write_all(&piece);
+            tokio::pin!(write);
+            if tokio::time::timeout(SHORT, &mut write).await.is_err() {
+                assert_grown_less_than_4_mb(&proxy, before);
+                go.steps(1);
+                write.await.unwrap();
+            }
+        }
+    };
+    let both = async { tokio::join!(uploading, reader.response("POST")).1 };
+    let answer = within_time(Duration::from_secs(30), "the upload", both).await.unwrap();
+    assert_eq!(answer.text(), LENGTH.to_string());
+}
+
+#[tokio::test]
+async fn garbage_hurts_nobody() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut bystander = Raw::connect(proxy.address).await;
+    for nth in 0..100_u32 {
+        let mut client = Raw::connect(proxy.address).await;
+        // Noise that is the same in every run: a multiplicative generator.
+        let noise: Vec<u8> =
+            (1..=nth * 37).map(|i| (i.wrapping_mul(2_654_435_761 ^ nth) >> 24) as u8).collect();
+        let _ = client.try_send(noise).await;
+        let _ = client.try_send("\r\n\r\n").await;
+        let answer = client.response("GET").await;
+        let refused = answer.as_ref().map_or_else(
+            |error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof),
+            |answer| (400..506).contains(&answer.status()),
+        );
+        assert!(refused, "noise {nth}: {answer:?}");
+        if nth % 10 == 0 {
+            assert_eq!(bystander.ask("GET", "/").await.text(), "real");
+        }
+    }
+    drop(bystander);
+    proxy.counters_until("all are gone", |now| now.connections == 0 && now.buffers_held == 0).await;
+    assert!(origin.seen().iter().all(|seen| seen.target == "/"), "noise reached the origin");
+}
+
+#[tokio::test]
+async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    raise_descriptor_limit();
+    let mut silent = Vec::new();
+    for _ in 0..1000 {
+        silent.push(Raw::connect(proxy.address).await);
+    }
+    proxy.counters_until("all are accepted", |now| now.connections == 1000).await;
+    assert_eq!(proxy.counters().await.buffers_held, 0, "an idle connection holds no buffer");
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    drop(silent);
+    assert_nothing_left(&proxy).await;
+}
+
+async fn arrived(origin: &Origin, what: &str) {
+    let has = |all: &[origin::Traffic]| {
+        all.iter().any(|traffic| String::from_utf8_lossy(&traffic.bytes).contains(what))
+    };
+    origin.recorder.wait_for(what, has).await;
+}
+
+/// Waits until the last client has left no trace but a pooled connection to a healthy origin.
+async fn assert_nothing_left(proxy: &Proxy) {
+    let nothing = |now: &Counters| {
+        now.connections == 0 && now.tasks_busy == 0 && now.buffers_held == 0 && now.upstream_connections <= 1
+    };
+    proxy.counters_until("nothing is left", nothing).await;
+}
+
+fn assert_grown_less_than_4_mb(proxy: &Proxy, before: u64) {
+    let grown = proxy.resident_bytes().saturating_sub(before);
+    assert!(grown < 4_000_000, "the proxy has grown by {grown} bytes");
+}
