@@ -164,3 +164,96 @@ fn warnings(topology: &Topology, shards: &[ShardPlace]) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::fixture::{Machine, one_socket, two_sockets_interleaved};
+
+    fn cpus(plan: &Plan) -> Vec<usize> {
+        plan.shards.iter().map(|place| place.cpu).collect()
+    }
+
+    fn list(text: &str) -> ShardChoice {
+        ShardChoice::Cpus(CpuSet::parse(text).unwrap())
+    }
+
+    #[test]
+    fn one_shard_per_usable_cpu_by_default() {
+        let machine = two_sockets_interleaved();
+        machine.online("0-6").allow("1-7", "0-1");
+        let plan = plan(&machine.read(), &ShardChoice::PerCpu).unwrap();
+        assert_eq!(cpus(&plan), [2, 4, 6, 1, 3, 5]);
+        let numbers: Vec<_> = plan.shards.iter().map(|place| (place.shard, place.node)).collect();
+        assert_eq!(numbers, [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]);
+    }
+
+    #[test]
+    fn few_shards_take_cores_before_threads_and_one_node_before_the_next() {
+        let topology = two_sockets_interleaved().read();
+        let of = |n| cpus(&plan(&topology, &ShardChoice::Count(n)).unwrap());
+        assert_eq!(of(1), [0]);
+        assert_eq!(of(2), [0, 2]);
+        assert_eq!(of(3), [0, 2, 1]);
+        assert_eq!(of(4), [0, 2, 1, 3]);
+        assert_eq!(of(5), [0, 2, 4, 1, 3]);
+        assert_eq!(of(8), [0, 2, 4, 6, 1, 3, 5, 7]);
+    }
+
+    #[test]
+    fn a_second_thread_counts_as_first_where_the_first_is_not_ours() {
+        let machine = two_sockets_interleaved();
+        machine.allow("2,4,6", "0-1");
+        let plan = plan(&machine.read(), &ShardChoice::Count(2)).unwrap();
+        assert_eq!(cpus(&plan), [2, 4]);
+    }
+
+    #[test]
+    fn a_list_is_taken_as_it_is() {
+        let topology = two_sockets_interleaved().read();
+        assert_eq!(cpus(&plan(&topology, &list("1,4,0")).unwrap()), [0, 4, 1]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_with_its_fix() {
+        let machine = one_socket();
+        machine.online("0-2").allow("0-1", "0");
+        let topology = machine.read();
+        let error = |choice| plan(&topology, &choice).unwrap_err().to_string();
+        assert_eq!(
+            error(ShardChoice::Count(3)),
+            "3 shards need 3 CPUs, this process may use 2 (0-1) (hint: --shards 2)"
+        );
+        assert!(error(list("0,3,64")).starts_with("CPU 3,64 does not exist or is offline"));
+        assert!(error(list("0,2")).starts_with("CPU 2 is outside this process's CPU set 0-1"));
+        machine.allow("3", "0");
+        assert_eq!(plan(&machine.read(), &ShardChoice::PerCpu), Err(PlacementError::NoCpu));
+    }
+
+    #[test]
+    fn a_node_without_memory_is_told_once() {
+        let cpus = [(0, 0, 0, 0), (1, 1, 1, 0), (2, 1, 1, 1)];
+        let plan = plan(&Machine::new(&cpus, &[8, 0]).read(), &ShardChoice::PerCpu).unwrap();
+        let nodes: Vec<_> = plan.shards.iter().map(|place| (place.node, place.memory_node)).collect();
+        assert_eq!(nodes, [(0, 0), (1, 0), (1, 0)]);
+        assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    }
+
+    #[test]
+    fn uneven_hyper_threads_are_told() {
+        let topology = two_sockets_interleaved().read();
+        let warnings = |n| plan(&topology, &ShardChoice::Count(n)).unwrap().warnings;
+        assert_eq!(warnings(4), [] as [&str; 0]);
+        assert!(warnings(5)[0].starts_with("2 shards share cores"));
+        assert_eq!(warnings(8), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn same_machine_same_plan() {
+        let topology = two_sockets_interleaved().read();
+        for n in 1..=8 {
+            let choice = ShardChoice::Count(n);
+            assert_eq!(plan(&topology, &choice), plan(&topology, &choice));
+        }
+    }
+}

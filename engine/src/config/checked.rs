@@ -100,10 +100,11 @@ impl Config {
         let whole = raw.file.clone().unwrap_or(Origin::CommandLine);
         let limits = Limits::check(&raw.limits, &mut report);
         check_head_limits(raw, &limits, &mut report);
+        let listen = check_listen(&raw.listen, &whole, &mut report);
         let upstreams = check_upstreams(&raw.upstreams, &whole, &mut report);
         let routes = check_routes(&raw.routes, &upstreams, &whole, &mut report);
         let config = Self {
-            listen: check_listen(&raw.listen, &whole, &mut report),
+            listen,
             shards: check_shards(&raw.shards, &raw.cpus, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
@@ -322,12 +323,17 @@ fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> 
 }
 
 fn check_routes(raws: &[RawRoute], upstreams: &Upstreams, whole: &Origin, report: &mut Report) -> Vec<Route> {
-    if raws.is_empty() {
-        let mut fault = Fault::new("no route: every request would be answered with 404");
-        if let Some(group) = upstreams.groups.first() {
-            fault = fault.hint(format!("add [[route]] with upstream = \"{}\"", group.name));
-        }
-        report.error(whole, "route", fault);
+    // On the command line --upstream brings its route along, so its absence has been told.
+    if raws.is_empty() && *whole != Origin::CommandLine {
+        let hint = match upstreams.groups.first() {
+            Some(group) => format!("add [[route]] with upstream = \"{}\"", group.name),
+            None => "add [[route]]".to_owned(),
+        };
+        report.error(
+            whole,
+            "route",
+            Fault::new("no route: every request would be answered with 404").hint(hint),
+        );
     }
     let mut routes = Vec::new();
     let mut used = BTreeSet::new();
@@ -428,13 +434,12 @@ fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {
     for method in &given.value {
         let text = method.value.as_str();
         let upper = text.to_ascii_uppercase();
-        if text.is_empty() || !text.bytes().all(is_token_byte) {
-            let fault = Fault::new(format!("`{text}` is not a method"));
-            report.error(
-                &method.at,
-                key,
-                if text == "*" { fault.hint("leave `methods` out for all of them") } else { fault },
-            );
+        if text == "*" {
+            // A method by the letter of RFC 9110, and certainly not meant as one.
+            let fault = Fault::new("`*` does not stand for every method");
+            report.error(&method.at, key, fault.hint("leave `methods` out for all of them"));
+        } else if text.is_empty() || !text.bytes().all(is_token_byte) {
+            report.error(&method.at, key, Fault::new(format!("`{text}` is not a method")));
         } else if text != upper && METHODS.contains(&upper.as_str()) {
             // Methods are case-sensitive: RFC 9110 section 9.1.
             let fault = Fault::new(format!("`{text}` is not the method {upper}"));
@@ -487,4 +492,245 @@ fn check_duplicate(
 /// tchar of RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Segment, Setting, Tail, settings};
+
+    fn check(name: &str, text: &str) -> Result<Config, ConfigErrors> {
+        Config::check(&Raw::parse(Path::new(name), text.to_owned())?)
+    }
+
+    /// What is wrong with a file that is otherwise in order; without the file's name.
+    fn errors(text: &str) -> Vec<String> {
+        let lines = check("f.toml", text).unwrap_err().to_string();
+        lines.lines().map(|line| line.trim_start_matches("f.toml:").to_owned()).collect()
+    }
+
+    fn only_error(text: &str) -> String {
+        let errors = errors(text);
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        errors[0].clone()
+    }
+
+    /// A file that is in order, with `top` on its first lines and `bottom` at its end.
+    fn file(top: &str, bottom: &str) -> String {
+        let upstream = "[[upstream]]\nname = \"app\"\nservers = [\"http://a\"]";
+        format!("{top}\nlisten = [\"127.0.0.1:80\"]\n{upstream}\n[[route]]\nupstream = \"app\"\n{bottom}")
+    }
+
+    fn warnings(text: &str) -> Vec<String> {
+        check("f.toml", text).unwrap().warnings.iter().map(ToString::to_string).collect()
+    }
+
+    fn example(name: &str) -> Config {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        crate::config::check_file(&path).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn minimal_examples_say_the_same() {
+        let config = example("minimal.toml");
+        assert_eq!(config, example("minimal.json"));
+        assert_eq!(config.shards, ShardChoice::PerCpu);
+        assert_eq!(config.drain_timeout, Duration::from_secs(10));
+        assert_eq!(config.timeouts, Timeouts::default());
+        assert_eq!(config.routes[0].path, PathPattern::any());
+        assert_eq!(config.summary(), "listening on 127.0.0.1:8080; 1 route to 1 upstream with 1 server");
+    }
+
+    #[test]
+    fn full_example_has_every_key_with_its_default() {
+        let config = example("sluice.toml");
+        assert_eq!(config.warnings, []);
+        assert_eq!(config.timeouts, Timeouts::default());
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.shards, ShardChoice::Count(2));
+        assert_eq!(config.routes.len(), 4);
+        assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
+        assert_eq!(config.routes[2].path.tail, Tail::Rest("rest".into()));
+        assert_eq!(config.upstreams[0].servers[1].host, "::1");
+        let text = include_str!("../../../examples/sluice.toml");
+        for setting in settings() {
+            let key = setting.key.split_once('.').unwrap().1;
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+        }
+    }
+
+    #[test]
+    fn manual_names_every_setting_with_flag_default_and_range() {
+        let manual = include_str!("../../../docs/configuration.md");
+        for Setting { key, flag, default, least, most, .. } in settings() {
+            let key = key.split_once('.').unwrap().1;
+            let row = format!("| `{key}` | `{flag}` | {default} | {least} to {most} |");
+            assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
+        }
+    }
+
+    #[test]
+    fn everything_wrong_is_told_in_the_order_of_the_file() {
+        let text = "shards = 2
+cpus = \"0\"
+drain_timeout = \"25h\"
+listen = [\"localhost:80\", \"127.0.0.1:1\", \"127.0.0.1:1\"]
+[timeouts]
+header = \"0s\"
+[limits]
+head_bytes = \"128KiB\"
+request_line_bytes = \"32KiB\"
+[[upstream]]
+name = \"app\"
+servers = [\"https://a\", \"http://b\", \"http://b\"]
+[[upstream]]
+servers = []
+[[upstream]]
+name = \"app\"
+servers = [\"http://c\"]
+[[route]]
+path = \"a\"
+path_prefix = \"/b\"
+methods = []
+host = \"*\"
+";
+        let lines = errors(text);
+        let starts = [
+            "2:8: cpus: `shards` and `cpus` exclude",
+            "3:17: drain_timeout: too long",
+            "4:11: listen: `localhost:80`",
+            "4:42: listen: `127.0.0.1:1` is there twice",
+            "6:10: timeouts.header: 0s is too small",
+            "8:14: limits.head_bytes: 128KiB is too large (hint: at most 64KiB)",
+            "9:22: limits.request_line_bytes: a request line of 32768 bytes does not fit",
+            "12:12: upstream.servers: `https://a`: TLS to upstreams",
+            "12:37: upstream.servers: `b` is there twice",
+            "13:1: upstream.name: an upstream needs a name",
+            "14:11: upstream.servers: an upstream needs at least one server",
+            "16:8: upstream.name: a second upstream is called `app`",
+            "18:1: route.upstream: a route needs an upstream",
+            "20:15: route.path_prefix: `path` and `path_prefix` exclude",
+            "21:11: route.methods: no method is left",
+            "22:8: route.host: `*` is not a host",
+        ];
+        assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(start), "{line}\nwanted: {start}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_lacks_three_things() {
+        assert_eq!(
+            errors(""),
+            [
+                " listen: nothing to listen on (hint: add listen = [\"127.0.0.1:8080\"])",
+                " upstream: no server to send requests to (hint: add [[upstream]] with name = \"app\" and \
+                 servers = [\"http://127.0.0.1:9000\"])",
+                " route: no route: every request would be answered with 404 (hint: add [[route]])",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_is_not_also_called_missing() {
+        let text = "listen = 1\n[[upstream]]\nname = 1\nservers = 1\n[[route]]\nupstream = 1\n";
+        assert_eq!(errors(text).len(), 4, "{:#?}", errors(text));
+        // The unreadable name may well be the one that the route means.
+        let text = file("", "").replace("name = \"app\"", "name = 1");
+        assert!(only_error(&text).starts_with("4:8: upstream.name: expected a string"));
+    }
+
+    #[test]
+    fn unknown_upstream_has_a_suggestion() {
+        let text = file("", "[[route]]\npath = \"/x\"\nupstream = \"apq\"\n");
+        let want = "10:12: route.upstream: there is no upstream `apq` (hint: did you mean `app`)";
+        assert_eq!(only_error(&text), want);
+        let text = file("", "[[route]]\npath = \"/x\"\nupstream = \"zebra\"\n");
+        assert!(only_error(&text).ends_with("(hint: there are app)"));
+    }
+
+    #[test]
+    fn duplicate_routes_are_found_by_shape_and_method() {
+        let with = |first: &str, second: &str| {
+            file(
+                "",
+                &format!("[[route]]\nupstream = \"app\"\n{first}\n[[route]]\nupstream = \"app\"\n{second}\n"),
+            )
+        };
+        for (first, second) in [
+            ("path = \"/u/{id}\"", "path = \"/u/{name}\""),
+            ("path = \"/x\"\nmethods = [\"GET\", \"PUT\"]", "path = \"/x\"\nmethods = [\"POST\", \"PUT\"]"),
+            ("path_prefix = \"/x\"", "path_prefix = \"/x/\""),
+            ("path = \"/x\"\nhost = \"A.b\"", "path = \"/x\"\nhost = \"a.B.\""),
+        ] {
+            let error = only_error(&with(first, second));
+            assert!(
+                error.contains("a second route for") && error.contains("the first is at f.toml:"),
+                "{error}"
+            );
+        }
+        for (first, second) in [
+            ("path = \"/x\"\nmethods = [\"GET\"]", "path = \"/x\"\nmethods = [\"HEAD\"]"),
+            ("path = \"/x\"\nmethods = [\"GET\"]", "path = \"/x\""),
+            ("path = \"/x\"", "path_prefix = \"/x\""),
+            ("path = \"/x/{*rest}\"", "path_prefix = \"/x\""),
+            ("path = \"/x\"", "path = \"/x\"\nhost = \"a\""),
+        ] {
+            assert_eq!(warnings(&with(first, second)), [] as [&str; 0]);
+        }
+        assert!(
+            only_error(&file("", "[[route]]\nupstream = \"app\"\n"))
+                .contains("every method on any host, any path")
+        );
+    }
+
+    #[test]
+    fn methods_are_case_sensitive_and_slips_are_told() {
+        let with = |methods: &str| {
+            file("", &format!("[[route]]\npath=\"/x\"\nupstream=\"app\"\nmethods={methods}\n"))
+        };
+        assert!(only_error(&with("[\"get\"]")).ends_with("(hint: did you mean \"GET\")"));
+        assert!(only_error(&with("[\"*\"]")).contains("leave `methods` out"));
+        assert!(only_error(&with("[\"A B\"]")).contains("is not a method"));
+        assert!(only_error(&with("[\"PUT\", \"PUT\"]")).contains("twice"));
+        assert!(warnings(&with("[\"PSOT\"]"))[0].ends_with("(hint: did you mean \"POST\")"));
+        assert_eq!(warnings(&with("[\"PROPFIND\", \"PURGE\"]")), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn unused_upstream_is_a_warning() {
+        let text = file("", "[[upstream]]\nname = \"spare\"\nservers = [\"http://b\"]\n");
+        assert_eq!(warnings(&text), ["f.toml:9:8: upstream.name: no route leads to upstream `spare`"]);
+    }
+
+    #[test]
+    fn json_has_the_same_places() {
+        let text = "{\"listen\": [\"127.0.0.1:80\"],\n \"upstream\": [{\"name\": \"app\", \"servers\": [\"http://a\"]}],\n \
+                    \"route\": [{\"upstream\": \"ap\"}]}";
+        let errors = check("f.json", text).unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            "f.json:3:25: route.upstream: there is no upstream `ap` (hint: did you mean `app`)"
+        );
+    }
+
+    #[test]
+    fn shards_and_cpus() {
+        let shards = |top: &str| check("f.toml", &file(top, "")).map(|config| config.shards);
+        assert_eq!(shards("shards = 3").unwrap(), ShardChoice::Count(3));
+        assert_eq!(shards("cpus = \"3,0-1\"").unwrap(), ShardChoice::Cpus(CpuSet::parse("0-1,3").unwrap()));
+        for (top, words) in [
+            ("shards = 0", "at least 1 shard"),
+            ("shards = 5000", "too many"),
+            ("shards = -1", "a negative number"),
+            ("cpus = \"\"", "the list is empty"),
+            ("cpus = \"1-0\"", "runs backwards"),
+            ("cpus = \"a\"", "not a number or a range"),
+        ] {
+            assert!(only_error(&file(top, "")).contains(words), "{top}");
+        }
+    }
 }

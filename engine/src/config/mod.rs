@@ -47,3 +47,84 @@ pub fn resolve(flags: &RunArgs) -> Result<Config, ConfigErrors> {
 pub fn check_file(file: &Path) -> Result<Config, ConfigErrors> {
     Config::check(&Raw::load(file)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn run(args: &[&str]) -> Result<Config, ConfigErrors> {
+        let cli =
+            Cli::try_parse_from(["sluice"].iter().chain(args)).unwrap_or_else(|error| panic!("{error}"));
+        resolve(&cli.run)
+    }
+
+    fn example(name: &str) -> String {
+        format!("{}/../examples/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn flags_alone_are_enough() {
+        let config =
+            run(&["--listen", "127.0.0.1:0", "--upstream", "http://a", "--upstream", "http://b:81"]).unwrap();
+        assert_eq!(config.upstreams[0].servers[1].authority, "b:81");
+        assert_eq!(config.routes[0].path, PathPattern::any());
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.warnings, []);
+    }
+
+    #[test]
+    fn flags_override_the_file() {
+        let file = example("sluice.toml");
+        let config = run(&[
+            "--config",
+            &file,
+            "--cpus",
+            "1",
+            "--listen",
+            "127.0.0.1:9",
+            "--drain-timeout",
+            "3s",
+            "--timeout-header",
+            "4s",
+            "--limit-head-bytes",
+            "32KiB",
+        ])
+        .unwrap();
+        assert_eq!(config.listen.len(), 1);
+        assert_eq!(config.shards, ShardChoice::Cpus([1].into_iter().collect()));
+        assert_eq!(config.drain_timeout.as_secs(), 3);
+        assert_eq!(config.timeouts.header.as_secs(), 4);
+        assert_eq!(config.limits.head_bytes, 32 << 10);
+        assert_eq!(config.routes.len(), 4);
+    }
+
+    #[test]
+    fn upstream_flag_replaces_the_files_routes_and_says_so() {
+        let config = run(&["--config", &example("sluice.toml"), "--upstream", "http://a"]).unwrap();
+        assert_eq!((config.upstreams.len(), config.routes.len()), (1, 1));
+        let warning = config.warnings[0].to_string();
+        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 4 routes of the file");
+    }
+
+    #[test]
+    fn wrong_flags_are_told_together() {
+        let errors = run(&["--listen", ":80", "--upstream", "a", "--shards", "0"]).unwrap_err().to_string();
+        assert_eq!(errors.lines().count(), 3, "{errors}");
+        let errors = run(&["--shards", "1"]).unwrap_err().to_string();
+        assert_eq!(
+            errors,
+            "command line: listen: nothing to listen on (hint: add --listen 127.0.0.1:8080)\ncommand line: upstream: \
+             no server to send requests to (hint: add --upstream http://127.0.0.1:9000, or --config FILE)"
+        );
+    }
+
+    #[test]
+    fn missing_file_is_one_clear_line() {
+        let errors = run(&["--config", "/nonexistent.toml", "--listen", "x"]).unwrap_err();
+        assert_eq!(errors.errors.len(), 1);
+        assert!(errors.to_string().starts_with("/nonexistent.toml: cannot read: No such file"));
+    }
+}

@@ -11,8 +11,8 @@
 //!    nothing, the next one is tried, so the order holds for all routes together.
 //! 3. method: routes that name it, then (HEAD only) those that name GET, then those for any method.
 //!
-//! `RouteTable` is immutable and flat: a few vectors of numbers, no pointers, so that a clone per shard lies on
-//! the shard's own node. A lookup hashes each segment once, allocates nothing and does not depend on the number
+//! `RouteTable` is immutable and mostly flat: nodes are numbers in a vector, so that a walk touches few lines,
+//! and a clone per shard lies on the shard's own node. A lookup hashes each segment once, allocates nothing and does not depend on the number
 //! of routes. `segments` and `hosts` are its two hash tables, `naive` (tests only) its specification.
 
 mod hash;

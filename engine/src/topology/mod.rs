@@ -7,6 +7,11 @@ mod cpu_set;
 mod draw;
 mod sysfs;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
 pub use cpu_set::CpuSet;
 pub use draw::{draw, to_json};
 pub use sysfs::TopologyError;

@@ -1,0 +1,166 @@
+//! What is read from written machines, and how it is shown.
+
+use super::fixture::{Machine, one_socket, two_sockets_interleaved};
+use super::*;
+use crate::config::ShardChoice;
+use crate::placement::plan;
+
+fn set(text: &str) -> CpuSet {
+    CpuSet::parse(text).unwrap()
+}
+
+#[test]
+fn one_socket_is_read_whole() {
+    let topology = one_socket().read();
+    assert_eq!(topology.online_cpus(), set("0-3"));
+    assert_eq!(topology.nodes.len(), 1);
+    assert_eq!(topology.nodes[0].memory_bytes, 16 << 30);
+    assert_eq!(topology.nodes[0].distances, [Distance { node: 0, distance: 10 }]);
+    assert_eq!(topology.cpu(2).unwrap().core, 2);
+    let caches: Vec<_> = topology.caches.iter().map(|c| (c.level, c.bytes, c.cpus.to_string())).collect();
+    let l2 = |cpu: &str| (2, 1 << 20, cpu.to_owned());
+    assert_eq!(caches, [l2("0"), l2("1"), l2("2"), l2("3"), (3, 32 << 20, "0-3".to_owned())]);
+}
+
+#[test]
+fn two_sockets_with_interleaved_numbers() {
+    let topology = two_sockets_interleaved().read();
+    assert_eq!(topology.nodes[0].cpus, set("0,2,4,6"));
+    assert_eq!(topology.nodes[1].cpus, set("1,3,5,7"));
+    let cpu = topology.cpu(5).unwrap();
+    assert_eq!((cpu.node, cpu.package, cpu.core), (1, 1, 0));
+    assert_eq!(cpu.siblings, set("1,5"));
+    assert_eq!(topology.nodes[1].distances[0], Distance { node: 0, distance: 20 });
+}
+
+#[test]
+fn offline_cpus_leave_gaps() {
+    let machine = two_sockets_interleaved();
+    machine.online("0-1,3-7");
+    let topology = machine.read();
+    assert_eq!(topology.offline, set("2"));
+    assert!(topology.cpu(2).is_none());
+    assert_eq!(topology.nodes[0].cpus, set("0,4,6"));
+    // Its thread mate is alone on the core now.
+    assert_eq!(topology.cpu(6).unwrap().siblings, set("6"));
+}
+
+#[test]
+fn cpuset_limits_cpus_and_memory() {
+    let machine = two_sockets_interleaved();
+    machine.allow("1,3,9", "1");
+    let topology = machine.read();
+    assert_eq!(topology.usable_cpus(), set("1,3"));
+    assert!(!topology.nodes[0].allowed && topology.nodes[1].allowed);
+    assert_eq!(topology.memory_node(0), 1);
+}
+
+#[test]
+fn node_without_memory_takes_the_nearest() {
+    let cpus = [(0, 0, 0, 0), (1, 1, 1, 0), (2, 2, 2, 0)];
+    let topology = Machine::new(&cpus, &[8, 8, 0]).read();
+    assert_eq!(topology.nodes[2].memory_bytes, 0);
+    assert_eq!([0, 1, 2].map(|node| topology.memory_node(node)), [0, 1, 1]);
+}
+
+#[test]
+fn node_without_cpus_is_kept() {
+    let topology = Machine::new(&[(0, 0, 0, 0)], &[8, 64]).read();
+    assert!(topology.nodes[1].cpus.is_empty());
+    assert_eq!(topology.nodes[1].memory_bytes, 64 << 30);
+}
+
+#[test]
+fn container_without_node_files_has_one_node() {
+    let machine = Machine::empty();
+    machine.online("0-7").allow("2-3", "0").write("proc/meminfo", "MemFree: 1 kB\nMemTotal:  2048 kB");
+    let topology = machine.read();
+    assert_eq!(topology.nodes.len(), 1);
+    assert_eq!((topology.nodes[0].id, topology.nodes[0].memory_bytes), (0, 2 << 20));
+    assert_eq!(topology.usable_cpus(), set("2-3"));
+    assert_eq!(topology.cpu(3).unwrap().siblings, set("3"));
+}
+
+#[test]
+fn without_sysfs_the_cpus_allowed_are_the_machine() {
+    let machine = Machine::empty();
+    machine.allow("0,4", "0");
+    assert_eq!(machine.read().usable_cpus(), set("0,4"));
+}
+
+#[test]
+fn what_is_missing_or_strange_is_named() {
+    let machine = Machine::empty();
+    let error = Topology::read(machine.root()).unwrap_err().to_string();
+    assert!(error.ends_with("sys/devices/system/cpu/online: cannot be read"), "{error}");
+    machine.online("zero");
+    let error = Topology::read(machine.root()).unwrap_err().to_string();
+    assert!(error.ends_with("online: `zero` is not a number or a range"), "{error}");
+}
+
+#[test]
+fn this_machine_can_be_read() {
+    let topology = Topology::read(std::path::Path::new("/")).unwrap();
+    assert!(!topology.usable_cpus().is_empty());
+    assert!(!plan(&topology, &ShardChoice::PerCpu).unwrap().shards.is_empty());
+}
+
+#[test]
+fn drawing_of_two_sockets() {
+    let machine = two_sockets_interleaved();
+    machine.online("0-6").allow("0-5", "0-1");
+    let topology = machine.read();
+    let plan = plan(&topology, &ShardChoice::Count(3)).unwrap();
+    assert_eq!(
+        draw(&topology, &plan),
+        "\
+7 CPUs online, this process may use 6 (0-5); 2 nodes
+offline: CPU 7
+node 0: 32GiB memory, distance to 0:10 1:20
+  L3 32MiB (CPU 0,2,4,6)
+    package 0 core 0    CPU 0   shard 0    CPU 4   -
+    package 0 core 1    CPU 2   shard 1    CPU 6   not for this process
+node 1: 32GiB memory, distance to 0:20 1:10
+  L3 32MiB (CPU 1,3,5)
+    package 1 core 0    CPU 1   shard 2    CPU 5   -
+    package 1 core 1    CPU 3   -
+"
+    );
+}
+
+#[test]
+fn drawing_without_caches_and_memory() {
+    let machine = Machine::empty();
+    machine.online("0-1").allow("0-1", "0");
+    let topology = machine.read();
+    let plan = plan(&topology, &ShardChoice::PerCpu).unwrap();
+    assert_eq!(
+        draw(&topology, &plan),
+        "\
+2 CPUs online, this process may use 2 (0-1); 1 node
+node 0: no memory
+    package 0 core 0    CPU 0   shard 0
+    package 0 core 1    CPU 1   shard 1
+"
+    );
+}
+
+#[test]
+fn json_has_the_documented_keys() {
+    let topology = two_sockets_interleaved().read();
+    let plan = plan(&topology, &ShardChoice::Count(2)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&to_json(&topology, &plan)).unwrap();
+    assert_eq!(json["shards"][1]["cpu"], 2);
+    assert_eq!(json["shards"][1]["node"], 0);
+    assert_eq!(json["nodes"][1]["cpus"], serde_json::json!([1, 3, 5, 7]));
+    assert_eq!(json["cpus"][5]["siblings"], serde_json::json!([1, 5]));
+    assert_eq!(json["caches"][0]["level"], 2);
+    let manual = include_str!("../../../docs/configuration.md");
+    for (key, list) in json.as_object().unwrap() {
+        assert!(manual.contains(&format!("| `{key}` |")), "{key} is not documented");
+        let first = list.as_array().unwrap().first().and_then(|first| first.as_object());
+        for key in first.into_iter().flatten().map(|(key, _)| key) {
+            assert!(manual.contains(&format!("`{key}`")), "{key} is not documented");
+        }
+    }
+}
