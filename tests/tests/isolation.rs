@@ -7,7 +7,7 @@ use sluice_tests::{client::Raw, origin, proxy::Proxy};
 use tokio::task::JoinSet;
 
 const CLIENTS: u8 = 16;
-const ROUNDS: usize = 250;
+const ROUNDS: usize = 400;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_byte_of_an_answer_is_for_its_client() {
