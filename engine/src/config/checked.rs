@@ -472,7 +472,6 @@ fn check_duplicate(
         Methods::Only(methods) => methods.iter().cloned().map(Some).collect(),
     };
     let shape = path.shape();
-    let at = raw.path.given().or(raw.path_prefix.given()).map_or(&raw.at, |given| &given.at);
     let mut reported = false;
     for method in wanted {
         let key = (host.clone(), shape.clone(), method);
@@ -480,11 +479,11 @@ fn check_duplicate(
             if !reported {
                 let method = key.2.as_deref().unwrap_or("every method");
                 let fault = Fault::new(format!("a second route for {method} on {host}, {path}"));
-                report.error(at, "route", fault.hint(format!("the first is at {first}; keep one")));
+                report.error(&raw.at, "route", fault.hint(format!("the first is at {first}; keep one")));
             }
             reported = true;
         } else {
-            taken.insert(key, at.clone());
+            taken.insert(key, raw.at.clone());
         }
     }
 }
@@ -668,7 +667,7 @@ host = \"*\"
         ] {
             let error = only_error(&with(first, second));
             assert!(
-                error.contains("a second route for") && error.contains("the first is at f.toml:"),
+                error.contains("a second route for") && error.contains("the first is at f.toml:8:1"),
                 "{error}"
             );
         }
@@ -715,6 +714,27 @@ host = \"*\"
             errors.to_string(),
             "f.json:3:25: route.upstream: there is no upstream `ap` (hint: did you mean `app`)"
         );
+    }
+
+    proptest::proptest! {
+        /// A slip anywhere in a good file is an error or a different configuration, never a panic; and every
+        /// refusal names something.
+        #[test]
+        fn a_damaged_file_is_refused_or_read(at in 0..2000usize, with in "[\\[\\]{}\"/:=*a9.\\n-]{0,3}", cut in 0..4usize) {
+            for (name, text) in [
+                ("f.toml", include_str!("../../../examples/sluice.toml")),
+                ("f.json", include_str!("../../../examples/minimal.json")),
+            ] {
+                let chars: Vec<char> = text.chars().collect();
+                let at = at % chars.len();
+                let front: String = chars[..at].iter().collect();
+                let back: String = chars[(at + cut).min(chars.len())..].iter().collect();
+                if let Err(errors) = check(name, &format!("{front}{with}{back}")) {
+                    proptest::prop_assert!(!errors.errors.is_empty());
+                    proptest::prop_assert!(errors.to_string().starts_with(name));
+                }
+            }
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use super::problem::{Fault, Origin, Report};
 /// Deepest nesting read from JSON; the schema needs four levels. A bound, because reading recurses.
 const DEPTH_MAX: usize = 32;
 
+/// Most errors of syntax told: a parser that goes on after one finds more than were made.
+const SYNTAX_ERRORS_MAX: usize = 20;
+
 /// A value and the byte it starts at.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
@@ -122,10 +125,19 @@ impl Source {
     }
 
     fn parse_toml(&self, report: &mut Report) -> Option<Node> {
-        let (table, errors) = DeTable::parse_recoverable(&self.text);
-        for error in &errors {
+        let (table, mut errors) = DeTable::parse_recoverable(&self.text);
+        errors.sort_by_key(|error| error.span().map(|span| span.start));
+        for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
             let at = error.span().map_or_else(|| self.whole(), |span| self.at(span.start));
             report.error(&at, "", Fault::new(format!("not valid TOML: {}", error.message())));
+        }
+        if errors.len() > SYNTAX_ERRORS_MAX {
+            let more = errors.len() - SYNTAX_ERRORS_MAX;
+            report.error(
+                &self.whole(),
+                "",
+                Fault::new(format!("not valid TOML: {more} more errors of syntax")),
+            );
         }
         errors.is_empty().then(|| toml_table(table.span().start, table.get_ref()))
     }
@@ -312,6 +324,23 @@ mod tests {
         let lines: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
         assert!(lines.iter().any(|line| line.starts_with("a.toml:1:")), "{lines:?}");
         assert!(lines.iter().any(|line| line.starts_with("a.toml:3:")), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_no_toml_at_all_is_not_told_line_by_line() {
+        let (_, report) = parse("a.toml", &"no toml\n".repeat(500));
+        assert_eq!(report.errors.len(), SYNTAX_ERRORS_MAX + 1);
+        assert!(report.errors.last().unwrap().to_string().contains("more errors of syntax"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[\\[\\]{}\"',:=#.\\\\a-c0-9 \\n\u{e9}-]{0,60}|\\PC{0,30}") {
+            for name in ["a.toml", "a.json"] {
+                let (node, report) = parse(name, &text);
+                proptest::prop_assert_eq!(node.is_none(), !report.errors.is_empty());
+            }
+        }
     }
 
     #[test]
