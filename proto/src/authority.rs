@@ -20,16 +20,17 @@ impl<'a> Authority<'a> {
     /// Takes `text` apart, or `None` when it is not a valid authority. Userinfo (`user@`) is refused.
     //= https://www.rfc-editor.org/rfc/rfc3986#section-3.2
     //= https://www.rfc-editor.org/rfc/rfc9110#section-4.2.4
-    pub fn parse(text: &'a [u8]) -> Option<Self> {
-        let host_len = if text.first() == Some(&b'[') { ip_literal_len(text)? } else { reg_name_len(text)? };
-        let (host, rest) = text.split_at(host_len);
-        let port = match rest {
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let host_len =
+            if bytes.first() == Some(&b'[') { ip_literal_len(text)? } else { reg_name_len(bytes)? };
+        let (host, rest) = text.split_at_checked(host_len)?;
+        let port = match rest.as_bytes() {
             [] | [b':'] => None,
             [b':', digits @ ..] => Some(parse_port(digits)?),
             _ => return None,
         };
-        // Both kinds of host are ASCII by now, so this conversion does not fail.
-        Some(Self { host: core::str::from_utf8(host).ok()?, port })
+        Some(Self { host, port })
     }
 
     /// True when both name the same place for a scheme with this default port.
@@ -42,11 +43,10 @@ impl<'a> Authority<'a> {
 
 /// The length of the `[IPv6]` at the start of `text`. IPvFuture is refused: there is no such version.
 //= https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
-fn ip_literal_len(text: &[u8]) -> Option<usize> {
-    let close = memchr::memchr(b']', text)?;
-    let address = core::str::from_utf8(&text[1..close]).ok()?;
+fn ip_literal_len(text: &str) -> Option<usize> {
+    let (address, _) = text.strip_prefix('[')?.split_once(']')?;
     address.parse::<Ipv6Addr>().ok()?;
-    Some(close + 1)
+    Some(address.len() + "[]".len())
 }
 
 /// The length of the non-empty reg-name or IPv4 address at the start of `text`, up to a colon or the end.
@@ -63,10 +63,13 @@ fn reg_name_len(text: &[u8]) -> Option<usize> {
 
 /// A port of 1 to 5 digits that fits in 16 bits.
 fn parse_port(digits: &[u8]) -> Option<u16> {
-    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.len() > 5 {
         return None;
     }
-    core::str::from_utf8(digits).ok()?.parse().ok()
+    digits.iter().try_fold(0_u16, |port, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
+        port.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]
@@ -85,7 +88,7 @@ mod tests {
             ("a%20b", "a%20b", None),
             ("my_service.internal", "my_service.internal", None),
         ] {
-            assert_eq!(Authority::parse(text.as_bytes()), Some(Authority { host, port }), "{text}");
+            assert_eq!(Authority::parse(text), Some(Authority { host, port }), "{text}");
         }
     }
 
@@ -116,13 +119,13 @@ mod tests {
             "h\u{e9}",
             "a\"b",
         ] {
-            assert_eq!(Authority::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(Authority::parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn comparison_knows_default_ports_and_case() {
-        let parse = |text: &'static str| Authority::parse(text.as_bytes()).unwrap();
+        let parse = |text: &'static str| Authority::parse(text).unwrap();
         assert!(parse("a.example").is_same_as(&parse("A.Example:80"), 80));
         assert!(!parse("a.example").is_same_as(&parse("a.example:80"), 443));
         assert!(!parse("a.example").is_same_as(&parse("b.example"), 80));

@@ -123,6 +123,42 @@ static BY_HASH: [FieldId; SLOTS] = {
     table
 };
 
+/// `name == known` in any case, eight bytes at a time. Every field of every head comes through here, and the byte-by-byte
+/// comparison of the standard library was a quarter of the time it took to read a head.
+#[inline]
+fn is_same_name(name: &[u8], known: &[u8]) -> bool {
+    if name.len() != known.len() {
+        return false;
+    }
+    // The last word overlaps the one before it, which is cheaper than a loop over the bytes that are left.
+    if let (Some(name_end), Some(known_end)) = (name.last_chunk(), known.last_chunk()) {
+        let (name_words, _) = name.as_chunks();
+        let (known_words, _) = known.as_chunks();
+        return is_same_word(name_end, known_end)
+            && name_words.iter().zip(known_words).all(|(a, b)| is_same_word(a, b));
+    }
+    // Shorter than a word: two overlapping halves of one, or (TE, Via, Age) not worth it.
+    match (name.first_chunk(), name.last_chunk(), known.first_chunk(), known.last_chunk()) {
+        (Some(start), Some(end), Some(known_start), Some(known_end)) => {
+            is_same_word(&join(start, end), &join(known_start, known_end))
+        }
+        _ => name.eq_ignore_ascii_case(known),
+    }
+}
+
+fn join([a, b, c, d]: &[u8; 4], [e, f, g, h]: &[u8; 4]) -> [u8; 8] {
+    [*a, *b, *c, *d, *e, *f, *g, *h]
+}
+
+/// Compares eight bytes, ignoring the case bit (0x20) wherever `known` has a letter. Known names consist of letters, digits and
+/// hyphens, and of these only letters have the bit 0x40.
+#[inline]
+fn is_same_word(name: &[u8; 8], known: &[u8; 8]) -> bool {
+    const LETTERS: u64 = u64::from_ne_bytes([0x40; 8]);
+    let (name, known) = (u64::from_ne_bytes(*name), u64::from_ne_bytes(*known));
+    (name ^ known) & !((known & LETTERS) >> 1) == 0
+}
+
 impl FieldId {
     /// Classifies a field name, in any case. One table lookup and at most one comparison.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-5.1
@@ -133,7 +169,7 @@ impl FieldId {
         }
         let candidate = BY_HASH[slot(name)];
         match KNOWN.get(candidate as usize) {
-            Some((known, _)) if known.as_bytes().eq_ignore_ascii_case(name) => candidate,
+            Some((known, _)) if is_same_name(name, known.as_bytes()) => candidate,
             _ => Self::Other,
         }
     }
@@ -342,6 +378,24 @@ mod tests {
             assert_eq!(FieldId::classify(name.to_ascii_lowercase().as_bytes()), id);
             assert_eq!(FieldId::classify(name.to_ascii_uppercase().as_bytes()), id);
             assert_eq!(id.name(), Some(name));
+            assert!(
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+                "is_same_word relies on it"
+            );
+        }
+    }
+
+    #[test]
+    fn every_other_byte_makes_another_name() {
+        for &(name, id) in KNOWN {
+            for at in 0..name.len() {
+                for byte in 0..=u8::MAX {
+                    let mut changed = name.as_bytes().to_vec();
+                    changed[at] = byte;
+                    let is_same = name.as_bytes()[at].eq_ignore_ascii_case(&byte);
+                    assert_eq!(FieldId::classify(&changed) == id, is_same, "{}", changed.escape_ascii());
+                }
+            }
         }
     }
 

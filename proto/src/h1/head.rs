@@ -263,25 +263,22 @@ impl<'a> Seen<'a> {
         let mut seen = Self::default();
         spans.clear();
         spans.reserve(fields.len());
-        // Line ends first: a head with a bare LF has no fields anybody could agree on.
-        //= https://www.rfc-editor.org/rfc/rfc9112#section-2.2
-        // httparse ends a line at CRLF or at LF and lets no other CR through. So it is enough to look at the byte in front of
-        // each LF, that is two before each line's start, and at the last two lines.
-        let is_strict = head.ends_with(b"\r\n\r\n")
-            && fields.iter().all(|field| {
-                let name_start = offset_in(head, field.name.as_bytes());
-                name_start >= 2 && head[name_start - 2] == b'\r'
-            });
-        if !is_strict {
-            return Ok(None);
-        }
         for field in fields {
             let span = FieldSpan::locate(head, field.name.as_bytes(), field.value);
+            //= https://www.rfc-editor.org/rfc/rfc9112#section-2.2
+            // httparse ends a line at CRLF or at LF and lets no other CR through. So it is enough to look at the byte in front
+            // of each LF: two before the start of each line, and below at the last two lines.
+            if span.name_start().checked_sub(2).is_none_or(|before_lf| head[before_lf] != b'\r') {
+                return Ok(None);
+            }
             seen.present.insert(span.id());
             if NOTED.contains(span.id()) {
                 seen.note(span.id(), field.value, direction)?;
             }
             spans.push(span);
+        }
+        if !head.ends_with(b"\r\n\r\n") {
+            return Ok(None);
         }
         if seen.present.contains(FieldId::Connection) {
             seen.connection.mark_named(head, spans);

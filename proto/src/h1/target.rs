@@ -128,13 +128,12 @@ pub(super) fn check_host<'a>(
         Some([]) if version == Version::Http11 && !is_asterisk => return Err(Fault::EmptyHost),
         Some([]) => None,
         Some(value) => {
-            let authority = Authority::parse(value).ok_or(Fault::InvalidHost)?;
-            // Valid, hence ASCII; the conversion does not fail.
-            Some((core::str::from_utf8(value).map_err(|_| Fault::InvalidHost)?, authority))
+            let text = core::str::from_utf8(value).map_err(|_| Fault::InvalidHost)?;
+            Some((text, Authority::parse(text).ok_or(Fault::InvalidHost)?))
         }
     };
     let Some(target) = target else { return Ok(named.map_or("", |(text, _)| text)) };
-    let authority = Authority::parse(target.text.as_bytes()).ok_or(Fault::InvalidTarget)?;
+    let authority = Authority::parse(target.text).ok_or(Fault::InvalidTarget)?;
     match named {
         // A proxy may trust the target and drop Host. Whoever stands in front of us may have decided by Host.
         Some((_, named)) if !authority.is_same_as(&named, target.port_default) => Err(Fault::HostMismatch),
