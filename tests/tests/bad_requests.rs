@@ -140,6 +140,10 @@ async fn flaw(client: &mut Raw, answer: &Response) -> Option<String> {
     if answer.field("server") != Some("sluice") || !answer.head.fields.lists("connection", "close") {
         return Some(format!("without `Server: sluice` or `Connection: close`: {:?}", answer.head));
     }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
+    if answer.field("date").is_none() {
+        return Some(format!("without a Date: {:?}", answer.head));
+    }
     if !(1..500).contains(&answer.body.len()) {
         return Some(format!("not a short body: {:?}", answer.text()));
     }

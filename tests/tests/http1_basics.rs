@@ -174,6 +174,40 @@ async fn connections_are_kept_and_reused_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_connection_closes_after_its_last_permitted_request() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-requests-per-connection=3"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for last in [false, false, true] {
+        let answer = client.ask("GET", "/").await;
+        assert_eq!(answer.head.fields.lists("connection", "close"), last, "{:?}", answer.head);
+    }
+    client.assert_closed().await;
+}
+
+#[tokio::test]
+async fn idle_upstream_connections_are_kept_for_a_time() {
+    let origin = origin::answers(origin::ok("ok")).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-upstream-idle=300ms"]).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "ok");
+    assert_eq!(proxy.counters().await.upstream_connections, 1);
+    origin.recorder.wait_for("the end of the idle connection", |all| all[0].ended).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "ok");
+    assert_eq!(origin.recorder.connections(), 2);
+}
+
+#[tokio::test]
+async fn no_upstream_connection_is_kept_where_none_may_be() {
+    let origin = origin::answers(origin::ok("ok")).await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-upstream-idle-connections=0"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for _ in 0..3 {
+        assert_eq!(client.ask("GET", "/").await.text(), "ok");
+    }
+    assert_eq!(origin.recorder.connections(), 3);
+}
+
+#[tokio::test]
 async fn connection_close_is_obeyed() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;

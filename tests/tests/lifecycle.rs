@@ -12,7 +12,10 @@ use sluice_tests::{
     origin,
     proxy::{self, Finished, Proxy, config_file},
 };
-use tokio::{net::TcpStream, process::Command};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
 
 #[tokio::test]
 async fn it_says_when_and_where_it_is_ready() {
@@ -168,6 +171,16 @@ async fn json_and_flags_over_it_work_like_toml() {
     let proxy = Proxy::spawn(command, Some(file)).await;
     assert_eq!(client::get(proxy.address, "/json").await.text(), "real");
     assert_eq!(client::get(proxy.address, "/other").await.status(), 404);
+}
+
+#[tokio::test]
+async fn names_and_ipv6_are_addresses_too() {
+    let origin = origin::real("real").await;
+    let upstream = format!("http://localhost:{}", origin.address.port());
+    let listen = if TcpListener::bind("[::1]:0").await.is_ok() { "[::1]:0" } else { "127.0.0.1:0" };
+    let proxy = Proxy::start(&["--listen", listen, "--shards", "1", "--upstream", &upstream]).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    assert_eq!(origin.only().field("x-forwarded-for"), Some(&*proxy.address.ip().to_string()));
 }
 
 const GOOD: &str = "listen = [\"127.0.0.1:8080\"]\n\

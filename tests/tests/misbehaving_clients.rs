@@ -226,6 +226,29 @@ async fn a_slow_origin_holds_the_upload_back() {
 }
 
 #[tokio::test]
+async fn a_pipeline_without_a_reader_is_held_back() {
+    let origin = origin::answers(origin::ok(&"x".repeat(10_000))).await;
+    let proxy = Proxy::to(origin.address).await;
+    assert_eq!(client::get(proxy.address, "/").await.status(), 200);
+    let before = proxy.resident_bytes();
+    let mut client = Raw::connect_with_window(proxy.address, 4096).await;
+    let requests = "GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(1000);
+    // A million requests are more than any buffer on the way: the proxy must stop taking them.
+    let flood = async {
+        for _ in 0..1000 {
+            let _ = client.try_send(&requests).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(SHORT * 5, flood).await.is_err(),
+        "a million requests were taken unanswered"
+    );
+    assert_grown_less_than_4_mb(&proxy, before);
+    client.reset();
+    assert_nothing_left(&proxy).await;
+}
+
+#[tokio::test]
 async fn garbage_hurts_nobody() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;

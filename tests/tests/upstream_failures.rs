@@ -62,12 +62,13 @@ async fn a_connect_that_hangs_is_504() {
 
 #[tokio::test]
 async fn an_answer_that_does_not_come_is_504() {
-    let origin = origin::never_answers().await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-upstream-response=300ms"]).await;
-    let begun = Instant::now();
-    assert_ours(&client::get(proxy.address, "/").await, &[504]);
-    assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
-    origin.recorder.wait_for("the end of the abandoned connection", |all| all[0].ended).await;
+    for origin in [origin::never_answers().await, origin::stalls_in_the_head().await] {
+        let proxy = Proxy::to_with(origin.address, &["--timeout-upstream-response=300ms"]).await;
+        let begun = Instant::now();
+        assert_ours(&client::get(proxy.address, "/").await, &[504]);
+        assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+        origin.recorder.wait_for("the end of the abandoned connection", |all| all[0].ended).await;
+    }
 }
 
 #[tokio::test]
@@ -218,6 +219,24 @@ async fn what_follows_an_answer_is_not_the_next_answer() {
     let mut client = Raw::connect(proxy.address).await;
     for nth in 0..5 {
         assert_eq!(client.ask("GET", "/").await.text(), "good", "answer {nth}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_where_none_may_be_is_not_the_next_answer() {
+    let poison = "Content-Length: 39\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n ";
+    for (method, status) in [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")] {
+        let first = format!("HTTP/1.1 {status}\r\n{poison}");
+        let origin = origin::answers_first(first, origin::ok("good")).await;
+        let proxy = Proxy::to(origin.address).await;
+        let mut client = Raw::connect(proxy.address).await;
+        client.ask(method, "/").await;
+        // A client that cannot be told what is wrong may be cut off.
+        if client.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.is_ok()
+            && let Ok(answer) = client.response("GET").await
+        {
+            assert!(answer.status() == 502 || answer.text() == "good", "{method} {status}: {answer:?}");
+        }
     }
 }
 

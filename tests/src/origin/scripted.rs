@@ -55,6 +55,23 @@ pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
+/// Answers the first request of each connection with `first`, byte for byte, and later ones with `then`.
+pub async fn answers_first(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) -> Origin {
+    let (first, then) = (first.into(), then.into());
+    Origin::scripted(move |mut peer: Peer| {
+        let (first, then) = (first.clone(), then.clone());
+        async move {
+            peer.request().await?;
+            peer.send(&first).await?;
+            loop {
+                peer.request().await?;
+                peer.send(&then).await?;
+            }
+        }
+    })
+    .await
+}
+
 /// Answers the first request of each connection with `answer`, byte for byte, and closes.
 pub async fn answers_and_closes(answer: impl Into<Vec<u8>>) -> Origin {
     let answer = answer.into();
@@ -100,6 +117,16 @@ pub async fn resets_before_head() -> Origin {
 pub async fn never_answers() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {
         peer.request().await?;
+        peer.until_closed().await
+    })
+    .await
+}
+
+/// Begins a head and never ends it.
+pub async fn stalls_in_the_head() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        peer.request().await?;
+        peer.send("HTTP/1.1 200 OK\r\nX-Half").await?;
         peer.until_closed().await
     })
     .await
