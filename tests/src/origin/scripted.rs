@@ -55,18 +55,17 @@ pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
-/// Answers the first request of each connection with `first`, byte for byte, and later ones with `then`.
+/// Answers the first request of the first connection with `first`, byte for byte, and all others with `then`.
 pub async fn answers_first(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) -> Origin {
     let (first, then) = (first.into(), then.into());
     Origin::scripted(move |mut peer: Peer| {
         let (first, then) = (first.clone(), then.clone());
         async move {
-            peer.request().await?;
-            peer.send(&first).await?;
-            loop {
+            for served in 0.. {
                 peer.request().await?;
-                peer.send(&then).await?;
+                peer.send(if peer.nth + served == 0 { &first } else { &then }).await?;
             }
+            Ok(())
         }
     })
     .await
