@@ -1,0 +1,31 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::load::LoadArgs;
+use crate::origin::OriginArgs;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice-bench",
+    version,
+    about = "Load, origin and capacity measurement for Sluice and other HTTP servers",
+    after_help = "Progress and errors go to stderr, results to stdout.\n\
+                  Exit codes: 0 done, 1 the target failed, 2 wrong flags, 78 this machine cannot run the tool.",
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve static answers as cheaply as possible
+    Origin(OriginArgs),
+    /// Send requests and report rate, latency and errors
+    Load(LoadArgs),
+}

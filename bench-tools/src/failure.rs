@@ -1,0 +1,45 @@
+//! Why a subcommand did not do what was asked.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use sluice_sys::Unfit;
+
+/// An error that ends the program, said in one message.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was asked cannot be done: flags that contradict each other, a wrong value. Exit code 2.
+    Usage(String),
+    /// The server under test, or something on the way to it, failed. Exit code 1.
+    Target(String),
+    /// This machine lacks something; says what and how to change it. Exit code 78.
+    Unfit(Unfit),
+}
+
+impl Failure {
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Target(_) => ExitCode::FAILURE,
+            Failure::Unfit(_) => ExitCode::from(Unfit::EXIT_CODE),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(message) | Failure::Target(message) => f.write_str(message),
+            Failure::Unfit(unfit) => unfit.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Failure {
+        Failure::Unfit(unfit)
+    }
+}

@@ -1,0 +1,35 @@
+//! Measuring tools for Sluice and any other HTTP server, each a subcommand of `sluice-bench`.
+//!
+//! [`origin`] is a server too cheap to be in the way; [`load`] sends requests and times the answers. Both run on the
+//! ring of `sluice-sys`, one thread and one runtime per *lane* ([`lanes`]). Nothing here is used by the proxy.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod failure;
+pub mod http;
+pub mod interrupt;
+pub mod lanes;
+pub mod latency;
+pub mod load;
+pub mod origin;
+pub mod units;
+
+use std::process::ExitCode;
+
+pub use cli::{Cli, Command};
+pub use failure::Failure;
+
+/// Runs a subcommand to its end. Failures go to stderr, with the exit code that belongs to them.
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Origin(args) => origin::run(&args),
+        Command::Load(args) => load::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("sluice-bench: {failure}");
+            failure.exit_code()
+        }
+    }
+}

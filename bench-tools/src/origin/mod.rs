@@ -1,0 +1,93 @@
+//! `origin`: a server that answers from memory, so cheaply that it is not what a measurement measures.
+//!
+//! A connection without a request under way is an entry of the ring crate's socket table and nothing else; bytes
+//! give it a worker, which answers all requests they hold with as few sends as possible and lets go of it again.
+
+mod answer;
+mod route;
+mod session;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use clap::Args;
+use sluice_sys::{BoundListener, Listener, Runtime, next_connection, raise_descriptor_limit, sleep};
+
+use crate::Failure;
+use crate::interrupt::Interrupt;
+use crate::lanes::{self, Lane, LaneArgs};
+use answer::Answers;
+use session::Session;
+
+/// Connections that may wait to be accepted; net.core.somaxconn has the last word.
+const BACKLOG: u32 = 65_535;
+
+/// How often the end is looked for.
+const POLL_MS: u64 = 100;
+
+const PATHS: &str = "\
+Paths:
+  /           a short text
+  /bytes/N    N bytes
+Anything else is answered 404. Request bodies are read and dropped.";
+
+/// Flags of `origin`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = PATHS)]
+pub struct OriginArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
+    pub listen: SocketAddr,
+    /// The threads that serve.
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// When the address cannot be listened on or the host cannot run a ring.
+pub fn run(args: &OriginArgs) -> Result<(), Failure> {
+    let interrupt = Interrupt::catch()?;
+    let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
+    let lanes = args.lanes.lanes();
+    let listeners = bind(args.listen, lanes.len())?;
+    if let Some(Ok(address)) = listeners.first().map(BoundListener::local) {
+        eprintln!("sluice-bench: origin listening on {address}");
+    }
+    lanes::run(&lanes, listeners, |_: Lane, bound| serve(bound, descriptors, interrupt.clone()))?;
+    Ok(())
+}
+
+/// One listener per lane, all on the same port.
+fn bind(address: SocketAddr, count: usize) -> Result<Vec<BoundListener>, Failure> {
+    let fail = |error| Failure::Usage(format!("cannot listen on {address}: {error}"));
+    let first = BoundListener::bind(address, BACKLOG).map_err(fail)?;
+    let address = first.local().map_err(fail)?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(BoundListener::bind(address, BACKLOG).map_err(fail)?);
+    }
+    Ok(listeners)
+}
+
+fn serve(bound: BoundListener, sockets: u64, interrupt: Interrupt) -> Result<(), Failure> {
+    let runtime = Runtime::new(&lanes::settings(sockets))?;
+    let answers = Rc::new(RefCell::new(Answers::new()));
+    let main = async move {
+        let _listener = Listener::start(bound, 0);
+        while !interrupt.is_set() {
+            sleep(POLL_MS).await;
+        }
+    };
+    runtime.run(main, move || worker(answers.clone()));
+    Ok(())
+}
+
+async fn worker(answers: Rc<RefCell<Answers>>) {
+    let mut session = Session::new(answers);
+    loop {
+        session.serve(next_connection().await).await;
+    }
+}
