@@ -49,7 +49,7 @@ pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
     Blocking, BoundListener, Conn, Listener, Receive, Sending, Sent, Timer, close_idle, connections_idle,
-    sleep, sockets_open,
+    connections_open, sleep, sockets_open,
 };
 pub use unfit::Unfit;
 

@@ -183,6 +183,16 @@ impl Conn {
         driver::with(|driver| driver.table().at(self.index).listener)
     }
 
+    /// A number that stays with the connection while it is parked; 0 at first.
+    pub fn tag(&self) -> u32 {
+        driver::with(|driver| driver.table().at(self.index).tag)
+    }
+
+    /// Sets the number that stays with the connection.
+    pub fn set_tag(&self, tag: u32) {
+        driver::with(|driver| driver.table().at(self.index).tag = tag);
+    }
+
     /// The peer's address, asked of the kernel once.
     ///
     /// # Errors
@@ -407,6 +417,20 @@ impl BoundListener {
         // SAFETY: listen takes no memory.
         check(unsafe { libc::listen(listener.fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
         Ok(listener)
+    }
+
+    /// Finds out whether the address could be had by one process alone: with SO_REUSEPORT, a second instance would
+    /// silently share the port of the first.
+    ///
+    /// # Errors
+    /// What socket(2) and bind(2) say.
+    pub fn probe(address: SocketAddr) -> io::Result<()> {
+        let fd = tcp_socket(&address)?;
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if address.is_ipv6() {
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        bind(fd.as_raw_fd(), &address)
     }
 
     /// Binds without listening: holds the port (useful with port 0) while connections are still refused.

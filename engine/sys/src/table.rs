@@ -1,4 +1,4 @@
-//! The socket table: one 48-byte entry per socket of a shard, downstream and upstream alike. For an idle connection
+//! The socket table: one 52-byte entry per socket of a shard, downstream and upstream alike. For an idle connection
 //! this entry is all there is.
 
 use std::collections::HashMap;
@@ -80,9 +80,11 @@ pub(crate) struct Entry {
     pub(crate) listener: u8,
     /// The errno that ended receiving or sending, 0 if none.
     error: u8,
+    /// A number that the connection's owner keeps with it.
+    pub(crate) tag: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 48, "an idle connection is this entry: keep it small");
+const _: () = assert!(size_of::<Entry>() == 52, "an idle connection is this entry: keep it small");
 
 /// The queue behind a received buffer: which buffer follows, and how many bytes this one holds.
 #[derive(Clone, Copy)]
@@ -132,6 +134,7 @@ impl Table {
                 queue_len: 0,
                 listener: 0,
                 error: 0,
+                tag: 0,
             });
             self.entries.len() as u32 - 1
         } else {
@@ -148,6 +151,7 @@ impl Table {
         entry.send = NONE;
         entry.error = 0;
         entry.listener = 0;
+        entry.tag = 0;
         self.open += 1;
         index
     }
