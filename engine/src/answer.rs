@@ -1,0 +1,148 @@
+//! Answers of our own: the only place where a failure becomes a status code.
+
+use sluice_proto::h1::reason_phrase;
+
+use crate::message::{Aborted, Cause, Side};
+
+/// A failure that has a status code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer<'a> {
+    /// The request broke a rule, or its body a limit.
+    Refused { status: u16, why: &'static str },
+    /// No route leads anywhere.
+    NoRoute,
+    /// The path is there, the method is not.
+    MethodNotAllowed { allow: &'a str },
+    /// The server could not be reached.
+    Unreachable,
+    /// All servers of the group failed a moment ago, or we have no descriptor for another connection.
+    NoneAvailable,
+    /// The server did not connect or answer in time.
+    UpstreamTimeout,
+    /// The server's answer was cut off or not HTTP.
+    BadUpstream { why: &'static str },
+}
+
+impl Answer<'_> {
+    /// The status that tells the client about a message that was aborted before an answer began. `None` when there is
+    /// nobody to tell.
+    pub(crate) fn for_aborted(aborted: Aborted) -> Option<Answer<'static>> {
+        Some(match (aborted.side, aborted.cause) {
+            (Side::Downstream, Cause::Fault(fault)) => {
+                Answer::Refused { status: fault.status(), why: fault.reason() }
+            }
+            (Side::Downstream, Cause::TooLarge) => {
+                Answer::Refused { status: 413, why: "the request body is larger than limits.body_bytes" }
+            }
+            (Side::Downstream, Cause::TimedOut) => {
+                Answer::Refused { status: 408, why: "the request did not arrive in time" }
+            }
+            (Side::Downstream, Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade) => return None,
+            (Side::Upstream, Cause::TimedOut) => Answer::UpstreamTimeout,
+            (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
+            (Side::Upstream, Cause::UnaskedUpgrade) => {
+                Answer::BadUpstream { why: "the server switched protocols without having been asked to" }
+            }
+            (Side::Upstream, Cause::TooLarge | Cause::Closed | Cause::Failed(_)) => {
+                Answer::BadUpstream { why: "the server closed the connection before it had answered" }
+            }
+        })
+    }
+
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Answer::Refused { status, .. } => status,
+            Answer::NoRoute => 404,
+            Answer::MethodNotAllowed { .. } => 405,
+            Answer::Unreachable | Answer::BadUpstream { .. } => 502,
+            Answer::NoneAvailable => 503,
+            Answer::UpstreamTimeout => 504,
+        }
+    }
+
+    /// One line for people.
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
+            Answer::NoRoute => "no route for this host and path",
+            Answer::MethodNotAllowed { .. } => "the method is not allowed here",
+            Answer::Unreachable => "the server could not be reached",
+            Answer::NoneAvailable => "no server is available",
+            Answer::UpstreamTimeout => "the server did not answer in time",
+        }
+    }
+
+    /// Writes the answer.
+    pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, shape: &Shape) {
+        let status = self.status();
+        let mut body = [0; 160];
+        let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
+        let allow;
+        let fields: &[(&str, &str)] = match self {
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
+            Answer::MethodNotAllowed { allow: methods } => {
+                allow = [("Allow", methods)];
+                &allow
+            }
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
+            Answer::NoneAvailable => &[("Retry-After", "1")],
+            _ => &[],
+        };
+        sluice_proto::h1::write_answer(out, status, fields, date, body, shape.connection, shape.is_head_only);
+    }
+}
+
+/// How an answer is framed.
+pub(crate) struct Shape {
+    pub(crate) connection: sluice_proto::h1::ConnectionField,
+    /// The request was HEAD.
+    pub(crate) is_head_only: bool,
+}
+
+fn join<'b>(into: &'b mut [u8; 160], parts: &[&str]) -> &'b str {
+    let mut len = 0;
+    for byte in parts.iter().flat_map(|part| part.bytes()).take(into.len()) {
+        into[len] = byte;
+        len += 1;
+    }
+    // All parts are ASCII texts of ours.
+    std::str::from_utf8(&into[..len]).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_proto::Fault;
+    use sluice_proto::h1::ConnectionField;
+
+    #[test]
+    fn every_failure_has_its_status() {
+        let status = |side, cause| Answer::for_aborted(Aborted::by(side, cause)).map(Answer::status);
+        assert_eq!(status(Side::Downstream, Cause::TimedOut), Some(408));
+        assert_eq!(status(Side::Downstream, Cause::TooLarge), Some(413));
+        assert_eq!(status(Side::Downstream, Cause::Closed), None);
+        assert_eq!(status(Side::Upstream, Cause::TimedOut), Some(504));
+        assert_eq!(status(Side::Upstream, Cause::Closed), Some(502));
+        for &fault in Fault::ALL {
+            assert_eq!(status(Side::Downstream, Cause::Fault(fault)), Some(fault.status()));
+            assert_eq!(status(Side::Upstream, Cause::Fault(fault)), Some(502));
+        }
+    }
+
+    #[test]
+    fn an_answer_says_who_and_why() {
+        let mut out = Vec::new();
+        let shape = Shape { connection: ConnectionField::Close, is_head_only: false };
+        Answer::MethodNotAllowed { allow: "GET, HEAD" }.write(
+            &mut out,
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            &shape,
+        );
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{text}");
+        for field in ["Server: sluice\r\n", "Allow: GET, HEAD\r\n", "Connection: close\r\n"] {
+            assert!(text.contains(field), "{text}");
+        }
+        assert!(text.ends_with("\r\n\r\nMethod Not Allowed: the method is not allowed here\n"), "{text}");
+    }
+}

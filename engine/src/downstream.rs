@@ -1,0 +1,3 @@
+//! The side of the clients.
+
+pub(crate) mod h1;

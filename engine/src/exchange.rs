@@ -1,0 +1,490 @@
+//! One request and its answer, phases in order: read the head, find the route, get a server, send the request, relay the
+//! answer. The file to read first.
+//!
+//! Neither side's protocol shows here: heads are `sluice_proto` heads, bodies are parts that `relay` moves. A request that
+//! has arrived whole is sent in one piece and can be sent again; one whose body is still coming is streamed while the
+//! answer may already be on its way back.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use sluice_proto::h1::{
+    ConnectionField, Forwarding, HeadStore, ResponseForwarding, write_request, write_response,
+};
+use sluice_proto::{BodyLength, RequestHead, RequestKind, ResponseHead, Version};
+use sluice_sys::{Buf, Conn};
+
+use crate::answer::{Answer, Shape};
+use crate::downstream::h1::{Down, GoAhead, RequestBody};
+use crate::h1::{BodyWriter, Last, append_data, append_end};
+use crate::message::{Aborted, BodySource, Cause, Part, Side};
+use crate::relay::relay;
+use crate::route::Lookup;
+use crate::shard::Shard;
+use crate::upstream::connect::{Want, acquire};
+use crate::upstream::h1::{Receiver, Unanswered};
+
+/// A body up to this size that has arrived together with its head is sent together with it.
+const WHOLE_BYTES_MAX: usize = 48 * 1024;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It may send another request.
+    Request,
+    /// It is closed in good order.
+    Close,
+    /// It is closed while the client may still be sending.
+    Linger,
+    /// It is gone, or what was sent is incomplete by its own framing.
+    Drop,
+    /// It is reset: only that tells the client that what it got is incomplete.
+    Abort,
+}
+
+/// What was decided about a request when its head was read.
+struct Plan {
+    upstream: usize,
+    kind: RequestKind,
+    version: Version,
+    body: BodyLength,
+    is_persistent: bool,
+    is_idempotent: bool,
+    expect_continue: bool,
+}
+
+/// Why a request goes nowhere.
+struct Refusal<'t> {
+    answer: Answer<'t>,
+    shape: Shape,
+}
+
+/// How far an exchange has come, for those who must know when it breaks off.
+struct Progress {
+    upload: Cell<Upload>,
+    /// Bytes of the final answer may have been sent.
+    is_answering: Cell<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    Running,
+    Done,
+    /// The server takes no more of the request.
+    Failed,
+}
+
+/// An answer that went through.
+struct Finished {
+    is_upstream_persistent: bool,
+    is_downstream_persistent: bool,
+}
+
+/// An answer that did not.
+struct Cut {
+    aborted: Aborted,
+    /// The server had not sent one byte.
+    is_silent: bool,
+    /// The client can only tell by a reset.
+    is_close_delimited: bool,
+}
+
+impl Cut {
+    fn by(aborted: Aborted) -> Cut {
+        Cut { aborted, is_silent: false, is_close_delimited: false }
+    }
+}
+
+/// Serves one request.
+pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>, store: &mut HeadStore) -> Next {
+    let mut wire = Buf::small();
+    let planned = down.read_request(store, |head, client| Plan::new(shard, head, client, &mut wire)).await;
+    let mut plan = match planned {
+        Ok(Some(Ok(plan))) => plan,
+        Ok(Some(Err(refusal))) => return refuse(down, refusal).await,
+        Ok(None) => return Next::Drop,
+        Err(aborted) => return give_up_on_request(shard, down, aborted, RequestKind::Other).await,
+    };
+    plan.is_persistent &= !down.is_last_request();
+    let go_ahead = GoAhead::new(plan.expect_continue);
+    let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, plan.body, &go_ahead);
+    match take_whole(&mut body, &plan, &mut wire) {
+        Ok(true) => send_whole(shard, down, &plan, wire, store).await,
+        Ok(false) => send_streamed(shard, down, &plan, wire, &go_ahead, store).await,
+        Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
+    }
+}
+
+impl Plan {
+    /// Judges a request, and writes its head as the server will see it.
+    fn new<'t>(
+        shard: &'t Shard,
+        head: &RequestHead<'_>,
+        client: &str,
+        wire: &mut Buf,
+    ) -> Result<Plan, Refusal<'t>> {
+        shard.counters.requests.increment();
+        let is_too_large = matches!(head.body, BodyLength::Length(bytes) if bytes > shard.body_bytes_max);
+        if is_too_large {
+            let too_large = Aborted::by(Side::Downstream, Cause::TooLarge);
+            shard.counters.bodies_too_large.increment();
+            return Err(Refusal::new(head, Answer::for_aborted(too_large).unwrap_or(Answer::NoRoute)));
+        }
+        let upstream = match shard.routes.lookup(head.authority, head.path, head.method.as_str()) {
+            Lookup::Found(target) => target.upstream,
+            Lookup::MethodNotAllowed { allow } => {
+                return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
+            }
+            Lookup::NotFound => {
+                shard.counters.no_route.increment();
+                return Err(Refusal::new(head, Answer::NoRoute));
+            }
+        };
+        let host = match head.authority {
+            "" => &shard.groups[upstream].servers()[0].authority,
+            authority => authority,
+        };
+        write_request(wire, head, &Forwarding { client, proto: "http", host, body: head.body });
+        Ok(Plan {
+            upstream,
+            kind: RequestKind::from(head.method),
+            version: head.version,
+            body: head.body,
+            is_persistent: head.persistent,
+            is_idempotent: head.method.is_idempotent(),
+            expect_continue: head.expect_continue,
+        })
+    }
+
+    fn connection_field(&self, is_persistent: bool) -> ConnectionField {
+        connection_field(self.version, is_persistent)
+    }
+}
+
+fn connection_field(version: Version, is_persistent: bool) -> ConnectionField {
+    match (is_persistent, version) {
+        (true, Version::Http11) => ConnectionField::Omit,
+        (true, Version::Http10) => ConnectionField::KeepAlive,
+        (false, _) => ConnectionField::Close,
+    }
+}
+
+impl<'t> Refusal<'t> {
+    /// The connection survives a refusal if no body follows that somebody would have to read.
+    fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
+        let is_persistent = head.persistent && head.body.is_empty();
+        let shape = Shape {
+            connection: connection_field(head.version, is_persistent),
+            is_head_only: RequestKind::from(head.method) == RequestKind::Head,
+        };
+        Refusal { answer, shape }
+    }
+}
+
+/// Adds the body to the request if all of it has arrived; says whether it had. Nothing waits here.
+fn take_whole(body: &mut RequestBody<'_>, plan: &Plan, wire: &mut Buf) -> Result<bool, Aborted> {
+    if plan.body.is_empty() {
+        return Ok(true);
+    }
+    let is_chunked = plan.body == BodyLength::Chunked;
+    let mut trailers = None;
+    while wire.len() < WHOLE_BYTES_MAX {
+        match body.ready_part()? {
+            None => return Ok(false),
+            Some(Part::Data(data)) => append_data(wire, data.bytes(), is_chunked),
+            Some(Part::Trailers(fields)) => trailers = Some(fields),
+            Some(Part::End) => {
+                if is_chunked {
+                    append_end(wire, trailers.as_ref());
+                }
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Sends a request that is all there; once more on a new connection if a kept one turns out to be dead.
+async fn send_whole(
+    shard: &Shard,
+    down: &mut Down<'_>,
+    plan: &Plan,
+    mut wire: Buf,
+    store: &mut HeadStore,
+) -> Next {
+    let progress = Progress { upload: Cell::new(Upload::Done), is_answering: Cell::new(false) };
+    let go_ahead = GoAhead::new(false);
+    let wire_bytes = wire.len() as u64;
+    let mut want = Want::Any;
+    loop {
+        let mut up = match acquire(shard, &shard.groups[plan.upstream], want).await {
+            Ok(up) => up,
+            Err(answer) => return answer_for_server(down, plan, answer).await,
+        };
+        let (conn, receiver) = up.split();
+        let sending = conn.send(wire, shard.times.write_stall);
+        conn.set_deadline(shard.times.upstream_response);
+        let answer = Answering { shard, plan, progress: &progress, go_ahead: &go_ahead };
+        let cut = match answer.relay_to(&down.conn, receiver, store).await {
+            Ok(finished) => {
+                if finished.is_upstream_persistent {
+                    up.give_back(shard);
+                }
+                return if finished.is_downstream_persistent { Next::Request } else { Next::Close };
+            }
+            Err(cut) => cut,
+        };
+        let is_dead = up.is_reused && cut.is_silent && cut.aborted.cause != Cause::TimedOut;
+        // A request with an effect may be repeated only if the server cannot have seen it.
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+        let is_repeatable =
+            || plan.is_idempotent || up.conn().unacknowledged_bytes().is_ok_and(|bytes| bytes == wire_bytes);
+        if want == Want::Any && is_dead && is_repeatable() {
+            drop(up);
+            if let Some(buf) = sending.await.buf {
+                shard.counters.upstream_retries.increment();
+                (wire, want) = (buf, Want::Fresh);
+                continue;
+            }
+        }
+        return give_up(shard, down, plan, &progress, &cut).await;
+    }
+}
+
+/// Sends a request whose body is still coming, and relays the answer as soon as there is one.
+async fn send_streamed(
+    shard: &Shard,
+    down: &mut Down<'_>,
+    plan: &Plan,
+    wire: Buf,
+    go_ahead: &GoAhead,
+    store: &mut HeadStore,
+) -> Next {
+    let mut up = match acquire(shard, &shard.groups[plan.upstream], Want::Any).await {
+        Ok(up) => up,
+        Err(answer) => return answer_for_server(down, plan, answer).await,
+    };
+    let progress = Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) };
+    let (conn, receiver) = up.split();
+    conn.send(wire, shard.times.write_stall).detach();
+    conn.clear_deadline();
+    let result = {
+        let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, plan.body, go_ahead);
+        let is_chunked = plan.body == BodyLength::Chunked;
+        let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
+        let upload = pin!(relay(&mut body, &mut to_server));
+        let answer = Answering { shard, plan, progress: &progress, go_ahead };
+        let download = pin!(answer.relay_to(&down.conn, receiver, store));
+        both_ways(upload, download, &progress, || conn.set_deadline(shard.times.upstream_response)).await
+    };
+    let is_sent = progress.upload.get() == Upload::Done;
+    match result {
+        Ok(finished) => {
+            if finished.is_upstream_persistent && is_sent {
+                up.give_back(shard);
+            }
+            match (finished.is_downstream_persistent, is_sent) {
+                (true, true) => Next::Request,
+                (false, true) => Next::Close,
+                (_, false) => Next::Linger,
+            }
+        }
+        Err(cut) => give_up(shard, down, plan, &progress, &cut).await,
+    }
+}
+
+/// Runs upload and download side by side until the answer is complete or one of them breaks off.
+async fn both_ways(
+    mut upload: Pin<&mut impl Future<Output = Result<(), Aborted>>>,
+    mut download: Pin<&mut impl Future<Output = Result<Finished, Cut>>>,
+    progress: &Progress,
+    on_sent: impl Fn(),
+) -> Result<Finished, Cut> {
+    poll_fn(|context| {
+        if progress.upload.get() == Upload::Running
+            && let Poll::Ready(result) = upload.as_mut().poll(context)
+        {
+            if let Err(aborted @ Aborted { side: Side::Downstream, .. }) = result {
+                return Poll::Ready(Err(Cut::by(aborted)));
+            }
+            // A server that takes no more of the request may have answered it all the same.
+            progress.upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
+            if !progress.is_answering.get() {
+                on_sent();
+            }
+        }
+        download.as_mut().poll(context)
+    })
+    .await
+}
+
+/// The way back: from the server's head to the end of its body.
+struct Answering<'a> {
+    shard: &'a Shard,
+    plan: &'a Plan,
+    progress: &'a Progress,
+    go_ahead: &'a GoAhead,
+}
+
+/// A response head that was written for the client.
+struct Reply {
+    /// As the server frames it.
+    body: BodyLength,
+    /// As the client gets it.
+    framing: BodyLength,
+    is_upstream_persistent: bool,
+    is_downstream_persistent: bool,
+}
+
+/// What a response head amounts to.
+enum Begun {
+    Interim,
+    Upgrade,
+    Final(Reply),
+}
+
+impl Answering<'_> {
+    async fn relay_to(
+        &self,
+        client: &Conn,
+        mut server: Receiver<'_>,
+        store: &mut HeadStore,
+    ) -> Result<Finished, Cut> {
+        let mut out = Buf::small();
+        let reply = loop {
+            let kind = self.plan.kind;
+            match server.read_response(self.shard, store, kind, |head| self.begin(head, &mut out)).await {
+                Ok(Begun::Final(reply)) => break reply,
+                Ok(Begun::Interim) => self.send_interim(client, &mut out),
+                // Upgrade was not forwarded, so there is nothing to switch to.
+                Ok(Begun::Upgrade) => {
+                    return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
+                }
+                Err(Unanswered { aborted, is_silent }) => return Err(Cut { is_silent, ..Cut::by(aborted) }),
+            }
+        };
+        let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
+        let is_chunked = reply.framing == BodyLength::Chunked;
+        let mut body = server.body(self.shard, reply.body);
+        let mut to_client =
+            BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
+                .with_last(last)
+                .with_mark(&self.progress.is_answering);
+        let is_close_delimited = reply.framing == BodyLength::UntilClose;
+        relay(&mut body, &mut to_client)
+            .await
+            .map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
+        Ok(Finished {
+            is_upstream_persistent: reply.is_upstream_persistent,
+            is_downstream_persistent: reply.is_downstream_persistent,
+        })
+    }
+
+    /// Writes a response head for the client.
+    fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Begun {
+        self.go_ahead.is_given();
+        if head.is_interim() {
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+            if self.plan.version == Version::Http11 {
+                let interim = ResponseForwarding {
+                    version_to: self.plan.version,
+                    body: BodyLength::None,
+                    connection: ConnectionField::Omit,
+                    date: None,
+                };
+                write_response(out, head, &interim);
+            }
+            return Begun::Interim;
+        }
+        if head.status == 101 {
+            return Begun::Upgrade;
+        }
+        let framing = match (head.body, self.plan.version) {
+            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => BodyLength::Chunked,
+            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => BodyLength::UntilClose,
+            (body, _) => body,
+        };
+        let is_downstream_persistent = self.plan.is_persistent
+            && framing != BodyLength::UntilClose
+            && self.progress.upload.get() == Upload::Done
+            && !self.shard.is_draining();
+        self.shard.clock.with_date(sluice_sys::now_ms(), |date| {
+            let forwarding = ResponseForwarding {
+                version_to: self.plan.version,
+                body: framing,
+                connection: self.plan.connection_field(is_downstream_persistent),
+                date: Some(date),
+            };
+            write_response(out, head, &forwarding);
+        });
+        let is_upstream_persistent = head.persistent && head.body != BodyLength::UntilClose;
+        Begun::Final(Reply { body: head.body, framing, is_upstream_persistent, is_downstream_persistent })
+    }
+
+    fn send_interim(&self, client: &Conn, out: &mut Buf) {
+        if !out.is_empty() {
+            let interim = std::mem::replace(out, Buf::small());
+            client.send(interim, self.shard.times.write_stall).detach();
+        }
+    }
+}
+
+/// Answers a request that has no route or is too large.
+async fn refuse(down: &Down<'_>, refusal: Refusal<'_>) -> Next {
+    let is_persistent = refusal.shape.connection != ConnectionField::Close;
+    match down.answer(refusal.answer, &refusal.shape).await {
+        Ok(()) if is_persistent => Next::Request,
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Drop,
+    }
+}
+
+/// Answers a request for which there is no server. Its body, if it has one, was not read to its end.
+async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> Next {
+    let is_persistent = plan.is_persistent && plan.body.is_empty();
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// The request itself is at fault, or the client has left it unfinished.
+async fn give_up_on_request(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: RequestKind) -> Next {
+    match aborted.cause {
+        Cause::Fault(_) => shard.counters.bad_requests.increment(),
+        Cause::TooLarge => shard.counters.bodies_too_large.increment(),
+        Cause::TimedOut => shard.counters.header_timeouts.increment(),
+        Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => shard.counters.client_aborts.increment(),
+    }
+    let Some(answer) = Answer::for_aborted(aborted) else { return Next::Drop };
+    let shape = Shape { connection: ConnectionField::Close, is_head_only: kind == RequestKind::Head };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// An exchange broke off: tell the client, by a status while that is possible, else by how its connection ends.
+async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, progress: &Progress, cut: &Cut) -> Next {
+    if progress.is_answering.get() {
+        match cut.aborted.side {
+            Side::Upstream => shard.counters.upstream_cuts.increment(),
+            Side::Downstream => shard.counters.client_aborts.increment(),
+        }
+        return if cut.is_close_delimited { Next::Abort } else { Next::Drop };
+    }
+    if cut.aborted.side == Side::Downstream {
+        return give_up_on_request(shard, down, cut.aborted, plan.kind).await;
+    }
+    match cut.aborted.cause {
+        Cause::TimedOut => shard.counters.upstream_timeouts.increment(),
+        _ => shard.counters.upstream_bad_responses.increment(),
+    }
+    let Some(answer) = Answer::for_aborted(cut.aborted) else { return Next::Drop };
+    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}

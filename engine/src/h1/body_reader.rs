@@ -1,0 +1,85 @@
+//! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
+
+use sluice_proto::h1::{BodyDecoder, BodyEvent};
+use sluice_sys::Conn;
+
+use crate::inbox::Inbox;
+use crate::message::{Aborted, BodySource, Cause, Part, Side};
+
+/// A body that is being read.
+pub(crate) struct BodyReader<'a> {
+    pub(crate) conn: &'a Conn,
+    pub(crate) inbox: &'a mut Inbox,
+    pub(crate) decoder: BodyDecoder,
+    /// Whom to blame.
+    pub(crate) side: Side,
+    /// Longest pause between two parts, in milliseconds.
+    pub(crate) idle_ms: u64,
+    /// Bytes of data that may still come.
+    pub(crate) bytes_left: u64,
+}
+
+impl BodyReader<'_> {
+    fn abort(&self, cause: Cause) -> Aborted {
+        Aborted::by(self.side, cause)
+    }
+
+    /// Decodes one event of what is in the inbox; `None` if that takes more bytes.
+    fn decode(&mut self) -> Result<Option<Part>, Aborted> {
+        let (used, event) =
+            self.decoder.next(self.inbox.unread()).map_err(|fault| self.abort(Cause::Fault(fault)))?;
+        Ok(match event {
+            BodyEvent::Data(range) => {
+                self.bytes_left =
+                    self.bytes_left.checked_sub(range.len() as u64).ok_or(self.abort(Cause::TooLarge))?;
+                self.inbox.consume(range.start);
+                Some(Part::Data(self.inbox.take(range.len())))
+            }
+            BodyEvent::Trailers(trailers) => {
+                self.inbox.consume(used);
+                Some(Part::Trailers(trailers))
+            }
+            BodyEvent::End => {
+                self.inbox.consume(used);
+                Some(Part::End)
+            }
+            BodyEvent::NeedMore => {
+                self.inbox.consume(used);
+                None
+            }
+        })
+    }
+
+    /// Waits for bytes, at most as long as the connection's deadline allows.
+    pub(crate) async fn wait(&mut self) -> Result<(), Aborted> {
+        match self.inbox.receive(self.conn).await {
+            Ok(true) => Ok(()),
+            // Clean only for a body that ends with its connection.
+            Ok(false) => self.decoder.on_eof().map_err(|_| self.abort(Cause::Closed)),
+            Err(error) => Err(Aborted::io(self.side, &error)),
+        }
+    }
+}
+
+impl BodySource for BodyReader<'_> {
+    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+        loop {
+            if let Some(part) = self.decode()? {
+                return Ok(Some(part));
+            }
+            if !self.inbox.take_ready(self.conn) {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn next_part(&mut self) -> Result<Part, Aborted> {
+        loop {
+            if let Some(part) = self.ready_part()? {
+                return Ok(part);
+            }
+            self.conn.set_deadline(self.idle_ms);
+            self.wait().await?;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Writes a body, behind a head that may still wait to be sent with it.
+
+use std::cell::Cell;
+
+use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
+use sluice_sys::{Buf, Conn};
+
+use crate::message::{Aborted, BodySink, Data, Side};
+
+/// Data up to this size is copied behind what waits already; one send costs more than the copy. Larger data goes out of
+/// the buffer it came in.
+const JOIN_BYTES_MAX: usize = 16 * 1024;
+
+/// What to do with the last send of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// Wait until the kernel has taken everything: the connection is closed next.
+    Await,
+    /// Go on; the connection is used again, and a failure will end its receive.
+    Detach,
+}
+
+/// A body that is being written.
+pub(crate) struct BodyWriter<'a> {
+    conn: &'a Conn,
+    /// What waits to be sent: the head, and small parts behind it.
+    out: Option<Buf>,
+    is_chunked: bool,
+    /// Whom to blame.
+    side: Side,
+    /// Longest time without progress, in milliseconds.
+    stall_ms: u64,
+    last: Last,
+    /// Set once anything is on its way.
+    has_sent: Option<&'a Cell<bool>>,
+}
+
+impl<'a> BodyWriter<'a> {
+    pub(crate) fn new(
+        conn: &'a Conn,
+        head: Option<Buf>,
+        is_chunked: bool,
+        side: Side,
+        stall_ms: u64,
+    ) -> Self {
+        BodyWriter { conn, out: head, is_chunked, side, stall_ms, last: Last::Await, has_sent: None }
+    }
+
+    pub(crate) fn with_last(mut self, last: Last) -> Self {
+        self.last = last;
+        self
+    }
+
+    /// Has `mark` set when the first bytes go out.
+    pub(crate) fn with_mark(mut self, mark: &'a Cell<bool>) -> Self {
+        self.has_sent = Some(mark);
+        self
+    }
+
+    fn mark(&self) {
+        if let Some(mark) = self.has_sent {
+            mark.set(true);
+        }
+    }
+
+    fn out(&mut self) -> &mut Buf {
+        self.out.get_or_insert_with(Buf::small)
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.len())
+    }
+}
+
+impl BodySink for BodyWriter<'_> {
+    async fn data(&mut self, data: Data) -> Result<(), Aborted> {
+        let data = match data {
+            // Nothing waits and nothing has to be put around it: no copy.
+            Data::Lease(lease) if !self.is_chunked && self.waiting_bytes() == 0 => {
+                self.mark();
+                let sent = self.conn.send_lease(lease, self.stall_ms).await;
+                return sent.result.map_err(|error| Aborted::io(self.side, &error));
+            }
+            data => data,
+        };
+        let is_chunked = self.is_chunked;
+        append_data(self.out(), data.bytes(), is_chunked);
+        drop(data);
+        if self.waiting_bytes() >= JOIN_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Aborted> {
+        let Some(out) = self.out.take() else { return Ok(()) };
+        self.mark();
+        let sent = self.conn.send(out, self.stall_ms).await;
+        sent.result.map_err(|error| Aborted::io(self.side, &error))
+    }
+
+    async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted> {
+        if self.is_chunked {
+            append_end(self.out(), trailers.as_ref());
+        }
+        if self.last == Last::Await {
+            return self.flush().await;
+        }
+        if let Some(out) = self.out.take() {
+            self.mark();
+            self.conn.send(out, self.stall_ms).detach();
+        }
+        Ok(())
+    }
+}
+
+/// Appends data as it looks on the wire.
+pub(crate) fn append_data(out: &mut Vec<u8>, bytes: &[u8], is_chunked: bool) {
+    if is_chunked {
+        write_chunk_size(out, bytes.len());
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(CHUNK_END);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// Appends the end of a chunked body.
+pub(crate) fn append_end(out: &mut Vec<u8>, trailers: Option<&Trailers>) {
+    write_last_chunk(out, trailers);
+}

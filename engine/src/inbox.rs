@@ -1,0 +1,111 @@
+//! Bytes of a connection that have arrived and were not used yet: usually one receive buffer, read in place.
+//!
+//! Only what straddles two buffers (a head that came in pieces) is copied together. The same for clients and servers.
+
+use std::io;
+
+use sluice_sys::{Buf, Conn, Lease};
+
+/// Unread bytes, in order.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    held: Held,
+}
+
+#[derive(Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// In the buffer the kernel put them into.
+    Lease(Lease),
+    /// Copied together; the first `start` bytes are used up.
+    Joined { buf: Buf, start: usize },
+}
+
+/// A part of a body: in a receive buffer, or in one of ours.
+#[derive(Debug)]
+pub(crate) enum Data {
+    Lease(Lease),
+    Buf(Buf),
+}
+
+impl Data {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Lease(lease) => lease,
+            Data::Buf(buf) => buf,
+        }
+    }
+}
+
+impl Inbox {
+    /// What has arrived and is not used.
+    pub(crate) fn unread(&self) -> &[u8] {
+        match &self.held {
+            Held::Nothing => &[],
+            Held::Lease(lease) => lease,
+            Held::Joined { buf, start } => &buf[*start..],
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
+    /// The first `count` unread bytes are used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        match &mut self.held {
+            Held::Nothing => debug_assert_eq!(count, 0),
+            Held::Lease(lease) => lease.advance(count),
+            Held::Joined { start, .. } => *start += count,
+        }
+        if self.unread().is_empty() {
+            self.held = Held::Nothing;
+        }
+    }
+
+    /// Takes the first `count` unread bytes out; in their receive buffer if that holds nothing else.
+    pub(crate) fn take(&mut self, count: usize) -> Data {
+        if self.unread().len() == count
+            && let Held::Lease(_) = self.held
+            && let Held::Lease(lease) = std::mem::take(&mut self.held)
+        {
+            return Data::Lease(lease);
+        }
+        let mut buf = Buf::small();
+        buf.extend_from_slice(&self.unread()[..count]);
+        self.consume(count);
+        Data::Buf(buf)
+    }
+
+    /// Adds what has arrived already; says whether there was anything.
+    pub(crate) fn take_ready(&mut self, conn: &Conn) -> bool {
+        conn.receive_ready().map(|lease| self.add(lease)).is_some()
+    }
+
+    /// Waits for more bytes; `false` once the peer has finished sending.
+    ///
+    /// # Errors
+    /// Those of [`Conn::receive`].
+    pub(crate) async fn receive(&mut self, conn: &Conn) -> io::Result<bool> {
+        let lease = conn.receive().await?;
+        Ok(lease.map(|lease| self.add(lease)).is_some())
+    }
+
+    fn add(&mut self, lease: Lease) {
+        self.held = match std::mem::take(&mut self.held) {
+            Held::Nothing => Held::Lease(lease),
+            Held::Lease(first) => {
+                let mut buf = Buf::small();
+                buf.extend_from_slice(&first);
+                buf.extend_from_slice(&lease);
+                Held::Joined { buf, start: 0 }
+            }
+            Held::Joined { mut buf, start } => {
+                buf.drain(..start);
+                buf.extend_from_slice(&lease);
+                Held::Joined { buf, start: 0 }
+            }
+        };
+    }
+}

@@ -1,0 +1,86 @@
+//! What flows between the two sides of an exchange, whatever protocol each side speaks.
+//!
+//! A message is a head (`sluice_proto::RequestHead`, `ResponseHead`) and then parts. A body ends with [`Part::End`] or
+//! with [`Aborted`], never otherwise: a body that was cut off cannot be taken for a whole one.
+
+use std::io;
+
+use sluice_proto::Fault;
+use sluice_proto::h1::Trailers;
+
+pub(crate) use crate::inbox::Data;
+
+/// A part of a body, in order.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Data(Data),
+    /// At most once, right before the end.
+    Trailers(Trailers),
+    End,
+}
+
+/// Whose doing it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Downstream,
+    Upstream,
+}
+
+/// Why a message ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The peer broke the protocol.
+    Fault(Fault),
+    /// The body is larger than the limit.
+    TooLarge,
+    /// The peer switched protocols without having been asked to.
+    UnaskedUpgrade,
+    /// The peer let us wait too long.
+    TimedOut,
+    /// The peer closed the connection.
+    Closed,
+    /// The connection failed; an errno.
+    Failed(i32),
+}
+
+/// A message that will not be completed, and by whose fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aborted {
+    pub(crate) side: Side,
+    pub(crate) cause: Cause,
+}
+
+impl Aborted {
+    pub(crate) fn by(side: Side, cause: Cause) -> Aborted {
+        Aborted { side, cause }
+    }
+
+    pub(crate) fn io(side: Side, error: &io::Error) -> Aborted {
+        let cause = match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::TimedOut, _) => Cause::TimedOut,
+            (_, errno) => Cause::Failed(errno.unwrap_or(0)),
+        };
+        Aborted { side, cause }
+    }
+}
+
+/// Where the parts of a body come from.
+pub(crate) trait BodySource {
+    /// The next part if it is there already.
+    fn ready_part(&mut self) -> Result<Option<Part>, Aborted>;
+
+    /// The next part.
+    async fn next_part(&mut self) -> Result<Part, Aborted>;
+}
+
+/// Where the parts of a body go.
+pub(crate) trait BodySink {
+    /// Takes data; returns when the peer's backpressure allows more. Small data may wait for [`BodySink::flush`].
+    async fn data(&mut self, data: Data) -> Result<(), Aborted>;
+
+    /// Sends what waits: nothing more is at hand.
+    async fn flush(&mut self) -> Result<(), Aborted>;
+
+    /// Ends the body.
+    async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted>;
+}

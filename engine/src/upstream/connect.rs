@@ -1,0 +1,97 @@
+//! Gets a connection to a server of a group: a kept one, or a new one.
+
+use std::io;
+
+use sluice_sys::Conn;
+
+use crate::answer::Answer;
+use crate::inbox::Inbox;
+use crate::shard::Shard;
+use crate::upstream::group::{Group, Server};
+use crate::upstream::h1::Up;
+
+/// Whether a kept connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Any,
+    /// A new one, because a kept one has just proved dead.
+    Fresh,
+}
+
+/// A connection to the server whose turn it is, or to the next one that can be reached.
+///
+/// # Errors
+/// The answer for the client when there is none.
+pub(crate) async fn acquire<'s>(
+    shard: &'s Shard,
+    group: &'s Group,
+    want: Want,
+) -> Result<Up<'s>, Answer<'static>> {
+    let mut answer = Answer::NoneAvailable;
+    for _ in group.servers() {
+        let now_ms = sluice_sys::now_ms();
+        let Some(server) = group.pick(now_ms) else { break };
+        if want == Want::Any
+            && let Some(conn) = server.take_idle()
+        {
+            shard.counters.upstream_reuses.increment();
+            return Ok(Up::new(server, conn, Inbox::default(), true));
+        }
+        match connect(server, shard.times.upstream_connect).await {
+            Ok(conn) => {
+                shard.counters.upstream_connects.increment();
+                return Ok(Up::new(server, conn, Inbox::default(), false));
+            }
+            Err(error) => {
+                shard.counters.upstream_connect_errors.increment();
+                answer = answer_for(&error);
+                if answer != Answer::NoneAvailable {
+                    server.pass_over(sluice_sys::now_ms());
+                }
+            }
+        }
+    }
+    Err(answer)
+}
+
+/// Tries the server's addresses, the one that worked last first.
+async fn connect(server: &Server, timeout_ms: u64) -> io::Result<Conn> {
+    let count = server.addresses.len();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for turn in 0..count {
+        let at = (server.preferred.get() + turn) % count;
+        match Conn::connect(server.addresses[at], timeout_ms).await {
+            Ok(conn) => {
+                server.preferred.set(at);
+                return Ok(conn);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A lack of our own (descriptors, ports, memory) is not the server's fault and may pass.
+fn answer_for(error: &io::Error) -> Answer<'static> {
+    match error.raw_os_error() {
+        Some(libc_errno::ETIMEDOUT) => Answer::UpstreamTimeout,
+        Some(
+            libc_errno::EMFILE
+            | libc_errno::ENFILE
+            | libc_errno::EADDRNOTAVAIL
+            | libc_errno::ENOMEM
+            | libc_errno::ENOBUFS,
+        ) => Answer::NoneAvailable,
+        _ => Answer::Unreachable,
+    }
+}
+
+/// Linux errno values (asm-generic/errno.h), the same on every architecture we build for.
+mod libc_errno {
+    pub(super) const ENOMEM: i32 = 12;
+    pub(super) const ENFILE: i32 = 23;
+    pub(super) const EMFILE: i32 = 24;
+    pub(super) const EADDRNOTAVAIL: i32 = 99;
+    pub(super) const ENOBUFS: i32 = 105;
+    pub(super) const ETIMEDOUT: i32 = 110;
+}

@@ -1,0 +1,134 @@
+//! Groups of servers and the choice among them: round robin, past servers that could not be reached a moment ago.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+
+use sluice_sys::Conn;
+
+/// How long a server is passed over after a connection to it failed, if its group has others.
+pub(crate) const BACK_OFF_MS: u64 = 1_000;
+
+/// Servers that requests are spread over.
+pub(crate) struct Group {
+    servers: Vec<Server>,
+    next: Cell<usize>,
+}
+
+/// One server, and this shard's idle connections to it.
+pub(crate) struct Server {
+    /// Where it can be reached; the first address that works is used.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The address that worked last.
+    pub(crate) preferred: Cell<usize>,
+    /// Host and port as configured.
+    pub(crate) authority: String,
+    /// Connections that wait for the next request, the last one used on top.
+    idle: RefCell<Vec<Conn>>,
+    /// Connections in use.
+    pub(crate) busy: Cell<u32>,
+    /// Until when, in the shard's milliseconds, to pass it over.
+    failed_until_ms: Cell<u64>,
+}
+
+impl Group {
+    pub(crate) fn new(servers: Vec<Server>) -> Group {
+        Group { servers, next: Cell::new(0) }
+    }
+
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// The server whose turn it is; `None` while all of several are passed over.
+    pub(crate) fn pick(&self, now_ms: u64) -> Option<&Server> {
+        let first = self.next.get();
+        self.next.set(if first + 1 >= self.servers.len() { 0 } else { first + 1 });
+        if let [only] = &self.servers[..] {
+            return Some(only);
+        }
+        let turn = self.servers[first..].iter().chain(&self.servers[..first]);
+        turn.into_iter().find(|server| server.failed_until_ms.get() <= now_ms)
+    }
+}
+
+impl Server {
+    pub(crate) fn new(authority: &str, addresses: Vec<SocketAddr>) -> Server {
+        Server {
+            addresses,
+            preferred: Cell::new(0),
+            authority: authority.to_owned(),
+            idle: RefCell::new(Vec::new()),
+            busy: Cell::new(0),
+            failed_until_ms: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn pass_over(&self, now_ms: u64) {
+        self.failed_until_ms.set(now_ms + BACK_OFF_MS);
+    }
+
+    /// An idle connection that is still good. Those that have ended meanwhile are dropped on the way.
+    pub(crate) fn take_idle(&self) -> Option<Conn> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(conn) = idle.pop() {
+            if conn.resume() {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, if it is good and there is room.
+    pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= idle_max {
+            idle.retain(Conn::is_quiet);
+        }
+        if idle.len() < idle_max && conn.rest(idle_ms) {
+            idle.push(conn);
+        }
+    }
+
+    /// Drops what has ended and counts what is left.
+    pub(crate) fn open_connections(&self) -> u64 {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(Conn::is_quiet);
+        idle.len() as u64 + u64::from(self.busy.get())
+    }
+
+    /// Closes the idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.idle.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(count: usize) -> Group {
+        Group::new((0..count).map(|n| Server::new(&n.to_string(), Vec::new())).collect())
+    }
+
+    fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {
+        (0..count).filter_map(|_| group.pick(now_ms)).map(|server| server.authority.as_str()).collect()
+    }
+
+    #[test]
+    fn takes_turns_and_passes_over_the_failed() {
+        let group = group(3);
+        assert_eq!(picks(&group, 4, 0), ["0", "1", "2", "0"]);
+        group.servers()[1].pass_over(0);
+        assert_eq!(picks(&group, 3, 10), ["2", "2", "0"]);
+        assert_eq!(picks(&group, 3, BACK_OFF_MS), ["1", "2", "0"]);
+        group.servers().iter().for_each(|server| server.pass_over(0));
+        assert!(group.pick(10).is_none());
+    }
+
+    #[test]
+    fn a_single_server_is_always_tried() {
+        let group = group(1);
+        group.servers()[0].pass_over(0);
+        assert!(group.pick(10).is_some());
+    }
+}

@@ -1,0 +1,115 @@
+//! A server's HTTP/1.1 connection during one exchange.
+
+use sluice_proto::h1::{BodyDecoder, HeadStore, Parsed, parse_response};
+use sluice_proto::{BodyLength, ChunkLimits, RequestKind, ResponseHead};
+use sluice_sys::Conn;
+
+use crate::h1::BodyReader;
+use crate::inbox::Inbox;
+use crate::message::{Aborted, Cause, Side};
+use crate::shard::Shard;
+use crate::upstream::group::Server;
+
+/// The server's end of an exchange.
+pub(crate) struct Up<'s> {
+    server: &'s Server,
+    /// Gone once the connection was given back.
+    conn: Option<Conn>,
+    inbox: Inbox,
+    /// It has served a request before.
+    pub(crate) is_reused: bool,
+}
+
+impl<'s> Up<'s> {
+    pub(crate) fn new(server: &'s Server, conn: Conn, inbox: Inbox, is_reused: bool) -> Up<'s> {
+        server.busy.set(server.busy.get() + 1);
+        Up { server, conn: Some(conn), inbox, is_reused }
+    }
+
+    pub(crate) fn conn(&self) -> &Conn {
+        self.conn.as_ref().expect("an exchange under way has its connection")
+    }
+
+    /// The connection for sending, and what receives from it.
+    pub(crate) fn split(&mut self) -> (&Conn, Receiver<'_>) {
+        let conn = self.conn.as_ref().expect("an exchange under way has its connection");
+        (conn, Receiver { conn, inbox: &mut self.inbox })
+    }
+
+    /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
+    pub(crate) fn give_back(mut self, shard: &Shard) {
+        if let Some(conn) = self.conn.take()
+            && self.inbox.is_empty()
+        {
+            self.server.keep(conn, shard.times.upstream_idle, shard.upstream_idle_max);
+        }
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.server.busy.set(self.server.busy.get() - 1);
+    }
+}
+
+/// The receiving half of a server's connection.
+pub(crate) struct Receiver<'a> {
+    pub(crate) conn: &'a Conn,
+    inbox: &'a mut Inbox,
+}
+
+/// No answer came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) aborted: Aborted,
+    /// Not one byte of an answer had arrived.
+    pub(crate) is_silent: bool,
+}
+
+impl<'a> Receiver<'a> {
+    /// Reads a response head and shows it to `visit`. The connection's deadline is the caller's.
+    pub(crate) async fn read_response<R>(
+        &mut self,
+        shard: &Shard,
+        store: &mut HeadStore,
+        kind: RequestKind,
+        visit: impl FnOnce(&ResponseHead<'_>) -> R,
+    ) -> Result<R, Unanswered> {
+        loop {
+            if !self.inbox.is_empty() {
+                match parse_response(self.inbox.unread(), store, &shard.head_limits, &kind) {
+                    Ok(Parsed::Complete { head, bytes }) => {
+                        let result = visit(&head);
+                        self.inbox.consume(bytes);
+                        return Ok(result);
+                    }
+                    Ok(Parsed::Partial) => {}
+                    Err(fault) => {
+                        return Err(self.unanswered(Aborted::by(Side::Upstream, Cause::Fault(fault))));
+                    }
+                }
+            }
+            match self.inbox.receive(self.conn).await {
+                Ok(true) => {}
+                Ok(false) => return Err(self.unanswered(Aborted::by(Side::Upstream, Cause::Closed))),
+                Err(error) => return Err(self.unanswered(Aborted::io(Side::Upstream, &error))),
+            }
+        }
+    }
+
+    fn unanswered(&self, aborted: Aborted) -> Unanswered {
+        Unanswered { aborted, is_silent: self.inbox.is_empty() }
+    }
+
+    /// The body behind the head that was just read.
+    pub(crate) fn body(self, shard: &Shard, length: BodyLength) -> BodyReader<'a> {
+        BodyReader {
+            conn: self.conn,
+            inbox: self.inbox,
+            decoder: BodyDecoder::new(length, ChunkLimits::default()),
+            side: Side::Upstream,
+            idle_ms: shard.times.upstream_body_idle,
+            bytes_left: u64::MAX,
+        }
+    }
+}
