@@ -6,6 +6,24 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod launch;
 pub mod placement;
-pub mod route;
 pub mod topology;
+
+mod control;
+mod shard;
+
+mod answer;
+mod client_address;
+mod downstream;
+mod exchange;
+mod h1;
+mod inbox;
+mod message;
+mod relay;
+pub mod route;
+mod upstream;
+
+mod clock;
+pub mod counters;

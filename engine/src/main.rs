@@ -1,2 +1,118 @@
-//! The `sluice` binary.
-fn main() {}
+//! The `sluice` binary: reads the command line and calls the library.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluice::cli::{Cli, Command, DemoArgs, RunArgs, ShardArgs, TopologyArgs};
+use sluice::config::{self, Config, ShardChoice};
+use sluice::demo;
+use sluice::launch::{self, LaunchError};
+use sluice::placement::{self, Plan};
+use sluice::topology::{self, Topology};
+
+#[cfg(feature = "count-alloc")]
+#[global_allocator]
+static ALLOCATOR: sluice_sys::CountingAllocator = sluice_sys::CountingAllocator;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => run(&cli.run),
+        Some(Command::Check(args)) => check(&args.config),
+        Some(Command::Demo(args)) => run_demo(&args),
+        Some(Command::Topology(args)) => show_topology(&args),
+    }
+}
+
+fn run(flags: &RunArgs) -> ExitCode {
+    match config::resolve(flags) {
+        Ok(config) => serve(config, |_| {}),
+        Err(errors) => complain(&errors),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match config::check_file(file) {
+        Ok(config) => {
+            config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            println!("{}: ok; {}", file.display(), config.summary());
+            ExitCode::SUCCESS
+        }
+        Err(errors) => complain(&errors),
+    }
+}
+
+fn run_demo(args: &DemoArgs) -> ExitCode {
+    let origin = match demo::start_origin() {
+        Ok(origin) => origin,
+        Err(error) => return fail(&error),
+    };
+    let flags = RunArgs {
+        listen: vec![args.listen.to_string()],
+        upstream: vec![format!("http://{origin}")],
+        shards: args.shards.clone(),
+        ..RunArgs::default()
+    };
+    match config::resolve(&flags) {
+        Ok(config) => serve(config, |listen| eprint!("{}", demo::introduction(listen[0], origin))),
+        Err(errors) => complain(&errors),
+    }
+}
+
+fn show_topology(args: &TopologyArgs) -> ExitCode {
+    let (topology, plan) = match place(&args.shards) {
+        Ok(placed) => placed,
+        Err(code) => return code,
+    };
+    if args.json {
+        println!("{}", topology::to_json(&topology, &plan));
+    } else {
+        print!("{}", topology::draw(&topology, &plan));
+    }
+    ExitCode::SUCCESS
+}
+
+fn place(flags: &ShardArgs) -> Result<(Topology, Plan), ExitCode> {
+    let choice = ShardChoice::from_flags(flags).map_err(|errors| complain(&errors))?;
+    plan(&choice)
+}
+
+fn plan(choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        eprintln!("sluice: {why}");
+        ExitCode::FAILURE
+    };
+    let topology = Topology::read(Path::new("/")).map_err(|error| refuse(&error))?;
+    let plan = placement::plan(&topology, choice).map_err(|error| refuse(&error))?;
+    Ok((topology, plan))
+}
+
+fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> ExitCode {
+    if cfg!(debug_assertions) {
+        eprintln!(
+            "sluice: this is a debug build, many times slower than a release build (cargo build --release)"
+        );
+    }
+    config.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
+    let (_, plan) = match plan(&config.shards) {
+        Ok(placed) => placed,
+        Err(code) => return code,
+    };
+    plan.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
+    match launch::run(config, &plan, when_ready) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn complain(errors: &config::ConfigErrors) -> ExitCode {
+    eprintln!("{errors}");
+    ExitCode::FAILURE
+}
+
+fn fail(error: &LaunchError) -> ExitCode {
+    eprintln!("sluice: {error}");
+    error.exit_code()
+}

@@ -25,6 +25,24 @@ pub(super) fn hash_ignore_case(seed: u32, bytes: &[u8]) -> u32 {
     fold(mix(state ^ lower(load_tail(tail))))
 }
 
+/// Where `wanted` first stands. Segments and names are a few words long: word by word beats both a loop over
+/// bytes and a call of a vectorised search.
+#[inline]
+pub(super) fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        // A byte that is zero borrows into its high bit; the lowest such bit is always a true one.
+        let word = u64::from_le_bytes(*word) ^ (LOW * u64::from(wanted));
+        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+        if zeros != 0 {
+            return Some(i * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    tail.iter().position(|&b| b == wanted).map(|i| words.len() * 8 + i)
+}
+
 /// Up to seven bytes as one word, without a loop over single bytes.
 #[inline]
 fn load_tail(tail: &[u8]) -> u64 {

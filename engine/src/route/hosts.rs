@@ -5,7 +5,7 @@
 //! a normal one.
 
 use super::NONE;
-use super::hash::hash_ignore_case;
+use super::hash::{find_byte, hash_ignore_case};
 use crate::config::HOST_BYTES_MAX;
 
 const EXACT: u32 = 1;
@@ -98,7 +98,7 @@ fn bare_name(host: &str) -> &[u8] {
     let end = if host.first() == Some(&b'[') {
         host.iter().position(|&b| b == b']').map_or(host.len(), |bracket| bracket + 1)
     } else {
-        host.iter().position(|&b| b == b':').unwrap_or(host.len())
+        find_byte(host, b':').unwrap_or(host.len())
     };
     let name = &host[..end];
     name.strip_suffix(b".").unwrap_or(name)

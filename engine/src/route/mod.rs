@@ -175,7 +175,7 @@ fn matching_form(path: &str) -> &str {
 
 /// The first segment and what follows its slash.
 fn split_segment(text: &str) -> (&str, Option<&str>) {
-    match text.bytes().position(|b| b == b'/') {
+    match hash::find_byte(text.as_bytes(), b'/') {
         Some(slash) => (&text[..slash], Some(&text[slash + 1..])),
         None => (text, None),
     }

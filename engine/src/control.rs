@@ -1,0 +1,19 @@
+//! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
+
+pub(crate) mod resolve;
+pub(crate) mod signals;
+
+/// What the control thread can tell a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// Stop accepting, finish what is in flight, end.
+    Drain = 1,
+    /// Bring the counters up to date.
+    Publish = 2,
+}
+
+impl Message {
+    pub(crate) fn from_number(number: i32) -> Option<Message> {
+        [Message::Drain, Message::Publish].into_iter().find(|message| *message as i32 == number)
+    }
+}

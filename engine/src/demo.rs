@@ -1,0 +1,153 @@
+//! `sluice demo`: an origin of our own and a proxy in front of it, to see something in a second.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
+use sluice_proto::{HeadLimits, RequestKind};
+use sluice_sys::{
+    BoundListener, Buf, Conn, Listener, Runtime, Settings, Unfit, next_connection, next_message,
+};
+
+use crate::clock::Clock;
+use crate::inbox::Inbox;
+use crate::launch::LaunchError;
+
+/// How long the origin keeps an idle connection: longer than the proxy does.
+const IDLE_MS: u64 = 120_000;
+
+/// Starts the origin on a port of its own and says where.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn start_origin() -> Result<SocketAddr, LaunchError> {
+    let (sender, receiver) = channel();
+    let origin = move || {
+        let made = make_origin();
+        match made {
+            Ok((runtime, bound, address)) => {
+                let _ = sender.send(Ok(address));
+                runtime.run(accept(bound), worker);
+            }
+            Err(error) => drop(sender.send(Err(error))),
+        }
+    };
+    let refused = |error: &dyn std::fmt::Display| {
+        LaunchError::Refused(format!("cannot start the demo origin: {error}"))
+    };
+    thread::Builder::new().name("demo-origin".into()).spawn(origin).map_err(|error| refused(&error))?;
+    match receiver.recv() {
+        Ok(started) => started,
+        Err(error) => Err(refused(&error)),
+    }
+}
+
+/// What to try, once the proxy listens.
+pub fn introduction(listen: SocketAddr, origin: SocketAddr) -> String {
+    format!(
+        "An origin answers on {origin}, Sluice listens on {listen} in front of it. Try:\n\
+         \n    curl -i http://{listen}/\n    curl -i http://{listen}/any/path -d 'a body'\n    \
+         curl -i http://{listen}/ -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
+         sluice-bench load --url http://{listen}/ --duration 5s\n\nCtrl-C ends both.\n"
+    )
+}
+
+fn make_origin() -> Result<(Runtime, BoundListener, SocketAddr), LaunchError> {
+    let settings =
+        Settings { buffers: 256, sockets_expected: 1024, first_byte_ms: IDLE_MS, ..Settings::default() };
+    let runtime = Runtime::new(&settings)?;
+    let bind = || {
+        let bound = BoundListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1024)?;
+        let address = bound.local()?;
+        std::io::Result::Ok((bound, address))
+    };
+    let (bound, address) = bind().map_err(|error| {
+        LaunchError::Unfit(Unfit::new(
+            format!("the demo origin cannot listen: {error}"),
+            "free a port on 127.0.0.1",
+        ))
+    })?;
+    Ok((runtime, bound, address))
+}
+
+/// Accepts for good: the process ends the origin.
+async fn accept(bound: BoundListener) {
+    let _listener = Listener::start(bound, 0);
+    loop {
+        next_message().await;
+    }
+}
+
+async fn worker() {
+    let mut store = HeadStore::default();
+    let clock = Clock::new();
+    loop {
+        let conn = next_connection().await;
+        serve(conn, &mut store, &clock).await;
+    }
+}
+
+/// Answers requests until the connection is idle or done. Only the proxy connects here, so bodies are what it frames.
+async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
+    let mut inbox = Inbox::default();
+    loop {
+        let mut answer = Buf::small();
+        let date = |head: &str, is_head: bool, answer: &mut Buf| {
+            clock.with_date(sluice_sys::now_ms(), |date| {
+                write_answer(answer, 200, &[], date, head, ConnectionField::Omit, is_head);
+            });
+        };
+        let parsed = match parse_request(inbox.unread(), store, &HeadLimits::default()) {
+            Ok(Parsed::Complete { head, bytes }) => {
+                let mut text = format!(
+                    "Hello from the demo origin. You asked for {} {}\n",
+                    head.method, head.path_and_query
+                );
+                for field in head.fields() {
+                    text.push_str(&format!("  {}: {}\n", field.name, String::from_utf8_lossy(field.value)));
+                }
+                date(&text, RequestKind::from(head.method) == RequestKind::Head, &mut answer);
+                Some((bytes, head.body))
+            }
+            Ok(Parsed::Partial) => None,
+            Err(_) => return,
+        };
+        if let Some((bytes, length)) = parsed {
+            inbox.consume(bytes);
+            if !skip_body(&conn, &mut inbox, length).await || conn.send(answer, IDLE_MS).await.result.is_err()
+            {
+                return;
+            }
+        }
+        if inbox.is_empty() {
+            match conn.is_quiet() {
+                true => return drop(conn.park(IDLE_MS)),
+                false if !inbox.receive(&conn).await.unwrap_or(false) => return,
+                false => {}
+            }
+        } else if parsed.is_none() && !inbox.receive(&conn).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+async fn skip_body(conn: &Conn, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
+    use crate::message::{BodySource, Part, Side};
+    let decoder = sluice_proto::h1::BodyDecoder::new(length, sluice_proto::ChunkLimits::default());
+    let mut body = crate::h1::BodyReader {
+        conn,
+        inbox,
+        decoder,
+        side: Side::Downstream,
+        idle_ms: IDLE_MS,
+        bytes_left: u64::MAX,
+    };
+    loop {
+        match body.next_part().await {
+            Ok(Part::End) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}

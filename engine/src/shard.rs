@@ -1,0 +1,190 @@
+//! A shard: everything one core needs to serve requests, shared with nobody.
+//!
+//! Made on its own thread after pinning (`launch`), so that its memory is near. [`Shard::run`] accepts until it is told to
+//! drain; requests are served by workers (`downstream::h1::serve`).
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use sluice_proto::HeadLimits;
+use sluice_proto::h1::HeadStore;
+use sluice_sys::{BoundListener, Listener, next_connection, next_message, now_ms, sleep, spawn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control::Message;
+use crate::counters::Counters;
+use crate::downstream::h1::serve;
+use crate::route::RouteTable;
+use crate::upstream::group::{Group, Server};
+
+/// How often a draining shard looks whether it is empty.
+const DRAIN_LOOK_MS: u64 = 20;
+
+/// Timeouts in milliseconds, as the ring wants them.
+pub(crate) struct Times {
+    pub(crate) header: u64,
+    pub(crate) body_idle: u64,
+    pub(crate) keep_alive_idle: u64,
+    pub(crate) write_stall: u64,
+    pub(crate) upstream_connect: u64,
+    pub(crate) upstream_response: u64,
+    pub(crate) upstream_body_idle: u64,
+    pub(crate) upstream_idle: u64,
+    pub(crate) continue_wait: u64,
+    drain: u64,
+}
+
+/// Addresses of every server of every group, resolved by the control side.
+pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
+
+/// The state of one shard.
+pub(crate) struct Shard {
+    pub(crate) times: Times,
+    pub(crate) head_limits: HeadLimits,
+    pub(crate) body_bytes_max: u64,
+    pub(crate) requests_per_connection: u32,
+    pub(crate) upstream_idle_max: usize,
+    pub(crate) routes: RouteTable,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Arc<CachePadded<Counters>>,
+    is_draining: Cell<bool>,
+}
+
+impl Shard {
+    pub(crate) fn new(config: &Config, resolved: &Resolved, counters: Arc<CachePadded<Counters>>) -> Shard {
+        let unlimited = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let limits = &config.limits;
+        Shard {
+            times: Times::new(config),
+            head_limits: HeadLimits {
+                request_line_bytes_max: limits.request_line_bytes,
+                head_bytes_max: limits.head_bytes,
+                fields_max: limits.header_fields,
+            },
+            body_bytes_max: unlimited(limits.body_bytes),
+            requests_per_connection: u32::try_from(unlimited(limits.requests_per_connection))
+                .unwrap_or(u32::MAX),
+            upstream_idle_max: limits.upstream_idle_connections,
+            routes: RouteTable::build(config),
+            groups: groups(config, resolved),
+            clock: Clock::new(),
+            counters,
+            is_draining: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// Accepts and serves until a drain is over.
+    pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>) {
+        let listeners: Vec<Listener> =
+            listeners.into_iter().zip(0..).map(|(bound, id)| Listener::start(bound, id)).collect();
+        loop {
+            match Message::from_number(next_message().await) {
+                Some(Message::Publish) => self.publish(),
+                Some(Message::Drain) => break,
+                None => {}
+            }
+        }
+        drop(listeners);
+        self.is_draining.set(true);
+        spawn(self.clone().go_on_publishing());
+        self.drain().await;
+        self.groups.iter().flat_map(Group::servers).for_each(Server::close_idle);
+        self.publish();
+    }
+
+    /// A worker: serves one connection after the other.
+    pub(crate) fn worker(self: &Rc<Self>) -> impl Future<Output = ()> + use<> {
+        let shard = self.clone();
+        async move {
+            let mut store = HeadStore::default();
+            loop {
+                let conn = next_connection().await;
+                serve(&shard, conn, &mut store).await;
+            }
+        }
+    }
+
+    /// Waits until every connection is closed, at most as long as the drain may take.
+    async fn drain(&self) {
+        let until_ms = now_ms() + self.times.drain;
+        loop {
+            // Again and again: what was accepted just before the listeners closed shows up late.
+            sluice_sys::close_idle();
+            if sluice_sys::connections_open() == 0 || now_ms() >= until_ms {
+                return;
+            }
+            sleep(DRAIN_LOOK_MS).await;
+        }
+    }
+
+    async fn go_on_publishing(self: Rc<Self>) {
+        loop {
+            if let Some(Message::Publish) = Message::from_number(next_message().await) {
+                self.publish();
+            }
+        }
+    }
+
+    /// Brings those counters up to date that count what is open now.
+    fn publish(&self) {
+        let counters = &self.counters;
+        let stats = sluice_sys::stats();
+        let (held, held_max) = sluice_sys::buffers_held();
+        let servers = self.groups.iter().flat_map(Group::servers);
+        counters.connections.set(u64::from(sluice_sys::connections_open()));
+        counters.accepted.set(stats.accepted);
+        counters.connections_refused.set(stats.accept_refused);
+        counters.accept_errors.set(stats.accept_errors);
+        counters.idle_timeouts.set(stats.idle_expired);
+        counters.upstream_connections.set(servers.map(Server::open_connections).sum());
+        counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));
+        counters.buffers_held.set(u64::from(held));
+        counters.buffers_held_max.set(u64::from(held_max));
+        counters.buffers_ran_dry.set(stats.buffers_ran_dry);
+        counters.receives_stopped.set(stats.receives_stopped);
+        counters.completions.set(stats.completions);
+        counters.turns.set(stats.turns);
+        #[cfg(feature = "count-alloc")]
+        counters.allocations.set(sluice_sys::allocations_of_this_thread());
+        counters.published.increment();
+    }
+}
+
+impl Times {
+    fn new(config: &Config) -> Times {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let times = &config.timeouts;
+        Times {
+            header: ms(times.header),
+            body_idle: ms(times.body_idle),
+            keep_alive_idle: ms(times.keep_alive_idle),
+            write_stall: ms(times.write_stall),
+            upstream_connect: ms(times.upstream_connect),
+            upstream_response: ms(times.upstream_response),
+            upstream_body_idle: ms(times.upstream_body_idle),
+            upstream_idle: ms(times.upstream_idle),
+            continue_wait: ms(times.continue_wait),
+            drain: ms(config.drain_timeout),
+        }
+    }
+}
+
+fn groups(config: &Config, resolved: &Resolved) -> Vec<Group> {
+    let pairs = config.upstreams.iter().zip(resolved);
+    let group = |(group, addresses): (&crate::config::UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
+        let servers = group.servers.iter().zip(addresses);
+        Group::new(servers.map(|(server, found)| Server::new(&server.authority, found.clone())).collect())
+    };
+    pairs.map(group).collect()
+}
