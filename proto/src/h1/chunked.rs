@@ -224,9 +224,14 @@ impl ChunkedDecoder {
 
     /// Keeps trailer bytes up to and including the next CR; returns how many.
     fn read_trailer_line(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let (len, next) = match memchr::memchr2(b'\r', b'\n', input) {
-            Some(at) if input[at] == b'\n' => return Err(Fault::BareLf),
+        // Not a byte beyond the limit is looked at, or the fault would depend on how the bytes arrived.
+        let kept = self.section.as_ref().map_or(0, |section| section.bytes.len());
+        let room = (self.trailer_bytes_max as usize).saturating_sub(kept);
+        let window = &input[..input.len().min(room)];
+        let (len, next) = match memchr::memchr2(b'\r', b'\n', window) {
+            Some(at) if window[at] == b'\n' => return Err(Fault::BareLf),
             Some(at) => (at + 1, State::TrailerLineLf),
+            None if input.len() > room => return Err(Fault::TrailersTooLarge),
             None => (input.len(), State::TrailerLine),
         };
         self.keep_trailer_bytes(&input[..len])?;
@@ -341,6 +346,15 @@ mod tests {
             for step in [1, 2, 3, body.len()] {
                 assert_eq!(decode(body.as_bytes(), step), Err(fault), "{body:?} by {step}");
             }
+        }
+    }
+
+    /// Found by fuzzing: a whole line was searched for a bare LF before its length was looked at.
+    #[test]
+    fn the_trailer_limit_is_met_before_what_lies_behind_it() {
+        let body = alloc::format!("0\r\nA: {}\n", "b".repeat(64));
+        for step in [1, 7, body.len()] {
+            assert_eq!(decode(body.as_bytes(), step), Err(Fault::TrailersTooLarge));
         }
     }
 

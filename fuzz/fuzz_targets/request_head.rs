@@ -1,0 +1,101 @@
+//! Request heads: the verdict is final, what is accepted keeps its promises, and what is written reads back the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluice_proto::h1::{Forwarding, HeadStore, Parsed, parse_request, write_request};
+use sluice_proto::hop_by_hop::HOP_BY_HOP;
+use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, Version};
+
+/// Small, so that the fuzzer finds the limits.
+const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 80, head_bytes_max: 400, fields_max: 8 };
+
+fuzz_target!(|input: &[u8]| {
+    let mut store = HeadStore::default();
+    let whole = parse_request(input, &mut store, &LIMITS).map(used);
+    assert_ne!(whole, Err(Fault::Malformed), "a fault without a name");
+
+    // Once the verdict is in, more bytes do not change it.
+    let mut seen = None;
+    for len in 0..=input.len() {
+        match (seen, parse_request(&input[..len], &mut store, &LIMITS).map(used)) {
+            (None, Ok(None)) => {}
+            (None, verdict) => seen = Some(verdict),
+            (Some(verdict), now) => assert_eq!(verdict, now, "at {len}"),
+        }
+    }
+    assert_eq!(whole, seen.unwrap_or(Ok(None)));
+
+    if let Ok(Parsed::Complete { head, bytes }) = parse_request(input, &mut store, &LIMITS) {
+        check_promises(&head, &input[..bytes]);
+        check_round_trip(&head);
+    }
+});
+
+fn used<T>(parsed: Parsed<T>) -> Option<usize> {
+    match parsed {
+        Parsed::Complete { bytes, .. } => Some(bytes),
+        Parsed::Partial => None,
+    }
+}
+
+/// What the documentation of [`RequestHead`] says, and what an independent look at the bytes says.
+fn check_promises(head: &RequestHead<'_>, bytes: &[u8]) {
+    assert!(bytes.ends_with(b"\r\n\r\n"));
+    let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
+    let (last, lines) = lines.split_last().expect("there is a last line");
+    assert!(last.is_empty(), "nothing behind the last LF");
+    for line in lines {
+        assert!(line.ends_with(b"\r"), "every LF follows a CR");
+        assert!(!line[..line.len() - 1].contains(&b'\r'), "no CR elsewhere");
+        assert!(!line.contains(&0), "no NUL");
+    }
+    assert_ne!(head.method, Method::Connect);
+    assert_ne!(head.body, BodyLength::UntilClose);
+    assert!(head.path_and_query.starts_with('/') || head.path_and_query == "*");
+    assert!(head.path_and_query.starts_with(head.path));
+    assert!(head.path_and_query.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'#'));
+    assert!(!head.authority.is_empty() || head.version == Version::Http10 || head.path == "*");
+    assert!(!head.authority.contains(['@', '/', ' ', '\\']));
+
+    // Smuggling: at most one framing field, and it is the one that was understood.
+    let count = |name: &str| head.fields().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    let (lengths, codings) = (count("content-length"), count("transfer-encoding"));
+    match head.body {
+        BodyLength::Length(_) => assert_eq!((lengths, codings), (1, 0)),
+        BodyLength::Chunked => assert!(lengths == 0 && codings >= 1),
+        _ => assert_eq!((lengths, codings), (0, 0)),
+    }
+    assert!(count("host") <= 1);
+    for field in head.fields() {
+        assert_eq!(field.id, FieldId::classify(field.name.to_ascii_lowercase().as_bytes()));
+        assert!(!field.name.is_empty() && field.name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
+        assert_eq!(field.value, field.value.trim_ascii(), "outer whitespace is gone");
+    }
+}
+
+/// Writes the head and reads it again as the next hop would.
+fn check_round_trip(head: &RequestHead<'_>) {
+    let mut out = Vec::new();
+    let host = if head.authority.is_empty() { "up.example" } else { head.authority };
+    write_request(&mut out, head, &Forwarding { client: "192.0.2.7", proto: "http", host, body: head.body });
+    let mut store = HeadStore::default();
+    let parsed = parse_request(&out, &mut store, &HeadLimits::default());
+    let Ok(Parsed::Complete { head: read, bytes }) = parsed else { panic!("{parsed:?}: {}", out.escape_ascii()) };
+    assert_eq!(bytes, out.len());
+    assert_eq!((read.method, read.path_and_query), (head.method, head.path_and_query));
+    assert_eq!((read.body, read.authority), (head.body, host));
+    assert_eq!((read.expect_continue, read.persistent), (head.expect_continue, true));
+    for field in read.fields().filter(|field| HOP_BY_HOP.contains(field.id)) {
+        assert!(matches!(field.id, FieldId::Te | FieldId::Connection | FieldId::TransferEncoding), "{field:?}");
+    }
+
+    // Without a Connection field nothing but ours is taken away: all other end-to-end fields come through in order.
+    if !head.field_list().has(FieldId::Connection) {
+        let others = |head: &RequestHead<'_>| -> Vec<(String, Vec<u8>)> {
+            let others = head.fields().filter(|field| field.id == FieldId::Other || field.id == FieldId::Cookie);
+            others.map(|field| (field.name.into(), field.value.into())).collect()
+        };
+        assert_eq!(others(head), others(&read));
+    }
+}

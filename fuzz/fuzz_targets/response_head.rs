@@ -1,0 +1,75 @@
+//! Response heads: the verdict is final, what is accepted keeps its promises, and what is written reads back the same.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, ResponseForwarding, parse_response, write_response};
+use sluice_proto::hop_by_hop::HOP_BY_HOP;
+use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, RequestKind, ResponseHead, Version};
+
+/// Small, so that the fuzzer finds the limits.
+const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 80, head_bytes_max: 400, fields_max: 8 };
+
+fuzz_target!(|input: &[u8]| {
+    let mut store = HeadStore::default();
+    for kind in [RequestKind::Other, RequestKind::Head, RequestKind::Connect] {
+        // Once the verdict is in, more bytes do not change it.
+        let mut seen = None;
+        for len in 0..=input.len() {
+            let verdict = match parse_response(&input[..len], &mut store, &LIMITS, &kind) {
+                Ok(Parsed::Partial) => None,
+                Ok(Parsed::Complete { bytes, .. }) => Some(Ok(bytes)),
+                Err(fault) => Some(Err(fault)),
+            };
+            assert_ne!(verdict, Some(Err(Fault::Malformed)), "a fault without a name");
+            assert!(seen.is_none() || seen == verdict, "at {len}: {seen:?}, then {verdict:?}");
+            seen = verdict;
+        }
+        if let Ok(Parsed::Complete { head, bytes }) = parse_response(input, &mut store, &LIMITS, &kind) {
+            check_promises(&head, &input[..bytes], kind);
+            check_round_trip(&head, kind);
+        }
+    }
+});
+
+/// What the documentation of [`ResponseHead`] says, and what an independent look at the bytes says.
+fn check_promises(head: &ResponseHead<'_>, bytes: &[u8], kind: RequestKind) {
+    assert!(bytes.starts_with(b"HTTP/1.") && bytes.ends_with(b"\r\n\r\n"));
+    let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
+    let (_, lines) = lines.split_last().expect("there is a last line");
+    for line in lines {
+        assert!(line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r'), "lines end with CRLF, once");
+    }
+    assert!((100..=599).contains(&head.status));
+    assert!(!head.persistent || head.body != BodyLength::UntilClose);
+    if kind == RequestKind::Head || matches!(head.status, 100..=199 | 204 | 304) {
+        assert_eq!(head.body, BodyLength::None);
+    }
+    let count = |name: &str| head.fields().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    let (lengths, codings) = (count("content-length"), count("transfer-encoding"));
+    assert!(lengths <= 1 && (lengths == 0 || codings == 0), "contradictory framing");
+    match head.body {
+        BodyLength::Length(_) => assert_eq!((lengths, codings), (1, 0)),
+        BodyLength::Chunked => assert!(codings >= 1),
+        BodyLength::UntilClose => assert_eq!((lengths, codings), (0, 0)),
+        BodyLength::None => {}
+    }
+    assert_eq!(head.has_date, count("date") > 0);
+}
+
+/// Writes the head and reads it again as the client would.
+fn check_round_trip(head: &ResponseHead<'_>, kind: RequestKind) {
+    let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
+    let fwd = ResponseForwarding { version_to: Version::Http11, body: head.body, connection, date: Some("now") };
+    let mut out = Vec::new();
+    write_response(&mut out, head, &fwd);
+    let mut store = HeadStore::default();
+    let parsed = parse_response(&out, &mut store, &HeadLimits::default(), &kind);
+    let Ok(Parsed::Complete { head: read, bytes }) = parsed else { panic!("{parsed:?}: {}", out.escape_ascii()) };
+    assert_eq!(bytes, out.len());
+    assert_eq!((read.status, read.reason, read.body), (head.status, head.reason, head.body));
+    assert_eq!(read.persistent, head.persistent);
+    for field in read.fields().filter(|field| HOP_BY_HOP.contains(field.id)) {
+        assert!(matches!(field.id, FieldId::Connection | FieldId::TransferEncoding), "{field:?}");
+    }
+}
