@@ -66,3 +66,14 @@ pub(crate) fn has_valid_percent_encoding(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'%', bytes)
         .all(|at| matches!(bytes.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
 }
+
+/// `1*DIGIT` as a number; `None` for anything else and for what does not fit.
+pub(crate) fn parse_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}

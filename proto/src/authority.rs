@@ -66,10 +66,7 @@ fn parse_port(digits: &[u8]) -> Option<u16> {
     if digits.len() > 5 {
         return None;
     }
-    digits.iter().try_fold(0_u16, |port, &byte| {
-        let digit = byte.is_ascii_digit().then(|| u16::from(byte - b'0'))?;
-        port.checked_mul(10)?.checked_add(digit)
-    })
+    u16::try_from(ascii::parse_decimal(digits)?).ok()
 }
 
 #[cfg(test)]

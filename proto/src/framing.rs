@@ -38,7 +38,8 @@ impl FramingFields {
         if self.content_length.is_some() {
             return Err(Fault::RepeatedContentLength);
         }
-        self.content_length = Some(parse_content_length(value).ok_or(Fault::InvalidContentLength)?);
+        // Digits only: no sign, no list, no whitespace, and no more than fits in 64 bits.
+        self.content_length = Some(ascii::parse_decimal(value).ok_or(Fault::InvalidContentLength)?);
         Ok(())
     }
 
@@ -100,18 +101,6 @@ impl FramingFields {
             (Transfer::NotChunked, None) => Err(Fault::ChunkedNotFinal),
         }
     }
-}
-
-/// A Content-Length of digits only: no sign, no list, no whitespace, and no more than fits in 64 bits.
-//= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
-fn parse_content_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |length, &byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        length.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]

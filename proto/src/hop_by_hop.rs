@@ -27,12 +27,13 @@ pub const HOP_BY_HOP: FieldSet = FieldSet::of(&[
     FieldId::ProxyAuthorization,
 ]);
 
-/// Fields that a peer cannot remove by naming them in Connection: the proxy writes them itself, from what it has understood,
-/// and a client must not be able to strip what an earlier proxy recorded about it.
+/// Fields that a peer cannot remove by naming them in Connection: the proxy relies on them or writes them itself, from what it
+/// has understood, and a client must not be able to strip what an earlier proxy recorded about it.
 pub const NOT_REMOVABLE: FieldSet = FieldSet::of(&[
     FieldId::Host,
     FieldId::ContentLength,
     FieldId::Trailer,
+    FieldId::Date,
     FieldId::XForwardedFor,
     FieldId::XForwardedProto,
     FieldId::XForwardedHost,
@@ -99,5 +100,40 @@ fn mark_others(name: &[u8], head: &[u8], spans: &mut [FieldSpan]) {
         if span.name(head).eq_ignore_ascii_case(name) {
             span.set_named_by_connection();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_told_from_names() {
+        let mut options = ConnectionOptions::default();
+        options.add(b"Keep-Alive, upgrade").unwrap();
+        options.add(b" , TE,x-one,CLOSE").unwrap();
+        assert!(options.close && options.keep_alive);
+        assert!(
+            options.names(FieldId::Upgrade) && options.names(FieldId::Te) && !options.names(FieldId::Host)
+        );
+        assert_eq!(options.others, 1);
+    }
+
+    #[test]
+    fn named_fields_are_marked_unless_we_rely_on_them() {
+        let head = b"Connection: x-one, Cookie, Host, Date, missing\r\nX-One: 1\r\nHost: a\r\nCookie: b\r\nDate: c\r\nX: y\r\n";
+        let mut options = ConnectionOptions::default();
+        let mut spans: alloc::vec::Vec<FieldSpan> = head
+            .split(|&b| b == b'\n')
+            .filter_map(|line| {
+                let colon = line.iter().position(|&b| b == b':')?;
+                Some(FieldSpan::locate(head, &line[..colon], line[colon + 1..].trim_ascii()))
+            })
+            .collect();
+        options.add(spans[0].value(head)).unwrap();
+        options.mark_named(head, &mut spans);
+        let marked: alloc::vec::Vec<_> =
+            spans.iter().filter(|span| span.is_named_by_connection()).map(|span| span.name(head)).collect();
+        assert_eq!(marked, [b"X-One" as &[u8], b"Cookie"]);
     }
 }

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use crate::ascii;
 pub use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields};
 
 /// The HTTP version of a message, as far as it matters to framing and persistence.
@@ -181,6 +182,18 @@ impl<'a> RequestHead<'a> {
     /// The same as a collection that answers by id.
     pub fn field_list(&self) -> Fields<'a> {
         self.fields
+    }
+
+    /// How many more proxies may forward this request, where the client has set a bound: TRACE and OPTIONS only. At zero the
+    /// request must be answered here; the writer counts down.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+    pub fn max_forwards(&self) -> Option<u64> {
+        match self.method {
+            Method::Trace | Method::Options => {
+                self.fields.first(FieldId::MaxForwards).and_then(ascii::parse_decimal)
+            }
+            _ => None,
+        }
     }
 }
 

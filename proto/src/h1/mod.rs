@@ -18,5 +18,5 @@ pub use head::{HeadStore, Parsed, parse_request, parse_response};
 pub use trailers::Trailers;
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, write_answer,
-    write_chunk_size, write_last_chunk, write_request, write_response,
+    write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };

@@ -12,9 +12,6 @@ use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
 
-/// The name under which Sluice appears in Via and Server.
-const PSEUDONYM: &str = "sluice";
-
 /// The bytes that end a chunk's data.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
 pub const CHUNK_END: &[u8] = b"\r\n";
@@ -76,6 +73,27 @@ const ADDED_BYTES: usize = 512;
 /// received), X-Forwarded-Proto and X-Forwarded-Host (replaced), Via, and the framing field for `fwd.body`. A Forwarded field
 /// that came along is continued, never begun.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
+    write_request_offering(out, head, fwd, None);
+}
+
+/// The same with an offer to change to `protocol`, for a client that [`wants_upgrade`](RequestHead::wants_upgrade). Which of
+/// the protocols it offers is passed on is the caller's decision: a tunnel is no place for HTTP.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
+pub fn write_upgrade_request(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    fwd: &Forwarding<'_>,
+    protocol: &str,
+) {
+    write_request_offering(out, head, fwd, Some(protocol));
+}
+
+fn write_request_offering(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    fwd: &Forwarding<'_>,
+    upgrade: Option<&str>,
+) {
     debug_assert!(fwd.body != BodyLength::UntilClose, "a request does not end by closing");
     let fields = &head.fields;
     out.reserve(fields.bytes.len() + ADDED_BYTES);
@@ -88,11 +106,42 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding
     put(out, fwd.host);
     put(out, "\r\n");
 
-    let dropped = REPLACED_IN_REQUEST.union(trailer_field(fwd.body));
+    let mut dropped = REPLACED_IN_REQUEST.union(trailer_field(fwd.body));
+    let max_forwards = head.max_forwards();
+    if max_forwards.is_some() {
+        dropped.insert(FieldId::MaxForwards);
+    }
     copy_fields(out, fields, dropped);
 
+    put_path(out, head, fwd);
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+    if let Some(hops) = max_forwards {
+        put(out, "Max-Forwards: ");
+        put(out, itoa::Buffer::new().format(hops.saturating_sub(1)));
+        put(out, "\r\n");
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+    if head.expect_continue {
+        put(out, "Expect: 100-continue\r\n");
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
+    // "A sender of TE MUST also send a "TE" connection option"; the same holds for Upgrade.
+    match (accepts_trailers(fields), upgrade) {
+        (false, None) => {}
+        (true, None) => put(out, "TE: trailers\r\nConnection: TE\r\n"),
+        (false, Some(protocol)) => put_upgrade(out, "Connection: Upgrade\r\nUpgrade: ", protocol),
+        (true, Some(protocol)) => {
+            put_upgrade(out, "TE: trailers\r\nConnection: TE, Upgrade\r\nUpgrade: ", protocol);
+        }
+    }
+    put_framing(out, fwd.body);
+    put(out, "\r\n");
+}
+
+/// The fields that say where the request came from and which way it took.
+fn put_path(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
     put(out, "X-Forwarded-For: ");
-    fields.values(FieldId::XForwardedFor).filter(|list| !list.is_empty()).for_each(|list| {
+    head.fields.values(FieldId::XForwardedFor).filter(|list| !list.is_empty()).for_each(|list| {
         out.extend_from_slice(list);
         put(out, ", ");
     });
@@ -104,32 +153,20 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding
         put(out, head.authority);
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
-    put(
-        out,
-        match head.version {
-            Version::Http11 => "\r\nVia: 1.1 sluice\r\n",
-            Version::Http10 => "\r\nVia: 1.0 sluice\r\n",
-        },
-    );
-    if fields.has(FieldId::Forwarded) {
+    let via = match head.version {
+        Version::Http11 => "\r\nVia: 1.1 sluice\r\n",
+        Version::Http10 => "\r\nVia: 1.0 sluice\r\n",
+    };
+    put(out, via);
+    if head.fields.has(FieldId::Forwarded) {
         put_forwarded(out, head, fwd);
     }
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
-    if head.expect_continue {
-        put(out, "Expect: 100-continue\r\n");
-    }
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
-    // "A sender of TE MUST also send a "TE" connection option"
-    if accepts_trailers(fields) {
-        put(out, "TE: trailers\r\nConnection: TE\r\n");
-    }
-    put_framing(out, fwd.body);
-    put(out, "\r\n");
 }
 
 /// Appends the head of a response as it is sent downstream, up to and including the empty line.
 ///
 /// Always HTTP/1.1, which an HTTP/1.0 client understands as long as nothing of 1.1 is used on it. Server stays the upstream's.
+/// For 101 the Upgrade field is passed on with its connection option, and `fwd.connection` is of no consequence.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &ResponseForwarding<'_>) {
     debug_assert!(
@@ -157,7 +194,16 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
         put(out, date);
         put(out, "\r\n");
     }
-    put_connection(out, fwd.connection);
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2.2
+    // "The server MUST generate an Upgrade header field in the response"
+    match (head.status, fields.first(FieldId::Upgrade)) {
+        (101, Some(protocol)) => {
+            put(out, "Connection: Upgrade\r\nUpgrade: ");
+            out.extend_from_slice(protocol);
+            put(out, "\r\n");
+        }
+        _ => put_connection(out, fwd.connection),
+    }
     put_framing(out, fwd.body);
     put(out, "\r\n");
 }
@@ -176,9 +222,7 @@ pub fn write_answer(
 ) {
     put_status(out, status);
     put(out, reason_phrase(status));
-    put(out, "\r\nServer: ");
-    put(out, PSEUDONYM);
-    put(out, "\r\nDate: ");
+    put(out, "\r\nServer: sluice\r\nDate: ");
     put(out, date);
     put(out, "\r\n");
     for (name, value) in fields {
@@ -286,6 +330,13 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     put(out, "HTTP/1.1 ");
     put(out, itoa::Buffer::new().format(status));
     put(out, " ");
+}
+
+/// `start`, which ends in the name of the Upgrade field, and the protocol.
+fn put_upgrade(out: &mut Vec<u8>, start: &str, protocol: &str) {
+    put(out, start);
+    put(out, protocol);
+    put(out, "\r\n");
 }
 
 fn put_connection(out: &mut Vec<u8>, connection: ConnectionField) {
@@ -474,6 +525,37 @@ mod tests {
             "PUT / HTTP/1.1\r\nHost: up.example\r\nTrailer: X-Sum\r\n\
              X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nVia: 1.1 sluice\r\n\
              Expect: 100-continue\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn hops_are_counted_down_where_the_client_counts_them() {
+        let sent = forward("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n", None);
+        assert!(sent.contains("\r\nMax-Forwards: 9\r\n") && !sent.contains("10"));
+        let sent = forward("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n", None);
+        assert!(sent.contains("\r\nMax-Forwards: 10\r\n"));
+    }
+
+    #[test]
+    fn upgrades_are_offered_and_accepted_only_on_purpose() {
+        let request = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c, websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\n\r\n";
+        assert!(!forward(request, None).contains("Upgrade"));
+
+        let mut store = HeadStore::default();
+        let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
+        let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
+        let fwd = Forwarding { client: "192.0.2.7", proto: "http", host: "a", body: head.body };
+        let mut out = Vec::new();
+        write_upgrade_request(&mut out, &head, &fwd, "websocket");
+        let sent = String::from_utf8(out).unwrap();
+        assert!(sent.ends_with("Via: 1.1 sluice\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+        assert!(sent.contains("\r\nSec-WebSocket-Version: 13\r\n"));
+
+        let response = "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n";
+        assert_eq!(
+            forward_response(response, RequestKind::Other, &PLAIN),
+            "HTTP/1.1 101 Yes\r\nSec-WebSocket-Accept: x\r\nDate: NOW\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         );
     }
 
