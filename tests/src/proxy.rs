@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{within, within_time};
 
-/// The live counters of the proxy, summed over its shards, as it prints them on SIGUSR1.
+/// The live counters of the proxy, summed over its shards, as it prints them on SIGUSR1: those that tests use.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Counters {
     /// Downstream connections that are open.
@@ -38,16 +38,14 @@ pub struct Counters {
     pub upstream_reuses: u64,
     /// Requests sent again on another upstream connection so far.
     pub upstream_retries: u64,
-    /// Tasks that exist, idle ones included.
-    pub tasks: u64,
     /// Tasks that serve a connection.
     pub tasks_busy: u64,
     /// Receive buffers that are not in the kernel's hands.
     pub buffers_held: u64,
     /// Open descriptors.
     pub descriptors: u64,
-    /// Heap allocations by the shards so far, where the binary counts them.
-    pub allocations: Option<u64>,
+    /// Heap allocations by the shards so far; 0 where the binary does not count them.
+    pub allocations: u64,
 }
 
 /// How a proxy that was told to stop ended.

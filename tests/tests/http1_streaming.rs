@@ -37,6 +37,32 @@ async fn the_first_bytes_of_an_upload_do_not_wait_for_the_last() {
 }
 
 #[tokio::test]
+async fn a_body_in_two_parts_ends_where_it_says() {
+    let uploads = [
+        ("Content-Length: 10", "first", "later"),
+        ("Transfer-Encoding: chunked", "a\r\nfirst", "later\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked", "5\r\nfirst\r\n", "5\r\nlater\r\n0\r\n\r\n"),
+    ];
+    for (framing, first, rest) in uploads {
+        let origin = origin::answers(origin::ok("done")).await;
+        let proxy = Proxy::to(origin.address).await;
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(format!("POST /1 HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n{first}")).await;
+        let has = |all: &[origin::Traffic]| {
+            all.first().is_some_and(|traffic| String::from_utf8_lossy(&traffic.bytes).contains("first"))
+        };
+        origin.recorder.wait_for("the first half of the upload", has).await;
+        // Right behind the second half comes another request: not a byte of it belongs to the body.
+        client.send(format!("{rest}GET /2 HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        assert_eq!(client.answer_to("POST").await.text(), "done", "{framing}");
+        assert_eq!(client.answer_to("GET").await.text(), "done", "{framing}: the request behind the body");
+        let arrived = origin.recorder.text();
+        let requests = arrived.matches(" HTTP/1.1\r\n").count();
+        assert!(requests == 2 && arrived.contains("GET /2 "), "{framing}: {arrived}");
+    }
+}
+
+#[tokio::test]
 async fn events_arrive_one_by_one() {
     const EVENTS: &[&str] = &["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"];
     let go = origin::Go::new();
