@@ -9,7 +9,8 @@ use sluice_proto::h1::{BodyDecoder, BodyEvent, CHUNK_END, Trailers, write_chunk_
 use sluice_proto::{BodyLength, ChunkLimits, Fault};
 
 /// Small, so that the fuzzer finds the limits.
-const LIMITS: ChunkLimits = ChunkLimits { extension_bytes_max: 32, trailer_bytes_max: 128, trailer_fields_max: 4 };
+const LIMITS: ChunkLimits =
+    ChunkLimits { extension_bytes_max: 32, trailer_bytes_max: 128, trailer_fields_max: 4 };
 
 /// All data, the trailers, and how it went on: bytes used when the body ended, `None` when it did not.
 type Outcome = (Vec<u8>, Option<Trailers>, Result<Option<usize>, Fault>);
@@ -42,7 +43,9 @@ fn decode(wire: &[u8], step: usize, limits: ChunkLimits) -> Outcome {
                             assert!(!range.is_empty() && range.end == used);
                             data.extend_from_slice(&rest[range]);
                         }
-                        BodyEvent::Trailers(found) => assert!(trailers.replace(found).is_none(), "trailers come once"),
+                        BodyEvent::Trailers(found) => {
+                            assert!(trailers.replace(found).is_none(), "trailers come once")
+                        }
                         BodyEvent::End => return (data, trailers, Ok(Some(used_before))),
                         BodyEvent::NeedMore => {
                             assert_eq!(used, rest.len(), "NeedMore uses up its input");

@@ -81,19 +81,25 @@ fn check_round_trip(head: &RequestHead<'_>) {
     write_request(&mut out, head, &Forwarding { client: "192.0.2.7", proto: "http", host, body: head.body });
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());
-    let Ok(Parsed::Complete { head: read, bytes }) = parsed else { panic!("{parsed:?}: {}", out.escape_ascii()) };
+    let Ok(Parsed::Complete { head: read, bytes }) = parsed else {
+        panic!("{parsed:?}: {}", out.escape_ascii())
+    };
     assert_eq!(bytes, out.len());
     assert_eq!((read.method, read.path_and_query), (head.method, head.path_and_query));
     assert_eq!((read.body, read.authority), (head.body, host));
     assert_eq!((read.expect_continue, read.persistent), (head.expect_continue, true));
     for field in read.fields().filter(|field| HOP_BY_HOP.contains(field.id)) {
-        assert!(matches!(field.id, FieldId::Te | FieldId::Connection | FieldId::TransferEncoding), "{field:?}");
+        assert!(
+            matches!(field.id, FieldId::Te | FieldId::Connection | FieldId::TransferEncoding),
+            "{field:?}"
+        );
     }
 
     // Without a Connection field nothing but ours is taken away: all other end-to-end fields come through in order.
     if !head.field_list().has(FieldId::Connection) {
         let others = |head: &RequestHead<'_>| -> Vec<(String, Vec<u8>)> {
-            let others = head.fields().filter(|field| field.id == FieldId::Other || field.id == FieldId::Cookie);
+            let others =
+                head.fields().filter(|field| field.id == FieldId::Other || field.id == FieldId::Cookie);
             others.map(|field| (field.name.into(), field.value.into())).collect()
         };
         assert_eq!(others(head), others(&read));

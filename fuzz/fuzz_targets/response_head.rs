@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, ResponseForwarding, parse_response, write_response};
+use sluice_proto::h1::{
+    ConnectionField, HeadStore, Parsed, ResponseForwarding, parse_response, write_response,
+};
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
 use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, RequestKind, ResponseHead, Version};
 
@@ -38,7 +40,10 @@ fn check_promises(head: &ResponseHead<'_>, bytes: &[u8], kind: RequestKind) {
     let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').collect();
     let (_, lines) = lines.split_last().expect("there is a last line");
     for line in lines {
-        assert!(line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r'), "lines end with CRLF, once");
+        assert!(
+            line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r'),
+            "lines end with CRLF, once"
+        );
     }
     assert!((100..=599).contains(&head.status));
     assert!(!head.persistent || head.body != BodyLength::UntilClose);
@@ -60,12 +65,15 @@ fn check_promises(head: &ResponseHead<'_>, bytes: &[u8], kind: RequestKind) {
 /// Writes the head and reads it again as the client would.
 fn check_round_trip(head: &ResponseHead<'_>, kind: RequestKind) {
     let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
-    let fwd = ResponseForwarding { version_to: Version::Http11, body: head.body, connection, date: Some("now") };
+    let fwd =
+        ResponseForwarding { version_to: Version::Http11, body: head.body, connection, date: Some("now") };
     let mut out = Vec::new();
     write_response(&mut out, head, &fwd);
     let mut store = HeadStore::default();
     let parsed = parse_response(&out, &mut store, &HeadLimits::default(), &kind);
-    let Ok(Parsed::Complete { head: read, bytes }) = parsed else { panic!("{parsed:?}: {}", out.escape_ascii()) };
+    let Ok(Parsed::Complete { head: read, bytes }) = parsed else {
+        panic!("{parsed:?}: {}", out.escape_ascii())
+    };
     assert_eq!(bytes, out.len());
     assert_eq!((read.status, read.reason, read.body), (head.status, head.reason, head.body));
     assert_eq!(read.persistent, head.persistent);

@@ -184,6 +184,13 @@ impl<'a> RequestHead<'a> {
         self.fields
     }
 
+    /// True when the client can take trailer fields, which it says with `TE: trailers`.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
+    pub fn accepts_trailers(&self) -> bool {
+        let mut members = self.fields.values(FieldId::Te).flat_map(ascii::list_members);
+        members.any(|member| member.eq_ignore_ascii_case(b"trailers"))
+    }
+
     /// How many more proxies may forward this request, where the client has set a bound: TRACE and OPTIONS only. At zero the
     /// request must be answered here; the writer counts down.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2

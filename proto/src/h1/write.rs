@@ -7,7 +7,6 @@
 use alloc::vec::Vec;
 
 use super::trailers::Trailers;
-use crate::ascii;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
@@ -126,7 +125,7 @@ fn write_request_offering(
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
     // "A sender of TE MUST also send a "TE" connection option"; the same holds for Upgrade.
-    match (accepts_trailers(fields), upgrade) {
+    match (head.accepts_trailers(), upgrade) {
         (false, None) => {}
         (true, None) => put(out, "TE: trailers\r\nConnection: TE\r\n"),
         (false, Some(protocol)) => put_upgrade(out, "Connection: Upgrade\r\nUpgrade: ", protocol),
@@ -209,7 +208,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
 }
 
 /// Appends an answer of our own: head and, unless `head_only`, `body` as plain text. `head_only` is for HEAD requests, whose
-/// answer announces the length all the same.
+/// answer announces the length all the same. Statuses that have no body (1xx, 204, 304) are sent without `body` and length.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
 pub fn write_answer(
     out: &mut Vec<u8>,
@@ -232,12 +231,13 @@ pub fn write_answer(
         put(out, "\r\n");
     }
     put_connection(out, connection);
-    if !matches!(status, 100..=199 | 204 | 304) {
+    let has_body = !matches!(status, 100..=199 | 204 | 304);
+    if has_body {
         put(out, "Content-Type: text/plain; charset=utf-8\r\n");
         put_framing(out, BodyLength::Length(body.len() as u64));
     }
     put(out, "\r\n");
-    if !head_only {
+    if has_body && !head_only {
         put(out, body);
     }
 }
@@ -397,15 +397,6 @@ fn put_field(out: &mut Vec<u8>, head: &[u8], span: &FieldSpan) {
     put(out, ": ");
     out.extend_from_slice(span.value(head));
     put(out, "\r\n");
-}
-
-/// True when the client can take trailers, which it says with `TE: trailers`.
-//= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
-fn accepts_trailers(fields: &Fields<'_>) -> bool {
-    fields
-        .values(FieldId::Te)
-        .flat_map(ascii::list_members)
-        .any(|member| member.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Continues the Forwarded list, because an upstream that believes its last element must find the one that we vouch for.
@@ -602,6 +593,9 @@ mod tests {
         let mut out = Vec::new();
         write_answer(&mut out, 400, &[], "NOW", "no\n", ConnectionField::Omit, true);
         assert!(out.ends_with(b"Content-Length: 3\r\n\r\n"));
+        let mut out = Vec::new();
+        write_answer(&mut out, 204, &[], "NOW", "unseen", ConnectionField::Omit, false);
+        assert!(out.ends_with(b"Date: NOW\r\n\r\n"));
     }
 
     #[test]
