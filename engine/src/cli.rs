@@ -62,8 +62,8 @@ pub struct RunArgs {
     /// Address and port to accept connections on; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
-    /// Server for every request, as http://host[:port]; repeatable: round robin. Replaces upstreams and routes
-    /// of the file
+    /// Server for every request, as http://host:port; repeatable: round robin. Replaces upstreams and routes of
+    /// the file
     #[arg(long, value_name = "URL")]
     pub upstream: Vec<String>,
     /// Which CPUs get a shard.

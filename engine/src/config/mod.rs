@@ -9,6 +9,7 @@ mod checked;
 mod pattern;
 mod problem;
 mod raw;
+mod routes;
 mod settings;
 mod source;
 mod units;

@@ -1,0 +1,188 @@
+//! Checks routes: each by itself, then against upstreams and against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::checked::{Methods, Route, Upstreams};
+use super::pattern::{HostPattern, PathPattern};
+use super::problem::{Fault, Origin, Report, closest};
+use super::raw::{Field, RawRoute};
+
+/// Methods in use, to tell a typing error from an extension method.
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// Checks every route by itself and against the others.
+pub(super) fn check_routes(
+    raws: &[RawRoute],
+    upstreams: &Upstreams,
+    whole: &Origin,
+    report: &mut Report,
+) -> Vec<Route> {
+    // On the command line --upstream brings its route along, so its absence has been told.
+    if raws.is_empty() && *whole != Origin::CommandLine {
+        let hint = match upstreams.groups.first() {
+            Some(group) => format!("add [[route]] with upstream = \"{}\"", group.name),
+            None => "add [[route]]".to_owned(),
+        };
+        report.error(
+            whole,
+            "route",
+            Fault::new("no route: every request would be answered with 404").hint(hint),
+        );
+    }
+    let mut routes = Vec::new();
+    let mut used = BTreeSet::new();
+    // What is taken, by place and method, and where it was taken; `None` stands for every method.
+    let mut taken: BTreeMap<(HostPattern, String, Option<String>), Origin> = BTreeMap::new();
+    for raw in raws {
+        let upstream = check_route_upstream(raw, upstreams, report);
+        used.extend(upstream);
+        let host = check_route_host(raw, report);
+        let path = check_route_path(raw, report);
+        let methods = check_route_methods(raw, report);
+        let (Some(host), Some(path), Some(methods)) = (host, path, methods) else { continue };
+        check_duplicate(raw, &host, &path, &methods, &mut taken, report);
+        // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
+        if let Some(upstream) = upstream {
+            routes.push(Route { host, path, methods, upstream });
+        }
+    }
+    if !upstreams.some_unnamed && !raws.iter().any(|raw| raw.upstream == Field::Faulty) {
+        for (i, group) in upstreams.groups.iter().enumerate().filter(|(i, _)| !used.contains(i)) {
+            let fault = Fault::new(format!("no route leads to upstream `{}`", group.name));
+            report.warn(&upstreams.origins[i], "upstream.name", fault);
+        }
+    }
+    routes
+}
+
+fn check_route_upstream(raw: &RawRoute, upstreams: &Upstreams, report: &mut Report) -> Option<usize> {
+    let key = "route.upstream";
+    let given = match &raw.upstream {
+        Field::Given(given) => given,
+        Field::Faulty => return None,
+        Field::Absent => {
+            report.error(&raw.at, key, Fault::new("a route needs an upstream to lead to"));
+            return None;
+        }
+    };
+    let number = upstreams.numbers.get(&given.value).copied();
+    if number.is_none() && !upstreams.some_unnamed {
+        let fault = Fault::new(format!("there is no upstream `{}`", given.value));
+        let names = || upstreams.numbers.keys().map(String::as_str);
+        let fault = match closest(&given.value, names()) {
+            Some(near) => fault.hint(format!("did you mean `{near}`")),
+            None if upstreams.numbers.is_empty() => fault,
+            None => {
+                let mut list: Vec<_> = names().take(5).collect();
+                if upstreams.numbers.len() > list.len() {
+                    list.push("...");
+                }
+                fault.hint(format!("there are {}", list.join(", ")))
+            }
+        };
+        report.error(&given.at, key, fault);
+    }
+    number
+}
+
+fn check_route_host(raw: &RawRoute, report: &mut Report) -> Option<HostPattern> {
+    match &raw.host {
+        Field::Absent => Some(HostPattern::Any),
+        Field::Faulty => None,
+        Field::Given(given) => HostPattern::parse(&given.value)
+            .map_err(|fault| report.error(&given.at, "route.host", fault))
+            .ok(),
+    }
+}
+
+fn check_route_path(raw: &RawRoute, report: &mut Report) -> Option<PathPattern> {
+    let (given, key, parsed) = match (&raw.path, &raw.path_prefix) {
+        (Field::Absent, Field::Absent) => return Some(PathPattern::any()),
+        (Field::Given(_), Field::Given(prefix)) => {
+            let fault = Fault::new("`path` and `path_prefix` exclude each other").hint("keep one of them");
+            report.error(&prefix.at, "route.path_prefix", fault);
+            return None;
+        }
+        (Field::Given(path), Field::Absent) => (path, "route.path", PathPattern::parse(&path.value)),
+        (Field::Absent, Field::Given(prefix)) => {
+            (prefix, "route.path_prefix", PathPattern::parse_prefix(&prefix.value))
+        }
+        (Field::Faulty, _) | (_, Field::Faulty) => return None,
+    };
+    parsed.map_err(|fault| report.error(&given.at, key, fault)).ok()
+}
+
+fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {
+    let key = "route.methods";
+    let given = match &raw.methods {
+        Field::Absent => return Some(Methods::Any),
+        Field::Faulty => return None,
+        Field::Given(given) => given,
+    };
+    if given.value.is_empty() {
+        let fault = Fault::new("no method is left").hint("leave `methods` out for all of them");
+        report.error(&given.at, key, fault);
+        return None;
+    }
+    let mut methods: Vec<String> = Vec::new();
+    for method in &given.value {
+        let text = method.value.as_str();
+        let upper = text.to_ascii_uppercase();
+        if text == "*" {
+            // A method by the letter of RFC 9110, and certainly not meant as one.
+            let fault = Fault::new("`*` does not stand for every method");
+            report.error(&method.at, key, fault.hint("leave `methods` out for all of them"));
+        } else if text.is_empty() || !text.bytes().all(is_token_byte) {
+            report.error(&method.at, key, Fault::new(format!("`{text}` is not a method")));
+        } else if text != upper && METHODS.contains(&upper.as_str()) {
+            // Methods are case-sensitive: RFC 9110 section 9.1.
+            let fault = Fault::new(format!("`{text}` is not the method {upper}"));
+            report.error(&method.at, key, fault.hint(format!("did you mean \"{upper}\"")));
+        } else if methods.iter().any(|earlier| earlier == text) {
+            report.error(&method.at, key, Fault::new(format!("`{text}` is there twice")));
+        } else {
+            if !METHODS.contains(&text)
+                && let Some(near) = closest(text, METHODS.iter().copied())
+            {
+                let fault = Fault::new(format!("`{text}` is not a method in common use"));
+                report.warn(&method.at, key, fault.hint(format!("did you mean \"{near}\"")));
+            }
+            methods.push(text.to_owned());
+        }
+    }
+    Some(Methods::Only(methods))
+}
+
+fn check_duplicate(
+    raw: &RawRoute,
+    host: &HostPattern,
+    path: &PathPattern,
+    methods: &Methods,
+    taken: &mut BTreeMap<(HostPattern, String, Option<String>), Origin>,
+    report: &mut Report,
+) {
+    let wanted: Vec<Option<String>> = match methods {
+        Methods::Any => vec![None],
+        Methods::Only(methods) => methods.iter().cloned().map(Some).collect(),
+    };
+    let shape = path.shape();
+    let mut reported = false;
+    for method in wanted {
+        let key = (host.clone(), shape.clone(), method);
+        if let Some(first) = taken.get(&key) {
+            if !reported {
+                let method = key.2.as_deref().unwrap_or("every method");
+                let fault = Fault::new(format!("a second route for {method} on {host}, {path}"));
+                report.error(&raw.at, "route", fault.hint(format!("the first is at {first}; keep one")));
+            }
+            reported = true;
+        } else {
+            taken.insert(key, raw.at.clone());
+        }
+    }
+}
+
+/// tchar of RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
