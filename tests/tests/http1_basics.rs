@@ -28,7 +28,7 @@ async fn bodies_with_a_length_pass_both_ways() {
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     for (method, length) in [("POST", 0), ("PUT", 1), ("POST", 8192), ("PUT", 100_000), ("DELETE", 17)] {
-        let head = format!("{method} /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!("{method} /copy HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
         client.send(head).await;
         client.send(pattern::bytes(length)).await;
         let answer = client.answer_to(method).await;

@@ -70,7 +70,7 @@ async fn sixty_four_clients_at_once_get_their_own_bytes() {
     let client = client::reqwest();
     let mut clients = JoinSet::new();
     for nth in 0..64_usize {
-        let (client, url) = (client.clone(), proxy.url("/echo"));
+        let (client, url) = (client.clone(), proxy.url(["/echo", "/copy"][nth % 2]));
         clients.spawn(async move {
             for round in 0..12_usize {
                 // Sizes around the usual buffer sizes, and bytes that only this client sends.
@@ -96,7 +96,7 @@ async fn curl_uploads_and_downloads() {
     let (upload, first, second) = (path("upload"), path("first"), path("second"));
     let body = pattern::bytes(2_000_000);
     fs::write(&upload, &body).unwrap();
-    let url = proxy.url("/echo");
+    let url = proxy.url("/copy");
     let variants: [&[&str]; 4] =
         [&[], &["-H", "Expect: 100-continue"], &["-H", "Transfer-Encoding: chunked"], &["-H", "Expect:"]];
     for options in variants {

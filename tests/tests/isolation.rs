@@ -43,7 +43,7 @@ async fn echoes(mut client: Raw, byte: u8) {
         } else {
             (format!("Content-Length: {size}"), vec![byte; size])
         };
-        let head = format!("POST /echo HTTP/1.1\r\nHost: test\r\nX-Client: {byte}\r\n{framing}\r\n\r\n");
+        let head = format!("POST /copy HTTP/1.1\r\nHost: test\r\nX-Client: {byte}\r\n{framing}\r\n\r\n");
         client.send([head.as_bytes(), &body].concat()).await;
         let answer = client.answer_to("POST").await;
         let foreign = answer.body.iter().position(|&found| found != byte);

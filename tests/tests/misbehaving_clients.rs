@@ -15,7 +15,6 @@ use sluice_tests::{
     wire::Framing,
     within_time,
 };
-use tokio::io::AsyncWriteExt;
 
 /// The timeouts in these tests, and what they may take longer on a busy machine.
 const SHORT: Duration = Duration::from_millis(300);

@@ -1,7 +1,8 @@
 //! A well-behaved origin on hyper, an HTTP implementation that is not ours.
 //!
-//! Owns its answers, chosen by path: `/echo`, `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/digest`,
-//! `/status/CODE`, `/delay/MS`, `/head`; anything else is 200 with the name of the origin.
+//! Owns its answers, chosen by path: `/echo` (begins before the upload has ended), `/copy` (begins after it),
+//! `/digest` (its length), `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/status/CODE`, `/delay/MS`; anything
+//! else is 200 with the name of the origin.
 
 use std::{
     convert::Infallible,
@@ -113,6 +114,7 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
     let number = parts.next_back().and_then(|number| number.parse::<u64>().ok()).unwrap_or_default();
     let mut response = Response::new(match kind {
         "echo" => request.into_body().boxed(),
+        "copy" => full(request.into_body().collect().await?.to_bytes()),
         "bytes" => full(pattern::bytes(number as usize)),
         "fill" => {
             let byte = parts.next().and_then(|byte| byte.parse().ok()).unwrap_or(b'?');
@@ -120,7 +122,6 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
         }
         "chunked" => streamed(number),
         "digest" => full(digest(request.into_body()).await?.to_string()),
-        "head" => full(format!("{:?}\n{:#?}", request.uri(), request.headers())),
         _ => full(name),
     });
     match kind {
