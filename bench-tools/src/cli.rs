@@ -27,5 +27,5 @@ pub enum Command {
     /// Serve static answers as cheaply as possible
     Origin(OriginArgs),
     /// Send requests and report rate, latency and errors
-    Load(LoadArgs),
+    Load(Box<LoadArgs>),
 }

@@ -6,13 +6,17 @@
 
 mod cli;
 mod failure;
+pub mod fault;
 pub mod http;
 pub mod interrupt;
 pub mod lanes;
 pub mod latency;
 pub mod load;
 pub mod origin;
+pub mod procfs;
+pub mod ticker;
 pub mod units;
+mod wire;
 
 use std::process::ExitCode;
 

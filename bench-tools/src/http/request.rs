@@ -16,8 +16,17 @@ pub struct Head<T> {
     pub keeps_alive: bool,
     /// The client waits for `100 Continue`.
     pub expects_continue: bool,
-    /// Length of the body, unless chunked.
-    pub content_length: Option<u64>,
+    /// How the end of its body is told.
+    pub body: Body,
+}
+
+/// How the end of a request's body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// By its length; 0 when there is none.
+    Length(u64),
+    /// By its chunks.
+    Chunked,
 }
 
 /// What was found next in the bytes.
@@ -146,17 +155,18 @@ fn parse<T>(bytes: &[u8], route: impl Fn(&[u8]) -> T) -> Result<Parsed<T>, Malfo
         Err(_) => return Err(Malformed),
     };
     let framing = Framing::of(request.headers)?;
+    let (body, state) = if framing.is_chunked {
+        (Body::Chunked, State::Chunked(Chunked::default()))
+    } else {
+        let length = framing.content_length.unwrap_or(0);
+        (Body::Length(length), State::Length(length))
+    };
     let head = Head {
         target: route(request.path.unwrap_or_default().as_bytes()),
         is_head: request.method == Some("HEAD"),
         keeps_alive: framing.keeps_alive(request.version),
         expects_continue: framing.expects_continue,
-        content_length: framing.content_length,
-    };
-    let state = if framing.is_chunked {
-        State::Chunked(Chunked::default())
-    } else {
-        State::Length(framing.content_length.unwrap_or(0))
+        body,
     };
     Ok(Some((length, head, state)))
 }

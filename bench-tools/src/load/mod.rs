@@ -1,15 +1,16 @@
 //! `load`: sends requests over many connections and says how many were answered, how fast, and how many were not.
 //!
-//! Closed loop: every connection sends its next request when the last answer is complete. Each lane has its own
-//! connections and its own tally; they meet in the report.
+//! Closed loop (each connection sends its next request when the last answer is complete) or open loop (`--rate`:
+//! requests are due at their times). Each [`lane`] has its own connections and its own tally; they meet in the report.
 
-mod closed;
-mod exchange;
+mod lane;
+mod mix;
+mod plan;
 mod report;
+mod schedule;
 mod tally;
 mod target;
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use clap::Args;
@@ -19,15 +20,26 @@ use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::units::{parse_count, parse_duration};
-use report::Report;
+use plan::Plan;
 
+pub use mix::WeightedPath;
+pub use report::{Report, ServerCpu, ToolCpu};
+pub use schedule::Arrival;
 pub use target::Target;
 
 const JSON_KEYS: &str = "\
-JSON keys: url, connections, threads, elapsed_s, requests, requests_per_s, bytes, bytes_per_s, errors (kind: count),
-reconnects, latency_ns (min, mean, p50, p90, p99, p99_9, max), tool_cpu (user_s, system_s, share: of the wall time of
-one CPU), interrupted.
-Requests are those answered with 2xx or 3xx within the measured time; bytes count heads and bodies received.
+JSON keys:
+  url, connections, threads, rate (null: closed loop), elapsed_s, interrupted
+  requests          answered with a status below 400 within the measured time
+  requests_per_s, bytes and bytes_per_s (heads and bodies received)
+  errors            kind: count; reconnects: connections made again because they had ended between requests
+  latency_ns        min, mean, p50, p90, p99, p99_9, max; in an open loop from when the request was due
+  connect_ns        the same of connections made within the measured time
+  send_lag_ns       open loop: the same, from when a request was due to when it was sent
+  behind            open loop: requests that were due and not sent at the end
+  tool_cpu          user_s, system_s, share (of the wall time of one CPU), idle_share (of the CPUs it ran on)
+  server            name, pids, cpu_s, cpu_us_per_request, user_share, rss_bytes; null when it is not known
+  warnings          sentences: what may make the figures those of the tool rather than of the server
 Exit code 1 when nothing was answered or more than 1 % of the requests failed.";
 
 /// Flags of `load`.
@@ -37,14 +49,40 @@ pub struct LoadArgs {
     /// What to ask for
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/bytes/1024")]
     pub url: Target,
+    /// Ask for this path instead, so often as its weight says (1 unless given); repeatable
+    #[arg(long, value_name = "PATH[@WEIGHT]")]
+    pub path: Vec<WeightedPath>,
+    /// Method [default: GET, with a body POST]
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// A header field for every request, as 'Name: value'; repeatable
+    #[arg(long, value_name = "FIELD")]
+    pub header: Vec<String>,
+    /// Send a body of so many bytes
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = parse_count)]
+    pub body: u64,
     /// Connections, over all threads
     #[arg(long, short = 'c', value_name = "N", default_value = "64", value_parser = parse_count)]
     pub connections: u64,
+    /// A new connection for every request
+    #[arg(long)]
+    pub new_connections: bool,
+    /// Connect from so many loopback addresses, for more ports
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub sources: u16,
+    /// Open loop: so many requests per second, whatever becomes of them
+    #[arg(long, value_name = "PER SECOND", value_parser = parse_count)]
+    pub rate: Option<u64>,
+    /// Distances between the requests of an open loop
+    #[arg(long, value_name = "KIND", default_value = "uniform", value_enum)]
+    pub arrival: Arrival,
     /// How long to measure
     #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
-    /// Measure so many requests instead of a time
-    #[arg(long, short = 'n', value_name = "N", value_parser = parse_count, conflicts_with = "duration")]
+    /// Closed loop: measure so many requests instead of a time
+    #[arg(
+        long, short = 'n', value_name = "N", value_parser = parse_count, conflicts_with_all = ["duration", "rate"]
+    )]
     pub requests: Option<u64>,
     /// Run so long before measuring
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
@@ -65,35 +103,28 @@ pub struct LoadArgs {
 /// # Errors
 /// When the target cannot be reached, answers nothing, or too often wrongly.
 pub fn run(args: &LoadArgs) -> Result<(), Failure> {
-    let interrupt = Interrupt::catch()?;
-    let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, u64::MAX));
-    check(args, descriptors)?;
-    let lanes = args.lanes.lanes();
-    let inputs = lanes.iter().map(|_| interrupt.clone()).collect();
-    let runs = lanes::run(&lanes, inputs, |lane, interrupt| closed::run(args, lane, interrupt))?;
-    let report = Report::new(args, lanes.len(), runs, interrupt.is_set());
+    let report = measure(args, &Interrupt::catch()?)?;
     if args.json {
         println!("{}", report.json());
     } else {
         print!("{}", report.text());
     }
+    for warning in &report.warnings {
+        eprintln!("sluice-bench: warning: {warning}");
+    }
     report.verdict()
 }
 
-/// Refuses what cannot work before anything is measured.
-fn check(args: &LoadArgs, descriptors: u64) -> Result<(), Failure> {
-    if args.connections == 0 {
-        return Err(Failure::Usage("--connections must be at least 1".into()));
-    }
-    if args.connections.saturating_add(64) > descriptors {
-        return Err(Failure::Usage(format!(
-            "{} connections need more descriptors than the limit of {descriptors} (RLIMIT_NOFILE): raise it with \
-             ulimit -n, or use fewer connections",
-            args.connections
-        )));
-    }
-    let address = args.url.address;
-    TcpStream::connect_timeout(&address, args.timeout.max(Duration::from_millis(1)))
-        .map(drop)
-        .map_err(|error| Failure::Target(format!("cannot connect to {address}: {error}")))
+/// Loads the target.
+///
+/// # Errors
+/// When the flags contradict each other, the target cannot be reached, or the host cannot run a ring.
+pub fn measure(args: &LoadArgs, interrupt: &Interrupt) -> Result<Report, Failure> {
+    let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, u64::MAX));
+    let plan = Plan::new(args, descriptors)?;
+    let server = plan.server.clone();
+    let lanes = args.lanes.lanes();
+    let inputs = lanes.iter().map(|_| (plan.clone(), interrupt.clone())).collect();
+    let runs = lanes::run(&lanes, inputs, |lane, (plan, interrupt)| lane::run(plan, lane, interrupt))?;
+    Ok(Report::new(args, lanes.len(), server, &runs, interrupt.is_set()))
 }

@@ -4,53 +4,18 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::fault::Fault;
 use crate::latency::histogram;
-
-/// Why a request was not answered as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    /// Nobody listens.
-    Refused,
-    /// The connection was not made in time.
-    ConnectTimeout,
-    /// The connection could not be made for another reason: an errno.
-    Connect(i32),
-    /// The peer reset the connection.
-    Reset,
-    /// The peer closed before the answer was complete.
-    Closed,
-    /// The answer did not come in time.
-    Timeout,
-    /// The answer was no HTTP.
-    Malformed,
-    /// Another error of the connection: an errno.
-    Io(i32),
-    /// An answer with a status of 400 or above.
-    Status(u16),
-}
-
-impl Fault {
-    /// The key in reports.
-    pub(super) fn name(self) -> String {
-        match self {
-            Fault::Refused => "connect_refused".into(),
-            Fault::ConnectTimeout => "connect_timeout".into(),
-            Fault::Connect(errno) => format!("connect_errno_{errno}"),
-            Fault::Reset => "reset".into(),
-            Fault::Closed => "closed_early".into(),
-            Fault::Timeout => "timeout".into(),
-            Fault::Malformed => "malformed_answer".into(),
-            Fault::Io(errno) => format!("errno_{errno}"),
-            Fault::Status(status) => format!("status_{status}"),
-        }
-    }
-}
 
 /// Counts of one lane.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     /// Latency of answered requests, in nanoseconds.
     pub(super) latency: Histogram<u64>,
+    /// Latency of connections made meanwhile.
+    pub(super) connect: Histogram<u64>,
+    /// Open loop: from when a request was due to when it was sent.
+    pub(super) send_lag: Histogram<u64>,
     /// Bytes received.
     pub(super) bytes: u64,
     /// Connections made again because the old one had ended between requests.
@@ -61,7 +26,14 @@ pub(super) struct Tally {
 
 impl Default for Tally {
     fn default() -> Tally {
-        Tally { latency: histogram(), bytes: 0, reconnects: 0, faults: BTreeMap::new() }
+        Tally {
+            latency: histogram(),
+            connect: histogram(),
+            send_lag: histogram(),
+            bytes: 0,
+            reconnects: 0,
+            faults: BTreeMap::new(),
+        }
     }
 }
 
@@ -74,7 +46,13 @@ impl Tally {
     /// Adds another lane's counts.
     pub(super) fn add(&mut self, other: &Tally) {
         // Equal bounds: adding cannot fail.
-        self.latency.add(&other.latency).expect("equal bounds");
+        for (sum, more) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.connect, &other.connect),
+            (&mut self.send_lag, &other.send_lag),
+        ] {
+            sum.add(more).expect("equal bounds");
+        }
         self.bytes += other.bytes;
         self.reconnects += other.reconnects;
         for (&fault, count) in &other.faults {

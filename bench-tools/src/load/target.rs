@@ -39,17 +39,6 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
-    /// The request, as it goes over the wire.
-    pub fn request(&self) -> Vec<u8> {
-        format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n\r\n",
-            self.path, self.authority
-        )
-        .into_bytes()
-    }
-}
-
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.path)

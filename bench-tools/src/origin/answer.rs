@@ -9,6 +9,12 @@ use sluice_sys::{Buf, LARGE_BYTES};
 pub(super) const INLINE_BYTES: usize = 32 * 1024;
 /// Length of a piece of a larger body: with a head in front it still fits a large buffer.
 pub(super) const CHUNK_BYTES: usize = LARGE_BYTES - 512;
+/// Data of one chunk of a chunked body.
+const FRAME_BYTES: usize = 16 * 1024;
+/// Chunks in a prepared buffer of them.
+const FRAMES: usize = 15;
+/// Data in such a buffer.
+pub(super) const FRAMED_BYTES: usize = FRAMES * FRAME_BYTES;
 /// Prepared buffers kept.
 const KEPT: usize = 128;
 
@@ -29,6 +35,8 @@ pub(super) struct Answers {
     beginnings: Vec<(u64, Buf)>,
     /// Pieces of [`CHUNK_BYTES`].
     chunks: Vec<Buf>,
+    /// Pieces of [`FRAMED_BYTES`], as chunks of a chunked body.
+    framed: Vec<Buf>,
 }
 
 impl Answers {
@@ -40,6 +48,7 @@ impl Answers {
             date_second: u64::MAX,
             beginnings: Vec::new(),
             chunks: Vec::new(),
+            framed: Vec::new(),
         };
         answers.set_clock(0);
         answers
@@ -67,20 +76,62 @@ impl Answers {
     /// Appends a head and a body of at most [`INLINE_BYTES`].
     pub(super) fn append_bytes(&self, out: &mut Vec<u8>, length: usize) {
         self.append_head(out, length as u64);
+        self.append_body(out, length);
+    }
+
+    /// Appends so many bytes of a body, at most [`CHUNK_BYTES`].
+    pub(super) fn append_body(&self, out: &mut Vec<u8>, length: usize) {
         out.extend_from_slice(&self.body[..length]);
     }
 
-    /// Appends an answer with a text.
-    pub(super) fn append_text(&self, out: &mut Vec<u8>, status: &str, text: &str, wants_body: bool) {
+    /// Appends an answer with a text; a status that has no body goes without.
+    pub(super) fn append_text(&self, out: &mut Vec<u8>, status: u16, text: &str, wants_body: bool) {
         out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+        out.extend_from_slice(reason(status).as_bytes());
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(&self.date);
+        if matches!(status, 204 | 304) {
+            out.extend_from_slice(b"\r\n\r\n");
+            return;
+        }
         out.extend_from_slice(b"\r\nContent-Type: text/plain\r\nContent-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(text.len()).as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
         if wants_body {
             out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Appends the head of an answer with a chunked body.
+    pub(super) fn append_chunked_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\nDate: ");
+        out.extend_from_slice(&self.date);
+        out.extend_from_slice(
+            b"\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+    }
+
+    /// Appends data of ours, less than [`FRAMED_BYTES`], as chunks.
+    pub(super) fn append_framed(&self, out: &mut Vec<u8>, length: usize) {
+        for data in self.body[..length].chunks(FRAME_BYTES) {
+            append_chunk(out, data);
+        }
+    }
+
+    /// A prepared piece of a chunked body.
+    pub(super) fn take_framed(&mut self) -> Buf {
+        self.framed.pop().unwrap_or_else(|| {
+            let mut buf = Buf::large();
+            self.append_framed(&mut buf, FRAMED_BYTES);
+            buf
+        })
+    }
+
+    /// Gives a sent piece back.
+    pub(super) fn keep_framed(&mut self, buf: Buf) {
+        if self.framed.len() < KEPT {
+            self.framed.push(buf);
         }
     }
 
@@ -124,6 +175,44 @@ impl Answers {
     }
 }
 
+/// The end of a chunked body.
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends one chunk of a chunked body; no data appends nothing, since an empty chunk is the end.
+pub(super) fn append_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    if data.is_empty() {
+        return;
+    }
+    let mut digits = [0; 16];
+    let mut at = digits.len();
+    let mut left = data.len();
+    while left > 0 {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[left % 16];
+        left /= 16;
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => " OK",
+        201 => " Created",
+        204 => " No Content",
+        304 => " Not Modified",
+        400 => " Bad Request",
+        404 => " Not Found",
+        500 => " Internal Server Error",
+        502 => " Bad Gateway",
+        503 => " Service Unavailable",
+        // An empty reason is allowed, the space in front of it is not optional.
+        _ => " ",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +239,23 @@ mod tests {
             assert_eq!((beginning.len() - head) as u64 + chunks * answers.take_chunk().len() as u64, length);
             assert!(beginning.capacity() <= LARGE_BYTES);
         }
+    }
+
+    #[test]
+    fn chunks_read_back() {
+        let mut answers = Answers::new();
+        let mut wire = answers.take_framed().to_vec();
+        answers.append_framed(&mut wire, 100);
+        append_chunk(&mut wire, b"");
+        wire.extend_from_slice(LAST_CHUNK);
+        let mut chunked = crate::http::chunked::Chunked::default();
+        let (mut rest, mut data) = (&wire[..], 0);
+        while !rest.is_empty() {
+            let (taken, piece) = chunked.next(rest).expect("well formed");
+            data += piece.len();
+            rest = &rest[taken..];
+        }
+        assert!(chunked.is_done() && answers.take_framed().capacity() <= LARGE_BYTES);
+        assert_eq!(data, FRAMED_BYTES + 100);
     }
 }

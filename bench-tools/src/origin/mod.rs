@@ -4,6 +4,7 @@
 //! give it a worker, which answers all requests they hold with as few sends as possible and lets go of it again.
 
 mod answer;
+mod delayed;
 mod route;
 mod session;
 
@@ -12,25 +13,29 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use clap::Args;
-use sluice_sys::{BoundListener, Listener, Runtime, next_connection, raise_descriptor_limit, sleep};
+use sluice_sys::{BoundListener, Conn, Listener, Runtime, next_connection, raise_descriptor_limit, spawn};
 
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, Lane, LaneArgs};
 use answer::Answers;
-use session::Session;
+use delayed::Delayed;
+use session::{IDLE_MS, STALL_MS, Session, Site};
 
 /// Connections that may wait to be accepted; net.core.somaxconn has the last word.
 const BACKLOG: u32 = 65_535;
-
-/// How often the end is looked for.
-const POLL_MS: u64 = 100;
 
 const PATHS: &str = "\
 Paths:
   /           a short text
   /bytes/N    N bytes
-Anything else is answered 404. Request bodies are read and dropped.";
+  /chunked/N  N bytes, chunked
+  /delay/MS   a short text after so many milliseconds (to the millisecond for the last request received)
+  /echo       the request's body
+  /status/N   that status (200-599)
+  /reset      a reset instead of an answer; /reset/N: after N of 2N bytes
+  /stall      no answer at all; /stall/N: nothing after N of 2N bytes
+Anything else is answered 404. Other request bodies are read and dropped.";
 
 /// Flags of `origin`.
 #[derive(Clone, Debug, Args)]
@@ -74,20 +79,32 @@ fn bind(address: SocketAddr, count: usize) -> Result<Vec<BoundListener>, Failure
 
 fn serve(bound: BoundListener, sockets: u64, interrupt: Interrupt) -> Result<(), Failure> {
     let runtime = Runtime::new(&lanes::settings(sockets))?;
-    let answers = Rc::new(RefCell::new(Answers::new()));
+    let site = Rc::new(Site { answers: RefCell::new(Answers::new()), delayed: Delayed::new()? });
+    let its = site.clone();
     let main = async move {
         let _listener = Listener::start(bound, 0);
         while !interrupt.is_set() {
-            sleep(POLL_MS).await;
+            its.delayed.tick().await;
+            while let Some((conn, out)) = its.delayed.next_due() {
+                conn.send(out, STALL_MS).detach();
+                if let Err(conn) = conn.park(IDLE_MS) {
+                    spawn(serve_one(its.clone(), conn));
+                }
+            }
         }
     };
-    runtime.run(main, move || worker(answers.clone()));
+    runtime.run(main, move || worker(site.clone()));
     Ok(())
 }
 
-async fn worker(answers: Rc<RefCell<Answers>>) {
-    let mut session = Session::new(answers);
+async fn worker(site: Rc<Site>) {
+    let mut session = Session::new(site);
     loop {
         session.serve(next_connection().await).await;
     }
+}
+
+/// Goes on with a connection on which something arrived while its answer was waiting.
+async fn serve_one(site: Rc<Site>, conn: Conn) {
+    Session::new(site).serve(conn).await;
 }

@@ -3,39 +3,49 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
-use sluice_sys::{Buf, Conn, now_ms};
+use sluice_sys::{Buf, Conn, now_ms, sleep};
 
-use super::answer::{Answers, CHUNK_BYTES, INLINE_BYTES};
+use super::answer::{Answers, CHUNK_BYTES, FRAMED_BYTES, INLINE_BYTES, LAST_CHUNK, append_chunk};
+use super::delayed::Delayed;
 use super::route::Route;
-use crate::http::request::{Event, Head, RequestReader};
+use crate::http::request::{Body, Event, Head, RequestReader};
 
 /// A keep-alive connection without a request is closed after this long.
-const IDLE_MS: u64 = 3_600_000;
+pub(super) const IDLE_MS: u64 = 3_600_000;
 /// A request must be complete, and a client take its answer, within this time.
-const STALL_MS: u64 = 60_000;
+pub(super) const STALL_MS: u64 = 60_000;
 /// Answers are sent when this much has come together, and at the latest when no request is left.
 const FLUSH_BYTES: usize = 16 * 1024;
 
 const TEXT: &str = "sluice-bench origin\n";
 
+/// What the workers of a lane share.
+pub(super) struct Site {
+    pub(super) answers: RefCell<Answers>,
+    pub(super) delayed: Delayed,
+}
+
 /// What becomes of the connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     Continue,
     Close,
+    Reset,
+    /// Its answer, which is the last thing asked for so far, is to be sent later.
+    Delay(u64, Buf),
 }
 
 /// One worker's state; it serves one connection after another.
 pub(super) struct Session {
-    answers: Rc<RefCell<Answers>>,
+    site: Rc<Site>,
     reader: RequestReader,
     request: Option<Head<Route>>,
 }
 
 impl Session {
-    pub(super) fn new(answers: Rc<RefCell<Answers>>) -> Session {
-        Session { answers, reader: RequestReader::default(), request: None }
+    pub(super) fn new(site: Rc<Site>) -> Session {
+        Session { site, reader: RequestReader::default(), request: None }
     }
 
     /// Answers what comes, until the connection falls idle, which parks it, or ends.
@@ -44,10 +54,15 @@ impl Session {
         self.request = None;
         loop {
             let Ok(Some(lease)) = conn.receive().await else { return };
-            self.answers.borrow_mut().set_clock(now_ms());
+            self.site.answers.borrow_mut().set_clock(now_ms());
             match self.answer_all(&conn, &lease).await {
                 Ok(Next::Continue) => {}
                 Ok(Next::Close) | Err(_) => return conn.shutdown_write(),
+                Ok(Next::Reset) => return conn.abort(),
+                Ok(Next::Delay(ms, out)) => {
+                    drop(lease);
+                    return self.site.delayed.add(Duration::from_millis(ms), conn, out);
+                }
             }
             drop(lease);
             if self.reader.is_between_requests() && self.request.is_none() {
@@ -66,7 +81,7 @@ impl Session {
         let mut out = Buf::small();
         loop {
             let Ok((used, event)) = self.reader.read(bytes, Route::of) else {
-                self.answers.borrow().append_text(&mut out, "400 Bad Request", "bad request\n", true);
+                self.append_text(&mut out, 400, "bad request\n", true);
                 conn.send(out, STALL_MS).await.result?;
                 return Ok(Next::Close);
             };
@@ -77,12 +92,23 @@ impl Session {
                     if head.expects_continue && bytes.is_empty() {
                         out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                     }
+                    if head.target == Route::Echo {
+                        self.begin_echo(&mut out, head);
+                    }
                     self.request = Some(head);
                 }
-                Event::Body(_) => {}
+                Event::Body(data) => out = self.take_body(conn, data, out).await?,
                 Event::End => {
                     let Some(head) = self.request.take() else { continue };
-                    out = self.answer(conn, head, out).await?;
+                    match head.target {
+                        Route::Delay(ms) if bytes.is_empty() && head.keeps_alive => {
+                            self.append_text(&mut out, 200, TEXT, !head.is_head);
+                            return Ok(Next::Delay(ms, out));
+                        }
+                        Route::Reset(count) => return self.break_off(conn, count, out).await,
+                        Route::Stall(count) => return self.stall(conn, count, out).await,
+                        _ => out = self.answer(conn, head, out).await?,
+                    }
                     if !head.keeps_alive {
                         conn.send(out, STALL_MS).await.result?;
                         return Ok(Next::Close);
@@ -98,45 +124,145 @@ impl Session {
 
     /// Appends the answer to `out`, or sends both; returns what is left to send.
     async fn answer(&self, conn: &Conn, head: Head<Route>, mut out: Buf) -> io::Result<Buf> {
+        let wants_body = !head.is_head;
         match head.target {
-            Route::Bytes(length) if head.is_head => self.answers.borrow().append_head(&mut out, length),
+            Route::Bytes(length) if head.is_head => self.site.answers.borrow().append_head(&mut out, length),
             Route::Bytes(length) if length <= INLINE_BYTES as u64 => {
-                self.answers.borrow().append_bytes(&mut out, length as usize);
+                self.site.answers.borrow().append_bytes(&mut out, length as usize);
             }
             Route::Bytes(length) => {
-                if !out.is_empty() {
-                    conn.send(std::mem::replace(&mut out, Buf::small()), STALL_MS).detach();
-                }
+                flush(conn, &mut out);
                 self.send_large(conn, length).await?;
             }
-            Route::Text => self.answers.borrow().append_text(&mut out, "200 OK", TEXT, !head.is_head),
-            Route::Missing => {
-                self.answers.borrow().append_text(&mut out, "404 Not Found", "no such path\n", !head.is_head);
+            Route::Chunked(_) if head.is_head => self.site.answers.borrow().append_chunked_head(&mut out),
+            Route::Chunked(length) => {
+                self.site.answers.borrow().append_chunked_head(&mut out);
+                out = self.send_chunked(conn, length, out).await?;
+            }
+            Route::Text => self.append_text(&mut out, 200, TEXT, wants_body),
+            Route::Status(status) => self.append_text(&mut out, status, "status\n", wants_body),
+            Route::Delay(ms) => {
+                // Another request waits behind this one, or the connection closes: the coarse timer must do.
+                flush(conn, &mut out);
+                sleep(ms).await;
+                self.append_text(&mut out, 200, TEXT, wants_body);
+            }
+            Route::Echo if head.body == Body::Chunked => out.extend_from_slice(LAST_CHUNK),
+            Route::Echo => {}
+            Route::Missing | Route::Reset(_) | Route::Stall(_) => {
+                self.append_text(&mut out, 404, "no such path\n", wants_body);
             }
         }
-        if out.len() >= FLUSH_BYTES {
-            let full = std::mem::replace(&mut out, Buf::small());
-            conn.send(full, STALL_MS).await.result?;
-        }
-        Ok(out)
+        flush_when_full(conn, out).await
+    }
+
+    fn append_text(&self, out: &mut Vec<u8>, status: u16, text: &str, wants_body: bool) {
+        self.site.answers.borrow().append_text(out, status, text, wants_body);
     }
 
     /// Sends a body that does not fit into one buffer.
     async fn send_large(&self, conn: &Conn, length: u64) -> io::Result<()> {
-        let beginning = self.answers.borrow_mut().take_beginning(length);
+        let beginning = self.site.answers.borrow_mut().take_beginning(length);
         let sent = conn.send(beginning, STALL_MS).await;
         if let Some(buf) = sent.buf {
-            self.answers.borrow_mut().keep_beginning(length, buf);
+            self.site.answers.borrow_mut().keep_beginning(length, buf);
         }
         sent.result?;
-        let mut chunk = self.answers.borrow_mut().take_chunk();
-        for _ in 0..length / CHUNK_BYTES as u64 {
-            let sent = conn.send(chunk, STALL_MS).await;
-            sent.result?;
-            let Some(buf) = sent.buf else { return Ok(()) };
-            chunk = buf;
-        }
-        self.answers.borrow_mut().keep_chunk(chunk);
+        let chunk = self.site.answers.borrow_mut().take_chunk();
+        let chunk = send_repeatedly(conn, chunk, length / CHUNK_BYTES as u64).await?;
+        self.site.answers.borrow_mut().keep_chunk(chunk);
         Ok(())
     }
+
+    /// Sends a chunked body after `out`; returns what is left to send.
+    async fn send_chunked(&self, conn: &Conn, length: u64, mut out: Buf) -> io::Result<Buf> {
+        let pieces = length / FRAMED_BYTES as u64;
+        if pieces > 0 {
+            flush(conn, &mut out);
+            let piece = self.site.answers.borrow_mut().take_framed();
+            let piece = send_repeatedly(conn, piece, pieces).await?;
+            self.site.answers.borrow_mut().keep_framed(piece);
+        }
+        let rest = (length % FRAMED_BYTES as u64) as usize;
+        if rest > INLINE_BYTES {
+            flush(conn, &mut out);
+            out = Buf::large();
+        }
+        self.site.answers.borrow().append_framed(&mut out, rest);
+        out.extend_from_slice(LAST_CHUNK);
+        Ok(out)
+    }
+
+    fn begin_echo(&self, out: &mut Vec<u8>, head: Head<Route>) {
+        let answers = self.site.answers.borrow();
+        match head.body {
+            Body::Chunked => answers.append_chunked_head(out),
+            Body::Length(length) => answers.append_head(out, length),
+        }
+    }
+
+    /// A piece of a request's body: dropped, or sent back.
+    async fn take_body(&self, conn: &Conn, data: &[u8], mut out: Buf) -> io::Result<Buf> {
+        match self.request {
+            Some(head) if head.target == Route::Echo && head.body == Body::Chunked => {
+                append_chunk(&mut out, data);
+            }
+            Some(head) if head.target == Route::Echo => out.extend_from_slice(data),
+            _ => {}
+        }
+        flush_when_full(conn, out).await
+    }
+
+    /// Appends a part of an answer of twice the length.
+    fn append_half(&self, out: &mut Vec<u8>, count: usize) {
+        if count > 0 {
+            let answers = self.site.answers.borrow();
+            answers.append_head(out, 2 * count as u64);
+            answers.append_body(out, count);
+        }
+    }
+
+    /// Begins an answer and resets the connection.
+    async fn break_off(&self, conn: &Conn, count: usize, mut out: Buf) -> io::Result<Next> {
+        self.append_half(&mut out, count);
+        if !out.is_empty() {
+            conn.send(out, STALL_MS).await.result?;
+        }
+        Ok(Next::Reset)
+    }
+
+    /// Begins an answer and says nothing more until the client goes away.
+    async fn stall(&self, conn: &Conn, count: usize, mut out: Buf) -> io::Result<Next> {
+        self.append_half(&mut out, count);
+        flush(conn, &mut out);
+        conn.clear_deadline();
+        while conn.receive().await?.is_some() {}
+        Ok(Next::Close)
+    }
+}
+
+/// Sends what is there, without waiting for its end.
+fn flush(conn: &Conn, out: &mut Buf) {
+    if !out.is_empty() {
+        conn.send(std::mem::replace(out, Buf::small()), STALL_MS).detach();
+    }
+}
+
+/// Sends what is there once it is much, and waits until the client has taken it.
+async fn flush_when_full(conn: &Conn, out: Buf) -> io::Result<Buf> {
+    if out.len() < FLUSH_BYTES {
+        return Ok(out);
+    }
+    conn.send(out, STALL_MS).await.result?;
+    Ok(Buf::small())
+}
+
+/// Sends the same bytes several times; returns their buffer.
+async fn send_repeatedly(conn: &Conn, mut buf: Buf, times: u64) -> io::Result<Buf> {
+    for _ in 0..times {
+        let sent = conn.send(buf, STALL_MS).await;
+        sent.result?;
+        buf = sent.buf.ok_or(io::ErrorKind::BrokenPipe)?;
+    }
+    Ok(buf)
 }

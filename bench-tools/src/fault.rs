@@ -1,0 +1,101 @@
+//! Kinds of failure, as reports name them.
+
+use std::io;
+
+/// Why a request was not answered as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nobody listens.
+    Refused,
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// The connection could not be made for another reason: an errno.
+    Connect(i32),
+    /// The peer reset the connection.
+    Reset,
+    /// The peer closed before the answer was complete.
+    Closed,
+    /// The answer did not come in time.
+    Timeout,
+    /// The answer was no HTTP.
+    Malformed,
+    /// Another error of the connection: an errno.
+    Io(i32),
+    /// An answer with a status of 400 or above.
+    Status(u16),
+}
+
+impl Fault {
+    /// What an error of connecting means.
+    pub fn of_connect(error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Fault::Refused,
+            io::ErrorKind::TimedOut => Fault::ConnectTimeout,
+            _ => Fault::Connect(error.raw_os_error().unwrap_or(0)),
+        }
+    }
+
+    /// What an error of a connection that was made means.
+    pub fn of_io(error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Fault::Reset,
+            io::ErrorKind::TimedOut => Fault::Timeout,
+            _ => Fault::Io(error.raw_os_error().unwrap_or(0)),
+        }
+    }
+
+    /// The key in reports.
+    pub fn name(self) -> String {
+        match self {
+            Fault::Refused => "connect_refused".into(),
+            Fault::ConnectTimeout => "connect_timeout".into(),
+            Fault::Connect(errno) => format!("connect_{}", errno_name(errno)),
+            Fault::Reset => "reset".into(),
+            Fault::Closed => "closed_early".into(),
+            Fault::Timeout => "timeout".into(),
+            Fault::Malformed => "malformed_answer".into(),
+            Fault::Io(errno) => errno_name(errno),
+            Fault::Status(status) => format!("status_{status}"),
+        }
+    }
+}
+
+/// The errors that tell which limit was met have names.
+fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        EMFILE => "too_many_descriptors",
+        ENFILE => "too_many_files",
+        EADDRNOTAVAIL => "no_port_left",
+        EADDRINUSE => "address_in_use",
+        ENOBUFS | ENOMEM => "no_memory",
+        _ => return format!("errno_{errno}"),
+    };
+    name.into()
+}
+
+/// Too many descriptors in this process.
+pub const EMFILE: i32 = 24;
+/// Too many open files in the system.
+pub const ENFILE: i32 = 23;
+/// No memory.
+pub const ENOMEM: i32 = 12;
+/// No ephemeral port is left.
+pub const EADDRNOTAVAIL: i32 = 99;
+/// The address is taken.
+pub const EADDRINUSE: i32 = 98;
+/// No buffer space.
+pub const ENOBUFS: i32 = 105;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_names() {
+        let name = |errno| Fault::of_connect(&io::Error::from_raw_os_error(errno)).name();
+        assert_eq!(name(EMFILE), "connect_too_many_descriptors");
+        assert_eq!(name(EADDRNOTAVAIL), "connect_no_port_left");
+        assert_eq!(name(111), "connect_refused");
+        assert_eq!(name(7), "connect_errno_7");
+    }
+}
