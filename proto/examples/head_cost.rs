@@ -62,6 +62,7 @@ fn main() {
     });
     let both = best(|| response_through(RESPONSE, &mut store, &limits, &mut out));
     report("response, 5 fields", RESPONSE.len(), parse, both);
+    report_drip(&mut store, &limits);
 }
 
 fn request_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, out: &mut Vec<u8>) {
@@ -89,6 +90,18 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
     out.clear();
     write_response(out, &head, black_box(&fwd));
     black_box(out.as_slice());
+}
+
+/// The worst a slow client can do: the largest head that is accepted, one byte at a time, scanned from its start every time.
+fn report_drip(store: &mut HeadStore, limits: &HeadLimits) {
+    let field = format!("Cookie: {}\r\n", "x".repeat(limits.head_bytes_max / limits.fields_max - 12));
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}", field.repeat(limits.fields_max - 1));
+    let begun = Instant::now();
+    for len in 1..=head.len() {
+        let _ = black_box(parse_request(black_box(&head.as_bytes()[..len]), store, limits));
+    }
+    let millis = begun.elapsed().as_secs_f64() * 1e3;
+    println!("request byte by byte {:5} bytes  {millis:.0} ms in {} calls", head.len(), head.len());
 }
 
 /// Nanoseconds per call of `work` in the best round.
