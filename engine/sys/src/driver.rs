@@ -421,7 +421,19 @@ impl Driver {
                 return Wake::Nobody;
             }
             // Stopped on request; whoever waits arms it again when the queue is empty.
-            (errno, _) if errno == -libc::ECANCELED => return wake_of(&mut entry.waiter),
+            (errno, _) if errno == -libc::ECANCELED => {
+                let is_left_alone = entry.flags.has(Flags::RESTING) || entry.flags.has(Flags::IDLE);
+                let wake = wake_of(&mut entry.waiter);
+                if is_left_alone {
+                    self.arm_receive(index);
+                }
+                return wake;
+            }
+            // The socket is in non-blocking mode for a while: armed again when that is over.
+            (errno, _) if errno == -libc::EAGAIN => {
+                entry.flags.set(Flags::STARVED);
+                return Wake::Nobody;
+            }
             (errno, _) => entry.fail(-errno),
         }
         self.give_back_picked(completion);
@@ -466,10 +478,42 @@ impl Driver {
             return;
         }
         entry.flags.set(Flags::ARMED);
-        let receive = opcode::RecvMulti::new(types::Fd(entry.fd), GROUP).build();
+        let fd = types::Fd(entry.fd);
+        let receive = if entry.flags.has(Flags::ONE_BY_ONE) {
+            // Length 0: as much as the buffer that the kernel picks holds.
+            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(GROUP).build();
+            receive.flags(squeue::Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(fd, GROUP).build()
+        };
         let key = self.table.key(Kind::Receive, index);
         // SAFETY: the entry refers to no memory but the buffer group, which lives as long as the ring.
         unsafe { self.push(receive, key) };
+    }
+
+    /// Chooses how the next receives are armed; one that is armed otherwise is exchanged.
+    pub(crate) fn set_one_by_one(&mut self, index: u32, is_wanted: bool) {
+        let entry = self.table.at(index);
+        if entry.flags.has(Flags::ONE_BY_ONE) == is_wanted {
+            return;
+        }
+        if is_wanted {
+            entry.flags.set(Flags::ONE_BY_ONE);
+        } else {
+            entry.flags.clear(Flags::ONE_BY_ONE);
+        }
+        if is_wanted && entry.flags.has(Flags::ARMED) {
+            self.stop_receive(index);
+        }
+    }
+
+    /// The socket waits again, as the ring wants it: a receive that was refused meanwhile is armed.
+    pub(crate) fn blocking_again(&mut self, index: u32) {
+        let entry = self.table.at(index);
+        if entry.flags.has(Flags::STARVED) && !self.starved.contains(&index) {
+            entry.flags.clear(Flags::STARVED);
+            self.arm_receive(index);
+        }
     }
 
     fn stop_receive(&mut self, index: u32) {

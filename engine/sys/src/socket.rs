@@ -240,6 +240,14 @@ impl Conn {
         let flags = if mode == Blocking::Yes { 0 } else { libc::O_NONBLOCK };
         // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
         unsafe { libc::fcntl(self.fd(), libc::F_SETFL, flags) };
+        if mode == Blocking::Yes {
+            driver::with(|driver| driver.blocking_again(self.index));
+        }
+    }
+
+    /// How much is received ahead of [`Conn::receive`]. From the next receive on.
+    pub fn set_read_ahead(&self, ahead: ReadAhead) {
+        driver::with(|driver| driver.set_one_by_one(self.index, ahead == ReadAhead::OneBuffer));
     }
 
     /// Bytes the kernel has sent on this connection that the peer's kernel has not acknowledged, or not sent at all.
@@ -274,6 +282,15 @@ pub enum Blocking {
     Yes,
     /// For splice(2).
     No,
+}
+
+/// How much of what arrives is received before somebody asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAhead {
+    /// All of it, up to a few buffers: cheapest for small messages, since nothing has to be armed for the next.
+    Buffers,
+    /// One buffer: leaves a large body in the socket, where it can be moved by [`Pipe`](crate::Pipe).
+    OneBuffer,
 }
 
 /// Waits for bytes; see [`Conn::receive`].

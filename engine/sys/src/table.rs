@@ -47,6 +47,8 @@ impl Flags {
     pub(crate) const TIMER: Flags = Flags(1 << 11);
     /// Came from a listener.
     pub(crate) const ACCEPTED: Flags = Flags(1 << 12);
+    /// Receives one buffer at a time instead of everything that comes.
+    pub(crate) const ONE_BY_ONE: Flags = Flags(1 << 13);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

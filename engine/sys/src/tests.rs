@@ -415,6 +415,31 @@ fn disarmed_connections_fill_buffers_and_splice() {
 }
 
 #[test]
+fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        conn.set_read_ahead(ReadAhead::OneBuffer);
+        peer.write_all(&[1; 3_000]).expect("write");
+        assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
+        sleep(20).await;
+        assert!(conn.is_quiet(), "the rest waits in the socket");
+        conn.set_read_ahead(ReadAhead::Buffers);
+        assert_eq!(receive_all(&conn, 1_976).await, [1; 1_976]);
+
+        // A pooled connection changes its way of receiving while it rests.
+        conn.set_read_ahead(ReadAhead::OneBuffer);
+        assert!(conn.rest(60_000));
+        sleep(20).await;
+        assert!(conn.resume());
+        peer.write_all(&[2; 3_000]).expect("write");
+        sleep(20).await;
+        assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
+        assert!(conn.is_quiet());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
 fn messages_cross_threads() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
