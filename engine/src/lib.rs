@@ -23,6 +23,7 @@ mod inbox;
 mod message;
 mod relay;
 pub mod route;
+mod splice;
 mod upstream;
 
 mod clock;

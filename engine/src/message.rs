@@ -7,6 +7,7 @@ use std::io;
 
 use sluice_proto::Fault;
 use sluice_proto::h1::Trailers;
+use sluice_sys::Conn;
 
 pub(crate) use crate::inbox::Data;
 
@@ -71,6 +72,29 @@ pub(crate) trait BodySource {
 
     /// The next part.
     async fn next_part(&mut self) -> Result<Part, Aborted>;
+
+    /// The rest of the body, if it is nothing but bytes still to come on a plain connection.
+    fn plain_rest(&mut self) -> Option<PlainRest<'_>>;
+
+    /// So many bytes of the plain rest were taken off the connection by other means.
+    fn took(&mut self, bytes: u64);
+}
+
+/// Bytes of a body that have not been received yet and need no decoding.
+pub(crate) struct PlainRest<'a> {
+    pub(crate) conn: &'a Conn,
+    pub(crate) bytes: u64,
+    /// Longest pause, in milliseconds.
+    pub(crate) idle_ms: u64,
+    pub(crate) side: Side,
+}
+
+/// A plain connection that takes the bytes of a body as they are.
+pub(crate) struct PlainSink<'a> {
+    pub(crate) conn: &'a Conn,
+    /// Longest time without progress, in milliseconds.
+    pub(crate) stall_ms: u64,
+    pub(crate) side: Side,
 }
 
 /// Where the parts of a body go.
@@ -80,6 +104,9 @@ pub(crate) trait BodySink {
 
     /// Sends what waits: nothing more is at hand.
     async fn flush(&mut self) -> Result<(), Aborted>;
+
+    /// The connection itself, if data goes out on it as it is. After [`BodySink::flush`] nothing waits before it.
+    fn plain(&mut self) -> Option<PlainSink<'_>>;
 
     /// Ends the body.
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted>;

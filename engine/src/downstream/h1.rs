@@ -14,7 +14,7 @@ use crate::client_address::ClientAddress;
 use crate::exchange::{self, Next};
 use crate::h1::BodyReader;
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, Side};
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
 use crate::shard::Shard;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
@@ -224,5 +224,14 @@ impl BodySource for RequestBody<'_> {
             self.ask_for_body().await?;
         }
         self.reader.next_part().await
+    }
+
+    fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
+        // As long as the client waits to be asked, waiting is more than waiting for bytes.
+        if self.go_ahead.is_due.get() { None } else { self.reader.plain_rest() }
+    }
+
+    fn took(&mut self, bytes: u64) {
+        self.reader.took(bytes);
     }
 }

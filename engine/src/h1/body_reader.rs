@@ -4,7 +4,7 @@ use sluice_proto::h1::{BodyDecoder, BodyEvent};
 use sluice_sys::Conn;
 
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, Side};
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
@@ -81,5 +81,16 @@ impl BodySource for BodyReader<'_> {
             self.conn.set_deadline(self.idle_ms);
             self.wait().await?;
         }
+    }
+
+    fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
+        let bytes = self.decoder.remaining_length()?;
+        let is_untouched = self.inbox.is_empty() && bytes <= self.bytes_left;
+        is_untouched.then_some(PlainRest { conn: self.conn, bytes, idle_ms: self.idle_ms, side: self.side })
+    }
+
+    fn took(&mut self, bytes: u64) {
+        self.decoder.skip(bytes);
+        self.bytes_left -= bytes;
     }
 }

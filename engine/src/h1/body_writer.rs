@@ -5,7 +5,7 @@ use std::cell::Cell;
 use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
 use sluice_sys::{Buf, Conn};
 
-use crate::message::{Aborted, BodySink, Data, Side};
+use crate::message::{Aborted, BodySink, Data, PlainSink, Side};
 
 /// Data up to this size is copied behind what waits already; one send costs more than the copy. Larger data goes out of
 /// the buffer it came in.
@@ -94,6 +94,10 @@ impl BodySink for BodyWriter<'_> {
         self.mark();
         let sent = self.conn.send(out, self.stall_ms).await;
         sent.result.map_err(|error| Aborted::io(self.side, &error))
+    }
+
+    fn plain(&mut self) -> Option<PlainSink<'_>> {
+        (!self.is_chunked).then_some(PlainSink { conn: self.conn, stall_ms: self.stall_ms, side: self.side })
     }
 
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted> {

@@ -39,6 +39,7 @@ pub(crate) async fn acquire<'s>(
         }
         match connect(server, shard.times.upstream_connect).await {
             Ok(conn) => {
+                conn.set_read_ahead(server.read_ahead());
                 shard.counters.upstream_connects.increment();
                 return Ok(Up::new(server, conn, Inbox::default(), false));
             }

@@ -3,10 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
-use sluice_sys::Conn;
+use sluice_sys::{Conn, ReadAhead};
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
 pub(crate) const BACK_OFF_MS: u64 = 1_000;
+
+/// After a large answer, so many small ones are still received as if a large one could follow.
+const LARGE_MEMORY: u8 = 8;
 
 /// Servers that requests are spread over.
 pub(crate) struct Group {
@@ -26,6 +29,8 @@ pub(crate) struct Server {
     idle: RefCell<Vec<Conn>>,
     /// Connections in use.
     pub(crate) busy: Cell<u32>,
+    /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
+    large_lately: Cell<u8>,
     /// Until when, in the shard's milliseconds, to pass it over.
     failed_until_ms: Cell<u64>,
 }
@@ -59,6 +64,7 @@ impl Server {
             authority: authority.to_owned(),
             idle: RefCell::new(Vec::new()),
             busy: Cell::new(0),
+            large_lately: Cell::new(0),
             failed_until_ms: Cell::new(0),
         }
     }
@@ -80,6 +86,7 @@ impl Server {
 
     /// Keeps a connection for the next request, if it is good and there is room.
     pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) {
+        conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= idle_max {
             idle.retain(Conn::is_quiet);
@@ -87,6 +94,18 @@ impl Server {
         if idle.len() < idle_max && conn.rest(idle_ms) {
             idle.push(conn);
         }
+    }
+
+    /// Takes note of the size of an answer's body. Where answers are large, their bytes are left in the socket for
+    /// splicing instead of being received ahead.
+    pub(crate) fn note_answer(&self, is_large: bool) {
+        let memory = if is_large { LARGE_MEMORY } else { self.large_lately.get().saturating_sub(1) };
+        self.large_lately.set(memory);
+    }
+
+    /// How connections to this server should receive.
+    pub(crate) fn read_ahead(&self) -> ReadAhead {
+        if self.large_lately.get() > 0 { ReadAhead::OneBuffer } else { ReadAhead::Buffers }
     }
 
     /// Drops what has ended and counts what is left.

@@ -8,6 +8,7 @@ use crate::h1::BodyReader;
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
+use crate::splice::SPLICE_BYTES_MIN;
 use crate::upstream::group::Server;
 
 /// The server's end of an exchange.
@@ -33,7 +34,7 @@ impl<'s> Up<'s> {
     /// The connection for sending, and what receives from it.
     pub(crate) fn split(&mut self) -> (&Conn, Receiver<'_>) {
         let conn = self.conn.as_ref().expect("an exchange under way has its connection");
-        (conn, Receiver { conn, inbox: &mut self.inbox })
+        (conn, Receiver { conn, inbox: &mut self.inbox, server: self.server })
     }
 
     /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
@@ -56,6 +57,7 @@ impl Drop for Up<'_> {
 pub(crate) struct Receiver<'a> {
     pub(crate) conn: &'a Conn,
     inbox: &'a mut Inbox,
+    server: &'a Server,
 }
 
 /// No answer came.
@@ -103,6 +105,7 @@ impl<'a> Receiver<'a> {
 
     /// The body behind the head that was just read.
     pub(crate) fn body(self, shard: &Shard, length: BodyLength) -> BodyReader<'a> {
+        self.server.note_answer(matches!(length, BodyLength::Length(bytes) if bytes >= SPLICE_BYTES_MIN));
         BodyReader {
             conn: self.conn,
             inbox: self.inbox,
