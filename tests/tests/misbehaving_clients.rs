@@ -233,12 +233,13 @@ async fn a_slow_origin_holds_the_upload_back() {
 
 #[tokio::test]
 async fn a_pipeline_without_a_reader_is_held_back() {
-    let origin = origin::answers(origin::ok(&"x".repeat(10_000))).await;
+    let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;
-    assert_eq!(client::get(proxy.address, "/").await.status(), 200);
+    // One large answer touches every buffer that the proxy will ever use for one connection.
+    assert_eq!(client::get(proxy.address, "/bytes/20000000").await.status(), 200);
     let before = proxy.resident_bytes();
     let mut client = Raw::connect_with_window(proxy.address, 4096).await;
-    let requests = "GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(1000);
+    let requests = "GET /bytes/10000 HTTP/1.1\r\nHost: test\r\n\r\n".repeat(1000);
     // A million requests are more than any buffer on the way: the proxy must stop taking them.
     let flood = async {
         for _ in 0..1000 {
