@@ -11,8 +11,10 @@ use sluice_sys::{
 };
 
 use crate::clock::Clock;
+use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::launch::LaunchError;
+use crate::message::{BodySource, Part, Side};
 
 /// How long the origin keeps an idle connection: longer than the proxy does.
 const IDLE_MS: u64 = 120_000;
@@ -133,16 +135,9 @@ async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
 }
 
 async fn skip_body(conn: &Conn, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
-    use crate::message::{BodySource, Part, Side};
-    let decoder = sluice_proto::h1::BodyDecoder::new(length, sluice_proto::ChunkLimits::default());
-    let mut body = crate::h1::BodyReader {
-        conn,
-        inbox,
-        decoder,
-        side: Side::Downstream,
-        idle_ms: IDLE_MS,
-        bytes_left: u64::MAX,
-    };
+    let mut progress = BodyProgress::new(length, u64::MAX);
+    let mut body =
+        BodyReader { conn, inbox, progress: &mut progress, side: Side::Downstream, idle_ms: IDLE_MS };
     loop {
         match body.next_part().await {
             Ok(Part::End) => return true,

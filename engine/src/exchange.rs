@@ -18,7 +18,7 @@ use sluice_sys::{Buf, Conn};
 
 use crate::answer::{Answer, Shape};
 use crate::downstream::h1::{Down, GoAhead, RequestBody};
-use crate::h1::{BodyWriter, Last, append_data, append_end};
+use crate::h1::{BodyProgress, BodyWriter, Last, append_data, append_end};
 use crate::message::{Aborted, BodySource, Cause, Part, Side};
 use crate::relay::relay;
 use crate::route::Lookup;
@@ -109,10 +109,11 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>, store: &mut HeadStor
     };
     plan.is_persistent &= !down.is_last_request();
     let go_ahead = GoAhead::new(plan.expect_continue);
-    let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, plan.body, &go_ahead);
-    match take_whole(&mut body, &plan, &mut wire) {
+    let mut body = BodyProgress::new(plan.body, shard.body_bytes_max);
+    let mut arrived = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, &go_ahead);
+    match take_whole(&mut arrived, &plan, &mut wire) {
         Ok(true) => send_whole(shard, down, &plan, wire, store).await,
-        Ok(false) => send_streamed(shard, down, &plan, wire, &go_ahead, store).await,
+        Ok(false) => send_streamed(shard, down, &plan, wire, body, &go_ahead, store).await,
         Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
     }
 }
@@ -227,7 +228,8 @@ async fn send_whole(
         let sending = conn.send(wire, shard.times.write_stall);
         conn.set_deadline(shard.times.upstream_response);
         let answer = Answering { shard, plan, progress: &progress, go_ahead: &go_ahead };
-        let cut = match answer.relay_to(&down.conn, receiver, store).await {
+        let download = answer.relay_to(&down.conn, receiver, store);
+        let cut = match unless_gone(&down.conn, download).await {
             Ok(finished) => {
                 if finished.is_upstream_persistent {
                     up.give_back(shard);
@@ -259,6 +261,7 @@ async fn send_streamed(
     down: &mut Down<'_>,
     plan: &Plan,
     wire: Buf,
+    mut body: BodyProgress,
     go_ahead: &GoAhead,
     store: &mut HeadStore,
 ) -> Next {
@@ -271,12 +274,13 @@ async fn send_streamed(
     conn.send(wire, shard.times.write_stall).detach();
     conn.clear_deadline();
     let result = {
-        let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, plan.body, go_ahead);
+        let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, go_ahead);
         let is_chunked = plan.body == BodyLength::Chunked;
         let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
         let upload = pin!(relay(&mut body, &mut to_server));
         let answer = Answering { shard, plan, progress: &progress, go_ahead };
-        let download = pin!(answer.relay_to(&down.conn, receiver, store));
+        let download = answer.relay_to(&down.conn, receiver, store);
+        let download = pin!(unless_gone(&down.conn, download));
         both_ways(upload, download, &progress, || conn.set_deadline(shard.times.upstream_response)).await
     };
     let is_sent = progress.upload.get() == Upload::Done;
@@ -316,6 +320,22 @@ async fn both_ways(
             }
         }
         download.as_mut().poll(context)
+    })
+    .await
+}
+
+/// Waits for the answer as long as there is a client to have it.
+async fn unless_gone(
+    client: &Conn,
+    download: impl Future<Output = Result<Finished, Cut>>,
+) -> Result<Finished, Cut> {
+    let (mut download, mut failure) = (pin!(download), pin!(client.failed()));
+    poll_fn(|context| {
+        if let Poll::Ready(result) = download.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        let failed = failure.as_mut().poll(context);
+        failed.map(|error| Err(Cut::by(Aborted::io(Side::Downstream, &error))))
     })
     .await
 }
@@ -367,7 +387,8 @@ impl Answering<'_> {
         };
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
         let is_chunked = reply.framing == BodyLength::Chunked;
-        let mut body = server.body(self.shard, reply.body);
+        let mut progress = BodyProgress::new(reply.body, u64::MAX);
+        let mut body = server.body(self.shard, reply.body, &mut progress);
         let mut to_client =
             BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
                 .with_last(last)

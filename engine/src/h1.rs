@@ -4,5 +4,5 @@
 mod body_reader;
 mod body_writer;
 
-pub(crate) use body_reader::BodyReader;
+pub(crate) use body_reader::{BodyProgress, BodyReader};
 pub(crate) use body_writer::{BodyWriter, Last, append_data, append_end};

@@ -38,5 +38,6 @@ async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> 
         _ => return Ok(false),
     };
     source.took(moved);
-    Ok(true)
+    // Nothing moved: something had arrived meanwhile (bytes, or the end), and receiving will tell what.
+    Ok(moved > 0)
 }

@@ -5,14 +5,14 @@
 
 use std::cell::Cell;
 
-use sluice_proto::h1::{BodyDecoder, HeadStore, Parsed, parse_request};
-use sluice_proto::{BodyLength, ChunkLimits, RequestHead};
+use sluice_proto::RequestHead;
+use sluice_proto::h1::{HeadStore, Parsed, parse_request};
 use sluice_sys::{Buf, Conn};
 
 use crate::answer::{Answer, Shape};
 use crate::client_address::ClientAddress;
 use crate::exchange::{self, Next};
-use crate::h1::BodyReader;
+use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
 use crate::shard::Shard;
@@ -175,17 +175,11 @@ impl<'a> RequestBody<'a> {
         shard: &'a Shard,
         conn: &'a Conn,
         inbox: &'a mut Inbox,
-        length: BodyLength,
+        progress: &'a mut BodyProgress,
         go_ahead: &'a GoAhead,
     ) -> RequestBody<'a> {
-        let reader = BodyReader {
-            conn,
-            inbox,
-            decoder: BodyDecoder::new(length, ChunkLimits::default()),
-            side: Side::Downstream,
-            idle_ms: shard.times.body_idle,
-            bytes_left: shard.body_bytes_max,
-        };
+        let idle_ms = shard.times.body_idle;
+        let reader = BodyReader { conn, inbox, progress, side: Side::Downstream, idle_ms };
         RequestBody { reader, go_ahead, shard }
     }
 

@@ -1,6 +1,7 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
 use sluice_proto::h1::{BodyDecoder, BodyEvent};
+use sluice_proto::{BodyLength, ChunkLimits};
 use sluice_sys::Conn;
 
 use crate::inbox::Inbox;
@@ -10,13 +11,25 @@ use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
 pub(crate) struct BodyReader<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) inbox: &'a mut Inbox,
-    pub(crate) decoder: BodyDecoder,
+    pub(crate) progress: &'a mut BodyProgress,
     /// Whom to blame.
     pub(crate) side: Side,
     /// Longest pause between two parts, in milliseconds.
     pub(crate) idle_ms: u64,
+}
+
+/// How far a body has been read; outlives the reader, so that reading can go on elsewhere.
+pub(crate) struct BodyProgress {
+    decoder: BodyDecoder,
     /// Bytes of data that may still come.
-    pub(crate) bytes_left: u64,
+    bytes_left: u64,
+}
+
+impl BodyProgress {
+    /// A body of which nothing was read, limited to `bytes_max` bytes of data.
+    pub(crate) fn new(length: BodyLength, bytes_max: u64) -> BodyProgress {
+        BodyProgress { decoder: BodyDecoder::new(length, ChunkLimits::default()), bytes_left: bytes_max }
+    }
 }
 
 impl BodyReader<'_> {
@@ -26,12 +39,18 @@ impl BodyReader<'_> {
 
     /// Decodes one event of what is in the inbox; `None` if that takes more bytes.
     fn decode(&mut self) -> Result<Option<Part>, Aborted> {
-        let (used, event) =
-            self.decoder.next(self.inbox.unread()).map_err(|fault| self.abort(Cause::Fault(fault)))?;
+        let (used, event) = self
+            .progress
+            .decoder
+            .next(self.inbox.unread())
+            .map_err(|fault| self.abort(Cause::Fault(fault)))?;
         Ok(match event {
             BodyEvent::Data(range) => {
-                self.bytes_left =
-                    self.bytes_left.checked_sub(range.len() as u64).ok_or(self.abort(Cause::TooLarge))?;
+                self.progress.bytes_left = self
+                    .progress
+                    .bytes_left
+                    .checked_sub(range.len() as u64)
+                    .ok_or(self.abort(Cause::TooLarge))?;
                 self.inbox.consume(range.start);
                 Some(Part::Data(self.inbox.take(range.len())))
             }
@@ -55,7 +74,7 @@ impl BodyReader<'_> {
         match self.inbox.receive(self.conn).await {
             Ok(true) => Ok(()),
             // Clean only for a body that ends with its connection.
-            Ok(false) => self.decoder.on_eof().map_err(|_| self.abort(Cause::Closed)),
+            Ok(false) => self.progress.decoder.on_eof().map_err(|_| self.abort(Cause::Closed)),
             Err(error) => Err(Aborted::io(self.side, &error)),
         }
     }
@@ -84,13 +103,13 @@ impl BodySource for BodyReader<'_> {
     }
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
-        let bytes = self.decoder.remaining_length()?;
-        let is_untouched = self.inbox.is_empty() && bytes <= self.bytes_left;
+        let bytes = self.progress.decoder.remaining_length()?;
+        let is_untouched = self.inbox.is_empty() && bytes <= self.progress.bytes_left;
         is_untouched.then_some(PlainRest { conn: self.conn, bytes, idle_ms: self.idle_ms, side: self.side })
     }
 
     fn took(&mut self, bytes: u64) {
-        self.decoder.skip(bytes);
-        self.bytes_left -= bytes;
+        self.progress.decoder.skip(bytes);
+        self.progress.bytes_left -= bytes;
     }
 }

@@ -1,10 +1,10 @@
 //! A server's HTTP/1.1 connection during one exchange.
 
-use sluice_proto::h1::{BodyDecoder, HeadStore, Parsed, parse_response};
-use sluice_proto::{BodyLength, ChunkLimits, RequestKind, ResponseHead};
+use sluice_proto::h1::{HeadStore, Parsed, parse_response};
+use sluice_proto::{BodyLength, RequestKind, ResponseHead};
 use sluice_sys::Conn;
 
-use crate::h1::BodyReader;
+use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
@@ -104,15 +104,14 @@ impl<'a> Receiver<'a> {
     }
 
     /// The body behind the head that was just read.
-    pub(crate) fn body(self, shard: &Shard, length: BodyLength) -> BodyReader<'a> {
+    pub(crate) fn body(
+        self,
+        shard: &Shard,
+        length: BodyLength,
+        progress: &'a mut BodyProgress,
+    ) -> BodyReader<'a> {
         self.server.note_answer(matches!(length, BodyLength::Length(bytes) if bytes >= SPLICE_BYTES_MIN));
-        BodyReader {
-            conn: self.conn,
-            inbox: self.inbox,
-            decoder: BodyDecoder::new(length, ChunkLimits::default()),
-            side: Side::Upstream,
-            idle_ms: shard.times.upstream_body_idle,
-            bytes_left: u64::MAX,
-        }
+        let idle_ms = shard.times.upstream_body_idle;
+        BodyReader { conn: self.conn, inbox: self.inbox, progress, side: Side::Upstream, idle_ms }
     }
 }

@@ -378,6 +378,19 @@ impl Driver {
         Poll::Pending
     }
 
+    /// Waits until the connection has failed; its end, or bytes, are no failure.
+    pub(crate) fn poll_failed(&mut self, index: u32) -> Poll<i32> {
+        let current = self.current;
+        let entry = self.table.at(index);
+        match entry.error() {
+            Some(errno) => Poll::Ready(errno),
+            None => {
+                entry.waiter = current;
+                Poll::Pending
+            }
+        }
+    }
+
     /// Waits until the multishot receive of a socket is out of the kernel, so that bytes can be received otherwise.
     pub(crate) fn poll_disarmed(&mut self, index: u32) -> Poll<()> {
         let current = self.current;

@@ -121,6 +121,12 @@ impl Conn {
         poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
     }
 
+    /// Waits until the connection has failed, such as by the peer's reset, for a task that waits for something else
+    /// too. Bytes and the peer's end are no failure.
+    pub async fn failed(&self) -> io::Error {
+        io::Error::from_raw_os_error(poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await)
+    }
+
     /// Waits until the socket can be read.
     ///
     /// # Errors
