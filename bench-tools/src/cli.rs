@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::capacity::CapacityArgs;
 use crate::load::LoadArgs;
 use crate::origin::OriginArgs;
 
@@ -28,4 +29,6 @@ pub enum Command {
     Origin(OriginArgs),
     /// Send requests and report rate, latency and errors
     Load(Box<LoadArgs>),
+    /// Open connections until a goal or a limit, hold them, and report what they cost
+    Capacity(Box<CapacityArgs>),
 }

@@ -1,9 +1,11 @@
 //! Measuring tools for Sluice and any other HTTP server, each a subcommand of `sluice-bench`.
 //!
-//! [`origin`] is a server too cheap to be in the way; [`load`] sends requests and times the answers. Both run on the
-//! ring of `sluice-sys`, one thread and one runtime per *lane* ([`lanes`]). Nothing here is used by the proxy.
+//! [`origin`] is a server too cheap to be in the way; [`load`] sends requests and times the answers; [`capacity`] opens
+//! and holds connections up to a limit and names it. All run on the ring of `sluice-sys`, one thread and one runtime
+//! per *lane* ([`lanes`]). Nothing here is used by the proxy.
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 mod cli;
 mod failure;
 pub mod fault;
@@ -12,7 +14,9 @@ pub mod interrupt;
 pub mod lanes;
 pub mod latency;
 pub mod load;
+pub mod machine;
 pub mod origin;
+pub mod plot;
 pub mod procfs;
 pub mod ticker;
 pub mod units;
@@ -28,6 +32,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Origin(args) => origin::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Capacity(args) => capacity::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -74,14 +74,28 @@ impl Server {
         }
     }
 
-    /// Soft and hard limit of open descriptors of the process that has the least.
-    pub fn descriptor_limit(&self) -> Option<(u64, u64)> {
-        let limits = self.pids.iter().filter_map(|pid| {
+    /// Descriptors in use and allowed, of the process that has the fewest left.
+    pub fn tightest_descriptors(&self) -> Option<(u64, u64)> {
+        let each = self.pids.iter().filter_map(|pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-            parse_descriptor_limit(&text)
+            let (soft, _) = parse_descriptor_limit(&text)?;
+            Some((descriptors(&PathBuf::from(format!("/proc/{pid}/fd"))), soft))
         });
-        limits.min()
+        each.min_by_key(|(used, limit)| limit.saturating_sub(*used))
     }
+
+    /// Whether none of its processes exists any more.
+    pub fn is_gone(&self) -> bool {
+        self.pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}/stat")).exists())
+    }
+}
+
+/// What this process uses.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn own_usage() -> io::Result<Usage> {
+    usage(std::process::id())
 }
 
 fn processes() -> impl Iterator<Item = u32> {

@@ -242,7 +242,7 @@ async fn arrivals(shared: Rc<Shared>, ticker: Ticker) {
 /// One connection of an open loop: what is due, then back to the free ones.
 async fn drive_open(shared: Rc<Shared>, mut slot: Slot, mut due: Instant) {
     loop {
-        if due >= shared.began.get() && shared.phase.get() == Phase::Measure {
+        if shared.phase.get() == Phase::Measure {
             shared.tally.borrow_mut().send_lag.saturating_record(ns(due.elapsed()));
         }
         while shared.request(&mut slot, due).await == Outcome::Stale {}
@@ -334,10 +334,10 @@ impl Shared {
         self.schedule.borrow_mut().as_mut()?.due(Instant::now())
     }
 
-    /// Counts an answer. Those of a schedule or of a number of requests must have begun within the window; of a
-    /// closed loop for a time, as many begin before it as are left over at its end.
+    /// Counts an answer. Those of a number of requests must have begun within the window; of others, about as many
+    /// begin before it as are left over at its end.
     fn answered(&self, began: Instant, answer: Answer) {
-        let must_begin_within = self.plan.open.is_some() || self.left.get().is_some();
+        let must_begin_within = self.left.get().is_some();
         if self.phase.get() != Phase::Measure || (must_begin_within && began < self.began.get()) {
             return;
         }

@@ -25,6 +25,7 @@ use plan::Plan;
 pub use mix::WeightedPath;
 pub use report::{Report, ServerCpu, ToolCpu};
 pub use schedule::Arrival;
+pub(crate) use schedule::Schedule;
 pub use target::Target;
 
 const JSON_KEYS: &str = "\
@@ -96,6 +97,30 @@ pub struct LoadArgs {
     /// The threads that send.
     #[command(flatten)]
     pub lanes: LaneArgs,
+}
+
+impl LoadArgs {
+    /// A closed loop of one second that is counted from the start.
+    pub fn brief(url: Target, connections: u64, timeout: Duration, lanes: LaneArgs) -> LoadArgs {
+        LoadArgs {
+            url,
+            path: Vec::new(),
+            method: None,
+            header: Vec::new(),
+            body: 0,
+            connections,
+            new_connections: false,
+            sources: 1,
+            rate: None,
+            arrival: Arrival::Uniform,
+            duration: Duration::from_secs(1),
+            requests: None,
+            warmup: Duration::ZERO,
+            timeout,
+            json: false,
+            lanes,
+        }
+    }
 }
 
 /// Loads the target and prints what was measured.

@@ -15,7 +15,7 @@ pub enum Arrival {
 
 /// The arrivals of one lane.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     arrival: Arrival,
     begin: Instant,
     /// Mean distance in nanoseconds.
@@ -27,7 +27,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// So many arrivals per second; `lane` of `lanes` that share the work, which take turns.
-    pub(super) fn new(rate: f64, arrival: Arrival, begin: Instant, lane: usize, lanes: usize) -> Schedule {
+    pub(crate) fn new(rate: f64, arrival: Arrival, begin: Instant, lane: usize, lanes: usize) -> Schedule {
         let distance = 1e9 / rate;
         let next = distance * lane as f64 / lanes as f64;
         let random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(lane as u64 + 1);
@@ -35,7 +35,7 @@ impl Schedule {
     }
 
     /// The next arrival, if it is due by now.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Instant> {
         let at = self.begin + Duration::from_nanos(self.next as u64);
         if at > now {
             return None;
@@ -48,7 +48,7 @@ impl Schedule {
     }
 
     /// How many are due and were not taken.
-    pub(super) fn behind(&self, now: Instant) -> u64 {
+    pub(crate) fn behind(&self, now: Instant) -> u64 {
         let late = now.saturating_duration_since(self.begin).as_nanos() as f64 - self.next;
         if late < 0.0 { 0 } else { (late / self.distance) as u64 + 1 }
     }

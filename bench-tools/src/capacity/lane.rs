@@ -1,0 +1,288 @@
+//! One lane of a capacity run: opens its share of the connections and holds them.
+//!
+//! A held connection is an entry of the ring crate's socket table and a handle of four bytes in a list, without a
+//! task or a buffer, so that a million of them fit beside the server under test. A request on one of them takes its
+//! handle out of the list for as long as it lasts.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sluice_sys::{Conn, Runtime, next_connection, sleep, spawn};
+
+use super::board::{Board, LaneBoard, Phase, StepTally};
+use super::ports::PortPlan;
+use crate::Failure;
+use crate::fault::Fault;
+use crate::http::response::ResponseReader;
+use crate::lanes::{self, Lane};
+use crate::latency::ns;
+use crate::load::{Arrival, Schedule};
+use crate::ticker::Ticker;
+use crate::wire::{Broken, Request, Wire, connect};
+
+/// How often the lane looks up while it opens connections; they need nobody to look.
+const OPENING_PERIOD: Duration = Duration::from_millis(20);
+/// How finely the schedule of active connections is kept.
+const HOLDING_PERIOD: Duration = Duration::from_millis(1);
+/// All held connections are looked at in this time.
+const SWEEP_MS: u64 = 1_000;
+/// After a failure, an opener waits this long: a server at its limit is not to be hammered.
+const FAILURE_PAUSE_MS: u64 = 50;
+
+/// What a lane does, the same for all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    pub(super) ports: Arc<PortPlan>,
+    /// The request, ready to send.
+    pub(super) request: Arc<Vec<u8>>,
+    pub(super) timeout_ms: u64,
+    /// Connections being opened at a time, over all lanes.
+    pub(super) openers: u64,
+    /// Share of the held connections that send requests,
+    pub(super) active: f64,
+    /// each of them once in this time.
+    pub(super) interval: Duration,
+    /// Most connections, over all lanes.
+    pub(super) connections_max: u64,
+}
+
+struct Shared {
+    orders: Orders,
+    lane: Lane,
+    board: Arc<Board>,
+    wire: Wire,
+    /// Held connections; `None` while a request is under way on one.
+    held: RefCell<Vec<Option<Conn>>>,
+    tally: RefCell<StepTally>,
+    /// Openers at work.
+    opening: Cell<u64>,
+    /// Handles out of the list.
+    borrowed: Cell<u64>,
+}
+
+/// Runs a lane until the coordinator says that it is the end.
+pub(super) fn run(orders: Orders, lane: Lane, board: Arc<Board>) -> Result<(), Failure> {
+    let runtime = Runtime::new(&lanes::settings(lane.share(orders.connections_max) + orders.openers))?;
+    let shared = Rc::new(Shared {
+        orders,
+        lane,
+        board,
+        wire: Wire::default(),
+        held: RefCell::default(),
+        tally: RefCell::default(),
+        opening: Cell::new(0),
+        borrowed: Cell::new(0),
+    });
+    let failure = Rc::new(RefCell::new(None));
+    let told = failure.clone();
+    let main = async move {
+        match Ticker::start(OPENING_PERIOD) {
+            Ok(ticker) => conduct(shared, ticker).await,
+            Err(error) => *told.borrow_mut() = Some(error),
+        }
+    };
+    runtime.run(main, async || drop(next_connection().await));
+    failure.take().map_or(Ok(()), Err)
+}
+
+async fn conduct(shared: Rc<Shared>, ticker: Ticker) {
+    let mut active: Option<Active> = None;
+    let mut sweep_at = 0;
+    let mut swept = Instant::now();
+    let mut has_handed_in = false;
+    loop {
+        ticker.tick().await;
+        let phase = shared.board.phase();
+        has_handed_in &= phase == Phase::Collect;
+        match phase {
+            Phase::Open => {
+                active = None;
+                ticker.set_period(OPENING_PERIOD);
+                shared.open_more();
+            }
+            Phase::Hold => {
+                ticker.set_period(HOLDING_PERIOD);
+                let active = active.get_or_insert_with(|| Active::new(&shared));
+                active.send_due(&shared);
+            }
+            Phase::Collect => {
+                active = None;
+                if !has_handed_in && shared.is_settled() {
+                    has_handed_in = true;
+                    shared.hand_in();
+                }
+            }
+            Phase::End => return,
+        }
+        let elapsed_ms = swept.elapsed().as_millis() as u64;
+        if elapsed_ms >= 20 {
+            swept = Instant::now();
+            sweep_at = shared.sweep(sweep_at, elapsed_ms);
+        }
+    }
+}
+
+impl Shared {
+    fn counters(&self) -> &LaneBoard {
+        &self.board.lanes[self.lane.number]
+    }
+
+    /// Puts openers to work while there is something to open.
+    fn open_more(self: &Rc<Shared>) {
+        let openers = self.lane.share(self.orders.openers).max(1);
+        while self.opening.get() < openers && self.may_open() {
+            self.opening.set(self.opening.get() + 1);
+            spawn(open(self.clone()));
+        }
+    }
+
+    fn may_open(&self) -> bool {
+        let goal = self.lane.share(self.board.goal());
+        self.board.phase() == Phase::Open && self.counters().attempted.load(Ordering::Relaxed) < goal
+    }
+
+    /// No opener is at work and no handle out of the list.
+    fn is_settled(&self) -> bool {
+        self.opening.get() == 0 && self.borrowed.get() == 0
+    }
+
+    fn hand_in(&self) {
+        let tally = self.tally.take();
+        *self.counters().collected.lock().expect("the coordinator does not panic with it") = Some(tally);
+    }
+
+    fn keep(&self, conn: Conn) {
+        conn.clear_deadline();
+        add(&self.counters().held, 1);
+        self.held.borrow_mut().push(Some(conn));
+    }
+
+    fn lose(&self, fault: Fault) {
+        self.counters().held.fetch_sub(1, Ordering::Relaxed);
+        add(&self.counters().lost, 1);
+        *self.tally.borrow_mut().hold_faults.entry(fault).or_insert(0) += 1;
+    }
+
+    /// Looks at as many held connections as are due, and drops those that have ended; returns where to go on.
+    fn sweep(&self, from: usize, elapsed_ms: u64) -> usize {
+        let mut held = self.held.borrow_mut();
+        if held.is_empty() {
+            return 0;
+        }
+        let count = (held.len() as u64 * elapsed_ms / SWEEP_MS + 1).min(held.len() as u64) as usize;
+        let begin = from % held.len();
+        let mut lost = 0;
+        for step in 0..count {
+            let at = (begin + step) % held.len();
+            if held[at].as_ref().is_some_and(|conn| !conn.is_quiet()) {
+                held[at] = None;
+                lost += 1;
+            }
+        }
+        drop(held);
+        (0..lost).for_each(|_| self.lose(Fault::Closed));
+        begin + count
+    }
+}
+
+/// Opens one connection after another until the goal is reached.
+async fn open(shared: Rc<Shared>) {
+    let mut reader = ResponseReader::default();
+    while shared.may_open() {
+        let number = shared.counters().attempted.load(Ordering::Relaxed);
+        add(&shared.counters().attempted, 1);
+        match open_one(&shared, number, &mut reader).await {
+            Ok(conn) => {
+                add(&shared.counters().opened, 1);
+                shared.keep(conn);
+            }
+            Err(fault) => {
+                add(&shared.counters().failed, 1);
+                *shared.tally.borrow_mut().open_faults.entry(fault).or_insert(0) += 1;
+                sleep(FAILURE_PAUSE_MS).await;
+            }
+        }
+    }
+    shared.opening.set(shared.opening.get() - 1);
+}
+
+/// Connects and has one request answered: a connection that only waits in the listen queue does not count as open.
+async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> Result<Conn, Fault> {
+    let lanes = shared.lane.count as u64;
+    let (source, destination) = shared.orders.ports.pair(number * lanes + shared.lane.number as u64);
+    let begin = Instant::now();
+    let conn = connect(source, destination, shared.orders.timeout_ms).await?;
+    let connected = Instant::now();
+    shared.tally.borrow_mut().connect.saturating_record(ns(connected - begin));
+    request(shared, &conn, reader).await?;
+    shared.tally.borrow_mut().first_request.saturating_record(ns(connected.elapsed()));
+    Ok(conn)
+}
+
+async fn request(shared: &Shared, conn: &Conn, reader: &mut ResponseReader) -> Result<(), Fault> {
+    let request = Request { number: 0, wire: &shared.orders.request, is_head: false };
+    match shared.wire.exchange(conn, request, reader, shared.orders.timeout_ms).await {
+        Ok(answer) if answer.status >= 400 => Err(Fault::Status(answer.status)),
+        Ok(answer) if !answer.keeps_alive => Err(Fault::Closed),
+        Ok(_) => Ok(()),
+        Err(Broken::Stale) => Err(Fault::Closed),
+        Err(Broken::Fault(fault)) => Err(fault),
+    }
+}
+
+/// The active share of the held connections and when they send.
+struct Active {
+    count: usize,
+    next: usize,
+    schedule: Schedule,
+}
+
+impl Active {
+    fn new(shared: &Shared) -> Active {
+        let held = shared.held.borrow().len() as f64;
+        let count = (held * shared.orders.active).ceil();
+        let rate = count / shared.orders.interval.as_secs_f64().max(0.001);
+        // At a rate of nothing the first arrival is never.
+        let schedule = Schedule::new(rate.max(1e-9), Arrival::Uniform, Instant::now(), 0, 1);
+        Active { count: count as usize, next: 0, schedule }
+    }
+
+    /// Starts the requests that are due.
+    fn send_due(&mut self, shared: &Rc<Shared>) {
+        if self.count == 0 {
+            return;
+        }
+        while let Some(due) = self.schedule.due(Instant::now()) {
+            let at = self.next;
+            self.next = (self.next + 1) % self.count;
+            // Taken already: its last request is still under way and will be counted; or it was lost.
+            let Some(conn) = shared.held.borrow_mut()[at].take() else { continue };
+            shared.borrowed.set(shared.borrowed.get() + 1);
+            shared.tally.borrow_mut().send_lag.saturating_record(ns(due.elapsed()));
+            spawn(request_on(shared.clone(), at, conn));
+        }
+    }
+}
+
+/// One request on a held connection.
+async fn request_on(shared: Rc<Shared>, at: usize, conn: Conn) {
+    let begin = Instant::now();
+    match request(&shared, &conn, &mut ResponseReader::default()).await {
+        Ok(()) => {
+            shared.tally.borrow_mut().request.saturating_record(ns(begin.elapsed()));
+            add(&shared.counters().requests, 1);
+            conn.clear_deadline();
+            shared.held.borrow_mut()[at] = Some(conn);
+        }
+        Err(fault) => shared.lose(fault),
+    }
+    shared.borrowed.set(shared.borrowed.get() - 1);
+}
+
+/// Counters have one writer, so that this needs no locked instruction.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}

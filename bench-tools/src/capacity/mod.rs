@@ -1,0 +1,277 @@
+//! `capacity`: how many connections a server on this machine holds, what each of them costs, and what the limit is.
+//!
+//! The [`coordinator`] goes through the steps: open connections, hold them with a share of them active, take stock.
+//! The [`lane`]s do the opening and holding. Where opening fails, [`limit`] says why. Only what was measured is
+//! reported; nothing is extrapolated.
+
+mod board;
+mod coordinator;
+mod lane;
+mod limit;
+mod ports;
+mod progress;
+mod report;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use sluice_sys::raise_descriptor_limit;
+
+use crate::Failure;
+use crate::interrupt::Interrupt;
+use crate::lanes::{self, LaneArgs};
+use crate::load::{self, LoadArgs};
+use crate::procfs::{Server, sysctl};
+use crate::units::{parse_count, parse_duration};
+use board::Board;
+use coordinator::Coordinator;
+use lane::Orders;
+use limit::DESCRIPTORS_RESERVED;
+use ports::PortPlan;
+
+pub use limit::Limit;
+pub use report::{Report, Step};
+
+/// Steps of `--until-limit`: 1, 2, 5, 10, ... thousand, up to this many.
+const UNTIL_LIMIT_MAX: u64 = 5_000_000;
+
+/// Connections of the short load that fills the target's pools before the baseline is taken.
+const WARM_UP_CONNECTIONS: u64 = 256;
+
+const KEYS: &str = "\
+Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
+JSON keys:
+  setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
+  target, path, server (name, pids), ports (the plan), active, interval_s, hold_s, interrupted
+  baseline  rss_bytes of the target after a short load, slab_bytes, tcp_memory_bytes
+  steps     per step: connections (the goal), opened, failed, held (at the end), lost, success_rate, open_s,
+            connections_per_s, connect_ns, connect_distribution (percentile, ns), first_request_ns, open_errors,
+            hold_errors, active (connections, requests, requests_per_s, request_ns, send_lag_ns), target (rss_bytes,
+            user_bytes_per_connection, user_bytes_per_further_connection, cpu_open_s, cpu_us_per_open,
+            cpu_hold_share, descriptors), kernel (tcp_in_use, tcp_time_wait, tcp_memory_bytes, slab_bytes,
+            kernel_bytes_per_connection, slabs), refusals, idle_share, tool_rss_bytes
+  limit     null, or kind, connections, message, fix
+Latencies are objects of nanoseconds: min, mean, p50, p90, p99, p99_9, max. Kernel memory counts both ends.
+Exit code 1 when a step was not reached, or the target died.";
+
+/// A share, as `1%` or `0.01`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
+fn parse_share(text: &str) -> Result<Share, String> {
+    let (number, factor) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    let share = number.parse::<f64>().ok().map(|number| number * factor);
+    let share = share.filter(|share| (0.0..=1.0).contains(share));
+    share.map(Share).ok_or_else(|| format!("'{text}' is no share: write 1% or 0.01"))
+}
+
+fn parse_target(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses =
+        text.to_socket_addrs().map_err(|error| format!("'{text}' is no HOST:PORT: {error}"))?;
+    addresses.next().ok_or_else(|| format!("'{text}' has no address"))
+}
+
+/// Flags of `capacity`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = KEYS)]
+pub struct CapacityArgs {
+    /// The HTTP server to measure
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = parse_target)]
+    pub target: SocketAddr,
+    /// What to ask it for
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub path: String,
+    /// Numbers of connections to go through
+    #[arg(
+        long, value_name = "N,N,...", value_delimiter = ',', value_parser = parse_count, default_value = "1k,10k"
+    )]
+    pub steps: Vec<u64>,
+    /// Go on (1k, 2k, 5k, 10k, ...) until no more connections can be opened
+    #[arg(long, conflicts_with = "steps")]
+    pub until_limit: bool,
+    /// How long to hold the connections of each step
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub hold: Duration,
+    /// Share of the held connections that send requests
+    #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = parse_share)]
+    pub active: Share,
+    /// An active connection sends one request in this time
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub interval: Duration,
+    /// A connection or an answer that takes longer is an error
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Connections being opened at a time
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    pub openers: u16,
+    /// Connect to so many addresses, the target's and those that follow it: it must listen on them
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub destinations: u16,
+    /// Directory for the report
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub out: PathBuf,
+    /// Name of the report's files [default: capacity-DATE]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write the JSON to this file too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// A remark for the report, such as "emulated: speed means nothing"
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// The threads that connect.
+    #[command(flatten)]
+    pub lanes: LaneArgs,
+}
+
+impl CapacityArgs {
+    /// The goals, ascending; the last one of `--until-limit` is where the descriptors end.
+    fn goals(&self, descriptors: u64) -> Result<Vec<u64>, Failure> {
+        if self.until_limit {
+            let most = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+            let rounds = [1_000, 10_000, 100_000, 1_000_000].into_iter();
+            let goals = rounds.flat_map(|power| [power, 2 * power, 5 * power]);
+            let mut goals: Vec<u64> = goals.filter(|&goal| goal < most && goal <= UNTIL_LIMIT_MAX).collect();
+            goals.extend((most <= UNTIL_LIMIT_MAX).then_some(most + DESCRIPTORS_RESERVED));
+            return Ok(goals);
+        }
+        if self.steps.is_empty() || !self.steps.is_sorted_by(|a, b| a < b) || self.steps[0] == 0 {
+            return Err(Failure::Usage("--steps are numbers that grow, such as 1k,10k,100k".into()));
+        }
+        Ok(self.steps.clone())
+    }
+}
+
+/// Measures and writes the report.
+///
+/// # Errors
+/// When the target cannot be reached or died, a step was not reached, or the report cannot be written.
+pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
+    let interrupt = Interrupt::catch()?;
+    let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
+    let goals = args.goals(descriptors)?;
+    check_out(&args.out)?;
+    warm_up(args, goals[0], &interrupt)?;
+    let report = measure(args, &goals, descriptors, &interrupt)?;
+    print!("{}", report.markdown());
+    write(args, &report)?;
+    report.verdict(args.until_limit)
+}
+
+/// The report's directory must be there before an hour of measuring, not after.
+fn check_out(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir)
+        .map_err(|error| Failure::Usage(format!("cannot make the directory {}: {error}", dir.display())))
+}
+
+/// A short load, so that what the target keeps for any load is not counted as the price of held connections.
+fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Result<(), Failure> {
+    let url = format!("http://{}{}", args.target, args.path).parse().map_err(Failure::Usage)?;
+    let connections = WARM_UP_CONNECTIONS.min(first_goal);
+    let load = LoadArgs::brief(url, connections, args.timeout, args.lanes.clone());
+    let warmed = load::measure(&load, interrupt)?;
+    warmed.verdict()
+}
+
+fn measure(
+    args: &CapacityArgs,
+    goals: &[u64],
+    descriptors: u64,
+    interrupt: &Interrupt,
+) -> Result<Report, Failure> {
+    let most = goals.last().copied().unwrap_or(0);
+    let range = |at| sysctl("net/ipv4/ip_local_port_range", at);
+    let range = (range(0).unwrap_or(32_768), range(1).unwrap_or(60_999));
+    let ports = Arc::new(PortPlan::new(args.target, most, args.destinations, range));
+    let orders = Orders {
+        ports: ports.clone(),
+        request: Arc::new(request(args)),
+        timeout_ms: args.timeout.as_millis().max(1) as u64,
+        openers: u64::from(args.openers),
+        active: args.active.0,
+        interval: args.interval,
+        connections_max: most.min(descriptors),
+    };
+    let lanes = args.lanes.lanes();
+    let board = Arc::new(Board::new(lanes.len()));
+    let server = Server::listening_on(args.target);
+    std::thread::scope(|scope| {
+        let its_board = board.clone();
+        let inputs = lanes.iter().map(|_| orders.clone()).collect();
+        let threads = scope.spawn(move || {
+            lanes::run(&lanes, inputs, |lane, orders| lane::run(orders, lane, its_board.clone()))
+        });
+        let has_stopped = || threads.is_finished();
+        let coordinator =
+            Coordinator::new(args, &board, &ports, server, descriptors, interrupt, &has_stopped);
+        let report = coordinator.run(goals);
+        board.order(board::Phase::End, 0);
+        threads.join().expect("a lane panicked")?;
+        Ok(report)
+    })
+}
+
+fn request(args: &CapacityArgs) -> Vec<u8> {
+    format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n\r\n",
+        args.path, args.target
+    )
+    .into_bytes()
+}
+
+fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {
+    let name = args.name.clone().unwrap_or_else(|| format!("capacity-{}", report.setting.day()));
+    let file = |extension: &str| args.out.join(format!("{name}.{extension}"));
+    let mut files = vec![
+        (file("json"), report.json()),
+        (file("md"), report.markdown()),
+        (file("svg"), crate::plot::svg(&report.panels())),
+    ];
+    files.extend(args.json.clone().map(|path| (path, report.json())));
+    for (path, text) in files {
+        std::fs::write(&path, text)
+            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))?;
+        eprintln!("sluice-bench: wrote {}", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: CapacityArgs,
+    }
+
+    fn args(flags: &[&str]) -> CapacityArgs {
+        Only::parse_from([&["x"], flags].concat()).args
+    }
+
+    #[test]
+    fn goals_of_the_command_line() {
+        assert_eq!(args(&["--steps", "1k,1M"]).goals(100).expect("ascending"), [1_000, 1_000_000]);
+        assert!(args(&["--steps", "2k,1k"]).goals(100).is_err());
+    }
+
+    #[test]
+    fn until_the_limit_ends_where_descriptors_end() {
+        let goals = args(&["--until-limit"]).goals(20_000).expect("goals");
+        assert_eq!(goals, [1_000, 2_000, 5_000, 10_000, 20_000]);
+        let goals = args(&["--until-limit"]).goals(1 << 30).expect("goals");
+        assert_eq!(goals.last(), Some(&5_000_000));
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(parse_share("1%"), Ok(Share(0.01)));
+        assert_eq!(parse_share("0.5"), Ok(Share(0.5)));
+        assert!(parse_share("101%").is_err() && parse_share("x").is_err());
+    }
+}
