@@ -90,6 +90,8 @@ counters! {
     buffers_held,
     /// The most receive buffers held at once.
     buffers_held_max,
+    /// Empty pipes kept for the next large body, two descriptors each.
+    pipes_kept,
     /// The kernel found no receive buffer.
     buffers_ran_dry,
     /// A receive was stopped because its reader was slow.

@@ -78,6 +78,7 @@ enum Upload {
 
 /// An answer that went through.
 struct Finished {
+    is_large: bool,
     is_upstream_persistent: bool,
     is_downstream_persistent: bool,
 }
@@ -231,6 +232,7 @@ async fn send_whole(
         let download = answer.relay_to(&down.conn, receiver, store);
         let cut = match unless_gone(&down.conn, download).await {
             Ok(finished) => {
+                up.note_answer(finished.is_large);
                 if finished.is_upstream_persistent {
                     up.give_back(shard);
                 }
@@ -286,6 +288,7 @@ async fn send_streamed(
     let is_sent = progress.upload.get() == Upload::Done;
     match result {
         Ok(finished) => {
+            up.note_answer(finished.is_large);
             if finished.is_upstream_persistent && is_sent {
                 up.give_back(shard);
             }
@@ -388,7 +391,7 @@ impl Answering<'_> {
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
         let is_chunked = reply.framing == BodyLength::Chunked;
         let mut progress = BodyProgress::new(reply.body, u64::MAX);
-        let mut body = server.body(self.shard, reply.body, &mut progress);
+        let mut body = server.body(self.shard, &mut progress);
         let mut to_client =
             BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
                 .with_last(last)
@@ -398,6 +401,7 @@ impl Answering<'_> {
             .await
             .map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
         Ok(Finished {
+            is_large: progress.is_large(),
             is_upstream_persistent: reply.is_upstream_persistent,
             is_downstream_persistent: reply.is_downstream_persistent,
         })

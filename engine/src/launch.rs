@@ -29,6 +29,9 @@ const BACKLOG: u32 = 65_535;
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
 const DESCRIPTORS_PER_SHARD: u64 = 32;
 
+/// This part of the descriptors (one in so many) is kept from clients, for connections to servers.
+const UPSTREAM_SHARE: u64 = 32;
+
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -140,11 +143,13 @@ fn descriptors_for(config: &Config, shards: usize) -> Result<u32, LaunchError> {
             "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or run fewer shards",
         )));
     }
+    // Clients must not take the descriptors that connections to servers need.
+    let for_clients = now - needed - now / UPSTREAM_SHARE;
     let configured = match config.limits.connections {
         0 => u64::MAX,
         limit => limit as u64,
     };
-    Ok(u32::try_from(configured.min(now)).unwrap_or(u32::MAX))
+    Ok(u32::try_from(configured.min(for_clients)).unwrap_or(u32::MAX))
 }
 
 /// Binds every address once, which finds out now what cannot be bound, and fixes the port where it was left open.

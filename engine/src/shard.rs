@@ -21,6 +21,7 @@ use crate::control::Message;
 use crate::counters::Counters;
 use crate::downstream::h1::serve;
 use crate::route::RouteTable;
+use crate::splice;
 use crate::upstream::group::{Group, Server};
 
 /// How often a draining shard looks whether it is empty.
@@ -151,6 +152,7 @@ impl Shard {
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));
         counters.buffers_held.set(u64::from(held));
         counters.buffers_held_max.set(u64::from(held_max));
+        counters.pipes_kept.set(splice::pipes_kept() as u64);
         counters.buffers_ran_dry.set(stats.buffers_ran_dry);
         counters.receives_stopped.set(stats.receives_stopped);
         counters.completions.set(stats.completions);

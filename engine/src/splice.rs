@@ -86,6 +86,11 @@ fn take_pipe() -> io::Result<Pipe> {
     }
 }
 
+/// Empty pipes this shard keeps.
+pub(crate) fn pipes_kept() -> usize {
+    PIPES.with_borrow(Vec::len)
+}
+
 /// Keeps an empty pipe. One that still holds bytes is never used again: they are somebody's.
 fn keep_pipe(pipe: Pipe) {
     PIPES.with_borrow_mut(|pipes| {

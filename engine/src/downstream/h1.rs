@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use sluice_proto::RequestHead;
 use sluice_proto::h1::{HeadStore, Parsed, parse_request};
-use sluice_sys::{Buf, Conn};
+use sluice_sys::{Buf, Conn, ReadAhead};
 
 use crate::answer::{Answer, Shape};
 use crate::client_address::ClientAddress;
@@ -42,6 +42,8 @@ pub(crate) async fn serve(shard: &Shard, conn: Conn, store: &mut HeadStore) {
             Next::Drop => return,
             Next::Abort => return down.conn.abort(),
         }
+        // An upload may have changed it.
+        down.conn.set_read_ahead(ReadAhead::Buffers);
         if down.inbox.is_empty() {
             match down.conn.park(shard.times.keep_alive_idle) {
                 Ok(()) => return,

@@ -2,7 +2,7 @@
 
 use sluice_proto::h1::{BodyDecoder, BodyEvent};
 use sluice_proto::{BodyLength, ChunkLimits};
-use sluice_sys::Conn;
+use sluice_sys::{Conn, ReadAhead};
 
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
@@ -23,12 +23,28 @@ pub(crate) struct BodyProgress {
     decoder: BodyDecoder,
     /// Bytes of data that may still come.
     bytes_left: u64,
+    /// Bytes of data received so far.
+    bytes_read: u64,
 }
+
+/// A body that has brought this much is received buffer by buffer from then on: it must not hold more of the shard's
+/// receive buffers than it takes to keep going.
+const LARGE_BYTES: u64 = 64 * 1024;
 
 impl BodyProgress {
     /// A body of which nothing was read, limited to `bytes_max` bytes of data.
     pub(crate) fn new(length: BodyLength, bytes_max: u64) -> BodyProgress {
-        BodyProgress { decoder: BodyDecoder::new(length, ChunkLimits::default()), bytes_left: bytes_max }
+        BodyProgress {
+            decoder: BodyDecoder::new(length, ChunkLimits::default()),
+            bytes_left: bytes_max,
+            bytes_read: 0,
+        }
+    }
+
+    /// Whether the body was or will be a large one, by its length or by what has come.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes_read >= LARGE_BYTES
+            || self.decoder.remaining_length().is_some_and(|bytes| bytes >= LARGE_BYTES)
     }
 }
 
@@ -51,6 +67,7 @@ impl BodyReader<'_> {
                     .bytes_left
                     .checked_sub(range.len() as u64)
                     .ok_or(self.abort(Cause::TooLarge))?;
+                self.note_data(range.len() as u64);
                 self.inbox.consume(range.start);
                 Some(Part::Data(self.inbox.take(range.len())))
             }
@@ -67,6 +84,14 @@ impl BodyReader<'_> {
                 None
             }
         })
+    }
+
+    fn note_data(&mut self, bytes: u64) {
+        let before = self.progress.bytes_read;
+        self.progress.bytes_read += bytes;
+        if before < LARGE_BYTES && self.progress.bytes_read >= LARGE_BYTES {
+            self.conn.set_read_ahead(ReadAhead::OneBuffer);
+        }
     }
 
     /// Waits for bytes, at most as long as the connection's deadline allows.
@@ -111,5 +136,6 @@ impl BodySource for BodyReader<'_> {
     fn took(&mut self, bytes: u64) {
         self.progress.decoder.skip(bytes);
         self.progress.bytes_left -= bytes;
+        self.progress.bytes_read += bytes;
     }
 }

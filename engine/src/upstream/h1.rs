@@ -1,14 +1,13 @@
 //! A server's HTTP/1.1 connection during one exchange.
 
 use sluice_proto::h1::{HeadStore, Parsed, parse_response};
-use sluice_proto::{BodyLength, RequestKind, ResponseHead};
+use sluice_proto::{RequestKind, ResponseHead};
 use sluice_sys::Conn;
 
 use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
-use crate::splice::SPLICE_BYTES_MIN;
 use crate::upstream::group::Server;
 
 /// The server's end of an exchange.
@@ -34,7 +33,12 @@ impl<'s> Up<'s> {
     /// The connection for sending, and what receives from it.
     pub(crate) fn split(&mut self) -> (&Conn, Receiver<'_>) {
         let conn = self.conn.as_ref().expect("an exchange under way has its connection");
-        (conn, Receiver { conn, inbox: &mut self.inbox, server: self.server })
+        (conn, Receiver { conn, inbox: &mut self.inbox })
+    }
+
+    /// Takes note of an answer, for how to receive the next one.
+    pub(crate) fn note_answer(&self, is_large: bool) {
+        self.server.note_answer(is_large);
     }
 
     /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
@@ -57,7 +61,6 @@ impl Drop for Up<'_> {
 pub(crate) struct Receiver<'a> {
     pub(crate) conn: &'a Conn,
     inbox: &'a mut Inbox,
-    server: &'a Server,
 }
 
 /// No answer came.
@@ -104,13 +107,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// The body behind the head that was just read.
-    pub(crate) fn body(
-        self,
-        shard: &Shard,
-        length: BodyLength,
-        progress: &'a mut BodyProgress,
-    ) -> BodyReader<'a> {
-        self.server.note_answer(matches!(length, BodyLength::Length(bytes) if bytes >= SPLICE_BYTES_MIN));
+    pub(crate) fn body(self, shard: &Shard, progress: &'a mut BodyProgress) -> BodyReader<'a> {
         let idle_ms = shard.times.upstream_body_idle;
         BodyReader { conn: self.conn, inbox: self.inbox, progress, side: Side::Upstream, idle_ms }
     }

@@ -102,12 +102,11 @@ impl BufRing {
         self.poison(id);
     }
 
-    /// The kernel found no buffer: offer more from now on. Says whether there are any to offer.
-    pub(crate) fn ran_dry(&mut self) -> bool {
+    /// The kernel found no buffer: offer more from now on.
+    pub(crate) fn ran_dry(&mut self) {
         if self.offered == 0 {
             self.target = self.target.saturating_mul(2).min(self.count());
         }
-        !self.stack.is_empty() || self.offered > 0
     }
 
     /// Tops up what the kernel may pick from. Called once before each enter.
@@ -123,9 +122,9 @@ impl BufRing {
         self.publish_tail();
     }
 
-    /// Whether the kernel has at least one buffer to pick or will have after the next offer.
-    pub(crate) fn has_buffers(&self) -> bool {
-        self.offered > 0 || !self.stack.is_empty()
+    /// Buffers that the kernel can pick now or after the next offer.
+    pub(crate) fn available(&self) -> usize {
+        usize::from(self.offered) + self.stack.len()
     }
 
     /// The bytes of a buffer.

@@ -116,7 +116,8 @@ pub(crate) struct Driver {
     deadlines: Wheel,
     /// Deadlines of operations: a send without progress, a connect.
     stalls: Wheel,
-    starved: Vec<u32>,
+    /// Sockets whose receive found no buffer, in the order of finding none.
+    starved: VecDeque<u32>,
     /// The task being polled.
     pub(crate) current: u32,
     /// Workers that exist, parked or serving.
@@ -154,7 +155,7 @@ impl Driver {
             ops: Ops::new(),
             deadlines: Wheel::new(),
             stalls: Wheel::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             current: NONE,
             workers: 0,
             parked_workers: Vec::new(),
@@ -347,9 +348,10 @@ impl Driver {
         entry.queue_len == 0 && entry.error().is_none() && !entry.flags.has(Flags::ENDED)
     }
 
-    /// Closes every connection that the table owns; returns how many.
+    /// Closes every connection that the table owns and that has nothing left to send; returns how many.
     pub(crate) fn close_idle(&mut self) -> usize {
-        let idle = self.table.with_flag(Flags::IDLE);
+        let mut idle = self.table.with_flag(Flags::IDLE);
+        idle.retain(|&index| self.table.at(index).send == NONE);
         for &index in &idle {
             self.close(index);
         }
@@ -476,7 +478,10 @@ impl Driver {
     fn ended(&mut self, index: u32) -> Wake {
         let entry = self.table.at(index);
         if entry.flags.has(Flags::IDLE) {
-            self.close(index);
+            // A peer that only has finished sending still gets the rest of its answer; see `next_send`.
+            if entry.send == NONE || entry.error().is_some() {
+                self.close(index);
+            }
         } else if entry.flags.has(Flags::RESTING) {
             self.retire(index);
         } else {
@@ -541,15 +546,14 @@ impl Driver {
         self.stats.buffers_ran_dry += 1;
         self.buffers.ran_dry();
         self.table.at(index).flags.set(Flags::STARVED);
-        self.starved.push(index);
+        self.starved.push_back(index);
     }
 
-    /// Arms the receives again that found no buffer, once there are some.
+    /// Arms receives again that found no buffer: as many as there are buffers now, so that they do not all come back
+    /// with the same complaint.
     fn feed_starved(&mut self) {
-        if self.starved.is_empty() || !self.buffers.has_buffers() {
-            return;
-        }
-        for index in std::mem::take(&mut self.starved) {
+        for _ in 0..self.buffers.available().min(self.starved.len()) {
+            let Some(index) = self.starved.pop_front() else { return };
             let entry = self.table.at(index);
             if entry.flags.has(Flags::STARVED) {
                 entry.flags.clear(Flags::STARVED);
@@ -789,6 +793,11 @@ impl Driver {
             self.submit_send(next);
         } else if result < 0 && !is_owned {
             self.unsent(socket, -result);
+        } else {
+            let flags = self.table.at(socket).flags;
+            if flags.has(Flags::IDLE) && flags.has(Flags::ENDED) {
+                self.close(socket);
+            }
         }
     }
 

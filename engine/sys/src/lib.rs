@@ -78,7 +78,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             submission_entries: 1024,
-            buffers: 4096,
+            buffers: 16_384,
             buffer_bytes: 16 * 1024,
             completions_per_turn: 1024,
             connections_max: u32::MAX,

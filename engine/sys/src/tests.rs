@@ -415,6 +415,29 @@ fn disarmed_connections_fill_buffers_and_splice() {
 }
 
 #[test]
+fn a_half_closed_peer_gets_the_rest_of_its_answer() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut big = Buf::large();
+        big.resize(16 << 20, 7);
+        conn.send(big, 5_000).detach();
+        conn.park(10_000).expect("parks");
+        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        sleep(50).await;
+        assert_eq!((connections_idle(), close_idle()), (1, 0), "still sending");
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all.len())
+        });
+        while connections_idle() > 0 {
+            sleep(5).await;
+        }
+        assert_eq!(reader.join().expect("reader").expect("a clean end"), 16 << 20);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
 fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;
