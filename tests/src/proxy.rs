@@ -42,6 +42,8 @@ pub struct Counters {
     pub tasks_busy: u64,
     /// Receive buffers that are not in the kernel's hands.
     pub buffers_held: u64,
+    /// Empty pipes kept for the next large body, two descriptors each.
+    pub pipes_kept: u64,
     /// Open descriptors.
     pub descriptors: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
@@ -111,9 +113,10 @@ impl Proxy {
         Self::start(&[&fixed, flags].concat()).await
     }
 
-    /// One shard on a free port, with these upstreams and routes of a configuration file.
-    pub async fn configured(tables: &str) -> Self {
-        let config = config_file(".toml", &format!("listen = [\"127.0.0.1:0\"]\nshards = 1\n{tables}"));
+    /// This many shards on a free port, with these upstreams and routes of a configuration file.
+    pub async fn configured(shards: usize, tables: &str) -> Self {
+        let text = format!("listen = [\"127.0.0.1:0\"]\nshards = {shards}\n{tables}");
+        let config = config_file(".toml", &text);
         let mut command = Command::new(binary().await);
         command.arg("--config").arg(config.path());
         Self::spawn(command, Some(config)).await
@@ -201,9 +204,12 @@ impl Proxy {
         Path::new("/proc").join(self.pid.as_raw_nonzero().to_string())
     }
 
-    /// How many descriptors the kernel says it has open.
-    pub fn descriptors(&self) -> usize {
-        fs::read_dir(self.proc().join("fd")).expect("the proxy runs").count()
+    /// What the kernel says its open descriptors are, such as `socket:[12345]`.
+    pub fn descriptors(&self) -> Vec<String> {
+        let descriptors = fs::read_dir(self.proc().join("fd")).expect("the proxy runs");
+        // One that was closed since the directory was read has no link any more.
+        let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.map(|link| link.to_string_lossy().into_owned()).collect()
     }
 
     /// Its resident memory in bytes.
