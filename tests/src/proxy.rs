@@ -44,8 +44,6 @@ pub struct Counters {
     pub buffers_held: u64,
     /// Empty pipes kept for the next large body, two descriptors each.
     pub pipes_kept: u64,
-    /// Open descriptors.
-    pub descriptors: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
 }

@@ -44,18 +44,17 @@ async fn a_thousand_connections_leave_nothing_behind() {
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
     assert!(after.requests > CONNECTIONS as u64, "the run was not idle: {after:?}");
-    let kept = 2 * (after.pipes_kept - quiet.pipes_kept);
-    assert_same_descriptors(&before, &proxy.descriptors());
+    assert_same_descriptors(&before, &proxy.descriptors(), &after);
     proxy.drain().await.assert_clean();
 }
 
-/// No socket more than before, and of anything else no more than a shard may keep for later.
-fn assert_same_descriptors(before: &[String], after: &[String]) {
-    const KEPT_PER_SHARD: usize = 32;
+/// Nothing more than before but the pipes that a shard keeps for later, and says so.
+fn assert_same_descriptors(before: &[String], after: &[String], counters: &Counters) {
     let (sockets_before, others_before) = kinds(before);
     let (sockets_after, others_after) = kinds(after);
     assert_eq!(sockets_after, sockets_before, "sockets left behind: {after:#?}");
-    assert!(others_after <= others_before + SHARDS * KEPT_PER_SHARD, "descriptors left behind: {after:#?}");
+    let kept = 2 * counters.pipes_kept as usize;
+    assert_eq!(others_after, others_before + kept, "descriptors left behind: {after:#?}; {counters:?}");
 }
 
 /// How many descriptors are sockets, and how many are not.

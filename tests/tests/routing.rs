@@ -24,7 +24,7 @@ impl Routed {
             tables.push_str(&format!("[[route]]\nupstream = \"{name}\"\n{keys}\n"));
             origins.push(origin);
         }
-        Self { proxy: Proxy::configured(&tables).await, _origins: origins }
+        Self { proxy: Proxy::configured(1, &tables).await, _origins: origins }
     }
 
     /// Where each request goes: `(method, host, path)` to the name of an origin, or to a status.
