@@ -342,6 +342,53 @@ pub async fn floods(length: u64) -> Origin {
     .await
 }
 
+/// How a scripted connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// With a FIN.
+    Close,
+    /// With a RST.
+    Reset,
+}
+
+/// Promises `promised` bytes of the pattern, sends `sent` of them and, once told to, ends the connection.
+pub async fn cuts_large_body(promised: usize, sent: usize, cut: Cut, go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.request().await?;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {promised}\r\n\r\n")).await?;
+            peer.send(pattern::bytes(sent)).await?;
+            go.wait().await?;
+            match cut {
+                Cut::Close => Ok(()),
+                Cut::Reset => peer.reset(),
+            }
+        }
+    })
+    .await
+}
+
+/// Sends a part of its answer before it reads the upload and a part after it, `half` bytes of the pattern in
+/// all; the second half only once told to.
+pub async fn pauses_after_the_upload(half: usize, go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            let whole = pattern::bytes(2 * half);
+            let head = peer.head().await?;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", whole.len())).await?;
+            peer.send(&whole[..half / 2]).await?;
+            peer.body_to(head.request_framing()?, |_| ()).await?;
+            peer.send(&whole[half / 2..half]).await?;
+            go.wait().await?;
+            peer.send(&whole[half..]).await?;
+            peer.until_closed().await
+        }
+    })
+    .await
+}
+
 fn promise() -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {PROMISED}\r\n\r\n")
 }
