@@ -16,6 +16,7 @@ pub mod latency;
 pub mod load;
 pub mod machine;
 pub mod origin;
+pub mod peers;
 pub mod plot;
 pub mod procfs;
 pub mod ticker;

@@ -17,6 +17,8 @@ use crate::procfs::{Machine, PAGE_BYTES, Server, Usage, cpu_ticks, own_usage, sy
 
 /// How often the coordinator looks at the board.
 const POLL: Duration = Duration::from_millis(100);
+/// How finely the time that opening takes is measured.
+const POLL_OPENING: Duration = Duration::from_millis(5);
 /// More connections lost than this share of a step are a limit too.
 const LOST_SHARE: f64 = 0.05;
 /// Slab caches that are told per step.
@@ -138,15 +140,20 @@ impl<'a> Coordinator<'a> {
         self.board.order(Phase::Open, goal);
         let mut changed = (Instant::now(), before.totals);
         let patience = self.args.timeout + Duration::from_secs(5);
+        let mut looked = Instant::now();
         loop {
-            thread::sleep(POLL);
+            thread::sleep(POLL_OPENING);
             let totals = self.board.totals();
             let seconds = before.at.elapsed().as_secs_f64();
-            self.progress.show("opening", totals.opened + totals.failed, goal, totals.held);
             if totals.opened + totals.failed >= goal || self.is_over() {
                 let is_at_limit = self.signs_now(before).is_at_limit();
                 return Opened { seconds, is_at_limit };
             }
+            if looked.elapsed() < POLL {
+                continue;
+            }
+            looked = Instant::now();
+            self.progress.show("opening", totals.opened + totals.failed, goal, totals.held);
             if totals != changed.1 {
                 changed = (Instant::now(), totals);
             }
@@ -346,8 +353,8 @@ fn lost_limit(held: u64, lost: u64, tally: &StepTally) -> Limit {
         kind: "closed_by_target",
         connections: held,
         message: format!("{lost} of the held connections ended: {}", kinds.join(", ")),
-        fix: "raise the target's idle (keep-alive) timeout above the time of the run, and its request limit per \
-              connection"
+        fix: "raise the target's own connection limit (worker_connections, maxconn), its idle (keep-alive) timeout \
+              above the time of the run, and its request limit per connection"
             .into(),
     }
 }

@@ -24,6 +24,7 @@ use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::load::{self, LoadArgs};
+use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, sysctl};
 use crate::units::{parse_count, parse_duration};
 use board::Board;
@@ -81,6 +82,12 @@ pub struct CapacityArgs {
     /// The HTTP server to measure
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080", value_parser = parse_target)]
     pub target: SocketAddr,
+    /// Start this server (with an origin behind it) instead, and stop it in the end
+    #[arg(long, value_name = "SERVER", value_enum, conflicts_with = "target")]
+    pub start: Option<Peer>,
+    /// The CPU for the server to start; the origin behind it runs where the tool runs
+    #[arg(long, value_name = "CPU", requires = "start")]
+    pub server_cpu: Option<usize>,
     /// What to ask it for
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
@@ -154,11 +161,30 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
     let goals = args.goals(descriptors)?;
     check_out(&args.out)?;
+    let mut args = args.clone();
+    let servers = start(&args, goals.last().copied().unwrap_or(0))?;
+    args.target = servers.last().map_or(args.target, |server| server.address);
+    let args = &args;
     warm_up(args, goals[0], &interrupt)?;
     let report = measure(args, &goals, descriptors, &interrupt)?;
     print!("{}", report.markdown());
     write(args, &report)?;
     report.verdict(args.until_limit)
+}
+
+/// The origin and the server to be measured, in this order, if they are to be started.
+fn start(args: &CapacityArgs, connections: u64) -> Result<Vec<Running>, Failure> {
+    let Some(peer) = args.start else { return Ok(Vec::new()) };
+    let beside = args.lanes.lanes().first().and_then(|lane| lane.cpu);
+    let address = free_address()?;
+    let mut order = Order { peer: Peer::Origin, listen: address, origin: address, cpu: beside, connections };
+    if peer == Peer::Origin {
+        order.cpu = args.server_cpu;
+        return Ok(vec![order.start()?]);
+    }
+    let origin = order.start()?;
+    let server = Order { peer, listen: free_address()?, cpu: args.server_cpu, ..order }.start()?;
+    Ok(vec![origin, server])
 }
 
 /// The report's directory must be there before an hour of measuring, not after.

@@ -1,0 +1,281 @@
+//! Starting and stopping servers to be measured: sluice and others, each in front of an origin of ours.
+//!
+//! A child inherits the CPU of the thread that starts it, so that every server runs where it should without asking it.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use sluice_sys::{descriptor_limit, pin_to_cpu};
+
+use crate::Failure;
+
+/// How long a server may take until it accepts, and to end when asked.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Servers this tool can start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Peer {
+    /// Sluice, next to this binary or in the PATH
+    Sluice,
+    /// nginx
+    Nginx,
+    /// HAProxy
+    Haproxy,
+    /// The origin of this tool, without a proxy
+    Origin,
+}
+
+impl Peer {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::Sluice => "sluice",
+            Peer::Nginx => "nginx",
+            Peer::Haproxy => "haproxy",
+            Peer::Origin => "origin",
+        }
+    }
+
+    /// Its binary, if it is installed.
+    pub fn binary(self) -> Option<PathBuf> {
+        let own = std::env::current_exe().ok();
+        if self == Peer::Origin {
+            return own;
+        }
+        let beside = own.and_then(|own| own.parent().map(Path::to_owned));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let daemons = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+        let dirs = beside.into_iter().chain(std::env::split_paths(&path)).chain(daemons);
+        dirs.map(|dir| dir.join(self.name())).find(|file| file.is_file())
+    }
+
+    /// What it says of its version.
+    pub fn version(self) -> String {
+        let flag = if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" };
+        let said = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
+        let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+    }
+}
+
+/// How a server is to be started.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Which one.
+    pub peer: Peer,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its origin listens.
+    pub origin: SocketAddr,
+    /// The CPU it runs on; `None`: any.
+    pub cpu: Option<usize>,
+    /// Client connections it must take.
+    pub connections: u64,
+}
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    /// Which one.
+    pub peer: Peer,
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    /// What it writes to stderr.
+    log: File,
+    /// Its configuration and temporary files; removed when it has ended.
+    dir: PathBuf,
+}
+
+impl Order {
+    /// Starts the server and waits until it accepts.
+    ///
+    /// # Errors
+    /// When it is not installed, does not start, or does not listen in time; with what it said.
+    pub fn start(&self) -> Result<Running, Failure> {
+        let name = self.peer.name();
+        let fail = |what: &str| Failure::Target(format!("{name}: {what}"));
+        let binary = self.peer.binary().ok_or_else(|| fail("not installed"))?;
+        let dir =
+            std::env::temp_dir().join(format!("sluice-bench-{}-{}", std::process::id(), self.listen.port()));
+        std::fs::create_dir_all(&dir).map_err(|error| fail(&format!("{}: {error}", dir.display())))?;
+        let log_path = dir.join("log");
+        let log = File::create_new(&log_path)
+            .and_then(|_| File::options().read(true).append(true).open(&log_path))
+            .map_err(|error| fail(&format!("{}: {error}", log_path.display())))?;
+        let mut command = self.command(&binary, &dir)?;
+        let stderr = log.try_clone().map_err(|error| fail(&error.to_string()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
+        let child = spawn_on(command, self.cpu).map_err(|error| fail(&format!("does not start: {error}")))?;
+        let mut running = Running { peer: self.peer, address: self.listen, child, log, dir };
+        running.wait_until_it_accepts()?;
+        Ok(running)
+    }
+
+    fn command(&self, binary: &Path, dir: &Path) -> Result<Command, Failure> {
+        let mut command = Command::new(binary);
+        let (listen, origin) = (self.listen.to_string(), self.origin.to_string());
+        match self.peer {
+            Peer::Origin => {
+                command.args(["origin", "--listen", &listen]);
+            }
+            Peer::Sluice => {
+                command.args(["--listen", &listen, "--upstream", &format!("http://{origin}")]);
+                command.args(["--timeout-keep-alive-idle", "24h", "--timeout-upstream-idle", "10m"]);
+                command.args([
+                    "--limit-requests-per-connection",
+                    "0",
+                    "--limit-upstream-idle-connections",
+                    "1024",
+                ]);
+                command.args(["--shards", "1"]);
+            }
+            Peer::Nginx => {
+                let file = self.write(dir, "nginx.conf", include_str!("../peers/nginx.conf"))?;
+                command.arg("-p").arg(dir).arg("-c").arg(file);
+            }
+            Peer::Haproxy => {
+                let file = self.write(dir, "haproxy.cfg", include_str!("../peers/haproxy.cfg"))?;
+                command.arg("-db").arg("-f").arg(file);
+            }
+        }
+        Ok(command)
+    }
+
+    fn write(&self, dir: &Path, name: &str, template: &str) -> Result<PathBuf, Failure> {
+        let file = dir.join(name);
+        std::fs::write(&file, self.fill(template, dir))
+            .map_err(|error| Failure::Target(format!("cannot write {}: {error}", file.display())))?;
+        Ok(file)
+    }
+
+    /// A configuration with its blanks filled in.
+    fn fill(&self, template: &str, dir: &Path) -> String {
+        let descriptors = descriptor_limit().map_or(1024, |(_, hard)| hard);
+        // nginx counts upstream connections too; both need some descriptors besides.
+        let room = descriptors.saturating_sub(64).max(64);
+        let connections = match self.peer {
+            Peer::Nginx => (self.connections + 1_200).min(room),
+            // HAProxy reserves two descriptors per connection.
+            _ => (self.connections + 100).min(room.saturating_sub(64) / 2),
+        };
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        template
+            .replace("@LISTEN@", &self.listen.to_string())
+            .replace("@ORIGIN@", &self.origin.to_string())
+            .replace("@DIR@", &dir.to_string_lossy())
+            .replace("@USER@", user)
+            .replace("@DESCRIPTORS@", &descriptors.to_string())
+            .replace("@CONNECTIONS@", &connections.to_string())
+    }
+}
+
+/// Starts a command from a thread that runs on a CPU.
+fn spawn_on(mut command: Command, cpu: Option<usize>) -> std::io::Result<Child> {
+    let spawning = thread::spawn(move || {
+        if let Some(cpu) = cpu {
+            pin_to_cpu(cpu)?;
+        }
+        command.spawn()
+    });
+    spawning.join().expect("spawning does not panic")
+}
+
+impl Running {
+    fn wait_until_it_accepts(&mut self) -> Result<(), Failure> {
+        let begin = Instant::now();
+        while TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_err() {
+            let has_ended = !matches!(self.child.try_wait(), Ok(None));
+            if has_ended || begin.elapsed() > PATIENCE {
+                let what = if has_ended { "ended at once" } else { "does not listen" };
+                return Err(Failure::Target(format!("{}: {what}: {}", self.peer.name(), self.said())));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The last lines it wrote to stderr.
+    pub fn said(&mut self) -> String {
+        let mut text = String::new();
+        let read = self.log.rewind().and_then(|()| self.log.read_to_string(&mut text));
+        if read.is_err() || text.trim().is_empty() {
+            return "it said nothing".into();
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join("; ")
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // It may have ended by itself: then there is nothing to do.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // nginx takes SIGTERM for "at once"; sluice drains, and idle connections do not keep it.
+        self.signal(Signal::TERM);
+        let begin = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if begin.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A loopback address with a port that is free at the moment.
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map_err(|error| Failure::Target(format!("no free port: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(peer: Peer) -> Order {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        Order { peer, listen: address, origin: address, cpu: None, connections: 100 }
+    }
+
+    #[test]
+    fn no_blank_is_left() {
+        for (peer, template) in [
+            (Peer::Nginx, include_str!("../peers/nginx.conf")),
+            (Peer::Haproxy, include_str!("../peers/haproxy.cfg")),
+        ] {
+            let filled = order(peer).fill(template, Path::new("/tmp/x"));
+            assert!(!filled.contains('@'), "{filled}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_start_says_why() {
+        // Port 1 of an address that is not ours.
+        let listen = SocketAddr::from(([192, 0, 2, 1], 1));
+        let Some(_) = Peer::Haproxy.binary() else { return };
+        let failed = Order { listen, ..order(Peer::Haproxy) }.start().map(drop);
+        assert!(failed.is_err_and(|failure| failure.to_string().contains("haproxy")));
+    }
+}
