@@ -276,6 +276,59 @@ async fn pipelined_bodies_stay_with_their_requests() {
 }
 
 #[tokio::test]
+async fn wherever_requests_are_split_the_answers_are_the_same() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    let requests = "POST /copy HTTP/1.1\r\nHost: test\r\nContent-Length: 11\r\n\r\nhello world\
+        GET /bytes/3 HTTP/1.1\r\nHost: test\r\nX-Long: 0123456789\r\n\r\n\
+        POST /copy HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n\
+        1;a=b\r\nh\r\nA\r\nello world\r\n0\r\nX-Sum: 11\r\n\r\n\
+        HEAD /bytes/5 HTTP/1.1\r\nHost: test\r\n\r\n\
+        PUT /copy HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nend";
+    for first in 1..requests.len() {
+        let mut client = Raw::connect(proxy.address).await;
+        let second = first + (requests.len() - first) / 3;
+        for piece in [&requests[..first], &requests[first..second], &requests[second..]] {
+            client.drip(piece, requests.len(), Duration::from_micros(100)).await.unwrap();
+        }
+        let bodies = [
+            ("POST", "hello world"),
+            ("GET", "\0\u{1}\u{2}"),
+            ("POST", "hello world"),
+            ("HEAD", ""),
+            ("PUT", "end"),
+        ];
+        for (method, body) in bodies {
+            let answer = client.answer_to(method).await;
+            assert_eq!((answer.status(), &*answer.text()), (200, body), "split at {first} and {second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bodies_around_the_sizes_of_buffers_pass() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for size in [4, 8, 16, 32, 48, 64, 128, 256].map(|kib| kib << 10) {
+        // A head of 100 bytes or so in the same buffer moves the boundary.
+        for length in [size - 200, size - 1, size, size + 1] {
+            let sized = format!("Content-Length: {length}\r\n\r\n");
+            let body = pattern::bytes(length);
+            client
+                .send([format!("POST /copy HTTP/1.1\r\nHost: test\r\n{sized}").as_bytes(), &body].concat())
+                .await;
+            pattern::assert_exact(&client.answer_to("POST").await.body, length);
+            let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n");
+            let head = format!("POST /copy HTTP/1.1\r\nHost: test\r\n{chunked}");
+            client.send([head.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat()).await;
+            pattern::assert_exact(&client.answer_to("POST").await.body, length);
+            pattern::assert_exact(&client.ask("GET", &format!("/chunked/{length}")).await.body, length);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_may_come_byte_by_byte() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;
