@@ -153,7 +153,7 @@ impl<'a> Coordinator<'a> {
                 continue;
             }
             looked = Instant::now();
-            self.progress.show("opening", totals.opened + totals.failed, goal, totals.held);
+            self.progress.opening(totals.opened + totals.failed, goal, totals.held);
             if totals != changed.1 {
                 changed = (Instant::now(), totals);
             }
@@ -169,7 +169,7 @@ impl<'a> Coordinator<'a> {
         while begin.elapsed() < self.args.hold && !self.is_over() {
             thread::sleep(POLL.min(self.args.hold.saturating_sub(begin.elapsed())));
             let held = self.board.totals().held;
-            self.progress.show("holding", begin.elapsed().as_secs(), self.args.hold.as_secs(), held);
+            self.progress.holding(begin.elapsed(), self.args.hold, held);
             if self.server.as_ref().is_some_and(Server::is_gone) {
                 return;
             }

@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Progress {
     is_terminal: bool,
     written: Option<Instant>,
-    what: &'static str,
+    is_opening: bool,
     /// The last reading, for the rate.
     last: (Instant, u64),
     rate: f64,
@@ -24,29 +24,34 @@ impl Progress {
         Progress {
             is_terminal: std::io::stderr().is_terminal(),
             written: None,
-            what: "",
+            is_opening: false,
             last: (Instant::now(), 0),
             rate: 0.0,
         }
     }
 
-    /// So many of a total are done; `held` connections are open.
-    pub(super) fn show(&mut self, what: &'static str, done: u64, total: u64, held: u64) {
-        if self.what != what {
-            (self.what, self.last, self.rate) = (what, (Instant::now(), done), 0.0);
+    /// So many of a total were tried; `held` connections are open.
+    pub(super) fn opening(&mut self, done: u64, total: u64, held: u64) {
+        if done < self.last.1 || !self.is_opening {
+            (self.is_opening, self.last, self.rate) = (true, (Instant::now(), done), 0.0);
         }
         let elapsed = self.last.0.elapsed().as_secs_f64();
         if elapsed >= 0.5 {
-            let now = done.saturating_sub(self.last.1) as f64 / elapsed;
+            let now = (done - self.last.1) as f64 / elapsed;
             // Smoothed, so that the time left does not jump.
             self.rate = if self.rate == 0.0 { now } else { 0.7 * self.rate + 0.3 * now };
             self.last = (Instant::now(), done);
         }
-        let is_due = self.is_terminal || self.written.is_none_or(|at| at.elapsed() >= LINE_EVERY);
-        if is_due {
-            self.written = Some(Instant::now());
-            self.write(&line(what, done, total, held, self.rate));
-        }
+        let rate = self.rate;
+        self.write(|| opening_line(done, total, held, rate));
+    }
+
+    /// Connections have been held for so long.
+    pub(super) fn holding(&mut self, elapsed: Duration, total: Duration, held: u64) {
+        self.is_opening = false;
+        let share = elapsed.as_secs_f64() / total.as_secs_f64().max(1e-3);
+        let (elapsed, total, held) = (elapsed.as_secs(), total.as_secs(), show_count(held));
+        self.write(|| format!("holding {} {elapsed} of {total} s, {held} held", bar(share)));
     }
 
     /// A remark on a line of its own.
@@ -64,26 +69,31 @@ impl Progress {
         }
     }
 
-    fn write(&self, line: &str) {
+    fn write(&mut self, line: impl Fn() -> String) {
         if self.is_terminal {
-            eprint!("\r\x1b[K{line}");
+            eprint!("\r\x1b[K{}", line());
             let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("sluice-bench: {line}");
+        } else if self.written.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            eprintln!("sluice-bench: {}", line());
+            self.written = Some(Instant::now());
         }
     }
 }
 
-fn line(what: &str, done: u64, total: u64, held: u64, rate: f64) -> String {
-    let filled = (done as f64 / total.max(1) as f64 * BAR as f64).min(BAR as f64) as usize;
-    let bar = format!("{}{}", "#".repeat(filled), ".".repeat(BAR - filled));
+fn bar(share: f64) -> String {
+    let filled = (share * BAR as f64).clamp(0.0, BAR as f64) as usize;
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR - filled))
+}
+
+fn opening_line(done: u64, total: u64, held: u64, rate: f64) -> String {
     let left = total.saturating_sub(done);
     let pace = match rate {
         rate if left == 0 || rate < 0.01 => String::new(),
         rate => format!(", {}/s, {:.0} s left", show_count(rate as u64), left as f64 / rate),
     };
+    let bar = bar(done as f64 / total.max(1) as f64);
     let (done, total, held) = (show_count(done), show_count(total), show_count(held));
-    format!("{what} [{bar}] {done}/{total}, {held} held{pace}")
+    format!("opening {bar} {done} of {total}, {held} held{pace}")
 }
 
 #[cfg(test)]
@@ -92,9 +102,9 @@ mod tests {
 
     #[test]
     fn the_bar_fills_and_the_time_left_shrinks() {
-        let half = line("opening", 500, 1_000, 400, 100.0);
-        assert_eq!(half, "opening [############............] 500/1,000, 400 held, 100/s, 5 s left");
-        assert!(line("opening", 2_000, 1_000, 0, 1.0).contains(&"#".repeat(BAR)));
-        assert!(!line("opening", 0, 1_000, 0, 0.0).contains("left"));
+        let half = opening_line(500, 1_000, 400, 100.0);
+        assert_eq!(half, "opening [############............] 500 of 1,000, 400 held, 100/s, 5 s left");
+        assert!(opening_line(2_000, 1_000, 0, 1.0).contains(&"#".repeat(BAR)));
+        assert!(!opening_line(0, 1_000, 0, 0.0).contains("left"));
     }
 }
