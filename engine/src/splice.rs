@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use sluice_sys::{Blocking, Conn, Pipe, Spliced};
+use sluice_sys::{Pipe, Spliced};
 
 use crate::message::{Aborted, Cause, PlainRest, PlainSink};
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64,
         return Ok(0);
     }
     let mut pipe = take_pipe().map_err(|error| Aborted::io(from.side, &error))?;
-    let _modes = (NonBlocking::new(from.conn), NonBlocking::new(to.conn));
+    let _modes = (from.conn.non_blocking(), to.conn.non_blocking());
     let mut left = from.bytes;
     while left > 0 || pipe.held() > 0 {
         if left > 0 && pipe.held() == 0 {
@@ -60,22 +60,6 @@ async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, A
             Ok(Spliced::End) => return Err(Aborted::by(from.side, Cause::Closed)),
             Err(error) => return Err(Aborted::io(from.side, &error)),
         }
-    }
-}
-
-/// A connection in non-blocking mode until this is dropped.
-struct NonBlocking<'a>(&'a Conn);
-
-impl<'a> NonBlocking<'a> {
-    fn new(conn: &'a Conn) -> NonBlocking<'a> {
-        conn.set_blocking(Blocking::No);
-        NonBlocking(conn)
-    }
-}
-
-impl Drop for NonBlocking<'_> {
-    fn drop(&mut self) {
-        self.0.set_blocking(Blocking::Yes);
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Owns the memory and knows for each buffer whether the kernel may write to it. Buffers that are not needed wait on
 //! a stack: the kernel is offered only as many as lately were needed at once (`target`), and the buffer used last is
-//! offered first, so that a quiet shard works in a few warm pages. When the kernel runs dry the target doubles.
+//! offered first, so that a quiet shard works in a few warm pages. The kernel takes buffers in the order they were
+//! offered, hence every offered buffer gets touched. When the kernel runs dry the target doubles; when it has been
+//! larger than needed for a while it halves, and the memory of buffers that went cold is returned.
 
 use std::io;
 use std::ptr::NonNull;
@@ -21,6 +23,18 @@ pub(crate) const COUNT_MAX: u16 = 1 << 15;
 
 const FIRST_TARGET: u16 = 64;
 
+/// Buffers lie this much further apart than they are long. Heads sit at the start of their buffers; at distances of a
+/// power of two, the starts of all buffers would meet in the same few sets of the cache (measured at 1,000 connections).
+const STAGGER_BYTES: usize = 3 * 64;
+
+/// Offers between two looks at whether the target is still right.
+const WINDOW: u32 = 4096;
+
+const PAGE_BYTES: usize = 4096;
+
+/// Cold buffers whose memory is returned at one look: bounded work per turn.
+const RELEASED_AT_ONCE: usize = 256;
+
 pub(crate) struct BufRing {
     entries: Mapping,
     memory: Mapping,
@@ -38,6 +52,13 @@ pub(crate) struct BufRing {
     held: u32,
     /// The most that were held at once.
     held_max: u32,
+    /// The kernel found no buffer since the last offer.
+    is_dry: bool,
+    /// The most that were out of the kernel's hands before an offer, in this window.
+    peak: u16,
+    offers: u32,
+    /// Whether a buffer's memory was touched since it was last returned to the system.
+    is_touched: Box<[bool]>,
 }
 
 impl BufRing {
@@ -49,7 +70,7 @@ impl BufRing {
     pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32) -> io::Result<BufRing> {
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
+        let memory = Mapping::new(usize::from(count) * (buffer_bytes as usize + STAGGER_BYTES))?;
         // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
         // drops the ring first, and unregistering is part of closing the ring).
         unsafe {
@@ -66,6 +87,10 @@ impl BufRing {
             stack: (0..count).rev().collect(),
             held: 0,
             held_max: 0,
+            is_dry: false,
+            peak: 0,
+            offers: 0,
+            is_touched: vec![false; usize::from(count)].into(),
         };
         buffers.offer();
         Ok(buffers)
@@ -87,7 +112,8 @@ impl BufRing {
     }
 
     /// The kernel picked this buffer: it is ours until [`BufRing::give_back`].
-    pub(crate) fn take(&mut self, _id: u16) {
+    pub(crate) fn take(&mut self, id: u16) {
+        self.is_touched[usize::from(id)] = true;
         self.offered -= 1;
         self.held += 1;
         self.held_max = self.held_max.max(self.held);
@@ -102,15 +128,14 @@ impl BufRing {
         self.poison(id);
     }
 
-    /// The kernel found no buffer: offer more from now on.
+    /// The kernel found no buffer: offer more from the next offer on.
     pub(crate) fn ran_dry(&mut self) {
-        if self.offered == 0 {
-            self.target = self.target.saturating_mul(2).min(self.count());
-        }
+        self.is_dry = true;
     }
 
     /// Tops up what the kernel may pick from. Called once before each enter.
     pub(crate) fn offer(&mut self) {
+        self.adjust_target();
         if self.offered >= self.target || self.stack.is_empty() {
             return;
         }
@@ -122,6 +147,38 @@ impl BufRing {
         self.publish_tail();
     }
 
+    fn adjust_target(&mut self) {
+        if std::mem::take(&mut self.is_dry) {
+            self.target = self.target.saturating_mul(2).min(self.count());
+        }
+        self.peak = self.peak.max(self.target.saturating_sub(self.offered));
+        self.offers += 1;
+        if self.offers >= WINDOW {
+            if self.peak < self.target / 4 {
+                self.target = (self.target / 2).max(FIRST_TARGET);
+            }
+            (self.offers, self.peak) = (0, 0);
+            self.release_cold();
+        }
+    }
+
+    /// Returns the memory of buffers at the bottom of the stack, which nobody has needed for long.
+    fn release_cold(&mut self) {
+        let cold = self.stack.len().saturating_sub(usize::from(self.target));
+        let touched = self.stack[..cold].iter().filter(|&&id| self.is_touched[usize::from(id)]);
+        let ids: Vec<u16> = touched.copied().take(RELEASED_AT_ONCE).collect();
+        for id in ids {
+            self.is_touched[usize::from(id)] = false;
+            let start = self.bytes(id).as_ptr() as usize;
+            let whole_pages = start.next_multiple_of(PAGE_BYTES)
+                ..(start + self.buffer_bytes as usize) / PAGE_BYTES * PAGE_BYTES;
+            // SAFETY: these pages lie inside a buffer on the stack, which nobody uses; its content is not needed any more.
+            unsafe {
+                libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);
+            }
+        }
+    }
+
     /// Buffers that the kernel can pick now or after the next offer.
     pub(crate) fn available(&self) -> usize {
         usize::from(self.offered) + self.stack.len()
@@ -130,7 +187,7 @@ impl BufRing {
     /// The bytes of a buffer.
     pub(crate) fn bytes(&self, id: u16) -> NonNull<u8> {
         assert!(id <= self.mask);
-        let offset = usize::from(id) * self.buffer_bytes as usize;
+        let offset = usize::from(id) * (self.buffer_bytes as usize + STAGGER_BYTES);
         // SAFETY: id is below count, so the offset lies inside the mapping.
         unsafe { self.memory.base().add(offset) }
     }

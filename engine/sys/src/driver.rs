@@ -428,6 +428,12 @@ impl Driver {
             entry.flags.clear(Flags::ARMED);
             entry.flags.clear(Flags::STOPPING);
         }
+        let was_polling = entry.flags.has(Flags::POLLING);
+        entry.flags.clear(Flags::POLLING);
+        if was_polling && completion.result >= 0 {
+            self.arm_receive(index);
+            return Wake::Nobody;
+        }
         match (completion.result, completion.buffer()) {
             (bytes @ 1.., Some(id)) => return self.bytes_arrived(index, id, bytes as u16),
             (0, _) => entry.flags.set(Flags::ENDED),
@@ -444,9 +450,8 @@ impl Driver {
                 }
                 return wake;
             }
-            // The socket is in non-blocking mode for a while: armed again when that is over.
             (errno, _) if errno == -libc::EAGAIN => {
-                entry.flags.set(Flags::STARVED);
+                self.poll_before_receive(index);
                 return Wake::Nobody;
             }
             (errno, _) => entry.fail(-errno),
@@ -525,13 +530,17 @@ impl Driver {
         }
     }
 
-    /// The socket waits again, as the ring wants it: a receive that was refused meanwhile is armed.
-    pub(crate) fn blocking_again(&mut self, index: u32) {
+    /// The socket is in non-blocking mode for a while (splice wants it so), and then the kernel refuses to wait inside a
+    /// receive: wait for readiness instead.
+    fn poll_before_receive(&mut self, index: u32) {
         let entry = self.table.at(index);
-        if entry.flags.has(Flags::STARVED) && !self.starved.contains(&index) {
-            entry.flags.clear(Flags::STARVED);
-            self.arm_receive(index);
-        }
+        entry.flags.set(Flags::ARMED);
+        entry.flags.set(Flags::POLLING);
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let poll = opcode::PollAdd::new(types::Fd(entry.fd), events).build();
+        let key = self.table.key(Kind::Receive, index);
+        // SAFETY: polling refers to no memory.
+        unsafe { self.push(poll, key) };
     }
 
     fn stop_receive(&mut self, index: u32) {
@@ -740,10 +749,10 @@ impl Driver {
         let Some(index) = self.ops.completed(completion.key) else {
             return Wake::Nobody;
         };
-        self.stalls.set(&mut self.ops, index, NEVER);
         if self.ops.at(index).is_send() && self.send_goes_on(index, completion.result) {
             return Wake::Nobody;
         }
+        self.stalls.set(&mut self.ops, index, NEVER);
         let op = self.ops.at(index);
         let is_late = op.timed_out && completion.result == -libc::ECANCELED;
         let result = if is_late { -libc::ETIMEDOUT } else { completion.result };
@@ -757,28 +766,33 @@ impl Driver {
 
     /// Counts what was sent and submits the rest, if there is one and the socket is still the same.
     fn send_goes_on(&mut self, index: u32, result: i32) -> bool {
-        let Ok(bytes @ 1..) = usize::try_from(result) else { return false };
         let op = self.ops.at(index);
-        let is_complete = match &mut op.payload {
-            Payload::SendBuf { buf, sent } => {
-                *sent += bytes;
-                *sent >= buf.len()
-            }
-            Payload::SendLease(lease) => {
-                lease.start += bytes as u16;
-                lease.start >= lease.end
-            }
-            _ => true,
-        };
-        let (socket, generation, timed_out) = (op.socket, op.socket_generation, op.timed_out);
-        let goes_on = !is_complete
-            && !timed_out
-            && self.table.is_current(socket, generation)
-            && self.table.at(socket).fd >= 0;
-        if goes_on {
+        let (socket, generation) = (op.socket, op.socket_generation);
+        let was_polling = std::mem::take(&mut op.is_polling);
+        let is_refused = result == -libc::EAGAIN && !was_polling;
+        if !is_refused && (result < 0 || (!was_polling && op.payload.is_sent_by(result as usize))) {
+            return false;
+        }
+        let is_open = self.table.is_current(socket, generation) && self.table.at(socket).fd >= 0;
+        if self.ops.at(index).timed_out || !is_open {
+            return false;
+        }
+        if is_refused {
+            self.poll_before_send(index);
+        } else {
             self.submit_send(index);
         }
-        goes_on
+        true
+    }
+
+    /// As [`Driver::poll_before_receive`], for a send.
+    fn poll_before_send(&mut self, op: u32) {
+        self.ops.at(op).is_polling = true;
+        let socket = self.ops.at(op).socket;
+        let fd = types::Fd(self.table.at(socket).fd);
+        let key = self.ops.start(op);
+        // SAFETY: polling refers to no memory.
+        unsafe { self.push(opcode::PollAdd::new(fd, libc::POLLOUT as u32).build(), key) };
     }
 
     /// The send at the head of its socket's line has ended: the next one goes, or the connection is of no use.

@@ -48,7 +48,7 @@ pub use message::{Courier, Doorbell};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
-    Blocking, BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, close_idle,
+    BoundListener, Conn, Listener, NonBlocking, ReadAhead, Receive, Sending, Sent, Timer, close_idle,
     connections_idle, connections_open, sleep, sockets_open,
 };
 pub use unfit::Unfit;

@@ -36,6 +36,21 @@ impl Payload {
         matches!(self, Payload::Nothing | Payload::Fill(_) | Payload::Address { .. })
     }
 
+    /// Counts bytes that were sent; says whether all are gone.
+    pub(crate) fn is_sent_by(&mut self, bytes: usize) -> bool {
+        match self {
+            Payload::SendBuf { buf, sent } => {
+                *sent += bytes;
+                *sent >= buf.len()
+            }
+            Payload::SendLease(lease) => {
+                lease.start += bytes as u16;
+                lease.start >= lease.end
+            }
+            _ => true,
+        }
+    }
+
     fn is_send(&self) -> bool {
         matches!(self, Payload::SendBuf { .. } | Payload::SendLease(_))
     }
@@ -89,6 +104,8 @@ pub(crate) struct Op {
     /// A future exists that will collect the result.
     pub(crate) is_owned: bool,
     pub(crate) timed_out: bool,
+    /// The send itself was refused, the socket being non-blocking: what is in flight waits for room.
+    pub(crate) is_polling: bool,
     generation: u32,
     /// The task to poll when it is done.
     pub(crate) waiter: u32,
@@ -129,6 +146,7 @@ impl Ops {
                 state: State::Free,
                 is_owned: false,
                 timed_out: false,
+                is_polling: false,
                 generation: 0,
                 waiter: NONE,
                 socket: NONE,
@@ -149,6 +167,7 @@ impl Ops {
         op.state = State::Queued;
         op.is_owned = true;
         op.timed_out = false;
+        op.is_polling = false;
         op.waiter = NONE;
         op.socket = socket;
         op.socket_generation = socket_generation;

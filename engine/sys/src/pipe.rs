@@ -60,7 +60,7 @@ impl Pipe {
     }
 
     /// Moves up to `count` bytes from a connection into the pipe. The connection's receive must be disarmed, and the
-    /// connection [non-blocking](Conn::set_blocking): a socket looks at its own mode, not at the call's flag.
+    /// connection [non-blocking](Conn::non_blocking): a socket looks at its own mode, not at the call's flag.
     ///
     /// # Errors
     /// What splice(2) says, but for EAGAIN.
@@ -72,7 +72,7 @@ impl Pipe {
         Ok(spliced)
     }
 
-    /// Moves what the pipe holds into a connection that has no send under way.
+    /// Moves what the pipe holds into a connection that has no send under way and is non-blocking.
     ///
     /// # Errors
     /// As [`Pipe::fill_from`].

@@ -241,14 +241,23 @@ impl Conn {
         }
     }
 
-    /// Whether calls on the socket itself may wait; see [`Pipe`](crate::Pipe). The ring wants it blocking.
-    pub fn set_blocking(&self, mode: Blocking) {
-        let flags = if mode == Blocking::Yes { 0 } else { libc::O_NONBLOCK };
+    /// Puts the socket into non-blocking mode as long as the guard lives, for [`Pipe`](crate::Pipe). Guards may overlap,
+    /// and the ring goes on working: where the kernel refuses to wait inside an operation, the driver polls first.
+    pub fn non_blocking(&self) -> NonBlocking<'_> {
+        let guards = driver::with(|driver| {
+            let entry = driver.table().at(self.index);
+            entry.non_blocking += 1;
+            entry.non_blocking
+        });
+        if guards == 1 {
+            self.set_status_flags(libc::O_NONBLOCK);
+        }
+        NonBlocking { conn: self }
+    }
+
+    fn set_status_flags(&self, flags: libc::c_int) {
         // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
         unsafe { libc::fcntl(self.fd(), libc::F_SETFL, flags) };
-        if mode == Blocking::Yes {
-            driver::with(|driver| driver.blocking_again(self.index));
-        }
     }
 
     /// How much is received ahead of [`Conn::receive`]. From the next receive on.
@@ -281,13 +290,23 @@ impl Drop for Conn {
     }
 }
 
-/// The mode of a socket; see [`Conn::set_blocking`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocking {
-    /// As the ring wants it.
-    Yes,
-    /// For splice(2).
-    No,
+/// A socket in non-blocking mode; see [`Conn::non_blocking`].
+#[must_use = "the socket waits again when this is dropped"]
+pub struct NonBlocking<'a> {
+    conn: &'a Conn,
+}
+
+impl Drop for NonBlocking<'_> {
+    fn drop(&mut self) {
+        let guards = driver::try_with(|driver| {
+            let entry = driver.table().at(self.conn.index);
+            entry.non_blocking -= 1;
+            entry.non_blocking
+        });
+        if guards == Some(0) {
+            self.conn.set_status_flags(0);
+        }
+    }
 }
 
 /// How much of what arrives is received before somebody asks for it.

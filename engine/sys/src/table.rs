@@ -49,6 +49,8 @@ impl Flags {
     pub(crate) const ACCEPTED: Flags = Flags(1 << 12);
     /// Receives one buffer at a time instead of everything that comes.
     pub(crate) const ONE_BY_ONE: Flags = Flags(1 << 13);
+    /// What is armed only waits for readiness: the receive itself was refused, the socket being non-blocking.
+    pub(crate) const POLLING: Flags = Flags(1 << 14);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -82,6 +84,8 @@ pub(crate) struct Entry {
     pub(crate) listener: u8,
     /// The errno that ended receiving or sending, 0 if none.
     error: u8,
+    /// How many transfers want the socket non-blocking now.
+    pub(crate) non_blocking: u8,
     /// A number that the connection's owner keeps with it.
     pub(crate) tag: u32,
 }
@@ -136,6 +140,7 @@ impl Table {
                 queue_len: 0,
                 listener: 0,
                 error: 0,
+                non_blocking: 0,
                 tag: 0,
             });
             self.entries.len() as u32 - 1
@@ -152,6 +157,7 @@ impl Table {
         entry.waiter = NONE;
         entry.send = NONE;
         entry.error = 0;
+        entry.non_blocking = 0;
         entry.listener = 0;
         entry.tag = 0;
         self.open += 1;

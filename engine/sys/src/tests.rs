@@ -399,7 +399,7 @@ fn disarmed_connections_fill_buffers_and_splice() {
             filled += from.fill(Buf::large(), 1_000).await.expect("fill").len();
         }
         source.write_all(b"spliced").expect("write");
-        from.set_blocking(Blocking::No);
+        let modes = (from.non_blocking(), to.non_blocking());
         from.readable(1_000).await.expect("readable");
         let mut pipe = Pipe::new().expect("pipe");
         assert_eq!(pipe.fill_from(&from, 100).expect("fill"), Spliced::Bytes(7));
@@ -407,7 +407,7 @@ fn disarmed_connections_fill_buffers_and_splice() {
         let mut got = [0; 7];
         sink.read_exact(&mut got).expect("read");
         assert_eq!(&got, b"spliced");
-        from.set_blocking(Blocking::Yes);
+        drop(modes);
         source.write_all(b"again").expect("write");
         assert_eq!(receive_all(&from, 5).await, b"again");
     });
@@ -458,6 +458,36 @@ fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
         sleep(20).await;
         assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
         assert!(conn.is_quiet());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn receives_and_sends_go_on_while_a_socket_is_non_blocking() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let (first, second) = (conn.non_blocking(), conn.non_blocking());
+        let echo = std::thread::spawn(move || {
+            let mut all = vec![0; 4 << 20];
+            std::thread::sleep(Duration::from_millis(100));
+            peer.read_exact(&mut all).expect("read");
+            for piece in all.chunks(1_000) {
+                peer.write_all(piece).expect("write");
+            }
+            peer
+        });
+        let mut big = Buf::large();
+        big.extend((0..4 << 20).map(|n: u32| (n % 251) as u8));
+        let sending = conn.send(big, 5_000);
+        // The guard that ends first must not end the mode under the other.
+        drop(first);
+        let got = receive_all(&conn, 4 << 20).await;
+        assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
+        assert!(sending.await.result.is_ok());
+        drop(second);
+        let mut peer = echo.join().expect("echo");
+        peer.write_all(b"blocking again").expect("write");
+        assert_eq!(receive_all(&conn, 14).await, b"blocking again");
     });
     assert_eq!(left, Outstanding::default());
 }
