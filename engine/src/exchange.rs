@@ -229,8 +229,11 @@ async fn send_whole(
         let sending = conn.send(wire, shard.times.write_stall);
         conn.set_deadline(shard.times.upstream_response);
         let answer = Answering { shard, plan, progress: &progress, go_ahead: &go_ahead };
-        let download = answer.relay_to(&down.conn, receiver, store);
-        let cut = match unless_gone(&down.conn, download).await {
+        let result = {
+            let download = pin!(answer.relay_to(&down.conn, receiver, store));
+            unless_gone(&down.conn, download).await
+        };
+        let cut = match result {
             Ok(finished) => {
                 up.note_answer(finished.is_large);
                 if finished.is_upstream_persistent {
@@ -281,7 +284,7 @@ async fn send_streamed(
         let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
         let upload = pin!(relay(&mut body, &mut to_server));
         let answer = Answering { shard, plan, progress: &progress, go_ahead };
-        let download = answer.relay_to(&down.conn, receiver, store);
+        let download = pin!(answer.relay_to(&down.conn, receiver, store));
         let download = pin!(unless_gone(&down.conn, download));
         both_ways(upload, download, &progress, || conn.set_deadline(shard.times.upstream_response)).await
     };
@@ -330,9 +333,9 @@ async fn both_ways(
 /// Waits for the answer as long as there is a client to have it.
 async fn unless_gone(
     client: &Conn,
-    download: impl Future<Output = Result<Finished, Cut>>,
+    mut download: Pin<&mut impl Future<Output = Result<Finished, Cut>>>,
 ) -> Result<Finished, Cut> {
-    let (mut download, mut failure) = (pin!(download), pin!(client.failed()));
+    let mut failure = pin!(client.failed());
     poll_fn(|context| {
         if let Poll::Ready(result) = download.as_mut().poll(context) {
             return Poll::Ready(result);

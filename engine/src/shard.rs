@@ -190,3 +190,18 @@ fn groups(config: &Config, resolved: &Resolved) -> Vec<Group> {
     };
     pairs.map(group).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
+    #[test]
+    fn a_worker_is_small() {
+        fn size_of_worker<F>(_: impl FnOnce(&Rc<Shard>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size_of_worker(Shard::worker);
+        assert!(bytes <= 2_560, "{bytes}");
+    }
+}

@@ -208,7 +208,7 @@ settings! {
     Timeouts, raw RawTimeouts, flags TimeoutFlags, section "timeouts", heading "Timeouts":
 
     header: Duration as Time, "timeout-header", "10s", "1ms" to "24h",
-        "Longest time for a whole request head, from its first byte";
+        "Longest time for a whole request head, from its first byte (from the start of a new connection)";
     body_idle: Duration as Time, "timeout-body-idle", "30s", "1ms" to "24h",
         "Longest pause between two parts of a request body";
     keep_alive_idle: Duration as Time, "timeout-keep-alive-idle", "75s", "1ms" to "24h",
