@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::capacity::CapacityArgs;
+use crate::compare::CompareArgs;
 use crate::load::LoadArgs;
 use crate::origin::OriginArgs;
 
@@ -31,4 +32,6 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Open connections until a goal or a limit, hold them, and report what they cost
     Capacity(Box<CapacityArgs>),
+    /// Put the same work through sluice and other proxies, in turns, and report ratios
+    Compare(Box<CompareArgs>),
 }

@@ -1,14 +1,16 @@
 //! Measuring tools for Sluice and any other HTTP server, each a subcommand of `sluice-bench`.
 //!
 //! [`origin`] is a server too cheap to be in the way; [`load`] sends requests and times the answers; [`capacity`] opens
-//! and holds connections up to a limit and names it. All run on the ring of `sluice-sys`, one thread and one runtime
+//! and holds connections up to a limit and names it; [`compare`] gives the same work to several proxies. All run on the ring of `sluice-sys`, one thread and one runtime
 //! per *lane* ([`lanes`]). Nothing here is used by the proxy.
 #![forbid(unsafe_code)]
 
 pub mod capacity;
 mod cli;
+pub mod compare;
 mod failure;
 pub mod fault;
+mod files;
 pub mod http;
 pub mod interrupt;
 pub mod lanes;
@@ -34,6 +36,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Origin(args) => origin::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Capacity(args) => capacity::run(&args),
+        Command::Compare(args) => compare::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

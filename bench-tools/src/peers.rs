@@ -166,8 +166,8 @@ impl Order {
         let room = descriptors.saturating_sub(64).max(64);
         let connections = match self.peer {
             Peer::Nginx => (self.connections + 1_200).min(room),
-            // HAProxy reserves two descriptors per connection.
-            _ => (self.connections + 100).min(room.saturating_sub(64) / 2),
+            // HAProxy reserves two descriptors per connection, and two per pipe.
+            _ => (self.connections + 100).min(room.saturating_sub(600) / 2),
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         template

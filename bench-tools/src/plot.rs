@@ -58,11 +58,7 @@ pub fn svg(panels: &[Panel]) -> String {
     let panels: Vec<&Panel> =
         panels.iter().filter(|panel| panel.series.iter().any(|series| !series.points.is_empty())).collect();
     let height = PANEL_HEIGHT * panels.len().max(1) as f64;
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} \
-         {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" \
-         fill=\"white\"/>\n"
-    );
+    let mut out = document(height);
     for (number, panel) in panels.iter().enumerate() {
         let y = PANEL_HEIGHT * number as f64;
         // Writing to a string cannot fail.
@@ -223,6 +219,63 @@ impl Series {
     }
 }
 
+/// A chart of horizontal bars in groups.
+#[derive(Clone, Debug)]
+pub struct Bars {
+    /// Its title.
+    pub title: String,
+    /// Each group: its name, and its bars by name.
+    pub groups: Vec<(String, Vec<(String, f64)>)>,
+}
+
+/// Bars as an SVG document, with a line at 1.
+pub fn bars(chart: &Bars) -> String {
+    const BAR: f64 = 16.0;
+    const GAP: f64 = 26.0;
+    let count = |group: &(String, Vec<_>)| group.1.len() as f64;
+    let height = TOP + chart.groups.iter().map(|group| GAP + BAR * count(group)).sum::<f64>() + 16.0;
+    let values = chart.groups.iter().flat_map(|group| group.1.iter().map(|bar| bar.1));
+    let span = Span::of(values.filter(|value| value.is_finite()).chain([1.0]), Scale::Linear);
+    let (left, room) = (LEFT, WIDTH - LEFT - RIGHT);
+    let mut out = document(height);
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "<text x=\"16\" y=\"20\" font-weight=\"bold\">{}</text>", escape(&chart.title));
+    let mut y = TOP;
+    for (name, bars) in &chart.groups {
+        let _ = writeln!(out, "<text x=\"16\" y=\"{}\">{}</text>", y + 14.0, escape(name));
+        y += GAP - 6.0;
+        for (number, (name, value)) in bars.iter().enumerate() {
+            let (colour, width) = (COLOURS[number % COLOURS.len()], span.place(*value).max(0.0) * room);
+            let (base, name) = (y + 12.0, escape(name));
+            let _ = writeln!(
+                out,
+                "<text x=\"{:.1}\" y=\"{base}\" text-anchor=\"end\">{name}</text>\n<rect x=\"{left}\" y=\"{y}\" \
+                 width=\"{width:.1}\" height=\"{}\" fill=\"{colour}\"/>\n<text x=\"{:.1}\" y=\"{base}\">{value:.2}</text>",
+                left - 6.0,
+                BAR - 3.0,
+                left + width + 6.0
+            );
+            y += BAR;
+        }
+        y += 6.0;
+    }
+    let one = left + span.place(1.0) * room;
+    let _ = writeln!(
+        out,
+        "<line x1=\"{one:.1}\" y1=\"{TOP}\" x2=\"{one:.1}\" y2=\"{y}\" stroke=\"#888\" stroke-dasharray=\"4 3\"/>"
+    );
+    out + "</svg>\n"
+}
+
+/// The beginning of a document of this height.
+fn document(height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} \
+         {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" \
+         fill=\"white\"/>\n"
+    )
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -282,6 +335,14 @@ mod tests {
         assert!(document.contains("x &amp; y") && document.contains("a &lt; b"));
         assert_eq!(document.matches("<g ").count(), document.matches("</g>").count());
         assert!(!document.contains("NaN"));
+    }
+
+    #[test]
+    fn bars_stay_within_the_chart() {
+        let group = ("a & b".to_owned(), vec![("x".to_owned(), 0.7), ("y".to_owned(), 2.4)]);
+        let document = bars(&Bars { title: "t".into(), groups: vec![group] });
+        assert_eq!(document.matches("<rect ").count(), 3);
+        assert!(document.contains("a &amp; b") && !document.contains("NaN"));
     }
 
     #[test]

@@ -135,6 +135,29 @@ pub struct CapacityArgs {
 }
 
 impl CapacityArgs {
+    /// Steps held for a moment, for the memory they take.
+    pub(crate) fn brief(target: SocketAddr, steps: Vec<u64>, lanes: LaneArgs) -> CapacityArgs {
+        CapacityArgs {
+            target,
+            start: None,
+            server_cpu: None,
+            path: "/".into(),
+            steps,
+            until_limit: false,
+            hold: Duration::from_secs(1),
+            active: Share(0.0),
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(10),
+            openers: 64,
+            destinations: 1,
+            out: PathBuf::new(),
+            name: None,
+            json: None,
+            note: None,
+            lanes,
+        }
+    }
+
     /// The goals, ascending; the last one of `--until-limit` is where the descriptors end.
     fn goals(&self, descriptors: u64) -> Result<Vec<u64>, Failure> {
         if self.until_limit {
@@ -167,9 +190,24 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     let args = &args;
     warm_up(args, goals[0], &interrupt)?;
     let report = measure(args, &goals, descriptors, &interrupt)?;
+    drop(servers);
     print!("{}", report.markdown());
     write(args, &report)?;
     report.verdict(args.until_limit)
+}
+
+/// Measures a target that runs already, with a warm-up and without a report on disk.
+///
+/// # Errors
+/// When the target cannot be reached or the host cannot run a ring.
+pub(crate) fn measure_running(
+    args: &CapacityArgs,
+    descriptors: u64,
+    interrupt: &Interrupt,
+) -> Result<Report, Failure> {
+    let goals = args.goals(descriptors)?;
+    warm_up(args, goals[0], interrupt)?;
+    measure(args, &goals, descriptors, interrupt)
 }
 
 /// The origin and the server to be measured, in this order, if they are to be started.
@@ -250,19 +288,8 @@ fn request(args: &CapacityArgs) -> Vec<u8> {
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {
     let name = args.name.clone().unwrap_or_else(|| format!("capacity-{}", report.setting.day()));
-    let file = |extension: &str| args.out.join(format!("{name}.{extension}"));
-    let mut files = vec![
-        (file("json"), report.json()),
-        (file("md"), report.markdown()),
-        (file("svg"), crate::plot::svg(&report.panels())),
-    ];
-    files.extend(args.json.clone().map(|path| (path, report.json())));
-    for (path, text) in files {
-        std::fs::write(&path, text)
-            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))?;
-        eprintln!("sluice-bench: wrote {}", path.display());
-    }
-    Ok(())
+    let svg = crate::plot::svg(&report.panels());
+    crate::files::write(&args.out, &name, &report.json(), &report.markdown(), &svg, args.json.as_deref())
 }
 
 #[cfg(test)]

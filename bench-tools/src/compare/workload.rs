@@ -1,0 +1,175 @@
+//! What is compared: a few kinds of work, and what is read off each.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::lanes::LaneArgs;
+use crate::load::{LoadArgs, Report as Loaded, Target};
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Case {
+    /// 1 KB answers on 64 kept connections
+    Small64,
+    /// 1 KB answers on 1,000 kept connections
+    Small1000,
+    /// 1 KB answers, each on a new connection
+    NewConnection,
+    /// 100 KB answers on 64 kept connections
+    Body100k,
+    /// 10 MB answers on 8 kept connections
+    Body10m,
+    /// 1 KB answers at a fixed rate (open loop)
+    FixedRate,
+    /// Memory of idle kept connections
+    Idle,
+}
+
+/// A figure, and how to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// CPU time of the server per answered request.
+    CpuUsPerRequest,
+    /// Requests answered per second.
+    RequestsPerS,
+    /// Gigabytes of answers per second of the server's CPU time.
+    GbPerCpuS,
+    /// Latency: half of the requests,
+    P50Us,
+    /// 99 of a hundred,
+    P99Us,
+    /// 999 of a thousand.
+    P99_9Us,
+    /// Resident memory just after the start.
+    RssStartKib,
+    /// Resident memory per idle connection.
+    BytesPerConnection,
+}
+
+impl Case {
+    /// All of them.
+    pub const ALL: [Case; 7] = [
+        Case::Small64,
+        Case::Small1000,
+        Case::NewConnection,
+        Case::Body100k,
+        Case::Body10m,
+        Case::FixedRate,
+        Case::Idle,
+    ];
+
+    /// What it is, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Case::Small64 => "1 KB, 64 connections",
+            Case::Small1000 => "1 KB, 1,000 connections",
+            Case::NewConnection => "1 KB, a new connection per request",
+            Case::Body100k => "100 KB, 64 connections",
+            Case::Body10m => "10 MB, 8 connections",
+            Case::FixedRate => "1 KB at a fixed rate",
+            Case::Idle => "idle connections",
+        }
+    }
+
+    /// What is read off it; the first is the one that charts show.
+    pub fn figures(self) -> &'static [Figure] {
+        use Figure::{
+            BytesPerConnection, CpuUsPerRequest, GbPerCpuS, P50Us, P99_9Us, P99Us, RequestsPerS, RssStartKib,
+        };
+        match self {
+            Case::Small64 | Case::Small1000 | Case::NewConnection => &[CpuUsPerRequest, RequestsPerS],
+            Case::Body100k | Case::Body10m => &[CpuUsPerRequest, GbPerCpuS],
+            Case::FixedRate => &[CpuUsPerRequest, P50Us, P99Us, P99_9Us],
+            Case::Idle => &[BytesPerConnection, RssStartKib],
+        }
+    }
+
+    /// The load of this case; `None` for the one that is no load.
+    pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
+        let (bytes, connections) = match self {
+            Case::Small64 | Case::NewConnection | Case::FixedRate => (1_024, 64),
+            Case::Small1000 => (1_024, 1_000),
+            Case::Body100k => (100_000, 64),
+            Case::Body10m => (10_000_000, 8),
+            Case::Idle => return None,
+        };
+        let url = Target { path: format!("/bytes/{bytes}"), ..shape.target.clone() };
+        let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());
+        Some(LoadArgs {
+            duration: shape.duration,
+            warmup: shape.warmup,
+            new_connections: self == Case::NewConnection,
+            // A new connection each time leaves its port in TIME_WAIT: several addresses have more.
+            sources: if self == Case::NewConnection { 16 } else { 1 },
+            rate: (self == Case::FixedRate).then_some(shape.rate),
+            ..brief
+        })
+    }
+}
+
+/// What the loads of a comparison have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) target: Target,
+    pub(super) lanes: LaneArgs,
+    pub(super) duration: Duration,
+    pub(super) warmup: Duration,
+    pub(super) rate: u64,
+}
+
+impl Figure {
+    /// Name and unit, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Figure::CpuUsPerRequest => "CPU per request, µs",
+            Figure::RequestsPerS => "requests/s",
+            Figure::GbPerCpuS => "GB per CPU-second",
+            Figure::P50Us => "p50, µs",
+            Figure::P99Us => "p99, µs",
+            Figure::P99_9Us => "p99.9, µs",
+            Figure::RssStartKib => "RSS at start, KiB",
+            Figure::BytesPerConnection => "RSS per connection, bytes",
+        }
+    }
+
+    /// Reads it off a load.
+    pub(super) fn of(self, loaded: &Loaded) -> Option<f64> {
+        let server = loaded.server.as_ref();
+        let us = |ns: u64| ns as f64 / 1e3;
+        match self {
+            Figure::CpuUsPerRequest => server.map(|server| server.cpu_us_per_request),
+            Figure::RequestsPerS => Some(loaded.requests_per_s),
+            Figure::GbPerCpuS => server.map(|server| loaded.bytes as f64 / 1e9 / server.cpu_s.max(1e-9)),
+            Figure::P50Us => Some(us(loaded.latency_ns.p50)),
+            Figure::P99Us => Some(us(loaded.latency_ns.p99)),
+            Figure::P99_9Us => Some(us(loaded.latency_ns.p99_9)),
+            Figure::RssStartKib | Figure::BytesPerConnection => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_differ_where_they_should() {
+        let shape = Shape {
+            target: "http://127.0.0.1:1/".parse().expect("a URL"),
+            lanes: LaneArgs::default(),
+            duration: Duration::from_secs(2),
+            warmup: Duration::ZERO,
+            rate: 500,
+        };
+        let load = |case: Case| case.load(&shape).expect("a load");
+        assert_eq!(load(Case::Body100k).url.to_string(), "http://127.0.0.1:1/bytes/100000");
+        assert_eq!(load(Case::Small1000).connections, 1_000);
+        assert!(load(Case::NewConnection).new_connections && !load(Case::Small64).new_connections);
+        assert_eq!((load(Case::FixedRate).rate, load(Case::Small64).rate), (Some(500), None));
+        assert!(Case::Idle.load(&shape).is_none());
+    }
+}
