@@ -217,6 +217,8 @@ impl<'a> Coordinator<'a> {
             now: now.machine.clone(),
             tcp_memory_max: sysctl("net/ipv4/tcp_mem", 2).unwrap_or(0) * PAGE_BYTES,
             somaxconn: sysctl("net/core/somaxconn", 0).unwrap_or(0),
+            tracked: sysctl("net/netfilter/nf_conntrack_count", 0)
+                .zip(sysctl("net/netfilter/nf_conntrack_max", 0)),
             idle_share,
         }
     }

@@ -20,8 +20,8 @@ const FAILURES_SHARE: f64 = 0.05;
 /// The limit that was met.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// Which one, as a word: descriptors_tool, descriptors_target, ports, listen_queue, tcp_mem, memory, cpu,
-    /// refused, target_died, closed_by_target, timeout, interrupted, other.
+    /// Which one, as a word: descriptors_tool, descriptors_target, ports, conntrack, listen_queue, tcp_mem, memory,
+    /// cpu, refused, target_died, closed_by_target, timeout, other.
     pub kind: &'static str,
     /// Connections that were open when it was met.
     pub connections: u64,
@@ -54,6 +54,8 @@ pub(super) struct Signs {
     /// Upper limit of net.ipv4.tcp_mem in bytes.
     pub(super) tcp_memory_max: u64,
     pub(super) somaxconn: u64,
+    /// Connections the firewall tracks, and may track, where it does.
+    pub(super) tracked: Option<(u64, u64)>,
     /// Share of all CPU time that nobody used, lately.
     pub(super) idle_share: f64,
 }
@@ -181,6 +183,18 @@ impl Signs {
                 "raise net.ipv4.tcp_mem".into(),
             ));
         }
+        if let Some((tracked, limit)) = self.tracked
+            && tracked.saturating_add(limit / 50) >= limit
+        {
+            let (tracked, limit) = (show_count(tracked), show_count(limit));
+            return Some((
+                "conntrack",
+                format!(
+                    "net.netfilter.nf_conntrack_max: the firewall tracks {tracked} of {limit} connections"
+                ),
+                "raise net.netfilter.nf_conntrack_max, or exempt loopback from tracking".into(),
+            ));
+        }
         let overflows = refused("ListenOverflows");
         if overflows > 0 {
             let (overflows, somaxconn) = (show_count(overflows), self.somaxconn);
@@ -256,6 +270,8 @@ mod tests {
         assert_eq!(gone.name().kind, "target_died");
         let overflow = Signs { refusals: BTreeMap::from([("ListenOverflows", 7)]), ..signs(Fault::Timeout) };
         assert_eq!(overflow.name().kind, "listen_queue");
+        let full = Signs { tracked: Some((65_000, 65_536)), ..signs(Fault::ConnectTimeout) };
+        assert_eq!(full.name().kind, "conntrack");
         let busy = Signs { idle_share: 0.0, ..signs(Fault::Timeout) };
         assert_eq!(busy.name().kind, "cpu");
         let mut full = signs(Fault::Timeout);
