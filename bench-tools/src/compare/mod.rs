@@ -44,7 +44,7 @@ Exit code 1 when a server could not be started or a measurement failed.";
 #[derive(Clone, Debug, Args)]
 #[command(after_help = KEYS)]
 pub struct CompareArgs {
-    /// Servers to compare [default: those of sluice, nginx, haproxy that are installed]
+    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy that are installed]
     #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
     pub peers: Vec<Peer>,
     /// The server that ratios refer to [default: nginx, else the last one]
@@ -117,14 +117,11 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 fn peers(args: &CompareArgs) -> Result<Vec<Peer>, Failure> {
     let mut peers = args.peers.clone();
     if peers.is_empty() {
-        peers = [Peer::Sluice, Peer::Nginx, Peer::Haproxy]
-            .into_iter()
-            .filter(|peer| peer.binary().is_some())
-            .collect();
+        peers = Peer::PROXIES.into_iter().filter(|peer| peer.binary().is_some()).collect();
     }
     peers.dedup();
     if peers.is_empty() {
-        return Err(Failure::Usage("none of sluice, nginx and haproxy is installed".into()));
+        return Err(Failure::Usage("none of sluice, nginx, haproxy and envoy is installed".into()));
     }
     Ok(peers)
 }

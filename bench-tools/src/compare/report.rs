@@ -200,7 +200,9 @@ impl Report {
         let groups = self.cases.iter().filter_map(|case| {
             let figure = case.figures.first()?;
             let bars = figure.servers.iter().map(|(name, result)| (name.clone(), result.ratio)).collect();
-            Some((format!("{}: {}", case.title, figure.title), bars))
+            // A ratio has no unit.
+            let what = figure.title.split(',').next().unwrap_or_default();
+            Some((format!("{}: {what}", case.title), bars))
         });
         Bars { title: format!("Relative to {} (less is better)", self.reference), groups: groups.collect() }
     }
