@@ -58,8 +58,8 @@ counters! {
     requests,
     /// Requests that broke a protocol rule or a size limit.
     bad_requests,
-    /// Request heads that did not arrive in time.
-    header_timeouts,
+    /// Requests that did not arrive in time, head or body.
+    request_timeouts,
     /// Requests whose body was above `limits.body_bytes`.
     bodies_too_large,
     /// Requests without a route.
@@ -78,6 +78,8 @@ counters! {
     upstream_retries,
     /// Servers' answers that broke a protocol rule or a limit.
     upstream_bad_responses,
+    /// Servers that closed or reset the connection before they had answered.
+    upstream_closed,
     /// Servers that did not answer in time.
     upstream_timeouts,
     /// Answers cut off by a server.

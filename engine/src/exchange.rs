@@ -104,7 +104,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>, store: &mut HeadStor
     let planned = down.read_request(store, |head, client| Plan::new(shard, head, client, &mut wire)).await;
     let mut plan = match planned {
         Ok(Some(Ok(plan))) => plan,
-        Ok(Some(Err(refusal))) => return refuse(down, refusal).await,
+        Ok(Some(Err(refusal))) => return refuse(down, refusal.on_last_request(down.is_last_request())).await,
         Ok(None) => return Next::Drop,
         Err(aborted) => return give_up_on_request(shard, down, aborted, RequestKind::Other).await,
     };
@@ -183,6 +183,14 @@ impl<'t> Refusal<'t> {
         };
         Refusal { answer, shape }
     }
+
+    /// The connection ends anyway if this was its last request.
+    fn on_last_request(mut self, is_last: bool) -> Refusal<'t> {
+        if is_last {
+            self.shape.connection = ConnectionField::Close;
+        }
+        self
+    }
 }
 
 /// Adds the body to the request if all of it has arrived; says whether it had. Nothing waits here.
@@ -236,7 +244,9 @@ async fn send_whole(
         let cut = match result {
             Ok(finished) => {
                 up.note_answer(finished.is_large);
-                if finished.is_upstream_persistent {
+                // An answer can come before the request was sent to its end; then the connection is of no further use.
+                let is_sent = sending.try_finish().is_ok_and(|sent| sent.result.is_ok());
+                if finished.is_upstream_persistent && is_sent {
                     up.give_back(shard);
                 }
                 return if finished.is_downstream_persistent { Next::Request } else { Next::Close };
@@ -244,10 +254,14 @@ async fn send_whole(
             Err(cut) => cut,
         };
         let is_dead = up.is_reused && cut.is_silent && cut.aborted.cause != Cause::TimedOut;
-        // A request with an effect may be repeated only if the server cannot have seen it.
+        // A request with an effect may be repeated only if the server cannot have seen it: its end acknowledges all that
+        // had come before it. A reset acknowledges nothing, and so proves nothing.
         //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-        let is_repeatable =
-            || plan.is_idempotent || up.conn().unacknowledged_bytes().is_ok_and(|bytes| bytes == wire_bytes);
+        let is_unseen = || {
+            cut.aborted.cause == Cause::Closed
+                && up.conn().unacknowledged_bytes().is_ok_and(|bytes| bytes == wire_bytes)
+        };
+        let is_repeatable = || plan.is_idempotent || is_unseen();
         if want == Want::Any && is_dead && is_repeatable() {
             drop(up);
             if let Some(buf) = sending.await.buf {
@@ -379,16 +393,22 @@ impl Answering<'_> {
         store: &mut HeadStore,
     ) -> Result<Finished, Cut> {
         let mut out = Buf::small();
+        let mut is_silent_so_far = true;
         let reply = loop {
             let kind = self.plan.kind;
             match server.read_response(self.shard, store, kind, |head| self.begin(head, &mut out)).await {
                 Ok(Begun::Final(reply)) => break reply,
-                Ok(Begun::Interim) => self.send_interim(client, &mut out),
+                Ok(Begun::Interim) => {
+                    is_silent_so_far = false;
+                    self.send_interim(client, &mut out).await?;
+                }
                 // Upgrade was not forwarded, so there is nothing to switch to.
                 Ok(Begun::Upgrade) => {
                     return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
                 }
-                Err(Unanswered { aborted, is_silent }) => return Err(Cut { is_silent, ..Cut::by(aborted) }),
+                Err(Unanswered { aborted, is_silent }) => {
+                    return Err(Cut { is_silent: is_silent && is_silent_so_far, ..Cut::by(aborted) });
+                }
             }
         };
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
@@ -451,11 +471,13 @@ impl Answering<'_> {
         Begun::Final(Reply { body: head.body, framing, is_upstream_persistent, is_downstream_persistent })
     }
 
-    fn send_interim(&self, client: &Conn, out: &mut Buf) {
-        if !out.is_empty() {
-            let interim = std::mem::replace(out, Buf::small());
-            client.send(interim, self.shard.times.write_stall).detach();
+    async fn send_interim(&self, client: &Conn, out: &mut Buf) -> Result<(), Cut> {
+        if out.is_empty() {
+            return Ok(());
         }
+        let interim = std::mem::replace(out, Buf::small());
+        let sent = client.send(interim, self.shard.times.write_stall).await;
+        sent.result.map_err(|error| Cut::by(Aborted::io(Side::Downstream, &error)))
     }
 }
 
@@ -484,7 +506,7 @@ async fn give_up_on_request(shard: &Shard, down: &Down<'_>, aborted: Aborted, ki
     match aborted.cause {
         Cause::Fault(_) => shard.counters.bad_requests.increment(),
         Cause::TooLarge => shard.counters.bodies_too_large.increment(),
-        Cause::TimedOut => shard.counters.header_timeouts.increment(),
+        Cause::TimedOut => shard.counters.request_timeouts.increment(),
         Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => shard.counters.client_aborts.increment(),
     }
     let Some(answer) = Answer::for_aborted(aborted) else { return Next::Drop };
@@ -506,6 +528,7 @@ async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, progress: &Progres
     }
     match cut.aborted.cause {
         Cause::TimedOut => shard.counters.upstream_timeouts.increment(),
+        Cause::Closed | Cause::Failed(_) => shard.counters.upstream_closed.increment(),
         _ => shard.counters.upstream_bad_responses.increment(),
     }
     let Some(answer) = Answer::for_aborted(cut.aborted) else { return Next::Drop };

@@ -6,6 +6,9 @@ use std::io;
 
 use sluice_sys::{Buf, Conn, Lease};
 
+/// Room that joined pieces begin with.
+const JOINED_BYTES_MIN: usize = 256;
+
 /// Unread bytes, in order.
 #[derive(Default)]
 pub(crate) struct Inbox {
@@ -88,24 +91,31 @@ impl Inbox {
     /// # Errors
     /// Those of [`Conn::receive`].
     pub(crate) async fn receive(&mut self, conn: &Conn) -> io::Result<bool> {
+        self.join();
         let lease = conn.receive().await?;
         Ok(lease.map(|lease| self.add(lease)).is_some())
     }
 
     fn add(&mut self, lease: Lease) {
-        self.held = match std::mem::take(&mut self.held) {
-            Held::Nothing => Held::Lease(lease),
-            Held::Lease(first) => {
-                let mut buf = Buf::small();
-                buf.extend_from_slice(&first);
-                buf.extend_from_slice(&lease);
-                Held::Joined { buf, start: 0 }
-            }
-            Held::Joined { mut buf, start } => {
-                buf.drain(..start);
-                buf.extend_from_slice(&lease);
-                Held::Joined { buf, start: 0 }
-            }
-        };
+        if self.is_empty() {
+            self.held = Held::Lease(lease);
+            return;
+        }
+        self.join();
+        if let Held::Joined { buf, start } = &mut self.held {
+            buf.drain(..*start);
+            *start = 0;
+            buf.extend_from_slice(&lease);
+        }
+    }
+
+    /// Moves unread bytes to memory of their own: a piece of a head may wait long for the next, and must not keep a
+    /// receive buffer from everybody else meanwhile.
+    fn join(&mut self) {
+        if let Held::Lease(lease) = &self.held {
+            let mut buf = Buf::tiny(lease.len().next_power_of_two().max(JOINED_BYTES_MIN));
+            buf.extend_from_slice(lease);
+            self.held = Held::Joined { buf, start: 0 };
+        }
     }
 }

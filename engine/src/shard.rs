@@ -96,9 +96,11 @@ impl Shard {
                 None => {}
             }
         }
-        drop(listeners);
         self.is_draining.set(true);
         spawn(self.clone().go_on_publishing());
+        for listener in listeners {
+            listener.stop().await;
+        }
         self.drain().await;
         self.groups.iter().flat_map(Group::servers).for_each(Server::close_idle);
         self.publish();
@@ -119,13 +121,10 @@ impl Shard {
     /// Waits until every connection is closed, at most as long as the drain may take.
     async fn drain(&self) {
         let until_ms = now_ms() + self.times.drain;
-        loop {
-            // Again and again: what was accepted just before the listeners closed shows up late.
+        while sluice_sys::connections_open() > 0 && now_ms() < until_ms {
+            // First a moment for the requests of connections that were accepted last.
+            sleep(DRAIN_LOOK_MS.min(until_ms - now_ms())).await;
             sluice_sys::close_idle();
-            if sluice_sys::connections_open() == 0 || now_ms() >= until_ms {
-                return;
-            }
-            sleep(DRAIN_LOOK_MS).await;
         }
     }
 

@@ -1,11 +1,10 @@
 //! Moves bytes from one plain connection to another through a kernel pipe, without seeing them.
 //!
-//! The ring only says when a socket is ready; splice(2) itself is called directly, on sockets that are non-blocking for the
-//! time of the transfer. The bytes a slow reader has not taken yet sit in the pipe and the two socket buffers: kernel
+//! The ring only says when a socket is ready; splice(2) itself is called directly. The bytes a slow reader has not taken yet sit in the pipe and the two socket buffers: kernel
 //! memory, bounded by the pipe's size.
 
 use std::cell::RefCell;
-use std::io;
+use std::ops::{Deref, DerefMut};
 
 use sluice_sys::{Pipe, Spliced};
 
@@ -17,41 +16,48 @@ pub(crate) const SPLICE_BYTES_MIN: u64 = 64 * 1024;
 /// Empty pipes kept by a shard for the next body.
 const PIPES_KEPT: usize = 16;
 
+/// Pipes a shard has in use at most: what slow readers may keep in kernel memory, at 256 KiB each. Bodies beyond are
+/// received and sent.
+const PIPES_MAX: usize = 512;
+
+/// How often a socket may be said to be ready and then not be, before its peer counts as stuck.
+const FALSE_ALARMS_MAX: usize = 4;
+
+#[derive(Default)]
+struct Stock {
+    kept: Vec<Pipe>,
+    in_use: usize,
+}
+
 thread_local! {
-    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { kept: Vec::new(), in_use: 0 }) };
 }
 
 /// Moves the rest of a body; returns how much of it. Less than all only when bytes had been received ahead meanwhile:
 /// those come first.
 pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
     from.conn.disarm().await;
+    // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
+    to.conn.flushed().await;
     if !from.conn.is_quiet() {
         return Ok(0);
     }
-    let mut pipe = take_pipe().map_err(|error| Aborted::io(from.side, &error))?;
-    let _modes = (from.conn.non_blocking(), to.conn.non_blocking());
+    // Without a pipe the body is received and sent like any other.
+    let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
     let mut left = from.bytes;
     while left > 0 || pipe.held() > 0 {
         if left > 0 && pipe.held() == 0 {
             left -= fill(&mut pipe, from, left).await?;
         }
-        match pipe.drain_into(to.conn) {
-            Ok(Spliced::Bytes(_)) => {}
-            Ok(Spliced::NotReady) => {
-                to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::io(to.side, &error))?;
-            }
-            Ok(Spliced::End) => return Err(Aborted::by(to.side, Cause::Closed)),
-            Err(error) => return Err(Aborted::io(to.side, &error)),
-        }
+        drain(&mut pipe, to).await?;
     }
-    keep_pipe(pipe);
     Ok(from.bytes)
 }
 
 /// Waits for bytes and moves them into the pipe; returns how many.
 async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, Aborted> {
-    loop {
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.capacity());
+    let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.capacity());
+    for _ in 0..FALSE_ALARMS_MAX {
         match pipe.fill_from(from.conn, wanted) {
             Ok(Spliced::Bytes(bytes)) => return Ok(bytes as u64),
             Ok(Spliced::NotReady) => {
@@ -61,25 +67,69 @@ async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, A
             Err(error) => return Err(Aborted::io(from.side, &error)),
         }
     }
+    Err(Aborted::by(from.side, Cause::TimedOut))
 }
 
-fn take_pipe() -> io::Result<Pipe> {
-    match PIPES.with_borrow_mut(Vec::pop) {
-        Some(pipe) => Ok(pipe),
-        None => Pipe::new(),
+/// Moves some of what the pipe holds on, waiting for room if there is none.
+async fn drain(pipe: &mut Pipe, to: &PlainSink<'_>) -> Result<(), Aborted> {
+    for _ in 0..FALSE_ALARMS_MAX {
+        match pipe.drain_into(to.conn) {
+            Ok(Spliced::Bytes(_)) => return Ok(()),
+            Ok(Spliced::NotReady) => {
+                to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::io(to.side, &error))?;
+            }
+            Ok(Spliced::End) => return Err(Aborted::by(to.side, Cause::Closed)),
+            Err(error) => return Err(Aborted::io(to.side, &error)),
+        }
+    }
+    Err(Aborted::by(to.side, Cause::TimedOut))
+}
+
+/// A pipe from the shard's stock, which it goes back to if it is empty. One that still holds bytes is never used again:
+/// they are somebody's.
+struct PipeInUse(Option<Pipe>);
+
+impl PipeInUse {
+    /// `None` when the shard has enough pipes in use already, or the system has no more.
+    fn take() -> Option<PipeInUse> {
+        STOCK.with_borrow_mut(|stock| {
+            if stock.in_use >= PIPES_MAX {
+                return None;
+            }
+            let pipe = stock.kept.pop().or_else(|| Pipe::new().ok())?;
+            stock.in_use += 1;
+            Some(PipeInUse(Some(pipe)))
+        })
+    }
+}
+
+impl Deref for PipeInUse {
+    type Target = Pipe;
+
+    fn deref(&self) -> &Pipe {
+        self.0.as_ref().expect("a pipe in use is there")
+    }
+}
+
+impl DerefMut for PipeInUse {
+    fn deref_mut(&mut self) -> &mut Pipe {
+        self.0.as_mut().expect("a pipe in use is there")
+    }
+}
+
+impl Drop for PipeInUse {
+    fn drop(&mut self) {
+        let pipe = self.0.take().filter(|pipe| pipe.held() == 0);
+        STOCK.with_borrow_mut(|stock| {
+            stock.in_use -= 1;
+            if stock.kept.len() < PIPES_KEPT {
+                stock.kept.extend(pipe);
+            }
+        });
     }
 }
 
 /// Empty pipes this shard keeps.
 pub(crate) fn pipes_kept() -> usize {
-    PIPES.with_borrow(Vec::len)
-}
-
-/// Keeps an empty pipe. One that still holds bytes is never used again: they are somebody's.
-fn keep_pipe(pipe: Pipe) {
-    PIPES.with_borrow_mut(|pipes| {
-        if pipe.held() == 0 && pipes.len() < PIPES_KEPT {
-            pipes.push(pipe);
-        }
-    });
+    STOCK.with_borrow(|stock| stock.kept.len())
 }

@@ -35,6 +35,9 @@ pub(crate) struct Down<'s> {
 pub(crate) async fn serve(shard: &Shard, conn: Conn, store: &mut HeadStore) {
     let mut down = Down { shard, conn, inbox: Inbox::default() };
     loop {
+        // A client that does not read its answers is not served: the next request waits until the last answer is with the
+        // kernel. Usually it has been for long.
+        down.conn.flushed().await;
         match exchange::run(shard, &mut down, store).await {
             Next::Request if down.may_go_on() => {}
             Next::Request | Next::Close => return down.close().await,
@@ -50,8 +53,6 @@ pub(crate) async fn serve(shard: &Shard, conn: Conn, store: &mut HeadStore) {
                 Err(conn) => down = Down { shard, conn, inbox: Inbox::default() },
             }
         }
-        // Pipelined requests wait until the last answer is with the kernel: a client that does not read is not served.
-        down.conn.flushed().await;
     }
 }
 

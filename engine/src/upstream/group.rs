@@ -8,6 +8,9 @@ use sluice_sys::{Conn, ReadAhead};
 /// How long a server is passed over after a connection to it failed, if its group has others.
 pub(crate) const BACK_OFF_MS: u64 = 1_000;
 
+/// A full stock of idle connections is searched for dead ones at most this often.
+const TIDY_EVERY_MS: u64 = 1_000;
+
 /// After a large answer, so many small ones are still received as if a large one could follow.
 const LARGE_MEMORY: u8 = 8;
 
@@ -31,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) busy: Cell<u32>,
     /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
     large_lately: Cell<u8>,
+    /// When a full stock may be searched for dead connections again.
+    tidy_at_ms: Cell<u64>,
     /// Until when, in the shard's milliseconds, to pass it over.
     failed_until_ms: Cell<u64>,
 }
@@ -65,6 +70,7 @@ impl Server {
             idle: RefCell::new(Vec::new()),
             busy: Cell::new(0),
             large_lately: Cell::new(0),
+            tidy_at_ms: Cell::new(0),
             failed_until_ms: Cell::new(0),
         }
     }
@@ -88,7 +94,8 @@ impl Server {
     pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) {
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= idle_max {
+        if idle.len() >= idle_max && sluice_sys::now_ms() >= self.tidy_at_ms.get() {
+            self.tidy_at_ms.set(sluice_sys::now_ms() + TIDY_EVERY_MS);
             idle.retain(Conn::is_quiet);
         }
         if idle.len() < idle_max && conn.rest(idle_ms) {

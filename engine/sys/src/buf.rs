@@ -44,6 +44,11 @@ impl Buf {
         Buf(Some(pooled.unwrap_or_else(|| Box::new(Storage { bytes: Vec::with_capacity(SMALL_BYTES) }))))
     }
 
+    /// An empty buffer for a few bytes that may have to wait long. Not pooled.
+    pub fn tiny(bytes: usize) -> Buf {
+        Buf(Some(Box::new(Storage { bytes: Vec::with_capacity(bytes) })))
+    }
+
     /// An empty buffer with room for [`LARGE_BYTES`].
     pub fn large() -> Buf {
         let pooled = POOL.with_borrow_mut(|pool| pool.large.pop());

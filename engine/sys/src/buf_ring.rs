@@ -30,8 +30,6 @@ const STAGGER_BYTES: usize = 3 * 64;
 /// Offers between two looks at whether the target is still right.
 const WINDOW: u32 = 4096;
 
-const PAGE_BYTES: usize = 4096;
-
 /// Cold buffers whose memory is returned at one look: bounded work per turn.
 const RELEASED_AT_ONCE: usize = 256;
 
@@ -59,6 +57,7 @@ pub(crate) struct BufRing {
     offers: u32,
     /// Whether a buffer's memory was touched since it was last returned to the system.
     is_touched: Box<[bool]>,
+    page_bytes: usize,
 }
 
 impl BufRing {
@@ -91,6 +90,7 @@ impl BufRing {
             peak: 0,
             offers: 0,
             is_touched: vec![false; usize::from(count)].into(),
+            page_bytes: crate::files::page_bytes(),
         };
         buffers.offer();
         Ok(buffers)
@@ -170,8 +170,13 @@ impl BufRing {
         for id in ids {
             self.is_touched[usize::from(id)] = false;
             let start = self.bytes(id).as_ptr() as usize;
-            let whole_pages = start.next_multiple_of(PAGE_BYTES)
-                ..(start + self.buffer_bytes as usize) / PAGE_BYTES * PAGE_BYTES;
+            let end = start + self.buffer_bytes as usize;
+            // Whole pages only: the kernel rounds the end up, into the neighbour.
+            let whole_pages =
+                start.next_multiple_of(self.page_bytes)..end / self.page_bytes * self.page_bytes;
+            if whole_pages.is_empty() {
+                continue;
+            }
             // SAFETY: these pages lie inside a buffer on the stack, which nobody uses; its content is not needed any more.
             unsafe {
                 libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);

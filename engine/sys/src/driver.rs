@@ -22,7 +22,7 @@ use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::op::{Ops, Payload, State};
 use crate::ring::{Completion, Ring, Wait};
-use crate::table::{Flags, QUEUE_MAX, Table};
+use crate::table::{Flags, QUEUE_MAX, QUEUE_MAX_UNREAD, Table};
 use crate::unfit::Unfit;
 use crate::wheel::{NEVER, Wheel};
 
@@ -107,7 +107,7 @@ pub struct Stats {
 }
 
 pub(crate) struct Driver {
-    // The ring goes first when dropped: afterwards the kernel touches no buffer any more.
+    // By the time these are dropped `wind_up` has seen the kernel give everything back; else they are leaked.
     ring: Ring,
     buffers: BufRing,
     table: Table,
@@ -120,6 +120,8 @@ pub(crate) struct Driver {
     starved: VecDeque<u32>,
     /// The task being polled.
     pub(crate) current: u32,
+    /// Tasks to poll although nothing of theirs completed in the kernel.
+    pub(crate) ready: VecDeque<u32>,
     /// Workers that exist, parked or serving.
     pub(crate) workers: u32,
     /// Workers that wait for a connection, the last one on top.
@@ -139,6 +141,10 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(settings: &Settings) -> Result<Driver, Unfit> {
+        assert!(
+            (64..=u32::from(u16::MAX)).contains(&settings.buffer_bytes),
+            "lengths in a buffer are 16 bits wide"
+        );
         let ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
         crate::probe::check(&ring)?;
         let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes).map_err(|error| {
@@ -157,6 +163,7 @@ impl Driver {
             stalls: Wheel::new(),
             starved: VecDeque::new(),
             current: NONE,
+            ready: VecDeque::new(),
             workers: 0,
             parked_workers: Vec::new(),
             handed: None,
@@ -233,6 +240,11 @@ impl Driver {
             return Some(wake_of(&mut entry.waiter));
         }
         Some(Wake::Nobody)
+    }
+
+    /// Sends that are under way on a socket.
+    pub(crate) fn is_sending(&mut self, index: u32) -> bool {
+        self.table.at(index).send != NONE
     }
 
     /// Milliseconds since the driver was made, as of this turn.
@@ -328,6 +340,10 @@ impl Driver {
             return false;
         }
         let entry = self.table.at(index);
+        // Without an armed receive, nobody has looked at the socket itself.
+        if flag == Flags::RESTING && !entry.flags.has(Flags::ARMED) && !crate::socket::is_silent(entry.fd) {
+            return false;
+        }
         entry.flags.set(flag);
         entry.waiter = NONE;
         self.set_deadline(index, idle_ms);
@@ -362,6 +378,7 @@ impl Driver {
 
     pub(crate) fn poll_receive(&mut self, index: u32) -> Poll<io::Result<Option<RawLease>>> {
         if let Some(lease) = self.table.queue_pop(index) {
+            self.table.at(index).flags.clear(Flags::WANTED);
             return Poll::Ready(Ok(Some(lease)));
         }
         let current = self.current;
@@ -376,21 +393,23 @@ impl Driver {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         entry.waiter = current;
+        entry.flags.set(Flags::WANTED);
         self.arm_receive(index);
         Poll::Pending
     }
 
-    /// Waits until the connection has failed; its end, or bytes, are no failure.
-    pub(crate) fn poll_failed(&mut self, index: u32) -> Poll<i32> {
+    /// Waits until the connection has failed, as the armed receive tells; `None` if none is armed to tell it.
+    pub(crate) fn poll_failed(&mut self, index: u32) -> Poll<Option<i32>> {
         let current = self.current;
         let entry = self.table.at(index);
-        match entry.error() {
-            Some(errno) => Poll::Ready(errno),
-            None => {
-                entry.waiter = current;
-                Poll::Pending
-            }
+        if let Some(errno) = entry.error() {
+            return Poll::Ready(Some(errno));
         }
+        if !entry.flags.has(Flags::ARMED) || entry.flags.has(Flags::STOPPING) {
+            return Poll::Ready(None);
+        }
+        entry.waiter = current;
+        Poll::Pending
     }
 
     /// Waits until the multishot receive of a socket is out of the kernel, so that bytes can be received otherwise.
@@ -398,6 +417,8 @@ impl Driver {
         let current = self.current;
         let entry = self.table.at(index);
         if !entry.flags.has(Flags::ARMED) {
+            // Nor must it be armed again when buffers come back.
+            entry.flags.clear(Flags::STARVED);
             return Poll::Ready(());
         }
         entry.waiter = current;
@@ -428,12 +449,6 @@ impl Driver {
             entry.flags.clear(Flags::ARMED);
             entry.flags.clear(Flags::STOPPING);
         }
-        let was_polling = entry.flags.has(Flags::POLLING);
-        entry.flags.clear(Flags::POLLING);
-        if was_polling && completion.result >= 0 {
-            self.arm_receive(index);
-            return Wake::Nobody;
-        }
         match (completion.result, completion.buffer()) {
             (bytes @ 1.., Some(id)) => return self.bytes_arrived(index, id, bytes as u16),
             (0, _) => entry.flags.set(Flags::ENDED),
@@ -450,10 +465,6 @@ impl Driver {
                 }
                 return wake;
             }
-            (errno, _) if errno == -libc::EAGAIN => {
-                self.poll_before_receive(index);
-                return Wake::Nobody;
-            }
             (errno, _) => entry.fail(-errno),
         }
         self.give_back_picked(completion);
@@ -463,7 +474,13 @@ impl Driver {
     fn bytes_arrived(&mut self, index: u32, id: u16, bytes: u16) -> Wake {
         self.table.queue_push(index, id, bytes);
         let entry = self.table.at(index);
-        if entry.queue_len >= QUEUE_MAX && entry.flags.has(Flags::ARMED) {
+        let is_scarce = self.buffers.available() < usize::from(self.buffers.count() / 4);
+        let queue_max = match entry.flags.has(Flags::WANTED) {
+            _ if is_scarce => 1,
+            false => QUEUE_MAX_UNREAD,
+            true => QUEUE_MAX,
+        };
+        if entry.queue_len >= queue_max && entry.flags.has(Flags::ARMED) && !entry.flags.has(Flags::IDLE) {
             self.stop_receive(index);
             self.stats.receives_stopped += 1;
         }
@@ -530,24 +547,12 @@ impl Driver {
         }
     }
 
-    /// The socket is in non-blocking mode for a while (splice wants it so), and then the kernel refuses to wait inside a
-    /// receive: wait for readiness instead.
-    fn poll_before_receive(&mut self, index: u32) {
-        let entry = self.table.at(index);
-        entry.flags.set(Flags::ARMED);
-        entry.flags.set(Flags::POLLING);
-        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        let poll = opcode::PollAdd::new(types::Fd(entry.fd), events).build();
-        let key = self.table.key(Kind::Receive, index);
-        // SAFETY: polling refers to no memory.
-        unsafe { self.push(poll, key) };
-    }
-
     fn stop_receive(&mut self, index: u32) {
         let entry = self.table.at(index);
         if !entry.flags.has(Flags::STOPPING) {
             entry.flags.set(Flags::STOPPING);
-            self.cancel(self.table.key(Kind::Receive, index));
+            let kind = if entry.flags.has(Flags::LISTENER) { Kind::Accept } else { Kind::Receive };
+            self.cancel(self.table.key(kind, index));
         }
     }
 
@@ -561,12 +566,15 @@ impl Driver {
     /// Arms receives again that found no buffer: as many as there are buffers now, so that they do not all come back
     /// with the same complaint.
     fn feed_starved(&mut self) {
-        for _ in 0..self.buffers.available().min(self.starved.len()) {
+        let mut to_arm = self.buffers.available();
+        while to_arm > 0 {
             let Some(index) = self.starved.pop_front() else { return };
             let entry = self.table.at(index);
+            // Without the flag it was closed or disarmed meanwhile.
             if entry.flags.has(Flags::STARVED) {
                 entry.flags.clear(Flags::STARVED);
                 self.arm_receive(index);
+                to_arm -= 1;
             }
         }
     }
@@ -601,8 +609,16 @@ impl Driver {
             }
             return Wake::Nobody;
         };
+        let entry = self.table.at(listener);
         if !completion.has_more() {
-            self.table.at(listener).flags.clear(Flags::ARMED);
+            entry.flags.clear(Flags::ARMED);
+            if entry.flags.has(Flags::STOPPING) {
+                let wake = wake_of(&mut entry.waiter);
+                if fd >= 0 {
+                    self.admit(fd, listener);
+                }
+                return wake;
+            }
         }
         match -fd {
             ..=0 => self.admit(fd, listener),
@@ -640,7 +656,9 @@ impl Driver {
             return;
         }
         entry.flags.set(Flags::ARMED);
-        let accept = opcode::AcceptMulti::new(types::Fd(entry.fd)).flags(libc::SOCK_CLOEXEC).build();
+        let accept = opcode::AcceptMulti::new(types::Fd(entry.fd))
+            .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+            .build();
         let key = self.table.key(Kind::Accept, index);
         // SAFETY: multishot accept refers to no memory.
         unsafe { self.push(accept, key) };
@@ -659,7 +677,7 @@ impl Driver {
         let op = self.ops.insert(index, self.table.generation(index), payload);
         self.ops.at(op).stall_ms = u32::try_from(stall_ms).unwrap_or(u32::MAX);
         let head = self.table.at(index).send;
-        if self.table.at(index).fd < 0 {
+        if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
             self.finish_op(op, -libc::EPIPE);
         } else if head == NONE {
             self.table.at(index).send = op;
@@ -749,14 +767,14 @@ impl Driver {
         let Some(index) = self.ops.completed(completion.key) else {
             return Wake::Nobody;
         };
-        if self.ops.at(index).is_send() && self.send_goes_on(index, completion.result) {
-            return Wake::Nobody;
-        }
+        let is_send = self.ops.at(index).is_send();
+        let result =
+            if is_send { self.send_goes_on(index, completion.result) } else { Some(completion.result) };
+        let Some(result) = result else { return Wake::Nobody };
         self.stalls.set(&mut self.ops, index, NEVER);
-        let op = self.ops.at(index);
-        let is_late = op.timed_out && completion.result == -libc::ECANCELED;
-        let result = if is_late { -libc::ETIMEDOUT } else { completion.result };
-        if op.is_send() {
+        let is_late = self.ops.at(index).timed_out && result == -libc::ECANCELED;
+        let result = if is_late { -libc::ETIMEDOUT } else { result };
+        if is_send {
             self.next_send(index, result);
         }
         let wake = wake_of(&mut self.ops.at(index).waiter);
@@ -764,54 +782,61 @@ impl Driver {
         wake
     }
 
-    /// Counts what was sent and submits the rest, if there is one and the socket is still the same.
-    fn send_goes_on(&mut self, index: u32, result: i32) -> bool {
+    /// Counts what was sent and submits the rest; the final result once there is no rest or it cannot go on. Never a
+    /// success for a part.
+    fn send_goes_on(&mut self, index: u32, result: i32) -> Option<i32> {
         let op = self.ops.at(index);
-        let (socket, generation) = (op.socket, op.socket_generation);
-        let was_polling = std::mem::take(&mut op.is_polling);
-        let is_refused = result == -libc::EAGAIN && !was_polling;
-        if !is_refused && (result < 0 || (!was_polling && op.payload.is_sent_by(result as usize))) {
-            return false;
+        let Ok(bytes) = usize::try_from(result) else { return Some(result) };
+        if op.payload.is_sent_by(bytes) {
+            return Some(result);
         }
-        let is_open = self.table.is_current(socket, generation) && self.table.at(socket).fd >= 0;
-        if self.ops.at(index).timed_out || !is_open {
-            return false;
+        let (socket, generation, timed_out) = (op.socket, op.socket_generation, op.timed_out);
+        if timed_out || !self.table.is_current(socket, generation) || self.table.at(socket).fd < 0 {
+            return Some(-libc::ECANCELED);
         }
-        if is_refused {
-            self.poll_before_send(index);
-        } else {
-            self.submit_send(index);
-        }
-        true
+        self.submit_send(index);
+        None
     }
 
-    /// As [`Driver::poll_before_receive`], for a send.
-    fn poll_before_send(&mut self, op: u32) {
-        self.ops.at(op).is_polling = true;
-        let socket = self.ops.at(op).socket;
-        let fd = types::Fd(self.table.at(socket).fd);
-        let key = self.ops.start(op);
-        // SAFETY: polling refers to no memory.
-        unsafe { self.push(opcode::PollAdd::new(fd, libc::POLLOUT as u32).build(), key) };
-    }
-
-    /// The send at the head of its socket's line has ended: the next one goes, or the connection is of no use.
+    /// The send at the head of its socket's line has ended: the next one goes, or none ever again.
     fn next_send(&mut self, index: u32, result: i32) {
         let op = self.ops.at(index);
         let (socket, generation, next, is_owned) = (op.socket, op.socket_generation, op.next, op.is_owned);
         if !self.table.is_current(socket, generation) || self.table.at(socket).send != index {
             return;
         }
+        if result < 0 {
+            self.break_sends(socket, next, result);
+            if !is_owned {
+                self.unsent(socket, -result);
+            }
+            return;
+        }
         self.table.at(socket).send = next;
         if next != NONE {
             self.submit_send(next);
-        } else if result < 0 && !is_owned {
-            self.unsent(socket, -result);
-        } else {
-            let flags = self.table.at(socket).flags;
-            if flags.has(Flags::IDLE) && flags.has(Flags::ENDED) {
-                self.close(socket);
+            return;
+        }
+        let flags = self.table.at(socket).flags;
+        if flags.has(Flags::IDLE) && flags.has(Flags::ENDED) {
+            self.close(socket);
+        }
+    }
+
+    /// A send ended before its last byte: what stands in line behind it, and all that would come later, must not follow
+    /// a fragment.
+    fn break_sends(&mut self, socket: u32, mut next: u32, result: i32) {
+        let entry = self.table.at(socket);
+        entry.send = NONE;
+        entry.flags.set(Flags::SEND_BROKEN);
+        while next != NONE {
+            let following = self.ops.at(next).next;
+            let waiter = std::mem::replace(&mut self.ops.at(next).waiter, NONE);
+            if waiter != NONE {
+                self.ready.push_back(waiter);
             }
+            self.finish_op(next, result);
+            next = following;
         }
     }
 

@@ -86,6 +86,7 @@ impl Runtime {
             while let Some(wake) = driver::with(Driver::expire) {
                 self.tasks.wake(wake, &mut worker);
             }
+            self.poll_ready();
             self.tasks.trim();
         }
         self.end()
@@ -100,6 +101,13 @@ impl Runtime {
             self.tasks.poll(id);
         }
         is_some
+    }
+
+    /// Polls tasks that were woken by another task's doing.
+    fn poll_ready(&mut self) {
+        while let Some(id) = driver::with(|driver| driver.ready.pop_front()) {
+            self.tasks.poll(id);
+        }
     }
 
     fn end(mut self) -> Outstanding {

@@ -3,6 +3,12 @@
 use std::io;
 use std::ptr::NonNull;
 
+/// Bytes of a page of memory.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: sysconf takes no memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 * 1024)
+}
+
 /// Anonymous private memory from mmap(2), page aligned, zeroed, not resident before it is touched.
 pub(crate) struct Mapping {
     base: NonNull<u8>,

@@ -48,8 +48,8 @@ pub use message::{Courier, Doorbell};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
-    BoundListener, Conn, Listener, NonBlocking, ReadAhead, Receive, Sending, Sent, Timer, close_idle,
-    connections_idle, connections_open, sleep, sockets_open,
+    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, close_idle, connections_idle,
+    connections_open, sleep, sockets_open,
 };
 pub use unfit::Unfit;
 

@@ -59,11 +59,18 @@ impl Courier {
         let message = opcode::MsgRingData::new(ring, value, Key::MESSAGE.bits(), None).build();
         // SAFETY: the message carries its data by value.
         unsafe { self.ring.submission().push(&message) }.map_err(|_| io::ErrorKind::WouldBlock)?;
-        self.ring.submit_and_wait(1)?;
-        let completion = self.ring.completion().next();
-        match completion.map_or(0, |completion| completion.result()) {
-            errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
-            _ => Ok(()),
+        // The one completion that belongs to this message: a signal may come between the two.
+        loop {
+            match self.ring.submit_and_wait(1) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => drop(other?),
+            }
+            if let Some(completion) = self.ring.completion().next() {
+                return match completion.result() {
+                    errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
+                    _ => Ok(()),
+                };
+            }
         }
     }
 }

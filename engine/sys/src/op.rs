@@ -104,8 +104,6 @@ pub(crate) struct Op {
     /// A future exists that will collect the result.
     pub(crate) is_owned: bool,
     pub(crate) timed_out: bool,
-    /// The send itself was refused, the socket being non-blocking: what is in flight waits for room.
-    pub(crate) is_polling: bool,
     generation: u32,
     /// The task to poll when it is done.
     pub(crate) waiter: u32,
@@ -146,7 +144,6 @@ impl Ops {
                 state: State::Free,
                 is_owned: false,
                 timed_out: false,
-                is_polling: false,
                 generation: 0,
                 waiter: NONE,
                 socket: NONE,
@@ -167,7 +164,6 @@ impl Ops {
         op.state = State::Queued;
         op.is_owned = true;
         op.timed_out = false;
-        op.is_polling = false;
         op.waiter = NONE;
         op.socket = socket;
         op.socket_generation = socket_generation;

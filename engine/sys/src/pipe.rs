@@ -29,8 +29,8 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Room the pipe asks the kernel for. Without privilege fs.pipe-max-size allows 1 MiB by default.
-    pub const WANTED_BYTES: usize = 1 << 20;
+    /// Room the pipe asks the kernel for: what a slow reader may keep in kernel memory.
+    pub const WANTED_BYTES: usize = 256 * 1024;
 
     /// A new pipe, as large as the kernel grants.
     ///
@@ -45,7 +45,10 @@ impl Pipe {
         // SAFETY: F_SETPIPE_SZ takes an int.
         let granted =
             unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, Self::WANTED_BYTES as libc::c_int) };
-        let capacity = usize::try_from(granted).unwrap_or(64 * 1024);
+        // Refused beyond fs.pipe-user-pages-soft; then the pipe stays as small as it was made.
+        // SAFETY: F_GETPIPE_SZ takes nothing.
+        let actual = unsafe { libc::fcntl(write.as_raw_fd(), libc::F_GETPIPE_SZ) };
+        let capacity = usize::try_from(granted.max(actual)).unwrap_or(4096);
         Ok(Pipe { read, write, capacity, held: 0 })
     }
 
@@ -59,8 +62,7 @@ impl Pipe {
         self.capacity
     }
 
-    /// Moves up to `count` bytes from a connection into the pipe. The connection's receive must be disarmed, and the
-    /// connection [non-blocking](Conn::non_blocking): a socket looks at its own mode, not at the call's flag.
+    /// Moves up to `count` bytes from a connection into the pipe. The connection's receive must be disarmed.
     ///
     /// # Errors
     /// What splice(2) says, but for EAGAIN.
@@ -72,11 +74,12 @@ impl Pipe {
         Ok(spliced)
     }
 
-    /// Moves what the pipe holds into a connection that has no send under way and is non-blocking.
+    /// Moves what the pipe holds into a connection that has no send under way.
     ///
     /// # Errors
     /// As [`Pipe::fill_from`].
     pub fn drain_into(&mut self, conn: &Conn) -> io::Result<Spliced> {
+        debug_assert!(!conn.is_sending(), "spliced bytes must not overtake a send");
         let spliced = splice(self.read.as_raw_fd(), conn.fd(), self.held)?;
         if let Spliced::Bytes(bytes) = spliced {
             self.held -= bytes;

@@ -1,8 +1,8 @@
 //! Handles on sockets: what connection code works with. A handle is an index into the socket table; dropping it
 //! closes the socket.
 //!
-//! Sockets stay in blocking mode: io_uring never blocks on them, and a non-blocking socket would get EAGAIN where the
-//! ring should wait.
+//! Sockets are non-blocking, for splice(2), which looks at the socket's mode and not at its own flag. The ring waits all
+//! the same: its sends and receives heed MSG_DONTWAIT only (checked by a test on 6.1, 6.12 and 6.18).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,6 +18,9 @@ use crate::key::NONE;
 use crate::lease::Lease;
 use crate::op::{Payload, SockAddr};
 use crate::table::Flags;
+
+/// How often a connection that cannot be watched by its receive is looked at.
+const HANG_UP_LOOK_MS: u64 = 250;
 
 /// A connection. Eight bytes or less, on its own thread; everything else about it is in the socket table.
 pub struct Conn {
@@ -49,6 +52,7 @@ impl Conn {
     ) -> io::Result<Conn> {
         let fd = tcp_socket(&address)?;
         set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
         if let Some(source) = source {
             // The port is picked when the peer is known, so that ports can serve several peers.
             set_option(fd.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
@@ -58,7 +62,13 @@ impl Conn {
         let conn = Conn::from_index(driver::with(|driver| driver.open_socket(raw)));
         let op = driver::with(|driver| driver.connect(conn.index, &address, timeout_ms));
         let (result, _) = Operation(op).await;
-        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(conn) }
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        // Not before: connecting does heed the mode.
+        // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
+        unsafe { libc::fcntl(conn.fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        Ok(conn)
     }
 
     /// The next bytes, in a buffer the kernel picked; `None` once the peer has finished sending.
@@ -100,6 +110,11 @@ impl Conn {
         poll_fn(|_| driver::with(|driver| driver.poll_flushed(self.index))).await;
     }
 
+    /// Whether a send is under way.
+    pub fn is_sending(&self) -> bool {
+        driver::with(|driver| driver.is_sending(self.index))
+    }
+
     /// Receives into a buffer of ours instead of the kernel's choice: for large bodies. [`Conn::disarm`] comes first.
     /// An empty buffer is the peer's end.
     ///
@@ -124,7 +139,18 @@ impl Conn {
     /// Waits until the connection has failed, such as by the peer's reset, for a task that waits for something else
     /// too. Bytes and the peer's end are no failure.
     pub async fn failed(&self) -> io::Error {
-        io::Error::from_raw_os_error(poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await)
+        loop {
+            let told = poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await;
+            if let Some(errno) = told {
+                return io::Error::from_raw_os_error(errno);
+            }
+            // No receive is armed: the peer has finished sending, or has sent ahead. The ring's poll cannot wait for a
+            // hang-up alone (it reports the end of the peer's sending too, again and again), so look now and then.
+            sleep(HANG_UP_LOOK_MS).await;
+            if has_hung_up(self.fd()) {
+                return io::Error::from_raw_os_error(libc::ECONNRESET);
+            }
+        }
     }
 
     /// Waits until the socket can be read.
@@ -241,25 +267,6 @@ impl Conn {
         }
     }
 
-    /// Puts the socket into non-blocking mode as long as the guard lives, for [`Pipe`](crate::Pipe). Guards may overlap,
-    /// and the ring goes on working: where the kernel refuses to wait inside an operation, the driver polls first.
-    pub fn non_blocking(&self) -> NonBlocking<'_> {
-        let guards = driver::with(|driver| {
-            let entry = driver.table().at(self.index);
-            entry.non_blocking += 1;
-            entry.non_blocking
-        });
-        if guards == 1 {
-            self.set_status_flags(libc::O_NONBLOCK);
-        }
-        NonBlocking { conn: self }
-    }
-
-    fn set_status_flags(&self, flags: libc::c_int) {
-        // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
-        unsafe { libc::fcntl(self.fd(), libc::F_SETFL, flags) };
-    }
-
     /// How much is received ahead of [`Conn::receive`]. From the next receive on.
     pub fn set_read_ahead(&self, ahead: ReadAhead) {
         driver::with(|driver| driver.set_one_by_one(self.index, ahead == ReadAhead::OneBuffer));
@@ -287,25 +294,6 @@ impl std::fmt::Debug for Conn {
 impl Drop for Conn {
     fn drop(&mut self) {
         driver::try_with(|driver| driver.close(self.index));
-    }
-}
-
-/// A socket in non-blocking mode; see [`Conn::non_blocking`].
-#[must_use = "the socket waits again when this is dropped"]
-pub struct NonBlocking<'a> {
-    conn: &'a Conn,
-}
-
-impl Drop for NonBlocking<'_> {
-    fn drop(&mut self) {
-        let guards = driver::try_with(|driver| {
-            let entry = driver.table().at(self.conn.index);
-            entry.non_blocking -= 1;
-            entry.non_blocking
-        });
-        if guards == Some(0) {
-            self.conn.set_status_flags(0);
-        }
     }
 }
 
@@ -484,8 +472,10 @@ impl BoundListener {
         let raw = fd.as_raw_fd();
         set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit these.
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is said to be readable.
+        set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
         if address.is_ipv6() {
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
@@ -514,6 +504,13 @@ impl Listener {
     pub fn start(bound: BoundListener, id: u8) -> Listener {
         let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
         Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
+    }
+}
+
+impl Listener {
+    /// Stops accepting; connections that were accepted up to now are served.
+    pub async fn stop(self) {
+        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
     }
 }
 
@@ -547,6 +544,22 @@ pub fn connections_idle() -> usize {
 pub(crate) fn shutdown_both(fd: RawFd) {
     // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// Whether a connection is over in both directions, or has failed.
+fn has_hung_up(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
+    // SAFETY: one pollfd that lives through the call, which does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+}
+
+/// Whether a socket has neither bytes nor an end nor an error to tell.
+pub(crate) fn is_silent(fd: RawFd) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is one byte long and lives through the call.
+    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
 fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {

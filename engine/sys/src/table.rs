@@ -12,8 +12,11 @@ use crate::wheel::{Link, Links};
 /// No buffer.
 const NO_BUFFER: u16 = u16::MAX;
 
-/// Received buffers that may wait in a socket's queue before its receive is stopped.
+/// Received buffers that may wait in a socket's queue before its receive is stopped, while somebody reads.
 pub(crate) const QUEUE_MAX: u8 = 8;
+
+/// ... while nobody does: a connection whose task is busy elsewhere, or a client that sends ahead.
+pub(crate) const QUEUE_MAX_UNREAD: u8 = 2;
 
 /// Facts about a socket, as bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,8 +52,10 @@ impl Flags {
     pub(crate) const ACCEPTED: Flags = Flags(1 << 12);
     /// Receives one buffer at a time instead of everything that comes.
     pub(crate) const ONE_BY_ONE: Flags = Flags(1 << 13);
-    /// What is armed only waits for readiness: the receive itself was refused, the socket being non-blocking.
-    pub(crate) const POLLING: Flags = Flags(1 << 14);
+    /// A send broke off in the middle of its bytes: nothing may follow them.
+    pub(crate) const SEND_BROKEN: Flags = Flags(1 << 14);
+    /// Somebody waits for bytes.
+    pub(crate) const WANTED: Flags = Flags(1 << 15);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -84,8 +89,6 @@ pub(crate) struct Entry {
     pub(crate) listener: u8,
     /// The errno that ended receiving or sending, 0 if none.
     error: u8,
-    /// How many transfers want the socket non-blocking now.
-    pub(crate) non_blocking: u8,
     /// A number that the connection's owner keeps with it.
     pub(crate) tag: u32,
 }
@@ -140,7 +143,6 @@ impl Table {
                 queue_len: 0,
                 listener: 0,
                 error: 0,
-                non_blocking: 0,
                 tag: 0,
             });
             self.entries.len() as u32 - 1
@@ -157,7 +159,6 @@ impl Table {
         entry.waiter = NONE;
         entry.send = NONE;
         entry.error = 0;
-        entry.non_blocking = 0;
         entry.listener = 0;
         entry.tag = 0;
         self.open += 1;

@@ -399,7 +399,6 @@ fn disarmed_connections_fill_buffers_and_splice() {
             filled += from.fill(Buf::large(), 1_000).await.expect("fill").len();
         }
         source.write_all(b"spliced").expect("write");
-        let modes = (from.non_blocking(), to.non_blocking());
         from.readable(1_000).await.expect("readable");
         let mut pipe = Pipe::new().expect("pipe");
         assert_eq!(pipe.fill_from(&from, 100).expect("fill"), Spliced::Bytes(7));
@@ -407,7 +406,6 @@ fn disarmed_connections_fill_buffers_and_splice() {
         let mut got = [0; 7];
         sink.read_exact(&mut got).expect("read");
         assert_eq!(&got, b"spliced");
-        drop(modes);
         source.write_all(b"again").expect("write");
         assert_eq!(receive_all(&from, 5).await, b"again");
     });
@@ -463,10 +461,53 @@ fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
 }
 
 #[test]
-fn receives_and_sends_go_on_while_a_socket_is_non_blocking() {
+fn nothing_is_sent_behind_a_fragment() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;
-        let (first, second) = (conn.non_blocking(), conn.non_blocking());
+        let mut big = Buf::large();
+        big.resize(64 << 20, 7);
+        let (first, second) = (conn.send(big, 100), conn.send(buf(b"behind"), 0));
+        assert_eq!(first.await.result.expect_err("stuck").kind(), ErrorKind::TimedOut);
+        assert!(second.await.result.is_err());
+        assert!(conn.send(buf(b"later"), 0).await.result.is_err());
+        drop(conn);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let _ = peer.read_to_end(&mut all);
+            assert!(all.iter().all(|&byte| byte == 7));
+        });
+        while !reader.is_finished() {
+            sleep(5).await;
+        }
+        reader.join().expect("only the fragment");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_failure_is_noticed_behind_an_end_and_behind_unread_bytes() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut receive = Box::pin(async { conn.receive().await.map(drop) });
+        start(receive.as_mut()).await;
+        drop(receive);
+        peer.write_all(b"ahead").expect("write");
+        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        sleep(50).await;
+        let mut failed = Box::pin(conn.failed());
+        start(failed.as_mut()).await;
+        // Closing with unread bytes resets.
+        conn.send(buf(b"unread"), 0).await.result.expect("sent");
+        drop(peer);
+        failed.await;
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn receives_and_sends_wait_although_sockets_are_non_blocking() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
         let echo = std::thread::spawn(move || {
             let mut all = vec![0; 4 << 20];
             std::thread::sleep(Duration::from_millis(100));
@@ -479,15 +520,10 @@ fn receives_and_sends_go_on_while_a_socket_is_non_blocking() {
         let mut big = Buf::large();
         big.extend((0..4 << 20).map(|n: u32| (n % 251) as u8));
         let sending = conn.send(big, 5_000);
-        // The guard that ends first must not end the mode under the other.
-        drop(first);
         let got = receive_all(&conn, 4 << 20).await;
         assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
         assert!(sending.await.result.is_ok());
-        drop(second);
-        let mut peer = echo.join().expect("echo");
-        peer.write_all(b"blocking again").expect("write");
-        assert_eq!(receive_all(&conn, 14).await, b"blocking again");
+        drop(echo.join().expect("echo"));
     });
     assert_eq!(left, Outstanding::default());
 }
