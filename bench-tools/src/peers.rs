@@ -176,12 +176,10 @@ impl Order {
     /// A configuration with its blanks filled in.
     fn fill(&self, template: &str, dir: &Path) -> String {
         let descriptors = descriptor_limit().map_or(1024, |(_, hard)| hard);
-        // nginx counts upstream connections too; both need some descriptors besides.
-        let room = descriptors.saturating_sub(64).max(64);
         let connections = match self.peer {
-            Peer::Nginx => (self.connections + 1_200).min(room),
-            // HAProxy reserves two descriptors per connection, and two per pipe.
-            _ => (self.connections + 100).min(room.saturating_sub(600) / 2),
+            // nginx counts upstream connections too, and closes idle ones when a sixteenth is left.
+            Peer::Nginx => self.connections * 16 / 15 + 2_500,
+            _ => self.connections + 100,
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         template
