@@ -2,22 +2,20 @@
 //! when a second is over.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
+use std::fmt::Write;
 use std::time::SystemTime;
-
-/// Length of an IMF-fixdate, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-const DATE_BYTES: usize = 29;
 
 /// The current date as text.
 pub(crate) struct Clock {
-    text: RefCell<[u8; DATE_BYTES]>,
+    /// Such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+    text: RefCell<String>,
     /// The shard's time, in milliseconds, up to which the text holds.
     valid_until_ms: Cell<u64>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { text: RefCell::new([b' '; DATE_BYTES]), valid_until_ms: Cell::new(0) }
+        Clock { text: RefCell::default(), valid_until_ms: Cell::new(0) }
     }
 
     /// Calls `f` with the date at the shard's time `now_ms`.
@@ -26,14 +24,15 @@ impl Clock {
         if now_ms >= self.valid_until_ms.get() {
             self.write(now_ms);
         }
-        f(std::str::from_utf8(&*self.text.borrow()).expect("a date is ASCII"))
+        f(&self.text.borrow())
     }
 
     fn write(&self, now_ms: u64) {
         let now = SystemTime::now();
         let mut text = self.text.borrow_mut();
-        // Cannot fail: an HTTP date has this length.
-        let _ = write!(&mut text[..], "{}", httpdate::HttpDate::from(now));
+        text.clear();
+        // Writing to a string does not fail, and the room of the last date is enough for the next.
+        let _ = write!(text, "{}", httpdate::HttpDate::from(now));
         let into_second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.subsec_millis());
         self.valid_until_ms.set(now_ms + u64::from(1_000 - into_second));
     }

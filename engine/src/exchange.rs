@@ -10,9 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use sluice_proto::h1::{
-    ConnectionField, Forwarding, HeadStore, ResponseForwarding, write_request, write_response,
-};
+use sluice_proto::h1::{ConnectionField, Forwarding, ResponseForwarding, write_request, write_response};
 use sluice_proto::{BodyLength, RequestHead, RequestKind, ResponseHead, Version};
 use sluice_sys::{Buf, Conn};
 
@@ -99,9 +97,9 @@ impl Cut {
 }
 
 /// Serves one request.
-pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>, store: &mut HeadStore) -> Next {
+pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     let mut wire = Buf::small();
-    let planned = down.read_request(store, |head, client| Plan::new(shard, head, client, &mut wire)).await;
+    let planned = down.read_request(|head, client| Plan::new(shard, head, client, &mut wire)).await;
     let mut plan = match planned {
         Ok(Some(Ok(plan))) => plan,
         Ok(Some(Err(refusal))) => return refuse(down, refusal.on_last_request(down.is_last_request())).await,
@@ -113,8 +111,8 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>, store: &mut HeadStor
     let mut body = BodyProgress::new(plan.body, shard.body_bytes_max);
     let mut arrived = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, &go_ahead);
     match take_whole(&mut arrived, &plan, &mut wire) {
-        Ok(true) => send_whole(shard, down, &plan, wire, store).await,
-        Ok(false) => send_streamed(shard, down, &plan, wire, body, &go_ahead, store).await,
+        Ok(true) => send_whole(shard, down, &plan, wire).await,
+        Ok(false) => send_streamed(shard, down, &plan, wire, body, &go_ahead).await,
         Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
     }
 }
@@ -217,13 +215,7 @@ fn take_whole(body: &mut RequestBody<'_>, plan: &Plan, wire: &mut Buf) -> Result
 }
 
 /// Sends a request that is all there; once more on a new connection if a kept one turns out to be dead.
-async fn send_whole(
-    shard: &Shard,
-    down: &mut Down<'_>,
-    plan: &Plan,
-    mut wire: Buf,
-    store: &mut HeadStore,
-) -> Next {
+async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
     let progress = Progress { upload: Cell::new(Upload::Done), is_answering: Cell::new(false) };
     let go_ahead = GoAhead::new(false);
     let wire_bytes = wire.len() as u64;
@@ -238,7 +230,7 @@ async fn send_whole(
         conn.set_deadline(shard.times.upstream_response);
         let answer = Answering { shard, plan, progress: &progress, go_ahead: &go_ahead };
         let result = {
-            let download = pin!(answer.relay_to(&down.conn, receiver, store));
+            let download = pin!(answer.relay_to(&down.conn, receiver));
             unless_gone(&down.conn, download).await
         };
         let cut = match result {
@@ -282,7 +274,6 @@ async fn send_streamed(
     wire: Buf,
     mut body: BodyProgress,
     go_ahead: &GoAhead,
-    store: &mut HeadStore,
 ) -> Next {
     let mut up = match acquire(shard, &shard.groups[plan.upstream], Want::Any).await {
         Ok(up) => up,
@@ -298,7 +289,7 @@ async fn send_streamed(
         let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
         let upload = pin!(relay(&mut body, &mut to_server));
         let answer = Answering { shard, plan, progress: &progress, go_ahead };
-        let download = pin!(answer.relay_to(&down.conn, receiver, store));
+        let download = pin!(answer.relay_to(&down.conn, receiver));
         let download = pin!(unless_gone(&down.conn, download));
         both_ways(upload, download, &progress, || conn.set_deadline(shard.times.upstream_response)).await
     };
@@ -386,17 +377,12 @@ enum Begun {
 }
 
 impl Answering<'_> {
-    async fn relay_to(
-        &self,
-        client: &Conn,
-        mut server: Receiver<'_>,
-        store: &mut HeadStore,
-    ) -> Result<Finished, Cut> {
+    async fn relay_to(&self, client: &Conn, mut server: Receiver<'_>) -> Result<Finished, Cut> {
         let mut out = Buf::small();
         let mut is_silent_so_far = true;
         let reply = loop {
             let kind = self.plan.kind;
-            match server.read_response(self.shard, store, kind, |head| self.begin(head, &mut out)).await {
+            match server.read_response(self.shard, kind, |head| self.begin(head, &mut out)).await {
                 Ok(Begun::Final(reply)) => break reply,
                 Ok(Begun::Interim) => {
                     is_silent_so_far = false;

@@ -3,7 +3,7 @@
 //! Made on its own thread after pinning (`launch`), so that its memory is near. [`Shard::run`] accepts until it is told to
 //! drain; requests are served by workers (`downstream::h1::serve`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -55,7 +55,16 @@ pub(crate) struct Shard {
     pub(crate) groups: Vec<Group>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
+    pub(crate) scratch: RefCell<Scratch>,
     is_draining: Cell<bool>,
+}
+
+/// Room for what is parsed and written without waiting in between: one for all connections of the shard, so it is warm.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) head: HeadStore,
+    /// A client's address as text.
+    pub(crate) client: String,
 }
 
 impl Shard {
@@ -77,6 +86,7 @@ impl Shard {
             groups: groups(config, resolved),
             clock: Clock::new(),
             counters,
+            scratch: RefCell::default(),
             is_draining: Cell::new(false),
         }
     }
@@ -110,10 +120,8 @@ impl Shard {
     pub(crate) fn worker(self: &Rc<Self>) -> impl Future<Output = ()> + use<> {
         let shard = self.clone();
         async move {
-            let mut store = HeadStore::default();
             loop {
-                let conn = next_connection().await;
-                serve(&shard, conn, &mut store).await;
+                serve(&shard, next_connection().await).await;
             }
         }
     }

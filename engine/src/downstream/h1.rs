@@ -6,11 +6,11 @@
 use std::cell::Cell;
 
 use sluice_proto::RequestHead;
-use sluice_proto::h1::{HeadStore, Parsed, parse_request};
+use sluice_proto::h1::{Parsed, parse_request};
 use sluice_sys::{Buf, Conn, ReadAhead};
 
 use crate::answer::{Answer, Shape};
-use crate::client_address::ClientAddress;
+use crate::client_address::write_address;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
@@ -32,13 +32,13 @@ pub(crate) struct Down<'s> {
 }
 
 /// Serves a connection that has bytes to read until it is idle or gone.
-pub(crate) async fn serve(shard: &Shard, conn: Conn, store: &mut HeadStore) {
+pub(crate) async fn serve(shard: &Shard, conn: Conn) {
     let mut down = Down { shard, conn, inbox: Inbox::default() };
     loop {
         // A client that does not read its answers is not served: the next request waits until the last answer is with the
         // kernel. Usually it has been for long.
         down.conn.flushed().await;
-        match exchange::run(shard, &mut down, store).await {
+        match exchange::run(shard, &mut down).await {
             Next::Request if down.may_go_on() => {}
             Next::Request | Next::Close => return down.close().await,
             Next::Linger => return down.linger().await,
@@ -61,7 +61,6 @@ impl Down<'_> {
     /// without asking for anything.
     pub(crate) async fn read_request<R>(
         &mut self,
-        store: &mut HeadStore,
         visit: impl FnOnce(&RequestHead<'_>, &str) -> R,
     ) -> Result<Option<R>, Aborted> {
         let limits = &self.shard.head_limits;
@@ -71,10 +70,12 @@ impl Down<'_> {
         loop {
             let unread = self.inbox.unread();
             if is_worth_parsing(unread, parsed_bytes) {
-                match parse_request(unread, store, limits) {
+                let scratch = &mut *self.shard.scratch.borrow_mut();
+                match parse_request(unread, &mut scratch.head, limits) {
                     Ok(Parsed::Complete { head, bytes }) => {
                         let peer = self.conn.peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
-                        let result = visit(&head, ClientAddress::new(peer.ip()).as_str());
+                        write_address(&mut scratch.client, peer.ip());
+                        let result = visit(&head, &scratch.client);
                         self.inbox.consume(bytes);
                         return Ok(Some(result));
                     }

@@ -1,6 +1,6 @@
 //! A server's HTTP/1.1 connection during one exchange.
 
-use sluice_proto::h1::{HeadStore, Parsed, parse_response};
+use sluice_proto::h1::{Parsed, parse_response};
 use sluice_proto::{RequestKind, ResponseHead};
 use sluice_sys::Conn;
 
@@ -76,13 +76,13 @@ impl<'a> Receiver<'a> {
     pub(crate) async fn read_response<R>(
         &mut self,
         shard: &Shard,
-        store: &mut HeadStore,
         kind: RequestKind,
         visit: impl FnOnce(&ResponseHead<'_>) -> R,
     ) -> Result<R, Unanswered> {
         loop {
             if !self.inbox.is_empty() {
-                match parse_response(self.inbox.unread(), store, &shard.head_limits, &kind) {
+                let scratch = &mut *shard.scratch.borrow_mut();
+                match parse_response(self.inbox.unread(), &mut scratch.head, &shard.head_limits, &kind) {
                     Ok(Parsed::Complete { head, bytes }) => {
                         let result = visit(&head);
                         self.inbox.consume(bytes);
