@@ -6,6 +6,7 @@ use crate::capacity::CapacityArgs;
 use crate::compare::CompareArgs;
 use crate::load::LoadArgs;
 use crate::origin::OriginArgs;
+use crate::relay::RelayArgs;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -34,4 +35,9 @@ pub enum Command {
     Capacity(Box<CapacityArgs>),
     /// Put the same work through sluice and other proxies, in turns, and report ratios
     Compare(Box<CompareArgs>),
+    /// Compare the same minimal relay on our ring and on other runtimes (cargo feature `runtimes`)
+    Foundation(Box<CompareArgs>),
+    /// Run one of those relays
+    #[command(hide = true)]
+    Relay(RelayArgs),
 }

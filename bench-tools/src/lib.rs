@@ -21,6 +21,7 @@ pub mod origin;
 pub mod peers;
 pub mod plot;
 pub mod procfs;
+pub mod relay;
 pub mod ticker;
 pub mod units;
 mod wire;
@@ -37,6 +38,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Capacity(args) => capacity::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Foundation(args) => compare::run_foundation(*args),
+        Command::Relay(args) => relay::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Servers this tool can start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// Sluice, next to this binary or in the PATH
     Sluice,
@@ -35,6 +35,19 @@ pub enum Peer {
     Envoy,
     /// The origin of this tool, without a proxy
     Origin,
+    /// A bare relay of bytes on our ring
+    RelayBare,
+    /// A minimal HTTP relay on our ring
+    RelayRing,
+    /// The same on tokio
+    #[cfg(feature = "runtimes")]
+    RelayTokio,
+    /// The same on monoio
+    #[cfg(feature = "runtimes")]
+    RelayMonoio,
+    /// The same on glommio
+    #[cfg(feature = "runtimes")]
+    RelayGlommio,
 }
 
 impl Peer {
@@ -49,13 +62,31 @@ impl Peer {
             Peer::Haproxy => "haproxy",
             Peer::Envoy => "envoy",
             Peer::Origin => "origin",
+            Peer::RelayBare => "relay-bare",
+            Peer::RelayRing => "relay-ring",
+            #[cfg(feature = "runtimes")]
+            Peer::RelayTokio => "relay-tokio",
+            #[cfg(feature = "runtimes")]
+            Peer::RelayMonoio => "relay-monoio",
+            #[cfg(feature = "runtimes")]
+            Peer::RelayGlommio => "relay-glommio",
         }
+    }
+
+    /// Our minimal relays, the bare one first.
+    pub fn relays() -> Vec<Peer> {
+        Peer::value_variants().iter().copied().filter(|peer| peer.runtime().is_some()).collect()
+    }
+
+    /// What our relay of this kind runs on.
+    fn runtime(self) -> Option<&'static str> {
+        self.name().strip_prefix("relay-")
     }
 
     /// Its binary, if it is installed.
     pub fn binary(self) -> Option<PathBuf> {
         let own = std::env::current_exe().ok();
-        if self == Peer::Origin {
+        if self == Peer::Origin || self.runtime().is_some() {
             return own;
         }
         let beside = own.and_then(|own| own.parent().map(Path::to_owned));
@@ -161,6 +192,11 @@ impl Order {
                 let file = self.write(dir, "envoy.yaml", include_str!("../peers/envoy.yaml"))?;
                 command.arg("--config-path").arg(file).args(["--concurrency", "1"]);
                 command.args(["--disable-hot-restart", "--log-level", "error"]);
+            }
+            // What is left is relays.
+            relay => {
+                let runtime = relay.runtime().unwrap_or_default();
+                command.args(["relay", "--runtime", runtime, "--listen", &listen, "--origin", &origin]);
             }
         }
         Ok(command)

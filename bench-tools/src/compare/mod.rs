@@ -114,6 +114,22 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     }
 }
 
+/// Compares the minimal relays with each other: why there is a ring of our own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_foundation(mut args: CompareArgs) -> Result<(), Failure> {
+    if args.peers.is_empty() {
+        args.peers = Peer::relays();
+    }
+    args.reference = args.reference.or(Some(Peer::RelayBare));
+    if args.cases.is_empty() {
+        args.cases = vec![Case::Small64, Case::Small1000, Case::FixedRate, Case::Idle];
+    }
+    args.name = args.name.or_else(|| Some(format!("foundation-{}", Setting::now(None).day())));
+    run(&args)
+}
+
 fn peers(args: &CompareArgs) -> Result<Vec<Peer>, Failure> {
     let mut peers = args.peers.clone();
     if peers.is_empty() {
