@@ -16,16 +16,13 @@ use sluice_sys::{Buf, Conn};
 
 use crate::answer::{Answer, Shape};
 use crate::downstream::h1::{Down, GoAhead, RequestBody};
-use crate::h1::{BodyProgress, BodyWriter, Last, append_data, append_end};
-use crate::message::{Aborted, BodySource, Cause, Part, Side};
-use crate::relay::relay;
+use crate::h1::{BodyProgress, BodyWriter, Last};
+use crate::message::{Aborted, Cause, Side};
+use crate::relay::{relay, take_whole};
 use crate::route::Lookup;
 use crate::shard::Shard;
 use crate::upstream::connect::{Want, acquire};
 use crate::upstream::h1::{Receiver, Unanswered};
-
-/// A body up to this size that has arrived together with its head is sent together with it.
-const WHOLE_BYTES_MAX: usize = 48 * 1024;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +107,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     let go_ahead = GoAhead::new(plan.expect_continue);
     let mut body = BodyProgress::new(plan.body, shard.body_bytes_max);
     let mut arrived = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, &go_ahead);
-    match take_whole(&mut arrived, &plan, &mut wire) {
+    match take_whole(&mut arrived, plan.body, &mut wire) {
         Ok(true) => send_whole(shard, down, &plan, wire).await,
         Ok(false) => send_streamed(shard, down, &plan, wire, body, &go_ahead).await,
         Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
@@ -189,29 +186,6 @@ impl<'t> Refusal<'t> {
         }
         self
     }
-}
-
-/// Adds the body to the request if all of it has arrived; says whether it had. Nothing waits here.
-fn take_whole(body: &mut RequestBody<'_>, plan: &Plan, wire: &mut Buf) -> Result<bool, Aborted> {
-    if plan.body.is_empty() {
-        return Ok(true);
-    }
-    let is_chunked = plan.body == BodyLength::Chunked;
-    let mut trailers = None;
-    while wire.len() < WHOLE_BYTES_MAX {
-        match body.ready_part()? {
-            None => return Ok(false),
-            Some(Part::Data(data)) => append_data(wire, data.bytes(), is_chunked),
-            Some(Part::Trailers(fields)) => trailers = Some(fields),
-            Some(Part::End) => {
-                if is_chunked {
-                    append_end(wire, trailers.as_ref());
-                }
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
 }
 
 /// Sends a request that is all there; once more on a new connection if a kept one turns out to be dead.
@@ -401,14 +375,15 @@ impl Answering<'_> {
         let is_chunked = reply.framing == BodyLength::Chunked;
         let mut progress = BodyProgress::new(reply.body, u64::MAX);
         let mut body = server.body(self.shard, &mut progress);
+        let is_whole = take_whole(&mut body, reply.framing, &mut out).map_err(Cut::by)?;
         let mut to_client =
             BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
                 .with_last(last)
                 .with_mark(&self.progress.is_answering);
         let is_close_delimited = reply.framing == BodyLength::UntilClose;
-        relay(&mut body, &mut to_client)
-            .await
-            .map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
+        let relayed =
+            if is_whole { to_client.finish().await } else { relay(&mut body, &mut to_client).await };
+        relayed.map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
         Ok(Finished {
             is_large: progress.is_large(),
             is_upstream_persistent: reply.is_upstream_persistent,

@@ -2,8 +2,45 @@
 //! so a slow reader holds up its writer and memory does not grow. Large bodies that nobody looks at never enter our
 //! memory: see `splice`.
 
+use sluice_proto::BodyLength;
+
+use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part};
 use crate::splice::{self, SPLICE_BYTES_MIN};
+
+/// A body up to this size that has arrived together with its head is sent together with it.
+const WHOLE_BYTES_MAX: usize = 48 * 1024;
+
+/// Adds a body to the head in `out` if all of it has arrived; says whether it had. Nothing waits here; what was added of
+/// a body that is not all there is relayed from there on.
+pub(crate) fn take_whole(
+    body: &mut impl BodySource,
+    framing: BodyLength,
+    out: &mut Vec<u8>,
+) -> Result<bool, Aborted> {
+    if framing.is_empty() {
+        return Ok(true);
+    }
+    if matches!(framing, BodyLength::Length(bytes) if bytes > WHOLE_BYTES_MAX as u64) {
+        return Ok(false);
+    }
+    let is_chunked = framing == BodyLength::Chunked;
+    let mut trailers = None;
+    while out.len() < WHOLE_BYTES_MAX {
+        match body.ready_part()? {
+            None => return Ok(false),
+            Some(Part::Data(data)) => append_data(out, data.bytes(), is_chunked),
+            Some(Part::Trailers(fields)) => trailers = Some(fields),
+            Some(Part::End) => {
+                if is_chunked {
+                    append_end(out, trailers.as_ref());
+                }
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
 
 /// Relays a body to its end. The only copy loop there is, for requests and responses of every protocol.
 ///

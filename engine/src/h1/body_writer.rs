@@ -57,6 +57,18 @@ impl<'a> BodyWriter<'a> {
         self
     }
 
+    /// Sends what waits as the last of the message: its end is written already.
+    pub(crate) async fn finish(&mut self) -> Result<(), Aborted> {
+        if self.last == Last::Await {
+            return self.flush().await;
+        }
+        if let Some(out) = self.out.take() {
+            self.mark();
+            self.conn.send(out, self.stall_ms).detach();
+        }
+        Ok(())
+    }
+
     fn mark(&self) {
         if let Some(mark) = self.has_sent {
             mark.set(true);
@@ -104,14 +116,7 @@ impl BodySink for BodyWriter<'_> {
         if self.is_chunked {
             append_end(self.out(), trailers.as_ref());
         }
-        if self.last == Last::Await {
-            return self.flush().await;
-        }
-        if let Some(out) = self.out.take() {
-            self.mark();
-            self.conn.send(out, self.stall_ms).detach();
-        }
-        Ok(())
+        self.finish().await
     }
 }
 
