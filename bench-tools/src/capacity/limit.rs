@@ -12,6 +12,9 @@ use crate::units::{show_bytes, show_count};
 pub(super) const DESCRIPTORS_RESERVED: u64 = 96;
 /// Less available memory than this share of all means that memory is the limit.
 const MEMORY_SHARE_MIN: f64 = 0.03;
+/// A target that fails with more than this share of its descriptors in use fails for lack of them: careful servers stop
+/// before the last one.
+const DESCRIPTORS_SHARE_MAX: f64 = 0.95;
 /// Fewer failures than this are not a limit.
 const FAILURES_MIN: u64 = 50;
 /// A larger share of failures in a step is.
@@ -131,12 +134,15 @@ impl Signs {
             ));
         }
         if let Some((used, limit)) = self.target_descriptors
-            && used + 16 >= limit
+            && used as f64 >= DESCRIPTORS_SHARE_MAX * limit as f64
         {
             let (used, limit) = (show_count(used), show_count(limit));
             return Some((
                 "descriptors_target",
-                format!("RLIMIT_NOFILE of the target: {used} descriptors in use, {limit} allowed"),
+                format!(
+                    "RLIMIT_NOFILE of the target: {used} descriptors in use, {limit} allowed, of which servers keep \
+                     some in reserve"
+                ),
                 "raise the target's limit (ulimit -n where it starts, LimitNOFILE=, worker_rlimit_nofile)"
                     .into(),
             ));
@@ -264,7 +270,7 @@ mod tests {
         assert_eq!(signs(Fault::Refused).name().kind, "refused");
         assert_eq!(signs(Fault::Reset).name().kind, "closed_by_target");
         assert_eq!(signs(Fault::Timeout).name().kind, "timeout");
-        let full = Signs { target_descriptors: Some((19_990, 20_000)), ..signs(Fault::Timeout) };
+        let full = Signs { target_descriptors: Some((19_600, 20_000)), ..signs(Fault::Closed) };
         assert_eq!(full.name().kind, "descriptors_target");
         let gone = Signs { target_is_gone: true, ..signs(Fault::Refused) };
         assert_eq!(gone.name().kind, "target_died");

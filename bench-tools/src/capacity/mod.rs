@@ -42,6 +42,9 @@ const UNTIL_LIMIT_MAX: u64 = 5_000_000;
 /// Connections of the short load that fills the target's pools before the baseline is taken.
 const WARM_UP_CONNECTIONS: u64 = 256;
 
+/// Time between that load and the baseline.
+const SETTLING: Duration = Duration::from_secs(1);
+
 const KEYS: &str = "\
 Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
 JSON keys:
@@ -236,8 +239,10 @@ fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Resul
     let url = format!("http://{}{}", args.target, args.path).parse().map_err(Failure::Usage)?;
     let connections = WARM_UP_CONNECTIONS.min(first_goal);
     let load = LoadArgs::brief(url, connections, args.timeout, args.lanes.clone());
-    let warmed = load::measure(&load, interrupt)?;
-    warmed.verdict()
+    load::measure(&load, interrupt)?.verdict()?;
+    // What the load leaves in the kernel (closed sockets, freed slabs) should not be part of the baseline.
+    std::thread::sleep(SETTLING);
+    Ok(())
 }
 
 fn measure(
