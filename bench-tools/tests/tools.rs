@@ -249,3 +249,36 @@ fn a_target_that_dies_leaves_a_report_that_says_so() {
         assert_eq!(json.pointer("/limit/kind").and_then(Value::as_str), Some("target_died"), "{json}");
     });
 }
+
+#[test]
+fn a_comparison_tells_ratios_for_every_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = tool()
+        .args(["foundation", "--peers", "relay-bare,relay-ring", "--cases", "small64,idle", "--idle", "300"])
+        .args([
+            "--rounds",
+            "2",
+            "--duration",
+            "100ms",
+            "--warmup",
+            "50ms",
+            "--threads",
+            "1",
+            "--name",
+            "f",
+            "--out",
+        ])
+        .arg(dir.path())
+        .output()
+        .expect("runs");
+    assert!(output.status.success(), "{output:?}");
+    let json = std::fs::read(dir.path().join("f.json")).expect("a report");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json.pointer("/reference").and_then(Value::as_str), Some("relay-bare"));
+    let servers = json.pointer("/cases/0/figures/0/servers").and_then(Value::as_object).expect("servers");
+    for name in ["relay-bare", "relay-ring"] {
+        assert_eq!(servers[name]["values"].as_array().map(Vec::len), Some(2), "{json}");
+        assert!(servers[name]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{json}");
+    }
+    assert_eq!(json.pointer("/cases/1/case").and_then(Value::as_str), Some("idle"));
+}
