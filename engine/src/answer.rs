@@ -9,6 +9,8 @@ use crate::message::{Aborted, Cause, Side};
 pub(crate) enum Answer<'a> {
     /// The request broke a rule, or its body a limit.
     Refused { status: u16, why: &'static str },
+    /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
+    FinalRecipient,
     /// No route leads anywhere.
     NoRoute,
     /// The path is there, the method is not.
@@ -52,6 +54,7 @@ impl Answer<'_> {
     pub(crate) fn status(self) -> u16 {
         match self {
             Answer::Refused { status, .. } => status,
+            Answer::FinalRecipient => 200,
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
@@ -64,6 +67,7 @@ impl Answer<'_> {
     pub(crate) fn why(self) -> &'static str {
         match self {
             Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
+            Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the method is not allowed here",
             Answer::Unreachable => "the server could not be reached",

@@ -113,6 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manual_knows_every_counter() {
+        let manual = include_str!("../../docs/operations.md");
+        for (name, _) in Counters::default().values() {
+            assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+
+    #[test]
     fn values_come_by_name() {
         let counters = Counters::default();
         counters.requests.increment();

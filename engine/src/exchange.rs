@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use sluice_proto::h1::{ConnectionField, Forwarding, ResponseForwarding, write_request, write_response};
-use sluice_proto::{BodyLength, RequestHead, RequestKind, ResponseHead, Version};
+use sluice_proto::{BodyLength, Method, RequestHead, RequestKind, ResponseHead, Version};
 use sluice_sys::{Buf, Conn};
 
 use crate::answer::{Answer, Shape};
@@ -128,6 +128,13 @@ impl Plan {
             let too_large = Aborted::by(Side::Downstream, Cause::TooLarge);
             shard.counters.bodies_too_large.increment();
             return Err(Refusal::new(head, Answer::for_aborted(too_large).unwrap_or(Answer::NoRoute)));
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+        if head.max_forwards() == Some(0) {
+            let trace =
+                Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
+            let is_trace = head.method == Method::Trace;
+            return Err(Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient }));
         }
         let upstream = match shard.routes.lookup(head.authority, head.path, head.method.as_str()) {
             Lookup::Found(target) => target.upstream,

@@ -22,6 +22,26 @@ async fn every_method_reaches_the_origin() {
     assert_eq!(seen, methods);
 }
 
+/// RFC 9110 section 7.6.2.
+#[tokio::test]
+async fn max_forwards_is_counted_down_and_ends_here_at_zero() {
+    let origin = origin::echoes_trailers().await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for (method, status) in [("OPTIONS", 200), ("TRACE", 501)] {
+        client.send(format!("{method} / HTTP/1.1\r\nHost: test\r\nMax-Forwards: 0\r\n\r\n")).await;
+        let answer = client.answer_to(method).await;
+        assert_eq!((answer.status(), answer.field("server")), (status, Some("sluice")), "{method}");
+    }
+    assert_eq!(origin.recorder.text(), "");
+    client.send("OPTIONS / HTTP/1.1\r\nHost: test\r\nMax-Forwards: 2\r\n\r\n").await;
+    origin
+        .recorder
+        .wait_for("the request", |all| all.iter().any(|one| one.bytes.ends_with(b"\r\n\r\n")))
+        .await;
+    assert!(origin.recorder.text().contains("Max-Forwards: 1\r\n"));
+}
+
 #[tokio::test]
 async fn bodies_with_a_length_pass_both_ways() {
     let origin = origin::real("real").await;

@@ -105,7 +105,9 @@ impl Down<'_> {
         let mut out = Buf::small();
         let now = sluice_sys::now_ms();
         self.shard.clock.with_date(now, |date| answer.write(&mut out, date, shape));
-        self.shard.counters.own_answers.increment();
+        if answer.status() >= 400 {
+            self.shard.counters.own_answers.increment();
+        }
         let sent = self.conn.send(out, self.shard.times.write_stall).await;
         sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))
     }
