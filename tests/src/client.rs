@@ -7,8 +7,9 @@
 use std::{io, net::SocketAddr, process::Stdio, time::Duration};
 
 use bytes::BytesMut;
+use rustix::net::{SendFlags, send};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, Interest},
     net::{
         TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -56,6 +57,13 @@ impl Raw {
     /// Sends these bytes to a proxy that may have hung up.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await
+    }
+
+    /// Sends one byte as urgent data.
+    pub async fn send_urgent(&mut self, byte: u8) {
+        let stream = self.reader.stream();
+        let sending = stream.async_io(Interest::WRITABLE, || Ok(send(&*stream, &[byte], SendFlags::OOB)?));
+        within("sending", sending).await.expect("the proxy takes the byte");
     }
 
     /// Sends `bytes` in pieces of `size`, one every `pause`, to a proxy that may hang up. The pause keeps

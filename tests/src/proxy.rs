@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 use tokio::{
@@ -215,6 +215,22 @@ impl Proxy {
         let status = fs::read_to_string(self.proc().join("status")).expect("the proxy runs");
         let kib = status_field(&status, "VmRSS").trim_end_matches(" kB").parse::<u64>();
         kib.expect("a number of KiB") * 1024
+    }
+
+    /// The processor time it has used so far, in steps of 10 ms.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc().join("stat")).expect("the proxy runs");
+        // The name, which may contain anything, ends with the last parenthesis; utime and stime are fields 14 and 15.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// From now on it is given no new descriptor; those it has stay good.
+    pub fn refuse_descriptors(&self) {
+        // It has our hard limit, which has to stay: not everybody may raise it again.
+        let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
+        prlimit(Some(self.pid), Resource::Nofile, limit).expect("a lower limit");
     }
 
     /// The tasks named `shard-N` and the CPUs each may run on, in the order of their names.

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::{Origin, Peer};
 use crate::pattern;
@@ -383,6 +383,113 @@ pub async fn pauses_after_the_upload(half: usize, go: Go) -> Origin {
             peer.send(&whole[half / 2..half]).await?;
             go.wait().await?;
             peer.send(&whole[half..]).await?;
+            peer.until_closed().await
+        }
+    })
+    .await
+}
+
+/// Answers each request with what it understood: method, target, length of the body; one for `/wait` once told to.
+pub async fn names_requests(go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            loop {
+                let request = peer.request().await?;
+                let (head, length) = (&request.head, request.body.len());
+                if head.target() == "/wait" {
+                    go.wait().await?;
+                }
+                peer.send(ok(&format!("{} {} {length}", head.method(), head.target()))).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Answers every request with `length` bytes: its target, over and over.
+pub async fn repeats_targets(length: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            let head = peer.request().await?.head;
+            peer.send(ok(&repeated(head.target(), length))).await?;
+        }
+    })
+    .await
+}
+
+/// The answer of [`repeats_targets`].
+pub fn repeated(target: &str, length: usize) -> String {
+    target.chars().cycle().take(length).collect()
+}
+
+/// Answers with the target; to `/large` with `length` bytes of the pattern and an answer that nobody asked for.
+pub async fn says_too_much_after_a_large_answer(length: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            let head = peer.request().await?.head;
+            if head.target() == "/large" {
+                let start = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+                peer.send([start, pattern::bytes(length), ok("poison").into_bytes()].concat()).await?;
+            } else {
+                peer.send(ok(head.target())).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Answers, but takes a POST and then resets the connection, so soon that not even the kernel has acknowledged it.
+pub async fn resets_after_a_post() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        while peer.request().await?.head.method() != "POST" {
+            peer.send(ok("served")).await?;
+        }
+        peer.reset()
+    })
+    .await
+}
+
+/// Sends `count` interim answers of some 6,000 bytes each, and says how many are out, before the final one.
+pub async fn hints(count: usize, sent: watch::Sender<usize>) -> Origin {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>\r\n\r\n", "x".repeat(6000));
+    Origin::scripted(move |mut peer: Peer| {
+        let (hint, sent) = (hint.clone(), sent.clone());
+        async move {
+            loop {
+                peer.request().await?;
+                for nth in 1..=count {
+                    peer.send(&hint).await?;
+                    sent.send_replace(nth);
+                }
+                peer.send(ok("final")).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Once told to, answers with `length` bytes of the pattern in pieces small and large. The pauses keep them apart on
+/// the wire.
+pub async fn large_answer_in_pieces(length: usize, go: Go) -> Origin {
+    const PIECES: [usize; 3] = [3_000, 20_000, 40_000];
+    let body: Arc<[u8]> = pattern::bytes(length).into();
+    Origin::scripted(move |mut peer: Peer| {
+        let (go, body) = (go.clone(), body.clone());
+        async move {
+            peer.request().await?;
+            go.wait().await?;
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).await?;
+            let mut rest = &body[..];
+            for nth in peer.nth.. {
+                let (piece, more) = rest.split_at(PIECES[nth % PIECES.len()].min(rest.len()));
+                peer.send(piece).await?;
+                if more.is_empty() {
+                    break;
+                }
+                rest = more;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             peer.until_closed().await
         }
     })
