@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
 
-/// Share of the range that is used per pair of addresses: the kernel's search for a free port gets slow when the
-/// range is nearly full.
-const FILL: f64 = 0.6;
+/// Share of the range that is used per pair of addresses. connect(2) looks for a free port among every second one
+/// first, so beyond half of the range each connection searches the full half in vain: measured, opening then all but
+/// stops (at 193,500 of 200,000 connections from six addresses with 64,512 ports each). Addresses cost nothing.
+const FILL: f64 = 0.33;
 
 /// The first source address: out of the way of what else talks on 127.0.0.x.
 const FIRST_SOURCE: u32 = u32::from_be_bytes([127, 1, 0, 1]);
@@ -89,7 +90,7 @@ mod tests {
             *used.entry(plan.pair(number)).or_insert(0) += 1;
         }
         assert_eq!(used.len(), plan.sources.len() * 2);
-        assert!(used.values().all(|&count| count < plan.ports_per_pair * 7 / 10));
+        assert!(used.values().all(|&count| count < plan.ports_per_pair * 2 / 5), "well below one half");
     }
 
     #[test]

@@ -45,8 +45,9 @@ impl Plan {
     /// Checks the flags against each other, the limits and the target.
     pub(super) fn new(args: &LoadArgs, descriptors: u64) -> Result<Plan, Failure> {
         let usage = |message: String| Err(Failure::Usage(message));
-        if args.connections == 0 {
-            return usage("--connections must be at least 1".into());
+        let lanes = args.lanes.lanes().len() as u64;
+        if args.connections < lanes {
+            return usage(format!("--connections must be at least {lanes}, one per thread"));
         }
         if args.connections.saturating_add(64) > descriptors {
             return usage(format!(
