@@ -15,7 +15,8 @@ use crate::relay::RelayArgs;
     version,
     about = "Load, origin and capacity measurement for Sluice and other HTTP servers",
     after_help = "Progress and errors go to stderr, results to stdout.\n\
-                  Exit codes: 0 done, 1 the target failed, 2 wrong flags, 78 this machine cannot run the tool.",
+                  Exit codes: 0 done, 1 the target failed, 2 wrong flags, 78 this machine cannot run the tool, 130\n\
+                  a report cut short by Ctrl-C.",
     disable_help_subcommand = true
 )]
 pub struct Cli {

@@ -12,6 +12,8 @@ pub enum Failure {
     Usage(String),
     /// The server under test, or something on the way to it, failed. Exit code 1.
     Target(String),
+    /// The user ended a run before it was complete; what was measured is kept. Exit code 130.
+    Interrupted,
     /// This machine lacks something; says what and how to change it. Exit code 78.
     Unfit(Unfit),
 }
@@ -22,6 +24,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Target(_) => ExitCode::FAILURE,
+            Failure::Interrupted => ExitCode::from(130),
             Failure::Unfit(_) => ExitCode::from(Unfit::EXIT_CODE),
         }
     }
@@ -31,6 +34,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(message) | Failure::Target(message) => f.write_str(message),
+            Failure::Interrupted => {
+                f.write_str("interrupted: the report covers what was measured until then")
+            }
             Failure::Unfit(unfit) => unfit.fmt(f),
         }
     }

@@ -282,3 +282,24 @@ fn a_comparison_tells_ratios_for_every_server() {
     }
     assert_eq!(json.pointer("/cases/1/case").and_then(Value::as_str), Some("idle"));
 }
+
+#[test]
+fn a_run_cut_short_keeps_what_it_measured() {
+    let origin = Origin::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let flags = ["--steps", "50,100", "--hold", "20s", "--name", "cut", "--out"];
+    let mut run = tool()
+        .args(["capacity", "--target", &origin.address.to_string()])
+        .args(flags)
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("runs");
+    std::thread::sleep(Duration::from_millis(3_000));
+    let pid = rustix::process::Pid::from_raw(run.id() as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signals");
+    assert_eq!(run.wait().expect("ends").code(), Some(130));
+    let json = std::fs::read(dir.path().join("cut.json")).expect("a report");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!((count(&json, "/steps/0/held"), json.pointer("/interrupted")), (50, Some(&Value::Bool(true))));
+}

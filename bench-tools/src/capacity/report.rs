@@ -380,9 +380,10 @@ impl Report {
     /// Whether the run counts as a success.
     ///
     /// # Errors
-    /// When the target died, or a step that was asked for was not reached.
+    /// When the target died, a step that was asked for was not reached, or the user ended the run.
     pub fn verdict(&self, until_limit: bool) -> Result<(), Failure> {
         match &self.limit {
+            None if self.interrupted => Err(Failure::Interrupted),
             Some(limit) if !until_limit || matches!(limit.kind, "target_died" | "refused") => {
                 let held = show_count(limit.connections);
                 Err(Failure::Target(format!("{} at {held} connections; {}", limit.message, limit.fix)))

@@ -106,6 +106,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     print!("{}", report.markdown());
     write(args, &report)?;
     match report.failures.first() {
+        _ if report.interrupted => Err(Failure::Interrupted),
         Some(first) => {
             let count = report.failures.len();
             Err(Failure::Target(format!("{count} measurements failed, the first of them: {first}")))
