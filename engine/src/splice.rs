@@ -33,8 +33,8 @@ thread_local! {
     static STOCK: RefCell<Stock> = const { RefCell::new(Stock { kept: Vec::new(), in_use: 0 }) };
 }
 
-/// Moves the rest of a body; returns how much of it. Less than all only when bytes had been received ahead meanwhile:
-/// those come first.
+/// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, or when
+/// something is in the way of splice(2): then a receive takes it.
 pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
     from.conn.disarm().await;
     // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
@@ -44,17 +44,22 @@ pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64,
     }
     // Without a pipe the body is received and sent like any other.
     let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
-    let mut left = from.bytes;
-    while left > 0 || pipe.held() > 0 {
-        if left > 0 && pipe.held() == 0 {
-            left -= fill(&mut pipe, from, left).await?;
+    let mut moved = 0;
+    while moved < from.bytes {
+        let bytes = fill(&mut pipe, from, from.bytes - moved).await?;
+        if bytes == 0 {
+            break;
         }
-        drain(&mut pipe, to).await?;
+        moved += bytes;
+        while pipe.held() > 0 {
+            drain(&mut pipe, to).await?;
+        }
     }
-    Ok(from.bytes)
+    Ok(moved)
 }
 
-/// Waits for bytes and moves them into the pipe; returns how many.
+/// Waits for bytes and moves them into the pipe; returns how many. None if the socket is said to be readable and nothing
+/// moves: splice(2) stops at the mark of urgent data, receiving passes it.
 async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, Aborted> {
     let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.capacity());
     for _ in 0..FALSE_ALARMS_MAX {
@@ -67,7 +72,7 @@ async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, A
             Err(error) => return Err(Aborted::io(from.side, &error)),
         }
     }
-    Err(Aborted::by(from.side, Cause::TimedOut))
+    Ok(0)
 }
 
 /// Moves some of what the pipe holds on, waiting for room if there is none.

@@ -634,6 +634,13 @@ impl Driver {
         Wake::Nobody
     }
 
+    /// Admits what waits in the queue of a listener that is no longer armed.
+    pub(crate) fn accept_queued(&mut self, listener: u32) {
+        while let Some(fd) = crate::socket::accept_queued(self.table.at(listener).fd) {
+            self.admit(fd, listener);
+        }
+    }
+
     fn admit(&mut self, fd: RawFd, listener: u32) {
         if self.connections >= self.connections_max {
             self.stats.accept_refused += 1;

@@ -508,9 +508,10 @@ impl Listener {
 }
 
 impl Listener {
-    /// Stops accepting; connections that were accepted up to now are served.
+    /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
     pub async fn stop(self) {
         poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
+        driver::with(|driver| driver.accept_queued(self.index));
     }
 }
 
@@ -544,6 +545,22 @@ pub fn connections_idle() -> usize {
 pub(crate) fn shutdown_both(fd: RawFd) {
     // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// The next connection in a listener's queue, without waiting for one.
+pub(crate) fn accept_queued(fd: RawFd) -> Option<RawFd> {
+    // SAFETY: F_SETFL takes an int; the listener has no other status flag that we set.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
+    // SAFETY: null addresses say that the peer's is not wanted.
+    let accepted = unsafe {
+        libc::accept4(
+            fd,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+        )
+    };
+    check(accepted).ok()
 }
 
 /// Whether a connection is over in both directions, or has failed.
