@@ -65,8 +65,20 @@ impl Aborted {
     }
 }
 
+/// What [`BodySource::show_ready`] came upon.
+pub(crate) enum Shown {
+    Data,
+    Trailers(Trailers),
+    End,
+    /// The next part has not arrived.
+    Nothing,
+}
+
 /// Where the parts of a body come from.
 pub(crate) trait BodySource {
+    /// Shows the next data to `see`, where it is, if it is there already: for data that is copied anyway.
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted>;
+
     /// The next part if it is there already.
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted>;
 

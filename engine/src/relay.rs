@@ -5,7 +5,7 @@
 use sluice_proto::BodyLength;
 
 use crate::h1::{append_data, append_end};
-use crate::message::{Aborted, BodySink, BodySource, Part};
+use crate::message::{Aborted, BodySink, BodySource, Part, Shown};
 use crate::splice::{self, SPLICE_BYTES_MIN};
 
 /// A body up to this size that has arrived together with its head is sent together with it.
@@ -27,11 +27,11 @@ pub(crate) fn take_whole(
     let is_chunked = framing == BodyLength::Chunked;
     let mut trailers = None;
     while out.len() < WHOLE_BYTES_MAX {
-        match body.ready_part()? {
-            None => return Ok(false),
-            Some(Part::Data(data)) => append_data(out, data.bytes(), is_chunked),
-            Some(Part::Trailers(fields)) => trailers = Some(fields),
-            Some(Part::End) => {
+        match body.show_ready(|bytes| append_data(out, bytes, is_chunked))? {
+            Shown::Nothing => return Ok(false),
+            Shown::Data => {}
+            Shown::Trailers(fields) => trailers = Some(fields),
+            Shown::End => {
                 if is_chunked {
                     append_end(out, trailers.as_ref());
                 }

@@ -14,7 +14,7 @@ use crate::client_address::write_address;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
 use crate::shard::Shard;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
@@ -212,6 +212,10 @@ impl<'a> RequestBody<'a> {
 }
 
 impl BodySource for RequestBody<'_> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted> {
+        self.reader.show_ready(see)
+    }
+
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
         self.reader.ready_part()
     }

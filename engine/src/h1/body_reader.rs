@@ -1,11 +1,11 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
-use sluice_proto::h1::{BodyDecoder, BodyEvent};
+use sluice_proto::h1::{BodyDecoder, BodyEvent, Trailers};
 use sluice_proto::{BodyLength, ChunkLimits};
 use sluice_sys::{Conn, ReadAhead};
 
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Side};
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
@@ -48,50 +48,57 @@ impl BodyProgress {
     }
 }
 
+/// What was decoded.
+enum Event {
+    /// So many bytes of data are next in the inbox.
+    Data(usize),
+    Trailers(Trailers),
+    End,
+}
+
 impl BodyReader<'_> {
     fn abort(&self, cause: Cause) -> Aborted {
         Aborted::by(self.side, cause)
     }
 
-    /// Decodes one event of what is in the inbox; `None` if that takes more bytes.
-    fn decode(&mut self) -> Result<Option<Part>, Aborted> {
-        let (used, event) = self
-            .progress
-            .decoder
-            .next(self.inbox.unread())
-            .map_err(|fault| self.abort(Cause::Fault(fault)))?;
-        Ok(match event {
+    /// Decodes one event of what is in the inbox; data stays at its front. `None` if that takes more bytes.
+    fn decode(&mut self) -> Result<Option<Event>, Aborted> {
+        let decoded = self.progress.decoder.next(self.inbox.unread());
+        let (used, event) = decoded.map_err(|fault| self.abort(Cause::Fault(fault)))?;
+        let event = match event {
             BodyEvent::Data(range) => {
-                self.progress.bytes_left = self
-                    .progress
-                    .bytes_left
-                    .checked_sub(range.len() as u64)
-                    .ok_or(self.abort(Cause::TooLarge))?;
-                self.note_data(range.len() as u64);
                 self.inbox.consume(range.start);
-                Some(Part::Data(self.inbox.take(range.len())))
+                return self.note_data(range.len()).map(|()| Some(Event::Data(range.len())));
             }
-            BodyEvent::Trailers(trailers) => {
-                self.inbox.consume(used);
-                Some(Part::Trailers(trailers))
-            }
-            BodyEvent::End => {
-                self.inbox.consume(used);
-                Some(Part::End)
-            }
-            BodyEvent::NeedMore => {
-                self.inbox.consume(used);
-                None
-            }
-        })
+            BodyEvent::Trailers(trailers) => Some(Event::Trailers(trailers)),
+            BodyEvent::End => Some(Event::End),
+            BodyEvent::NeedMore => None,
+        };
+        self.inbox.consume(used);
+        Ok(event)
     }
 
-    fn note_data(&mut self, bytes: u64) {
-        let before = self.progress.bytes_read;
+    /// Decodes until there is an event or everything that has arrived is used.
+    fn ready_event(&mut self) -> Result<Option<Event>, Aborted> {
+        loop {
+            if let Some(event) = self.decode()? {
+                return Ok(Some(event));
+            }
+            if !self.inbox.take_ready(self.conn) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn note_data(&mut self, bytes: usize) -> Result<(), Aborted> {
+        let (bytes, before) = (bytes as u64, self.progress.bytes_read);
+        let left = self.progress.bytes_left.checked_sub(bytes);
+        self.progress.bytes_left = left.ok_or(self.abort(Cause::TooLarge))?;
         self.progress.bytes_read += bytes;
         if before < LARGE_BYTES && self.progress.bytes_read >= LARGE_BYTES {
             self.conn.set_read_ahead(ReadAhead::OneBuffer);
         }
+        Ok(())
     }
 
     /// Waits for bytes, at most as long as the connection's deadline allows.
@@ -106,15 +113,25 @@ impl BodyReader<'_> {
 }
 
 impl BodySource for BodyReader<'_> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted> {
+        Ok(match self.ready_event()? {
+            Some(Event::Data(bytes)) => {
+                see(&self.inbox.unread()[..bytes]);
+                self.inbox.consume(bytes);
+                Shown::Data
+            }
+            Some(Event::Trailers(trailers)) => Shown::Trailers(trailers),
+            Some(Event::End) => Shown::End,
+            None => Shown::Nothing,
+        })
+    }
+
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
-        loop {
-            if let Some(part) = self.decode()? {
-                return Ok(Some(part));
-            }
-            if !self.inbox.take_ready(self.conn) {
-                return Ok(None);
-            }
-        }
+        Ok(self.ready_event()?.map(|event| match event {
+            Event::Data(bytes) => Part::Data(self.inbox.take(bytes)),
+            Event::Trailers(trailers) => Part::Trailers(trailers),
+            Event::End => Part::End,
+        }))
     }
 
     async fn next_part(&mut self) -> Result<Part, Aborted> {
