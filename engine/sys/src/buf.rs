@@ -9,12 +9,16 @@ use std::ops::{Deref, DerefMut};
 /// Room a small buffer starts with; heads and small bodies fit. Not a power of two: the first lines of many buffers would
 /// meet in the same few sets of the cache.
 const SMALL_BYTES: usize = 4 * 1024 - 192;
-/// Buffers that grew beyond this are not kept as small ones.
-const SMALL_KEPT_BYTES: usize = 64 * 1024;
+/// Buffers that grew beyond this count as grown: few are kept.
+const SMALL_KEPT_BYTES: usize = 8 * 1024;
+/// Buffers that grew beyond this are not kept at all.
+const GROWN_KEPT_BYTES: usize = 64 * 1024;
 /// Room of a large buffer, for bodies: fewer, larger copies, and still inside a core's L2 cache.
 pub const LARGE_BYTES: usize = 256 * 1024;
 
+// At most 4 MiB, 2 MiB and 2 MiB.
 const SMALL_KEPT: usize = 512;
+const GROWN_KEPT: usize = 32;
 const LARGE_KEPT: usize = 8;
 
 #[derive(Default)]
@@ -27,11 +31,12 @@ struct Storage {
 #[allow(clippy::vec_box)]
 struct Pool {
     small: Vec<Box<Storage>>,
+    grown: Vec<Box<Storage>>,
     large: Vec<Box<Storage>>,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new() }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), grown: Vec::new(), large: Vec::new() }) };
 }
 
 /// A growable byte buffer that returns to its thread's pool when dropped. Dereferences to `Vec<u8>`.
@@ -40,7 +45,7 @@ pub struct Buf(Option<Box<Storage>>);
 impl Buf {
     /// An empty buffer with room for a head.
     pub fn small() -> Buf {
-        let pooled = POOL.with_borrow_mut(|pool| pool.small.pop());
+        let pooled = POOL.with_borrow_mut(|pool| pool.grown.pop().or_else(|| pool.small.pop()));
         Buf(Some(pooled.unwrap_or_else(|| Box::new(Storage { bytes: Vec::with_capacity(SMALL_BYTES) }))))
     }
 
@@ -89,6 +94,10 @@ impl Drop for Buf {
                 pool.large.push(storage);
             } else if (SMALL_BYTES..=SMALL_KEPT_BYTES).contains(&capacity) && pool.small.len() < SMALL_KEPT {
                 pool.small.push(storage);
+            } else if (SMALL_KEPT_BYTES..=GROWN_KEPT_BYTES).contains(&capacity)
+                && pool.grown.len() < GROWN_KEPT
+            {
+                pool.grown.push(storage);
             }
         });
     }
