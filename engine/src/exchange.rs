@@ -21,7 +21,7 @@ use crate::message::{Aborted, Cause, Side};
 use crate::relay::{relay, take_whole};
 use crate::route::Lookup;
 use crate::shard::Shard;
-use crate::upstream::connect::{Want, acquire};
+use crate::upstream::connect::{connected, kept};
 use crate::upstream::h1::{Receiver, Unanswered};
 
 /// What becomes of the client's connection.
@@ -200,11 +200,15 @@ async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: B
     let progress = Progress { upload: Cell::new(Upload::Done), is_answering: Cell::new(false) };
     let go_ahead = GoAhead::new(false);
     let wire_bytes = wire.len() as u64;
-    let mut want = Want::Any;
+    let group = &shard.groups[plan.upstream];
+    let mut reused = kept(shard, group);
     loop {
-        let mut up = match acquire(shard, &shard.groups[plan.upstream], want).await {
-            Ok(up) => up,
-            Err(answer) => return answer_for_server(down, plan, answer).await,
+        let mut up = match reused.take() {
+            Some(up) => up,
+            None => match connected(shard, group).await {
+                Ok(up) => up,
+                Err(answer) => return answer_for_server(down, plan, answer).await,
+            },
         };
         let (conn, receiver) = up.split();
         let sending = conn.send(wire, shard.times.write_stall);
@@ -235,11 +239,11 @@ async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: B
                 && up.conn().unacknowledged_bytes().is_ok_and(|bytes| bytes == wire_bytes)
         };
         let is_repeatable = || plan.is_idempotent || is_unseen();
-        if want == Want::Any && is_dead && is_repeatable() {
+        if is_dead && is_repeatable() {
             drop(up);
             if let Some(buf) = sending.await.buf {
                 shard.counters.upstream_retries.increment();
-                (wire, want) = (buf, Want::Fresh);
+                wire = buf;
                 continue;
             }
         }
@@ -256,9 +260,13 @@ async fn send_streamed(
     mut body: BodyProgress,
     go_ahead: &GoAhead,
 ) -> Next {
-    let mut up = match acquire(shard, &shard.groups[plan.upstream], Want::Any).await {
-        Ok(up) => up,
-        Err(answer) => return answer_for_server(down, plan, answer).await,
+    let group = &shard.groups[plan.upstream];
+    let mut up = match kept(shard, group) {
+        Some(up) => up,
+        None => match connected(shard, group).await {
+            Ok(up) => up,
+            Err(answer) => return answer_for_server(down, plan, answer).await,
+        },
     };
     let progress = Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) };
     let (conn, receiver) = up.split();

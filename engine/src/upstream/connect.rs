@@ -5,43 +5,31 @@ use std::io;
 use sluice_sys::Conn;
 
 use crate::answer::Answer;
-use crate::inbox::Inbox;
 use crate::shard::Shard;
 use crate::upstream::group::{Group, Server};
 use crate::upstream::h1::Up;
 
-/// Whether a kept connection will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    Any,
-    /// A new one, because a kept one has just proved dead.
-    Fresh,
+/// A kept connection to the server whose turn it is. The usual case, and nothing in it waits.
+pub(crate) fn kept<'s>(shard: &Shard, group: &'s Group) -> Option<Up<'s>> {
+    let found = group.turn(sluice_sys::now_ms(), |server| Some((server, server.take_idle()?)));
+    let (server, conn) = found?;
+    shard.counters.upstream_reuses.increment();
+    Some(Up::new(server, conn, true))
 }
 
-/// A connection to the server whose turn it is, or to the next one that can be reached.
+/// A new connection to the server whose turn it is, or to the next one that can be reached.
 ///
 /// # Errors
 /// The answer for the client when there is none.
-pub(crate) async fn acquire<'s>(
-    shard: &'s Shard,
-    group: &'s Group,
-    want: Want,
-) -> Result<Up<'s>, Answer<'static>> {
+pub(crate) async fn connected<'s>(shard: &Shard, group: &'s Group) -> Result<Up<'s>, Answer<'static>> {
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
-        let now_ms = sluice_sys::now_ms();
-        let Some(server) = group.pick(now_ms) else { break };
-        if want == Want::Any
-            && let Some(conn) = server.take_idle()
-        {
-            shard.counters.upstream_reuses.increment();
-            return Ok(Up::new(server, conn, Inbox::default(), true));
-        }
+        let Some(server) = group.turn(sluice_sys::now_ms(), Some) else { break };
         match connect(server, shard.times.upstream_connect).await {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
                 shard.counters.upstream_connects.increment();
-                return Ok(Up::new(server, conn, Inbox::default(), false));
+                return Ok(Up::new(server, conn, false));
             }
             Err(error) => {
                 shard.counters.upstream_connect_errors.increment();

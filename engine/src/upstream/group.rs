@@ -49,15 +49,20 @@ impl Group {
         &self.servers
     }
 
-    /// The server whose turn it is; `None` while all of several are passed over.
-    pub(crate) fn pick(&self, now_ms: u64) -> Option<&Server> {
+    /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
+    /// all of several servers are passed over.
+    pub(crate) fn turn<'g, R>(
+        &'g self,
+        now_ms: u64,
+        take: impl FnOnce(&'g Server) -> Option<R>,
+    ) -> Option<R> {
+        let count = self.servers.len();
+        let is_open = |&at: &usize| count == 1 || self.servers[at].failed_until_ms.get() <= now_ms;
         let first = self.next.get();
-        self.next.set(if first + 1 >= self.servers.len() { 0 } else { first + 1 });
-        if let [only] = &self.servers[..] {
-            return Some(only);
-        }
-        let turn = self.servers[first..].iter().chain(&self.servers[..first]);
-        turn.into_iter().find(|server| server.failed_until_ms.get() <= now_ms)
+        let at = (first..count).chain(0..first).find(is_open)?;
+        let taken = take(&self.servers[at])?;
+        self.next.set(if at + 1 >= count { 0 } else { at + 1 });
+        Some(taken)
     }
 }
 
@@ -137,7 +142,7 @@ mod tests {
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {
-        (0..count).filter_map(|_| group.pick(now_ms)).map(|server| server.authority.as_str()).collect()
+        (0..count).filter_map(|_| group.turn(now_ms, Some)).map(|server| server.authority.as_str()).collect()
     }
 
     #[test]
@@ -145,16 +150,23 @@ mod tests {
         let group = group(3);
         assert_eq!(picks(&group, 4, 0), ["0", "1", "2", "0"]);
         group.servers()[1].pass_over(0);
-        assert_eq!(picks(&group, 3, 10), ["2", "2", "0"]);
-        assert_eq!(picks(&group, 3, BACK_OFF_MS), ["1", "2", "0"]);
+        assert_eq!(picks(&group, 3, 10), ["2", "0", "2"]);
+        assert_eq!(picks(&group, 3, BACK_OFF_MS), ["0", "1", "2"]);
         group.servers().iter().for_each(|server| server.pass_over(0));
-        assert!(group.pick(10).is_none());
+        assert!(group.turn(10, Some).is_none());
+    }
+
+    #[test]
+    fn a_turn_without_a_find_is_not_used_up() {
+        let group = group(2);
+        assert!(group.turn(0, |_| None::<()>).is_none());
+        assert_eq!(picks(&group, 2, 0), ["0", "1"]);
     }
 
     #[test]
     fn a_single_server_is_always_tried() {
         let group = group(1);
         group.servers()[0].pass_over(0);
-        assert!(group.pick(10).is_some());
+        assert!(group.turn(10, Some).is_some());
     }
 }

@@ -21,9 +21,9 @@ pub(crate) struct Up<'s> {
 }
 
 impl<'s> Up<'s> {
-    pub(crate) fn new(server: &'s Server, conn: Conn, inbox: Inbox, is_reused: bool) -> Up<'s> {
+    pub(crate) fn new(server: &'s Server, conn: Conn, is_reused: bool) -> Up<'s> {
         server.busy.set(server.busy.get() + 1);
-        Up { server, conn: Some(conn), inbox, is_reused }
+        Up { server, conn: Some(conn), inbox: Inbox::default(), is_reused }
     }
 
     pub(crate) fn conn(&self) -> &Conn {
