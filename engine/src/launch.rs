@@ -32,6 +32,9 @@ const DESCRIPTORS_PER_SHARD: u64 = 32;
 /// This part of the descriptors (one in so many) is kept from clients, for connections to servers.
 const UPSTREAM_SHARE: u64 = 32;
 
+/// ... but not more than this.
+const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
+
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -144,7 +147,7 @@ fn descriptors_for(config: &Config, shards: usize) -> Result<u32, LaunchError> {
         )));
     }
     // Clients must not take the descriptors that connections to servers need.
-    let for_clients = now - needed - now / UPSTREAM_SHARE;
+    let for_clients = now - needed - (now / UPSTREAM_SHARE).min(UPSTREAM_DESCRIPTORS_MAX);
     let configured = match config.limits.connections {
         0 => u64::MAX,
         limit => limit as u64,
