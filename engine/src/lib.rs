@@ -6,25 +6,24 @@
 
 pub mod cli;
 pub mod config;
-pub mod demo;
-pub mod launch;
-pub mod placement;
 pub mod topology;
-
+pub mod placement;
+pub mod launch;
 mod control;
 mod shard;
 
-mod answer;
-mod client_address;
 mod downstream;
-mod exchange;
-mod h1;
 mod inbox;
+mod client_address;
+mod exchange;
 mod message;
-mod relay;
 pub mod route;
-mod splice;
 mod upstream;
+mod h1;
+mod relay;
+mod splice;
+mod answer;
 
 mod clock;
 pub mod counters;
+pub mod demo;
