@@ -194,7 +194,8 @@ fn start(
     for place in &plan.shards {
         let (begin, wait) = channel();
         let counters: Arc<CachePadded<Counters>> = Arc::default();
-        let (blueprint, events, place, mine) = (blueprint.clone(), events.clone(), *place, counters.clone());
+        let (blueprint, events, place, mine) =
+            (blueprint.clone(), events.clone(), place.clone(), counters.clone());
         thread::Builder::new()
             .name(format!("shard-{}", place.shard))
             .spawn(move || shard_thread(&blueprint, &place, mine, &events, &wait))

@@ -17,7 +17,7 @@ pub struct Plan {
 }
 
 /// Where one shard goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ShardPlace {
     /// Its number, from 0.
     pub shard: usize,
@@ -27,6 +27,11 @@ pub struct ShardPlace {
     pub node: usize,
     /// The node to take memory from: `node`, or the nearest one with memory this process may use.
     pub memory_node: usize,
+    /// The other nodes with memory that this process may use, nearest first: where to go when `memory_node` is full.
+    pub memory_fallbacks: Vec<usize>,
+    /// Shards with the same number share a last-level cache (their node, where there is none); from 0, in the
+    /// order of the shards.
+    pub l3_group: usize,
 }
 
 /// Why no plan can be made.
@@ -114,9 +119,24 @@ pub fn plan(topology: &Topology, choice: &ShardChoice) -> Result<Plan, Placement
     // By node, then by number: neighbours in the list of shards are neighbours in the machine.
     let mut cpus: Vec<_> = topology.cpus.iter().filter(|cpu| chosen.contains(cpu.id)).collect();
     cpus.sort_by_key(|cpu| (cpu.node, cpu.id));
+    let mut groups: Vec<CpuSet> = Vec::new();
     for (shard, cpu) in cpus.into_iter().enumerate() {
-        let memory_node = topology.memory_node(cpu.node);
-        plan.shards.push(ShardPlace { shard, cpu: cpu.id, node: cpu.node, memory_node });
+        let mut memory = topology.memory_nodes(cpu.node).into_iter();
+        let memory_node = memory.next().unwrap_or(cpu.node);
+        let group = topology.l3_cpus(cpu.id);
+        let l3_group = groups.iter().position(|known| *known == group).unwrap_or_else(|| {
+            groups.push(group);
+            groups.len() - 1
+        });
+        let memory_fallbacks = memory.collect();
+        plan.shards.push(ShardPlace {
+            shard,
+            cpu: cpu.id,
+            node: cpu.node,
+            memory_node,
+            memory_fallbacks,
+            l3_group,
+        });
     }
     plan.warnings = warnings(topology, &plan.shards);
     Ok(plan)
@@ -236,7 +256,16 @@ mod tests {
         let plan = plan(&Machine::new(&cpus, &[8, 0]).read(), &ShardChoice::PerCpu).unwrap();
         let nodes: Vec<_> = plan.shards.iter().map(|place| (place.node, place.memory_node)).collect();
         assert_eq!(nodes, [(0, 0), (1, 0), (1, 0)]);
+        assert_eq!(plan.shards[2].memory_fallbacks, [] as [usize; 0]);
         assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
+    }
+
+    #[test]
+    fn fallback_nodes_and_cache_groups_come_with_every_shard() {
+        let plan = plan(&two_sockets_interleaved().read(), &list("0,1,2")).unwrap();
+        let places =
+            plan.shards.iter().map(|place| (place.cpu, place.memory_fallbacks.as_slice(), place.l3_group));
+        assert_eq!(places.collect::<Vec<_>>(), [(0, &[1][..], 0), (2, &[1], 0), (1, &[0], 1)]);
     }
 
     #[test]

@@ -104,17 +104,29 @@ impl Topology {
         self.cpus.iter().filter(|cpu| cpu.allowed).map(|cpu| cpu.id).collect()
     }
 
-    /// The node to take memory from for a CPU of `node`: itself if it has memory that this process may use,
-    /// else the nearest that has. A memory policy for any other node fails with EINVAL.
-    pub fn memory_node(&self, node: usize) -> usize {
+    /// The nodes to take memory from for a CPU of `node`, best first: itself if it has memory that this process
+    /// may use, then the others that have, nearest first. A memory policy for any other node fails with EINVAL.
+    /// Only `node` if no node says that it has memory.
+    pub fn memory_nodes(&self, node: usize) -> Vec<usize> {
         let distance = |to: usize| {
             let distances = self.node(node).map_or(&[][..], |node| &node.distances);
             distances.iter().find(|d| d.node == to).map_or(u32::MAX, |d| d.distance)
         };
-        self.nodes
-            .iter()
-            .filter(|node| node.allowed && node.memory_bytes > 0)
-            .min_by_key(|other| (other.id != node, distance(other.id), other.id))
-            .map_or(node, |nearest| nearest.id)
+        let with_memory = self.nodes.iter().filter(|node| node.allowed && node.memory_bytes > 0);
+        let mut ids: Vec<usize> = with_memory.map(|node| node.id).collect();
+        ids.sort_by_key(|&to| (to != node, distance(to), to));
+        if ids.is_empty() { vec![node] } else { ids }
+    }
+
+    /// The CPUs that share a last-level cache with `cpu`, cut at the border of its node: all CPUs of the node
+    /// where the kernel names no cache above level 2. Empty if `cpu` is not online.
+    pub fn l3_cpus(&self, cpu: usize) -> CpuSet {
+        let Some(cpu) = self.cpu(cpu) else { return CpuSet::default() };
+        let node = self.node(cpu.node).map_or_else(CpuSet::default, |node| node.cpus.clone());
+        let caches = self.caches.iter().filter(|cache| cache.level > 2 && cache.cpus.contains(cpu.id));
+        match caches.max_by_key(|cache| cache.level) {
+            Some(cache) => cache.cpus.intersection(&node),
+            None => node,
+        }
     }
 }

@@ -52,7 +52,7 @@ fn cpuset_limits_cpus_and_memory() {
     let topology = machine.read();
     assert_eq!(topology.usable_cpus(), set("1,3"));
     assert!(!topology.nodes[0].allowed && topology.nodes[1].allowed);
-    assert_eq!(topology.memory_node(0), 1);
+    assert_eq!(topology.memory_nodes(0), [1]);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn node_without_memory_takes_the_nearest() {
     let cpus = [(0, 0, 0, 0), (1, 1, 1, 0), (2, 2, 2, 0)];
     let topology = Machine::new(&cpus, &[8, 8, 0]).read();
     assert_eq!(topology.nodes[2].memory_bytes, 0);
-    assert_eq!([0, 1, 2].map(|node| topology.memory_node(node)), [0, 1, 1]);
+    assert_eq!([0, 1, 2].map(|node| topology.memory_nodes(node)), [vec![0, 1], vec![1, 0], vec![1, 0]]);
 }
 
 #[test]
