@@ -1,0 +1,86 @@
+//! From a listener's completions to connections in the table.
+
+use std::os::fd::RawFd;
+
+use io_uring::{opcode, types};
+
+use super::{Driver, Wake, wake_of};
+use crate::key::Kind;
+use crate::ring::Completion;
+use crate::table::Flags;
+
+/// How long a listener waits before it accepts again after descriptors or memory ran out.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+impl Driver {
+    pub(super) fn accepted(&mut self, completion: Completion) -> Wake {
+        let fd = completion.result;
+        let Some(listener) = self.table.current(completion.key) else {
+            // The listener is gone, yet somebody was accepted: the descriptor is ours to close.
+            if fd >= 0 {
+                self.close_descriptor(fd);
+            }
+            return Wake::Nobody;
+        };
+        let entry = self.table.at(listener);
+        if !completion.has_more() {
+            entry.flags.clear(Flags::ARMED);
+            if entry.flags.has(Flags::STOPPING) {
+                let wake = wake_of(&mut entry.waiter);
+                if fd >= 0 {
+                    self.admit(fd, listener);
+                }
+                return wake;
+            }
+        }
+        match -fd {
+            ..=0 => self.admit(fd, listener),
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => {
+                self.stats.accept_errors += 1;
+                self.set_deadline(listener, ACCEPT_PAUSE_MS);
+                return Wake::Nobody;
+            }
+            libc::ECANCELED => return Wake::Nobody,
+            _ => self.stats.accept_errors += 1,
+        }
+        self.arm_accept(listener);
+        Wake::Nobody
+    }
+
+    /// Admits what waits in the queue of a listener that is no longer armed.
+    pub(crate) fn accept_queued(&mut self, listener: u32) {
+        while let Some(fd) = crate::socket::accept_queued(self.table.at(listener).fd) {
+            self.admit(fd, listener);
+        }
+    }
+
+    fn admit(&mut self, fd: RawFd, listener: u32) {
+        if self.connections >= self.connections_max {
+            self.stats.accept_refused += 1;
+            self.close_descriptor(fd);
+            return;
+        }
+        self.stats.accepted += 1;
+        let id = self.table.at(listener).listener;
+        let index = self.table.insert(fd, Flags::IDLE);
+        self.table.at(index).flags.set(Flags::ACCEPTED);
+        self.connections += 1;
+        self.table.at(index).listener = id;
+        self.set_deadline(index, self.first_byte_ms);
+        self.arm_receive(index);
+    }
+
+    pub(super) fn arm_accept(&mut self, index: u32) {
+        let entry = self.table.at(index);
+        if entry.flags.has(Flags::ARMED) {
+            return;
+        }
+        entry.flags.set(Flags::ARMED);
+        let accept = opcode::AcceptMulti::new(types::Fd(entry.fd))
+            .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+            .build();
+        let key = self.table.key(Kind::Accept, index);
+        // SAFETY: multishot accept refers to no memory.
+        unsafe { self.push(accept, key) };
+    }
+}

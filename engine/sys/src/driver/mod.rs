@@ -1,0 +1,199 @@
+//! The state of a shard's ring: which sockets exist, what is in flight, who waits for what.
+//!
+//! Handles (`Conn`, `Lease`, `Sending`, ...) reach the driver through a thread-local pointer, which keeps them a few
+//! bytes wide. Inside, a completion is turned into a [`Wake`]: the one task that waited for it, or nobody. The
+//! driver never polls a task and never runs foreign code, so it is never entered twice.
+
+mod accept;
+mod buffers;
+mod idle;
+mod messages;
+mod operations;
+mod receive;
+mod send;
+mod sockets;
+mod thread;
+mod timers;
+mod wind_up;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Instant;
+
+use io_uring::{cqueue, squeue};
+
+use crate::Settings;
+use crate::buf_ring::BufRing;
+use crate::key::{Key, Kind, NONE};
+use crate::op::Ops;
+use crate::ring::{Completion, Ring};
+use crate::table::Table;
+use crate::unfit::Unfit;
+use crate::wheel::Wheel;
+
+pub(crate) use thread::{install, spend_thread, try_with, uninstall, with};
+pub use wind_up::Outstanding;
+
+/// Completions read from the ring at a time.
+pub(crate) const BATCH: usize = 32;
+
+/// Whom a completion concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Nobody,
+    /// A task that waited for it.
+    Task(u32),
+    /// An idle connection that has bytes now and needs a worker.
+    Worker(u32),
+}
+
+/// What a runtime did since it started. Read by the shard and published with its own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Accept failed for lack of descriptors or memory.
+    pub accept_errors: u64,
+    /// Connections closed at once because `connections_max` was reached.
+    pub accept_refused: u64,
+    /// The kernel found no receive buffer.
+    pub buffers_ran_dry: u64,
+    /// A socket's receive was stopped because its queue was full.
+    pub receives_stopped: u64,
+    /// Idle connections closed because their deadline had passed.
+    pub idle_expired: u64,
+    /// Completions read.
+    pub completions: u64,
+    /// Turns of the loop, one io_uring_enter each.
+    pub turns: u64,
+}
+
+pub(crate) struct Driver {
+    // By the time these are dropped `wind_up` has seen the kernel give everything back; else they are leaked.
+    ring: Ring,
+    buffers: BufRing,
+    table: Table,
+    ops: Ops,
+    /// Deadlines of sockets: what they wait to receive.
+    deadlines: Wheel,
+    /// Deadlines of operations: a send without progress, a connect.
+    stalls: Wheel,
+    /// Sockets whose receive found no buffer, in the order of finding none.
+    starved: VecDeque<u32>,
+    /// The task being polled.
+    pub(crate) current: u32,
+    /// Tasks to poll although nothing of theirs completed in the kernel.
+    pub(crate) ready: VecDeque<u32>,
+    /// Workers that exist, parked or serving.
+    pub(crate) workers: u32,
+    /// Workers that wait for a connection, the last one on top.
+    pub(crate) parked_workers: Vec<u32>,
+    /// The connection for the worker that is polled next.
+    pub(crate) handed: Option<u32>,
+    messages: VecDeque<i32>,
+    message_waiter: u32,
+    /// Accepted connections that are open.
+    pub(crate) connections: u32,
+    connections_max: u32,
+    started: Instant,
+    now_ms: u64,
+    first_byte_ms: u64,
+    pub(crate) stats: Stats,
+}
+
+impl Driver {
+    pub(crate) fn new(settings: &Settings) -> Result<Driver, Unfit> {
+        assert!(
+            (64..=u32::from(u16::MAX)).contains(&settings.buffer_bytes),
+            "lengths in a buffer are 16 bits wide"
+        );
+        let ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
+        crate::probe::check(&ring)?;
+        let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes).map_err(|error| {
+            Unfit::new(
+                format!("the kernel refuses the receive buffer ring: {error}"),
+                "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
+            )
+        })?;
+        let table = Table::new(settings.sockets_expected as usize, buffers.count());
+        Ok(Driver {
+            ring,
+            buffers,
+            table,
+            ops: Ops::new(),
+            deadlines: Wheel::new(),
+            stalls: Wheel::new(),
+            starved: VecDeque::new(),
+            current: NONE,
+            ready: VecDeque::new(),
+            workers: 0,
+            parked_workers: Vec::new(),
+            handed: None,
+            messages: VecDeque::new(),
+            message_waiter: NONE,
+            connections: 0,
+            connections_max: settings.connections_max,
+            started: Instant::now(),
+            now_ms: 0,
+            first_byte_ms: settings.first_byte_ms,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Submits, waits if nothing is ready, and brings the clock up to date.
+    pub(crate) fn turn(&mut self) -> io::Result<()> {
+        self.feed_starved();
+        self.buffers.offer();
+        self.stats.turns += 1;
+        let entered = self.ring.enter(self.wait());
+        self.now_ms = self.started.elapsed().as_millis() as u64;
+        entered
+    }
+
+    pub(crate) fn completions<'a>(
+        &mut self,
+        into: &'a mut [MaybeUninit<cqueue::Entry>; BATCH],
+    ) -> impl ExactSizeIterator<Item = Completion> + use<'a> {
+        self.ring.completions(into)
+    }
+
+    /// Applies a completion and says who waits for it.
+    pub(crate) fn complete(&mut self, completion: Completion) -> Wake {
+        self.stats.completions += 1;
+        match completion.key.kind() {
+            Kind::Ignored => Wake::Nobody,
+            Kind::Receive => self.received(completion),
+            Kind::Accept => self.accepted(completion),
+            Kind::Op => self.op_completed(completion),
+            Kind::Message => {
+                self.messages.push_back(completion.result);
+                wake_of(&mut self.message_waiter)
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Ring::push`].
+    unsafe fn push(&mut self, entry: squeue::Entry, key: Key) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.push(entry.user_data(key.bits())) };
+    }
+
+    #[cfg(test)]
+    pub(crate) fn op_generation(&self, index: u32) -> u32 {
+        self.ops.key(index).generation()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+}
+
+fn wake_of(waiter: &mut u32) -> Wake {
+    match std::mem::replace(waiter, NONE) {
+        NONE => Wake::Nobody,
+        task => Wake::Task(task),
+    }
+}

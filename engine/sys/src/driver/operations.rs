@@ -1,0 +1,119 @@
+//! Operations with a slot of their own: started, completed, collected by their future or left behind by it.
+
+use std::task::Poll;
+
+use io_uring::{opcode, squeue, types};
+
+use super::{Driver, Wake, wake_of};
+use crate::buf::Buf;
+use crate::key::{Key, NONE};
+use crate::op::{Payload, State};
+use crate::ring::Completion;
+use crate::wheel::{NEVER, Wheel};
+
+impl Driver {
+    /// Receives into a buffer of ours. The socket's multishot receive must be out of the kernel.
+    pub(crate) fn fill(&mut self, index: u32, mut buf: Buf, stall_ms: u64) -> u32 {
+        buf.clear();
+        let (start, room) = (buf.as_mut_ptr(), buf.capacity() as u32);
+        let fd = types::Fd(self.table.at(index).fd);
+        let receive = opcode::Recv::new(fd, start, room).build();
+        self.start_op(index, Payload::Fill(buf), receive, stall_ms)
+    }
+
+    pub(crate) fn connect(&mut self, index: u32, address: &std::net::SocketAddr, stall_ms: u64) -> u32 {
+        let (address, bytes) = crate::op::SockAddr::new(address);
+        let address = Box::new(address);
+        let fd = types::Fd(self.table.at(index).fd);
+        let connect = opcode::Connect::new(fd, (&raw const *address).cast(), bytes).build();
+        self.start_op(index, Payload::Address { _address: address }, connect, stall_ms)
+    }
+
+    /// Waits until the socket can be read or written, without doing it.
+    pub(crate) fn poll_ready(&mut self, index: u32, events: u32, stall_ms: u64) -> u32 {
+        let fd = types::Fd(self.table.at(index).fd);
+        self.start_op(index, Payload::Nothing, opcode::PollAdd::new(fd, events).build(), stall_ms)
+    }
+
+    fn start_op(&mut self, index: u32, payload: Payload, entry: squeue::Entry, stall_ms: u64) -> u32 {
+        let op = self.ops.insert(index, self.table.generation(index), payload);
+        if stall_ms > 0 {
+            self.stalls.set(&mut self.ops, op, Wheel::tick_after(self.now_ms, stall_ms));
+        }
+        let key = self.ops.start(op);
+        // SAFETY: what the entry points to is heap memory owned by the payload, which the table now keeps until
+        // the completion.
+        unsafe { self.push(entry, key) };
+        op
+    }
+
+    pub(super) fn op_completed(&mut self, completion: Completion) -> Wake {
+        let Some(index) = self.ops.completed(completion.key) else {
+            return Wake::Nobody;
+        };
+        let is_send = self.ops.at(index).is_send();
+        let result =
+            if is_send { self.send_goes_on(index, completion.result) } else { Some(completion.result) };
+        let Some(result) = result else { return Wake::Nobody };
+        self.stalls.set(&mut self.ops, index, NEVER);
+        let is_late = self.ops.at(index).timed_out && result == -libc::ECANCELED;
+        let result = if is_late { -libc::ETIMEDOUT } else { result };
+        if is_send {
+            self.next_send(index, result);
+        }
+        let wake = wake_of(&mut self.ops.at(index).waiter);
+        self.finish_op(index, result);
+        wake
+    }
+
+    pub(super) fn finish_op(&mut self, index: u32, result: i32) {
+        let op = self.ops.at(index);
+        op.result = result;
+        if op.is_owned {
+            op.state = State::Done;
+        } else {
+            self.free_op(index);
+        }
+    }
+
+    fn free_op(&mut self, index: u32) -> Payload {
+        let payload = self.ops.free(index);
+        match payload {
+            Payload::SendLease(lease) => {
+                self.give_back(lease);
+                Payload::Nothing
+            }
+            other => other,
+        }
+    }
+
+    /// Collects a finished operation: its result and what it owned.
+    pub(crate) fn poll_op(&mut self, index: u32) -> Poll<(i32, Payload)> {
+        let current = self.current;
+        let op = self.ops.at(index);
+        if op.state != State::Done {
+            op.waiter = current;
+            return Poll::Pending;
+        }
+        let result = op.result;
+        Poll::Ready((result, self.free_op(index)))
+    }
+
+    /// The future of an operation is gone. Sends go on; what only that future could use is cancelled.
+    pub(crate) fn orphan(&mut self, index: u32) {
+        let op = self.ops.at(index);
+        op.is_owned = false;
+        op.waiter = NONE;
+        match op.state {
+            State::Done => drop(self.free_op(index)),
+            State::InFlight if op.payload.is_cancelled_with_its_future() => self.cancel(self.ops.key(index)),
+            _ => {}
+        }
+    }
+
+    pub(super) fn cancel(&mut self, key: Key) {
+        let cancel = opcode::AsyncCancel::new(key.bits()).build().flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: cancel refers to no memory.
+        unsafe { self.push(cancel, Key::IGNORED) };
+    }
+}

@@ -1,0 +1,144 @@
+//! Sending: one send per socket in the kernel, the others in line behind it.
+
+use std::task::Poll;
+
+use io_uring::{opcode, types};
+
+use super::Driver;
+use crate::key::NONE;
+use crate::op::Payload;
+use crate::table::Flags;
+use crate::wheel::Wheel;
+
+impl Driver {
+    /// Sends in order: behind a send of the same socket that is still under way, this one waits in line.
+    pub(crate) fn send(&mut self, index: u32, payload: Payload, stall_ms: u64) -> u32 {
+        let op = self.ops.insert(index, self.table.generation(index), payload);
+        self.ops.at(op).stall_ms = u32::try_from(stall_ms).unwrap_or(u32::MAX);
+        let head = self.table.at(index).send;
+        if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
+            self.finish_op(op, -libc::EPIPE);
+        } else if head == NONE {
+            self.table.at(index).send = op;
+            self.submit_send(op);
+        } else {
+            let mut last = head;
+            while self.ops.at(last).next != NONE {
+                last = self.ops.at(last).next;
+            }
+            self.ops.at(last).next = op;
+        }
+        op
+    }
+
+    /// Sends that are under way on a socket.
+    pub(crate) fn is_sending(&mut self, index: u32) -> bool {
+        self.table.at(index).send != NONE
+    }
+
+    /// Waits until no send of the socket is under way.
+    pub(crate) fn poll_flushed(&mut self, index: u32) -> Poll<()> {
+        let mut last = self.table.at(index).send;
+        if last == NONE {
+            return Poll::Ready(());
+        }
+        while self.ops.at(last).next != NONE {
+            last = self.ops.at(last).next;
+        }
+        self.ops.at(last).waiter = self.current;
+        Poll::Pending
+    }
+
+    fn submit_send(&mut self, op: u32) {
+        let slot = self.ops.at(op);
+        let (socket, stall_ms) = (slot.socket, u64::from(slot.stall_ms));
+        let (start, len) = match &slot.payload {
+            Payload::SendBuf { buf, sent } => (buf[*sent..].as_ptr(), buf.len() - sent),
+            Payload::SendLease(lease) => {
+                // SAFETY: start lies inside the leased buffer.
+                let start = unsafe { self.buffers.bytes(lease.id).add(usize::from(lease.start)) };
+                (start.as_ptr().cast_const(), lease.len())
+            }
+            _ => unreachable!("only sends are sent"),
+        };
+        if stall_ms > 0 {
+            self.stalls.set(&mut self.ops, op, Wheel::tick_after(self.now_ms, stall_ms));
+        }
+        let fd = types::Fd(self.table.at(socket).fd);
+        let send = opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build();
+        let key = self.ops.start(op);
+        // SAFETY: the bytes belong to the payload, which the table keeps in place until the completion: a Buf's
+        // heap block does not move with it, and a leased buffer is not given back before.
+        unsafe { self.push(send, key) };
+    }
+
+    /// Counts what was sent and submits the rest; the final result once there is no rest or it cannot go on. Never a
+    /// success for a part.
+    pub(super) fn send_goes_on(&mut self, index: u32, result: i32) -> Option<i32> {
+        let op = self.ops.at(index);
+        let Ok(bytes) = usize::try_from(result) else { return Some(result) };
+        if op.payload.is_sent_by(bytes) {
+            return Some(result);
+        }
+        let (socket, generation, timed_out) = (op.socket, op.socket_generation, op.timed_out);
+        if timed_out || !self.table.is_current(socket, generation) || self.table.at(socket).fd < 0 {
+            return Some(-libc::ECANCELED);
+        }
+        self.submit_send(index);
+        None
+    }
+
+    /// The send at the head of its socket's line has ended: the next one goes, or none ever again.
+    pub(super) fn next_send(&mut self, index: u32, result: i32) {
+        let op = self.ops.at(index);
+        let (socket, generation, next, is_owned) = (op.socket, op.socket_generation, op.next, op.is_owned);
+        if !self.table.is_current(socket, generation) || self.table.at(socket).send != index {
+            return;
+        }
+        if result < 0 {
+            self.break_sends(socket, next, result);
+            if !is_owned {
+                self.unsent(socket, -result);
+            }
+            return;
+        }
+        self.table.at(socket).send = next;
+        if next != NONE {
+            self.submit_send(next);
+            return;
+        }
+        let flags = self.table.at(socket).flags;
+        if flags.has(Flags::IDLE) && flags.has(Flags::ENDED) {
+            self.close(socket);
+        }
+    }
+
+    /// A send ended before its last byte: what stands in line behind it, and all that would come later, must not follow
+    /// a fragment.
+    fn break_sends(&mut self, socket: u32, mut next: u32, result: i32) {
+        let entry = self.table.at(socket);
+        entry.send = NONE;
+        entry.flags.set(Flags::SEND_BROKEN);
+        while next != NONE {
+            let following = self.ops.at(next).next;
+            let waiter = std::mem::replace(&mut self.ops.at(next).waiter, NONE);
+            if waiter != NONE {
+                self.ready.push_back(waiter);
+            }
+            self.finish_op(next, result);
+            next = following;
+        }
+    }
+
+    /// A send that nobody waits for failed: make sure that whoever reads the connection learns of it.
+    fn unsent(&mut self, socket: u32, errno: i32) {
+        let entry = self.table.at(socket);
+        if entry.flags.has(Flags::IDLE) {
+            self.close(socket);
+        } else {
+            entry.fail(errno);
+            // Ends the receive that is armed, and with it the wait.
+            crate::socket::shutdown_both(entry.fd);
+        }
+    }
+}

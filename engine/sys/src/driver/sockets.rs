@@ -1,0 +1,78 @@
+//! Sockets of a shard from the opening to the closing of their descriptor.
+
+use std::os::fd::RawFd;
+
+use io_uring::{opcode, squeue, types};
+
+use super::Driver;
+use crate::key::{Key, Kind, NONE};
+use crate::op::State;
+use crate::table::{Flags, Table};
+
+impl Driver {
+    pub(crate) fn open_socket(&mut self, fd: RawFd) -> u32 {
+        self.table.insert(fd, Flags::NONE)
+    }
+
+    pub(crate) fn open_timer(&mut self) -> u32 {
+        self.table.insert(-1, Flags::TIMER)
+    }
+
+    pub(crate) fn open_listener(&mut self, fd: RawFd, id: u8) -> u32 {
+        let index = self.table.insert(fd, Flags::LISTENER);
+        self.table.at(index).listener = id;
+        self.arm_accept(index);
+        index
+    }
+
+    pub(crate) fn table(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
+    /// Gives up a socket: what waits for it in the kernel is cancelled, received bytes go back, the descriptor is
+    /// closed by the ring. The slot is free at once; completions still on their way find another generation.
+    pub(crate) fn close(&mut self, index: u32) {
+        self.retire(index);
+        if self.table.at(index).flags.has(Flags::ACCEPTED) {
+            self.connections -= 1;
+        }
+        self.deadlines.remove(&mut self.table, index);
+        self.table.remove(index);
+    }
+
+    /// The part of closing that frees everything but the slot, for a socket whose handle still lives.
+    pub(super) fn retire(&mut self, index: u32) {
+        while let Some(lease) = self.table.queue_pop(index) {
+            self.give_back(lease);
+        }
+        let entry = self.table.at(index);
+        let (fd, flags, mut send) = (entry.fd, entry.flags, entry.send);
+        entry.fd = -1;
+        entry.send = NONE;
+        entry.flags.set(Flags::ENDED);
+        entry.flags.clear(Flags::ARMED);
+        if flags.has(Flags::ARMED) && !flags.has(Flags::STOPPING) {
+            let kind = if flags.has(Flags::LISTENER) { Kind::Accept } else { Kind::Receive };
+            self.cancel(self.table.key(kind, index));
+        }
+        while send != NONE {
+            let next = self.ops.at(send).next;
+            match self.ops.at(send).state {
+                State::InFlight => self.cancel(self.ops.key(send)),
+                _ => self.finish_op(send, -libc::ECANCELED),
+            }
+            send = next;
+        }
+        if fd >= 0 {
+            let close = opcode::Close::new(types::Fd(fd)).build().flags(squeue::Flags::SKIP_SUCCESS);
+            // SAFETY: close refers to no memory.
+            unsafe { self.push(close, Key::IGNORED) };
+        }
+    }
+
+    pub(super) fn close_descriptor(&mut self, fd: RawFd) {
+        let close = opcode::Close::new(types::Fd(fd)).build().flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: close refers to no memory.
+        unsafe { self.push(close, Key::IGNORED) };
+    }
+}

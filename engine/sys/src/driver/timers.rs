@@ -1,0 +1,67 @@
+//! Time in a shard: how long a turn may wait, and what happens when a deadline has passed.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{Driver, Wake, wake_of};
+use crate::ring::Wait;
+use crate::table::Flags;
+use crate::wheel::{NEVER, Wheel};
+
+impl Driver {
+    pub(super) fn wait(&self) -> Wait {
+        let next =
+            [&self.deadlines, &self.stalls].into_iter().filter_map(|wheel| wheel.next_in_ms(self.now_ms));
+        next.min().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
+    }
+
+    /// One deadline that has passed and whom it concerns; `None` when none is left.
+    pub(crate) fn expire(&mut self) -> Option<Wake> {
+        if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
+            self.ops.at(index).timed_out = true;
+            self.cancel(self.ops.key(index));
+            return Some(Wake::Nobody);
+        }
+        let index = self.deadlines.expire(&mut self.table, self.now_ms)?;
+        let entry = self.table.at(index);
+        entry.flags.set(Flags::EXPIRED);
+        if entry.flags.has(Flags::LISTENER) {
+            self.arm_accept(index);
+        } else if entry.flags.has(Flags::IDLE) {
+            self.stats.idle_expired += 1;
+            self.close(index);
+        } else if entry.flags.has(Flags::RESTING) {
+            self.stats.idle_expired += 1;
+            self.retire(index);
+        } else {
+            return Some(wake_of(&mut entry.waiter));
+        }
+        Some(Wake::Nobody)
+    }
+
+    pub(crate) fn set_deadline(&mut self, index: u32, after_ms: u64) {
+        self.table.at(index).flags.clear(Flags::EXPIRED);
+        let tick = Wheel::tick_after(self.now_ms, after_ms);
+        self.deadlines.set(&mut self.table, index, tick);
+    }
+
+    pub(crate) fn clear_deadline(&mut self, index: u32) {
+        self.table.at(index).flags.clear(Flags::EXPIRED);
+        self.deadlines.set(&mut self.table, index, NEVER);
+    }
+
+    /// Milliseconds since the driver was made, as of this turn.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    pub(crate) fn poll_expired(&mut self, index: u32) -> Poll<()> {
+        let current = self.current;
+        let entry = self.table.at(index);
+        if entry.flags.has(Flags::EXPIRED) {
+            return Poll::Ready(());
+        }
+        entry.waiter = current;
+        Poll::Pending
+    }
+}
