@@ -1,4 +1,4 @@
-//! What reading a head and writing it again costs, in nanoseconds per message.
+//! What reading a head, writing it again and bringing a path into its normal form cost, in nanoseconds.
 //!
 //! Run with `cargo run -p sluice-proto --release --example head_cost`. Prints the best of many rounds: on a shared machine the
 //! minimum is the figure that other programs disturb least.
@@ -10,6 +10,7 @@ use sluice_proto::h1::{
     ConnectionField, Forwarding, HeadStore, Parsed, ResponseForwarding, parse_request, parse_response,
     write_request, write_response,
 };
+use sluice_proto::path::{PathRules, PathStore, forms};
 use sluice_proto::{HeadLimits, RequestKind, Version};
 
 const ROUNDS: usize = 200;
@@ -45,6 +46,18 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Content-Length: 1024\r\n\
     Connection: keep-alive\r\n\r\n";
 
+/// Paths that need no care, and others that do.
+const PATHS: &[&str] = &[
+    "/",
+    "/api/v1/items",
+    "/assets/app-3f9a1c.js",
+    "/v1/customers/4711/orders/2026-11-20/lines",
+    "/files/2026/09/quarterly-report-of-the-whole-company/chapter-12/figures/overview-large.png",
+    "/.well-known/acme-challenge/x",
+    "/a%20b/caf%C3%A9",
+    "/x/%2e%2e//%61dmin",
+];
+
 fn main() {
     let limits = HeadLimits::default();
     let mut store = HeadStore::default();
@@ -62,7 +75,19 @@ fn main() {
     });
     let both = best(|| response_through(RESPONSE, &mut store, &limits, &mut out));
     report("response, 5 fields", RESPONSE.len(), parse, both);
+    report_paths();
     report_drip(&mut store, &limits);
+}
+
+fn report_paths() {
+    let rules = PathRules::default();
+    let mut store = PathStore::default();
+    for path in PATHS {
+        let ns = best(|| {
+            let _ = black_box(forms(black_box(path), black_box(path), &rules, &mut store));
+        });
+        println!("path {:3} bytes  {ns:6.1} ns  {path}", path.len());
+    }
 }
 
 fn request_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, out: &mut Vec<u8>) {

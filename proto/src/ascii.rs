@@ -35,6 +35,14 @@ pub(crate) static TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~")
 //= https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
 pub(crate) static REG_NAME: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+,;=");
 
+/// `unreserved`, the bytes that mean the same encoded and not.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-2.3
+pub(crate) static UNRESERVED: ByteSet = ByteSet::alphanumeric_and(b"-._~");
+
+/// `pchar` but for percent-encoding, the bytes of a path segment.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-3.3
+pub(crate) static PCHAR: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+,;=:@");
+
 /// `OWS`: a space or a tab.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-5.6.3
 pub(crate) const fn is_ows(byte: u8) -> bool {

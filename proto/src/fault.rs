@@ -65,6 +65,17 @@ faults! {
     InvalidVersion 400 "invalid_version" "malformed HTTP version",
     UnsupportedVersion 505 "unsupported_version" "HTTP version is not supported",
 
+    // The path.
+    PathAboveRoot 400 "path_above_root" "path leads above the root",
+    DotSegment 400 "dot_segment" "dot segment in the path",
+    HiddenDotSegment 400 "hidden_dot_segment" "dot segment beside a parameter or an encoded slash",
+    RepeatedSlash 400 "repeated_slash" "repeated slash in the path",
+    EncodedSlash 400 "encoded_slash" "encoded slash in the path",
+    Backslash 400 "backslash" "backslash in the path",
+    EncodedControl 400 "encoded_control" "encoded control character in the path",
+    OverlongEncoding 400 "overlong_encoding" "overlong UTF-8 in the path",
+    PathParameter 400 "path_parameter" "parameter in the path",
+
     // The status line.
     InvalidStatus 400 "invalid_status" "malformed status line",
 

@@ -24,6 +24,7 @@ pub mod h1;
 pub mod hop_by_hop;
 pub mod limits;
 pub mod message;
+pub mod path;
 
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
