@@ -128,6 +128,31 @@ fn cancelled_op_returns_ring_buffer() {
 }
 
 #[test]
+fn closing_is_not_put_off_by_a_peer_that_never_pauses() {
+    let settings = Settings { buffers: 1024, ..small() };
+    let left = run(&settings, async {
+        let (conn, mut peer) = pair().await;
+        let flood = std::thread::spawn(move || {
+            let until = std::time::Instant::now() + Duration::from_secs(5);
+            while peer.write_all(&[b'x'; 65536]).is_ok() {
+                if std::time::Instant::now() > until {
+                    return false;
+                }
+            }
+            true
+        });
+        drop(conn.receive().await);
+        drop(conn);
+        while !flood.is_finished() {
+            sleep(50).await;
+        }
+        assert!(flood.join().expect("the peer's thread"), "still open after five seconds");
+        assert_eq!(buffers_held().0, 0);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
 fn submit_error_keeps_op() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;

@@ -69,6 +69,10 @@ impl Driver {
         }
         let Some(index) = self.table.current(completion.key) else {
             self.give_back_picked(completion);
+            if completion.has_more() {
+                // Its end was asked for when it was closed; a peer that never pauses must not put it off.
+                self.cancel(completion.key);
+            }
             return Wake::Nobody;
         };
         let entry = self.table.at(index);

@@ -51,9 +51,10 @@ impl Driver {
         entry.send = NONE;
         entry.flags.set(Flags::ENDED);
         entry.flags.clear(Flags::ARMED);
-        if flags.has(Flags::ARMED) && !flags.has(Flags::STOPPING) {
-            let kind = if flags.has(Flags::LISTENER) { Kind::Accept } else { Kind::Receive };
-            self.cancel(self.table.key(kind, index));
+        match flags.has(Flags::ARMED) && !flags.has(Flags::STOPPING) {
+            true if flags.has(Flags::LISTENER) => self.cancel(self.table.key(Kind::Accept, index)),
+            true => end_receiving(fd),
+            false => {}
         }
         while send != NONE {
             let next = self.ops.at(send).next;
@@ -75,4 +76,13 @@ impl Driver {
         // SAFETY: close refers to no memory.
         unsafe { self.push(close, Key::IGNORED) };
     }
+}
+
+/// Makes the kernel end the receive that is armed on a connection.
+///
+/// A cancel would walk one of at most 256 buckets of the ring's armed requests: at a million connections that is
+/// four thousand steps for each one that is closed. This sends nothing and takes the same time at any number.
+fn end_receiving(fd: RawFd) {
+    // SAFETY: shutdown takes no memory; a failure means that the connection has ended, and the receive with it.
+    unsafe { libc::shutdown(fd, libc::SHUT_RD) };
 }
