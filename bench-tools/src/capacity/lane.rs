@@ -115,7 +115,7 @@ async fn conduct(shared: Rc<Shared>, ticker: Ticker) {
                     shared.hand_in();
                 }
             }
-            Phase::End => return,
+            Phase::End => return shared.abort_all(),
         }
         let elapsed_ms = swept.elapsed().as_millis() as u64;
         if elapsed_ms >= 20 {
@@ -158,6 +158,11 @@ impl Shared {
         conn.clear_deadline();
         add(&self.counters().held, 1);
         self.held.borrow_mut().push(Some(conn));
+    }
+
+    /// Resets what is held: no side keeps a socket in FIN-WAIT or TIME-WAIT, so that the next run finds its ports free.
+    fn abort_all(&self) {
+        self.held.take().into_iter().flatten().for_each(Conn::abort);
     }
 
     fn lose(&self, fault: Fault) {

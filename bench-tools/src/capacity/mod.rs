@@ -192,10 +192,12 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     args.target = servers.last().map_or(args.target, |server| server.address);
     let args = &args;
     warm_up(args, goals[0], &interrupt)?;
-    let report = measure(args, &goals, descriptors, &interrupt)?;
+    // Written before anything is closed: closing a million connections takes a while, and nothing may be lost by then.
+    let report = measure(args, &goals, descriptors, &interrupt, |report| {
+        print!("{}", report.markdown());
+        write(args, report)
+    })?;
     drop(servers);
-    print!("{}", report.markdown());
-    write(args, &report)?;
     report.verdict(args.until_limit)
 }
 
@@ -210,7 +212,7 @@ pub(crate) fn measure_running(
 ) -> Result<Report, Failure> {
     let goals = args.goals(descriptors)?;
     warm_up(args, goals[0], interrupt)?;
-    measure(args, &goals, descriptors, interrupt)
+    measure(args, &goals, descriptors, interrupt, |_| Ok(()))
 }
 
 /// The origin and the server to be measured, in this order, if they are to be started.
@@ -245,11 +247,13 @@ fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Resul
     Ok(())
 }
 
+/// Goes through the steps; the report is handed to `finished` while the connections are still held.
 fn measure(
     args: &CapacityArgs,
     goals: &[u64],
     descriptors: u64,
     interrupt: &Interrupt,
+    finished: impl FnOnce(&Report) -> Result<(), Failure>,
 ) -> Result<Report, Failure> {
     let most = goals.last().copied().unwrap_or(0);
     let range = |at| sysctl("net/ipv4/ip_local_port_range", at);
@@ -277,9 +281,10 @@ fn measure(
         let coordinator =
             Coordinator::new(args, &board, &ports, server, descriptors, interrupt, &has_stopped);
         let report = coordinator.run(goals);
+        let written = finished(&report);
         board.order(board::Phase::End, 0);
         threads.join().expect("a lane panicked")?;
-        Ok(report)
+        written.map(|()| report)
     })
 }
 
