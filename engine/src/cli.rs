@@ -49,7 +49,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Start an embedded origin and a proxy in front of it, and say what to try
     Demo(DemoArgs),
-    /// Show nodes, CPUs, caches and where the shards go
+    /// Show nodes, caches, CPUs and network cards, and where the shards go
     Topology(TopologyArgs),
 }
 
@@ -81,15 +81,26 @@ pub struct RunArgs {
     pub limits: LimitFlags,
 }
 
-/// How many shards, or where.
+/// How many shards, and where.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ShardArgs {
-    /// Number of shards, each on a CPU of its own [default: one per CPU this process may use]
+    /// Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process
+    /// may use, no more than a cgroup quota allows]
     #[arg(long, value_name = "N", conflicts_with = "cpus")]
     pub shards: Option<u64>,
-    /// The CPUs to run a shard on, such as 0-3,8
+    /// Which CPUs: pack (fill one cache, one node, before the next), spread (nodes and caches in turn), node=N, or
+    /// cpus=LIST [default: pack]
+    #[arg(long, value_name = "POLICY", conflicts_with = "cpus")]
+    pub placement: Option<String>,
+    /// Short for --placement cpus=LIST: the CPUs to run a shard on, such as 0-3,8
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<String>,
+    /// One shard per hyper-thread instead of one per core
+    #[arg(long)]
+    pub smt: bool,
+    /// Cores to leave for interrupts and the control plane [default: 0]
+    #[arg(long, value_name = "N")]
+    pub reserve: Option<u64>,
 }
 
 /// `sluice check`.
@@ -114,9 +125,15 @@ pub struct DemoArgs {
 /// `sluice topology`.
 #[derive(Debug, Clone, Args)]
 pub struct TopologyArgs {
-    /// For tools: an object with `nodes`, `cpus`, `caches` and `shards`
+    /// For tools: one JSON object (docs/topology.md has its keys)
     #[arg(long)]
     pub json: bool,
+    /// Place the shards as this configuration file asks; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Read the machine from a copy of /sys and /proc below this directory
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub shards: ShardArgs,
@@ -158,6 +175,7 @@ mod tests {
     fn bad_flags_are_clap_errors_with_hints() {
         for (args, words) in [
             (vec!["--shards", "1", "--cpus", "0"], "cannot be used with"),
+            (vec!["--placement", "pack", "--cpus", "0"], "cannot be used with"),
             (vec!["--timeout-header", "5"], "did you mean 5s"),
             (vec!["--lisen", "x"], "--listen"),
             (vec!["demo", "--listen", "8080"], "did you mean 127.0.0.1:8080"),

@@ -117,6 +117,11 @@ pub fn run(config: Config, plan: &Plan, when_ready: impl FnOnce(&[SocketAddr])) 
     let listen: Vec<SocketAddr> = reserved.iter().map(|(_, address)| *address).collect();
     let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max });
     let (mut fleet, go) = start(&blueprint, plan, &events, &inbox)?;
+    if !plan.reserved.is_empty() {
+        sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {
+            LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
+        })?;
+    }
     // Every shard listens by now; the sockets that kept the ports may go.
     drop(reserved);
     for sender in go {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sluice::cli::{Cli, Command, DemoArgs, RunArgs, ShardArgs, TopologyArgs};
+use sluice::cli::{Cli, Command, DemoArgs, RunArgs, TopologyArgs};
 use sluice::config::{self, Config, ShardChoice};
 use sluice::demo;
 use sluice::launch::{self, LaunchError};
@@ -62,29 +62,33 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
 }
 
 fn show_topology(args: &TopologyArgs) -> ExitCode {
-    let (topology, plan) = match place(&args.shards) {
+    let choice = match &args.config {
+        None => ShardChoice::from_flags(&args.shards),
+        Some(file) => {
+            let flags =
+                RunArgs { config: Some(file.clone()), shards: args.shards.clone(), ..RunArgs::default() };
+            config::resolve(&flags).map(|config| config.shards)
+        }
+    };
+    let placed = choice.map_err(|errors| complain(&errors)).and_then(|choice| plan(&args.root, &choice));
+    let (topology, plan) = match placed {
         Ok(placed) => placed,
         Err(code) => return code,
     };
     if args.json {
-        println!("{}", topology::to_json(&topology, &plan));
+        print!("{}", topology::to_json(&topology, &plan));
     } else {
         print!("{}", topology::draw(&topology, &plan));
     }
     ExitCode::SUCCESS
 }
 
-fn place(flags: &ShardArgs) -> Result<(Topology, Plan), ExitCode> {
-    let choice = ShardChoice::from_flags(flags).map_err(|errors| complain(&errors))?;
-    plan(&choice)
-}
-
-fn plan(choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
+fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
     let refuse = |why: &dyn std::fmt::Display| {
         eprintln!("sluice: {why}");
         ExitCode::FAILURE
     };
-    let topology = Topology::read(Path::new("/")).map_err(|error| refuse(&error))?;
+    let topology = Topology::read(root).map_err(|error| refuse(&error))?;
     let plan = placement::plan(&topology, choice).map_err(|error| refuse(&error))?;
     Ok((topology, plan))
 }
@@ -96,10 +100,11 @@ fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> Ex
         );
     }
     config.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
-    let (_, plan) = match plan(&config.shards) {
+    let (_, plan) = match plan(Path::new("/"), &config.shards) {
         Ok(placed) => placed,
         Err(code) => return code,
     };
+    placement::summary(&plan).iter().for_each(|line| eprintln!("sluice: placement: {line}"));
     plan.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
     match launch::run(config, &plan, when_ready) {
         Ok(()) => ExitCode::SUCCESS,

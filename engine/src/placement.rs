@@ -2,9 +2,15 @@
 //!
 //! Same topology, same choice, same plan. Pins nothing and allocates nothing; `launch` carries the plan out.
 
-use std::fmt;
+mod error;
+mod warnings;
 
-use crate::config::ShardChoice;
+#[cfg(test)]
+mod tests;
+
+pub use error::PlacementError;
+
+use crate::config::{Policy, ShardChoice, ShardPer};
 use crate::topology::{CpuSet, Topology};
 
 /// Where every shard goes.
@@ -12,6 +18,8 @@ use crate::topology::{CpuSet, Topology};
 pub struct Plan {
     /// The shards; their numbers run from 0. At least one.
     pub shards: Vec<ShardPlace>,
+    /// CPUs left for interrupts and the control plane; empty if none were asked for.
+    pub reserved: CpuSet,
     /// What the operator should know, to be logged.
     pub warnings: Vec<String>,
 }
@@ -34,59 +42,6 @@ pub struct ShardPlace {
     pub l3_group: usize,
 }
 
-/// Why no plan can be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PlacementError {
-    /// More shards than CPUs that the process may use.
-    TooManyShards {
-        /// How many were asked for.
-        wanted: usize,
-        /// The CPUs there are.
-        usable: CpuSet,
-    },
-    /// CPUs on the list that do not exist or are offline.
-    NotOnline {
-        /// Those of the list.
-        cpus: CpuSet,
-        /// The CPUs there are.
-        usable: CpuSet,
-    },
-    /// CPUs on the list that this process may not use.
-    NotAllowed {
-        /// Those of the list.
-        cpus: CpuSet,
-        /// The CPUs there are.
-        usable: CpuSet,
-    },
-    /// No CPU is both online and allowed.
-    NoCpu,
-}
-
-impl fmt::Display for PlacementError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooManyShards { wanted, usable } => write!(
-                f,
-                "{wanted} shards need {wanted} CPUs, this process may use {} ({usable}) (hint: --shards {})",
-                usable.len(),
-                usable.len()
-            ),
-            Self::NotOnline { cpus, usable } => write!(
-                f,
-                "CPU {cpus} does not exist or is offline (hint: this process may use {usable}; see `sluice topology`)"
-            ),
-            Self::NotAllowed { cpus, usable } => write!(
-                f,
-                "CPU {cpus} is outside this process's CPU set {usable} (hint: taskset, the container or the \
-                 service's CPUAffinity decides that set)"
-            ),
-            Self::NoCpu => f.write_str("no online CPU is in this process's CPU set"),
-        }
-    }
-}
-
-impl std::error::Error for PlacementError {}
-
 /// Places the shards.
 ///
 /// # Errors
@@ -96,193 +51,193 @@ pub fn plan(topology: &Topology, choice: &ShardChoice) -> Result<Plan, Placement
     if usable.is_empty() {
         return Err(PlacementError::NoCpu);
     }
-    let chosen = match choice {
-        ShardChoice::PerCpu => usable,
-        ShardChoice::Count(wanted) if *wanted > usable.len() => {
-            return Err(PlacementError::TooManyShards { wanted: *wanted, usable });
-        }
-        ShardChoice::Count(wanted) => by_preference(topology, &usable).into_iter().take(*wanted).collect(),
-        ShardChoice::Cpus(cpus) => {
-            let online = topology.online_cpus();
-            let offline: CpuSet = cpus.iter().filter(|&cpu| !online.contains(cpu)).collect();
-            if !offline.is_empty() {
-                return Err(PlacementError::NotOnline { cpus: offline, usable });
-            }
-            let forbidden: CpuSet = cpus.iter().filter(|&cpu| !usable.contains(cpu)).collect();
-            if !forbidden.is_empty() {
-                return Err(PlacementError::NotAllowed { cpus: forbidden, usable });
-            }
-            cpus.clone()
-        }
+    let mut plan = Plan { shards: Vec::new(), reserved: CpuSet::default(), warnings: Vec::new() };
+    let chosen = match &choice.policy {
+        Policy::Cpus(cpus) => listed(topology, usable, cpus)?,
+        Policy::Node(node) => pick(topology, choice, &on_node(topology, *node, usable)?, &mut plan)?,
+        Policy::Pack | Policy::Spread => pick(topology, choice, &usable, &mut plan)?,
     };
-    let mut plan = Plan { shards: Vec::with_capacity(chosen.len()), warnings: Vec::new() };
-    // By node, then by number: neighbours in the list of shards are neighbours in the machine.
-    let mut cpus: Vec<_> = topology.cpus.iter().filter(|cpu| chosen.contains(cpu.id)).collect();
-    cpus.sort_by_key(|cpu| (cpu.node, cpu.id));
-    let mut groups: Vec<CpuSet> = Vec::new();
-    for (shard, cpu) in cpus.into_iter().enumerate() {
-        let mut memory = topology.memory_nodes(cpu.node).into_iter();
-        let memory_node = memory.next().unwrap_or(cpu.node);
-        let group = topology.l3_cpus(cpu.id);
-        let l3_group = groups.iter().position(|known| *known == group).unwrap_or_else(|| {
-            groups.push(group);
-            groups.len() - 1
-        });
-        let memory_fallbacks = memory.collect();
-        plan.shards.push(ShardPlace {
-            shard,
-            cpu: cpu.id,
-            node: cpu.node,
-            memory_node,
-            memory_fallbacks,
-            l3_group,
-        });
-    }
-    plan.warnings = warnings(topology, &plan.shards);
+    plan.shards = places(topology, &chosen);
+    warnings::add(topology, choice, &mut plan);
     Ok(plan)
 }
 
-/// The usable CPUs, best first: one thread of every core before any second thread, and node by node, so that
-/// few shards share one node's memory and cache.
-fn by_preference(topology: &Topology, usable: &CpuSet) -> Vec<usize> {
-    let mut ranked: Vec<(usize, usize, usize)> = topology
-        .cpus
-        .iter()
-        .filter(|cpu| usable.contains(cpu.id))
-        .map(|cpu| {
-            let thread = cpu.siblings.iter().filter(|&id| id < cpu.id && usable.contains(id)).count();
-            (thread, cpu.node, cpu.id)
-        })
-        .collect();
-    ranked.sort_unstable();
-    ranked.into_iter().map(|(_, _, cpu)| cpu).collect()
+/// One line for every group of shards that share a cache, for people and for the log.
+pub fn summary(plan: &Plan) -> Vec<String> {
+    let groups = plan.shards.chunk_by(|a, b| a.l3_group == b.l3_group);
+    let line = |group: &[ShardPlace]| {
+        let first = &group[0];
+        let shards: CpuSet = group.iter().map(|place| place.shard).collect();
+        let cpus: CpuSet = group.iter().map(|place| place.cpu).collect();
+        let memory = match first.memory_node {
+            node if node == first.node => String::new(),
+            node => format!(", memory of node {node}"),
+        };
+        let s = if group.len() == 1 { "" } else { "s" };
+        format!(
+            "node {}, cache group {}: shard{s} {shards} on CPU {cpus}{memory}",
+            first.node, first.l3_group
+        )
+    };
+    let mut lines: Vec<String> = groups.map(line).collect();
+    if !plan.reserved.is_empty() {
+        lines.push(format!("left for interrupts and the control plane: CPU {}", plan.reserved));
+    }
+    lines
 }
 
-fn warnings(topology: &Topology, shards: &[ShardPlace]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let mut told = Vec::new();
-    for place in shards.iter().filter(|place| place.memory_node != place.node) {
-        if !told.contains(&place.node) {
-            told.push(place.node);
-            warnings.push(format!(
-                "node {} has no memory for this process: its shards take theirs from node {}",
-                place.node, place.memory_node
-            ));
-        }
+/// The CPUs of a list, if the process may use them all.
+fn listed(topology: &Topology, usable: CpuSet, cpus: &CpuSet) -> Result<CpuSet, PlacementError> {
+    let online = topology.online_cpus();
+    let offline: CpuSet = cpus.iter().filter(|&cpu| !online.contains(cpu)).collect();
+    if !offline.is_empty() {
+        return Err(PlacementError::NotOnline { cpus: offline, usable });
     }
-    let on_core = |cpu: usize| topology.cpu(cpu).map_or(0, |cpu| cpu.siblings.len());
-    let shared = shards.iter().filter(|place| {
-        topology.cpu(place.cpu).is_some_and(|cpu| {
-            cpu.siblings.iter().any(|id| id != cpu.id && shards.iter().any(|other| other.cpu == id))
-        })
-    });
-    let shared = shared.count();
-    if shared > 0 && shards.iter().any(|place| on_core(place.cpu) > 1) && shared < shards.len() {
-        warnings.push(format!(
-            "{shared} shards share cores as hyper-threads, the others have a core each: they will not be equally fast"
-        ));
+    let forbidden: CpuSet = cpus.iter().filter(|&cpu| !usable.contains(cpu)).collect();
+    if !forbidden.is_empty() {
+        return Err(PlacementError::NotAllowed { cpus: forbidden, usable });
     }
-    warnings
+    Ok(cpus.clone())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topology::fixture::{Machine, one_socket, two_sockets_interleaved};
-
-    fn cpus(plan: &Plan) -> Vec<usize> {
-        plan.shards.iter().map(|place| place.cpu).collect()
+/// The usable CPUs of a node.
+fn on_node(topology: &Topology, node: usize, usable: CpuSet) -> Result<CpuSet, PlacementError> {
+    let with_cpus = || {
+        let ids = topology.cpus.iter().filter(|cpu| cpu.allowed).map(|cpu| cpu.node);
+        ids.collect::<CpuSet>()
+    };
+    let Some(found) = topology.node(node) else {
+        return Err(PlacementError::NoSuchNode { node, nodes: with_cpus() });
+    };
+    if found.cpus.is_empty() {
+        return Err(PlacementError::NodeWithoutCpus { node, nodes: with_cpus() });
     }
-
-    fn list(text: &str) -> ShardChoice {
-        ShardChoice::Cpus(CpuSet::parse(text).unwrap())
+    let cpus = found.cpus.intersection(&usable);
+    if cpus.is_empty() {
+        return Err(PlacementError::NodeNotAllowed { node, cpus: found.cpus.clone(), usable });
     }
+    Ok(cpus)
+}
 
-    #[test]
-    fn one_shard_per_usable_cpu_by_default() {
-        let machine = two_sockets_interleaved();
-        machine.online("0-6").allow("1-7", "0-1");
-        let plan = plan(&machine.read(), &ShardChoice::PerCpu).unwrap();
-        assert_eq!(cpus(&plan), [2, 4, 6, 1, 3, 5]);
-        let numbers: Vec<_> = plan.shards.iter().map(|place| (place.shard, place.node)).collect();
-        assert_eq!(numbers, [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]);
+/// A core with the hyper-threads of it that may be used.
+#[derive(Debug, Clone)]
+struct Core {
+    class: usize,
+    node: usize,
+    /// The first CPU of its cache group.
+    cache: usize,
+    /// At least one, by number.
+    threads: Vec<usize>,
+}
+
+/// Takes as many of the candidates as there should be shards, best first, and leaves what is to be left.
+fn pick(
+    topology: &Topology,
+    choice: &ShardChoice,
+    candidates: &CpuSet,
+    plan: &mut Plan,
+) -> Result<CpuSet, PlacementError> {
+    let mut cores = cores(topology, candidates);
+    if choice.reserve >= cores.len() {
+        return Err(PlacementError::NothingLeft { reserve: choice.reserve, cores: cores.len() });
     }
-
-    #[test]
-    fn few_shards_take_cores_before_threads_and_one_node_before_the_next() {
-        let topology = two_sockets_interleaved().read();
-        let of = |n| cpus(&plan(&topology, &ShardChoice::Count(n)).unwrap());
-        assert_eq!(of(1), [0]);
-        assert_eq!(of(2), [0, 2]);
-        assert_eq!(of(3), [0, 2, 1]);
-        assert_eq!(of(4), [0, 2, 1, 3]);
-        assert_eq!(of(5), [0, 2, 4, 1, 3]);
-        assert_eq!(of(8), [0, 2, 4, 6, 1, 3, 5, 7]);
+    for _ in 0..choice.reserve {
+        let core = cores.remove(next_to_reserve(&cores, &plan.reserved, topology));
+        plan.reserved = plan.reserved.iter().chain(core.threads).collect();
     }
-
-    #[test]
-    fn a_second_thread_counts_as_first_where_the_first_is_not_ours() {
-        let machine = two_sockets_interleaved();
-        machine.allow("2,4,6", "0-1");
-        let plan = plan(&machine.read(), &ShardChoice::Count(2)).unwrap();
-        assert_eq!(cpus(&plan), [2, 4]);
+    match choice.policy {
+        Policy::Spread => spread(&mut cores),
+        _ => cores.sort_by_key(|core| (core.class, core.node, core.cache, core.threads[0])),
     }
-
-    #[test]
-    fn a_list_is_taken_as_it_is() {
-        let topology = two_sockets_interleaved().read();
-        assert_eq!(cpus(&plan(&topology, &list("1,4,0")).unwrap()), [0, 4, 1]);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_said_with_its_fix() {
-        let machine = one_socket();
-        machine.online("0-2").allow("0-1", "0");
-        let topology = machine.read();
-        let error = |choice| plan(&topology, &choice).unwrap_err().to_string();
-        assert_eq!(
-            error(ShardChoice::Count(3)),
-            "3 shards need 3 CPUs, this process may use 2 (0-1) (hint: --shards 2)"
-        );
-        assert!(error(list("0,3,64")).starts_with("CPU 3,64 does not exist or is offline"));
-        assert!(error(list("0,2")).starts_with("CPU 2 is outside this process's CPU set 0-1"));
-        machine.allow("3", "0");
-        assert_eq!(plan(&machine.read(), &ShardChoice::PerCpu), Err(PlacementError::NoCpu));
-    }
-
-    #[test]
-    fn a_node_without_memory_is_told_once() {
-        let cpus = [(0, 0, 0, 0), (1, 1, 1, 0), (2, 1, 1, 1)];
-        let plan = plan(&Machine::new(&cpus, &[8, 0]).read(), &ShardChoice::PerCpu).unwrap();
-        let nodes: Vec<_> = plan.shards.iter().map(|place| (place.node, place.memory_node)).collect();
-        assert_eq!(nodes, [(0, 0), (1, 0), (1, 0)]);
-        assert_eq!(plan.shards[2].memory_fallbacks, [] as [usize; 0]);
-        assert_eq!(plan.warnings.len(), 1, "{:?}", plan.warnings);
-    }
-
-    #[test]
-    fn fallback_nodes_and_cache_groups_come_with_every_shard() {
-        let plan = plan(&two_sockets_interleaved().read(), &list("0,1,2")).unwrap();
-        let places =
-            plan.shards.iter().map(|place| (place.cpu, place.memory_fallbacks.as_slice(), place.l3_group));
-        assert_eq!(places.collect::<Vec<_>>(), [(0, &[1][..], 0), (2, &[1], 0), (1, &[0], 1)]);
-    }
-
-    #[test]
-    fn uneven_hyper_threads_are_told() {
-        let topology = two_sockets_interleaved().read();
-        let warnings = |n| plan(&topology, &ShardChoice::Count(n)).unwrap().warnings;
-        assert_eq!(warnings(4), [] as [&str; 0]);
-        assert!(warnings(5)[0].starts_with("2 shards share cores"));
-        assert_eq!(warnings(8), [] as [&str; 0]);
-    }
-
-    #[test]
-    fn same_machine_same_plan() {
-        let topology = two_sockets_interleaved().read();
-        for n in 1..=8 {
-            let choice = ShardChoice::Count(n);
-            assert_eq!(plan(&topology, &choice), plan(&topology, &choice));
+    // Every core gets one shard before any gets a second one on its hyper-thread.
+    let deepest = cores.iter().map(|core| core.threads.len()).max().unwrap_or(0);
+    let threads =
+        (0..deepest).flat_map(|nth| cores.iter().filter_map(move |core| core.threads.get(nth).copied()));
+    let threads: Vec<usize> = threads.collect();
+    let count = match choice.count {
+        Some(wanted) if wanted > threads.len() => {
+            return Err(PlacementError::TooManyShards { wanted, usable: threads.into_iter().collect() });
         }
+        Some(wanted) => wanted,
+        None => {
+            let wanted = match choice.per {
+                ShardPer::Core => cores.len(),
+                ShardPer::Thread => threads.len(),
+            };
+            topology.quota.map_or(wanted, |quota| wanted.min(quota.cpus()))
+        }
+    };
+    Ok(threads.into_iter().take(count).collect())
+}
+
+fn cores(topology: &Topology, candidates: &CpuSet) -> Vec<Core> {
+    let cpus = topology.cpus.iter().filter(|cpu| candidates.contains(cpu.id));
+    cpus.filter_map(|cpu| {
+        let threads: Vec<usize> = cpu.siblings.intersection(candidates).iter().collect();
+        // Each core once, by its first thread.
+        (threads.first() == Some(&cpu.id)).then(|| Core {
+            class: cpu.class,
+            node: cpu.node,
+            cache: topology.l3_cpus(cpu.id).first().unwrap_or(cpu.id),
+            threads,
+        })
+    })
+    .collect()
+}
+
+/// The core to leave next: a slow one rather than a fast one, from the node that has left the fewest, and there the
+/// lowest, since the kernel's own work gathers on low numbers.
+fn next_to_reserve(cores: &[Core], reserved: &CpuSet, topology: &Topology) -> usize {
+    let left_on =
+        |node| reserved.iter().filter(|&cpu| topology.cpu(cpu).is_some_and(|cpu| cpu.node == node)).count();
+    let slowest_first = |core: &Core| std::cmp::Reverse(core.class);
+    let best = cores.iter().enumerate();
+    let best =
+        best.min_by_key(|(_, core)| (slowest_first(core), left_on(core.node), core.node, core.threads[0]));
+    best.map_or(0, |(at, _)| at)
+}
+
+/// Orders cores so that nodes take turns, and within a node its caches; faster cores before slower ones.
+fn spread(cores: &mut Vec<Core>) {
+    cores.sort_by_key(|core| (core.class, core.node, core.cache, core.threads[0]));
+    // Its turn within its cache, then its turn within its node.
+    let within_cache = turns(cores, |core| (core.class, core.node, core.cache));
+    let mut ranked: Vec<(usize, Core)> = within_cache.into_iter().zip(cores.drain(..)).collect();
+    ranked.sort_by_key(|(turn, core)| (core.class, core.node, *turn, core.cache));
+    let by_node: Vec<Core> = ranked.into_iter().map(|(_, core)| core).collect();
+    let within_node = turns(&by_node, |core| (core.class, core.node));
+    let mut ranked: Vec<(usize, Core)> = within_node.into_iter().zip(by_node).collect();
+    ranked.sort_by_key(|(turn, core)| (core.class, *turn, core.node));
+    cores.extend(ranked.into_iter().map(|(_, core)| core));
+}
+
+/// For every core, how many with the same key stand before it; the same keys stand together.
+fn turns<K: PartialEq>(cores: &[Core], key: impl Fn(&Core) -> K) -> Vec<usize> {
+    cores.chunk_by(|a, b| key(a) == key(b)).flat_map(|group| 0..group.len()).collect()
+}
+
+/// Numbers the shards by node, cache and CPU: neighbours in the list of shards are neighbours in the machine.
+fn places(topology: &Topology, chosen: &CpuSet) -> Vec<ShardPlace> {
+    let cpus = topology.cpus.iter().filter(|cpu| chosen.contains(cpu.id));
+    let mut cpus: Vec<_> = cpus.map(|cpu| (cpu.node, topology.l3_cpus(cpu.id), cpu.id)).collect();
+    cpus.sort_by_key(|(node, cache, cpu)| (*node, cache.first(), *cpu));
+    let mut groups: Vec<CpuSet> = Vec::new();
+    let mut shards = Vec::with_capacity(cpus.len());
+    for (shard, (node, cache, cpu)) in cpus.into_iter().enumerate() {
+        if groups.last() != Some(&cache) {
+            groups.push(cache);
+        }
+        let mut memory = topology.memory_nodes(node).into_iter();
+        let memory_node = memory.next().unwrap_or(node);
+        let memory_fallbacks = memory.collect();
+        shards.push(ShardPlace {
+            shard,
+            cpu,
+            node,
+            memory_node,
+            memory_fallbacks,
+            l3_group: groups.len() - 1,
+        });
     }
+    shards
 }

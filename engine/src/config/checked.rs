@@ -13,15 +13,11 @@ use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 use super::raw::{Field, Raw, RawUpstream};
 use super::routes::check_routes;
 use super::settings::{Limits, Timeouts};
-use crate::cli::ShardArgs;
-use crate::topology::CpuSet;
+use super::shards::ShardChoice;
 
 /// What `drain_timeout` is when nobody says.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// More shards than any machine has CPUs: a typing error.
-const SHARDS_MAX: u64 = 4096;
 
 /// A checked configuration. Immutable; what a reload brings is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +38,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is allowed and probably not meant; to be logged.
     pub warnings: Vec<Problem>,
-}
-
-/// Which CPUs get a shard.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ShardChoice {
-    /// Every CPU that the process may use.
-    #[default]
-    PerCpu,
-    /// This many, at least 1, on the best CPUs for it.
-    Count(usize),
-    /// Exactly these CPUs; not empty.
-    Cpus(CpuSet),
 }
 
 /// Servers that requests are spread over.
@@ -103,7 +87,7 @@ impl Config {
         let routes = check_routes(&raw.routes, &upstreams, &whole, &mut report);
         let config = Self {
             listen,
-            shards: check_shards(&raw.shards, &raw.cpus, &mut report),
+            shards: ShardChoice::check(&raw.shards, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
             limits,
@@ -144,21 +128,6 @@ impl Config {
     }
 }
 
-impl ShardChoice {
-    /// The choice made by flags alone, for `sluice topology` and `sluice demo`.
-    ///
-    /// # Errors
-    /// A number or list that makes no sense.
-    pub fn from_flags(flags: &ShardArgs) -> Result<Self, ConfigErrors> {
-        let mut report = Report::default();
-        let shards = flags.shards.map_or(Field::Absent, |shards| Field::flag("--shards", shards));
-        let cpus = flags.cpus.clone().map_or(Field::Absent, |cpus| Field::flag("--cpus", cpus));
-        let choice = check_shards(&shards, &cpus, &mut report);
-        let Report { errors, warnings } = report;
-        if errors.is_empty() { Ok(choice) } else { Err(ConfigErrors { errors, warnings }) }
-    }
-}
-
 fn check_listen(field: &Field<Vec<Located<String>>>, whole: &Origin, report: &mut Report) -> Vec<SocketAddr> {
     let given = match field {
         Field::Faulty => return Vec::new(),
@@ -185,38 +154,6 @@ fn check_listen(field: &Field<Vec<Located<String>>>, whole: &Origin, report: &mu
         }
     }
     listen
-}
-
-fn check_shards(shards: &Field<u64>, cpus: &Field<String>, report: &mut Report) -> ShardChoice {
-    match (shards, cpus) {
-        (Field::Absent | Field::Faulty, Field::Absent | Field::Faulty) => ShardChoice::PerCpu,
-        (Field::Absent, Field::Given(cpus)) => match CpuSet::parse(&cpus.value) {
-            Ok(set) if !set.is_empty() => ShardChoice::Cpus(set),
-            Ok(_) => {
-                report.error(&cpus.at, "cpus", Fault::new("the list is empty").hint("such as \"0-3,8\""));
-                ShardChoice::PerCpu
-            }
-            Err(why) => {
-                report.error(&cpus.at, "cpus", Fault::new(why).hint("such as \"0-3,8\""));
-                ShardChoice::PerCpu
-            }
-        },
-        (Field::Given(shards), Field::Absent) => {
-            let fault = match shards.value {
-                0 => Fault::new("at least 1 shard is needed").hint("leave it out for one per CPU"),
-                1..=SHARDS_MAX => return ShardChoice::Count(shards.value.try_into().unwrap_or(usize::MAX)),
-                n => Fault::new(format!("{n} shards are too many")).hint(format!("at most {SHARDS_MAX}")),
-            };
-            report.error(&shards.at, "shards", fault);
-            ShardChoice::PerCpu
-        }
-        (_, Field::Given(_)) | (Field::Given(_), _) => {
-            let at = cpus.given().map(|cpus| &cpus.at).or(shards.given().map(|shards| &shards.at));
-            let fault = Fault::new("`shards` and `cpus` exclude each other").hint("keep one of them");
-            report.error(at.expect("one of them is given"), "cpus", fault);
-            ShardChoice::PerCpu
-        }
-    }
 }
 
 fn check_drain_timeout(field: &Field<Duration>, report: &mut Report) -> Duration {
@@ -327,7 +264,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Segment, Setting, Tail, settings};
+    use crate::config::{Policy, Segment, Setting, ShardPer, Tail, settings};
+    use crate::topology::CpuSet;
 
     fn check(name: &str, text: &str) -> Result<Config, ConfigErrors> {
         Config::check(&Raw::parse(Path::new(name), text.to_owned())?)
@@ -364,7 +302,7 @@ mod tests {
     fn minimal_examples_say_the_same() {
         let config = example("minimal.toml");
         assert_eq!(config, example("minimal.json"));
-        assert_eq!(config.shards, ShardChoice::PerCpu);
+        assert_eq!(config.shards, ShardChoice::default());
         assert_eq!(config.drain_timeout, Duration::from_secs(10));
         assert_eq!(config.timeouts, Timeouts::default());
         assert_eq!(config.routes[0].path, PathPattern::any());
@@ -377,7 +315,7 @@ mod tests {
         assert_eq!(config.warnings, []);
         assert_eq!(config.timeouts, Timeouts::default());
         assert_eq!(config.limits, Limits::default());
-        assert_eq!(config.shards, ShardChoice::Count(2));
+        assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
         assert_eq!(config.routes.len(), 4);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
         assert_eq!(config.routes[2].path.tail, Tail::Rest("rest".into()));
@@ -569,8 +507,17 @@ host = \"*\"
     #[test]
     fn shards_and_cpus() {
         let shards = |top: &str| check("f.toml", &file(top, "")).map(|config| config.shards);
-        assert_eq!(shards("shards = 3").unwrap(), ShardChoice::Count(3));
-        assert_eq!(shards("cpus = \"3,0-1\"").unwrap(), ShardChoice::Cpus(CpuSet::parse("0-1,3").unwrap()));
+        let plain = ShardChoice::default();
+        assert_eq!(shards("shards = 3").unwrap(), ShardChoice { count: Some(3), ..plain.clone() });
+        let list = || Policy::Cpus(CpuSet::parse("0-1,3").unwrap());
+        assert_eq!(shards("cpus = \"3,0-1\"").unwrap(), ShardChoice { policy: list(), ..plain.clone() });
+        assert_eq!(
+            shards("placement = \"cpus=0-1,3\"").unwrap(),
+            ShardChoice { policy: list(), ..plain.clone() }
+        );
+        let more = "placement = \"node=1\"\nsmt = true\nreserve = 1";
+        let want = ShardChoice { policy: Policy::Node(1), per: ShardPer::Thread, reserve: 1, ..plain };
+        assert_eq!(shards(more).unwrap(), want);
         for (top, words) in [
             ("shards = 0", "at least 1 shard"),
             ("shards = 5000", "too many"),
@@ -578,6 +525,9 @@ host = \"*\"
             ("cpus = \"\"", "the list is empty"),
             ("cpus = \"1-0\"", "runs backwards"),
             ("cpus = \"a\"", "not a number or a range"),
+            ("placement = \"packed\"", "did you mean `pack`"),
+            ("placement = \"pack\"\ncpus = \"0\"", "`placement` and `cpus` exclude"),
+            ("smt = 1", "expected true or false, found a number"),
         ] {
             assert!(only_error(&file(top, "")).contains(words), "{top}");
         }

@@ -11,17 +11,19 @@ mod problem;
 mod raw;
 mod routes;
 mod settings;
+mod shards;
 mod source;
 mod units;
 
 pub use address::{UpstreamServer, parse_listen};
-pub use checked::{Config, Methods, Route, ShardChoice, UpstreamGroup};
+pub use checked::{Config, Methods, Route, UpstreamGroup};
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 pub use raw::{FLAG_UPSTREAM, Field, Raw, RawRoute, RawUpstream};
 pub use settings::{
     LimitFlags, Limits, RawLimits, RawTimeouts, Setting, TimeoutFlags, Timeouts, all as settings,
 };
+pub use shards::{Policy, RawShards, ShardChoice, ShardPer};
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
 
 use std::path::Path;
@@ -95,7 +97,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(config.listen.len(), 1);
-        assert_eq!(config.shards, ShardChoice::Cpus([1].into_iter().collect()));
+        assert_eq!(config.shards.policy, Policy::Cpus([1].into_iter().collect()));
         assert_eq!(config.drain_timeout.as_secs(), 3);
         assert_eq!(config.timeouts.header.as_secs(), 4);
         assert_eq!(config.limits.head_bytes, 32 << 10);

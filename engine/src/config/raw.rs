@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Kind, RawLimits, RawTimeouts, Time};
+use super::shards::RawShards;
 use super::source::{Format, Key, Node, Source, Value};
 use crate::cli::RunArgs;
 
@@ -46,10 +47,8 @@ pub struct Raw {
     pub file: Option<Origin>,
     /// `listen`.
     pub listen: Field<Vec<Located<String>>>,
-    /// `shards`.
-    pub shards: Field<u64>,
-    /// `cpus`.
-    pub cpus: Field<String>,
+    /// `shards`, `placement` and what belongs to them.
+    pub shards: RawShards,
     /// `drain_timeout`.
     pub drain_timeout: Field<Duration>,
     /// `[timeouts]`.
@@ -92,8 +91,19 @@ pub struct RawRoute {
     pub upstream: Field<String>,
 }
 
-const TOP_KEYS: &[&str] =
-    &["listen", "shards", "cpus", "drain_timeout", "timeouts", "limits", "upstream", "route"];
+const TOP_KEYS: &[&str] = &[
+    "listen",
+    "shards",
+    "placement",
+    "cpus",
+    "smt",
+    "reserve",
+    "drain_timeout",
+    "timeouts",
+    "limits",
+    "upstream",
+    "route",
+];
 const UPSTREAM_KEYS: &[&str] = &["name", "servers"];
 const ROUTE_KEYS: &[&str] = &["host", "path", "path_prefix", "methods", "upstream"];
 
@@ -155,8 +165,7 @@ impl Raw {
         let top = walk.table(root, "", TOP_KEYS);
         let mut raw = Self {
             listen: top.texts(walk, "listen"),
-            shards: top.number::<super::settings::Count>(walk, "shards"),
-            cpus: top.text(walk, "cpus"),
+            shards: RawShards::read(walk, &top),
             drain_timeout: top.number::<Time>(walk, "drain_timeout"),
             ..Self::default()
         };
@@ -188,8 +197,8 @@ impl Raw {
         raw
     }
 
-    /// Lays the flags over what the file says. A flag replaces its key; `--shards` and `--cpus` replace each
-    /// other's key too; `--upstream` replaces all upstreams and routes, because the routes of the file name
+    /// Lays the flags over what the file says. A flag replaces its key; a list of CPUs
+    /// replaces the other keys of placement; `--upstream` replaces all upstreams and routes, because the routes of the file name
     /// upstreams of the file.
     pub fn merge(&mut self, flags: &RunArgs) {
         let texts = |flag: &'static str, values: &[String]| {
@@ -200,14 +209,7 @@ impl Raw {
         if !flags.listen.is_empty() {
             self.listen = texts("--listen", &flags.listen);
         }
-        if let Some(shards) = flags.shards.shards {
-            self.shards = Field::flag("--shards", shards);
-            self.cpus = Field::Absent;
-        }
-        if let Some(cpus) = &flags.shards.cpus {
-            self.cpus = Field::flag("--cpus", cpus.clone());
-            self.shards = Field::Absent;
-        }
+        self.shards.set(&flags.shards);
         if let Some(timeout) = flags.drain_timeout {
             self.drain_timeout = Field::flag("--drain-timeout", timeout);
         }
@@ -301,12 +303,23 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    fn text(&self, walk: &mut Walk<'_>, name: &str) -> Field<String> {
+    pub(crate) fn text(&self, walk: &mut Walk<'_>, name: &str) -> Field<String> {
         match self.find(name) {
             None => Field::Absent,
             Some(node) => match &node.value {
                 Value::Text(text) => Field::Given(Located::new(text.clone(), walk.source.at(node.offset))),
                 _ => walk.wrong_type(node, &full_key(self.section, name), "a string"),
+            },
+        }
+    }
+
+    /// True or false.
+    pub(crate) fn boolean(&self, walk: &mut Walk<'_>, name: &str) -> Field<bool> {
+        match self.find(name) {
+            None => Field::Absent,
+            Some(node) => match node.value {
+                Value::Boolean(is_so) => Field::Given(Located::new(is_so, walk.source.at(node.offset))),
+                _ => walk.wrong_type(node, &full_key(self.section, name), "true or false"),
             },
         }
     }

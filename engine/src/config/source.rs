@@ -36,11 +36,13 @@ pub(crate) enum Value {
     Text(String),
     /// A whole number that is not negative: the only kind the schema knows.
     Number(u64),
+    /// True or false.
+    Boolean(bool),
     /// Some list.
     List(Vec<Node>),
     /// A table, in the order of the file.
     Table(Vec<(Key, Node)>),
-    /// Anything the schema has no use for, by its name: "a boolean".
+    /// Anything the schema has no use for, by its name: "a fraction".
     Other(&'static str),
 }
 
@@ -50,6 +52,7 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Number(_) => "a number",
+            Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Other(kind) => kind,
@@ -193,7 +196,7 @@ impl Source {
                         .collect::<Result<_, _>>()?,
                 )
             }
-            Some(b't' | b'f') => Value::Other("a boolean"),
+            Some(b't' | b'f') => Value::Boolean(serde_json::from_str(text).map_err(failed)?),
             Some(b'n') => Value::Other("null"),
             _ => text.parse().map_or(Value::Other(odd_number(text)), Value::Number),
         };
@@ -251,7 +254,7 @@ fn toml_node(node: &Spanned<DeValue<'_>>) -> Node {
         DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
             .map_or(Value::Other(odd_number(number.as_str())), Value::Number),
         DeValue::Float(_) => Value::Other("a fraction"),
-        DeValue::Boolean(_) => Value::Other("a boolean"),
+        DeValue::Boolean(is_so) => Value::Boolean(*is_so),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Array(items) => Value::List(items.iter().map(toml_node).collect()),
         DeValue::Table(table) => return toml_table(offset, table),
@@ -286,6 +289,7 @@ mod tests {
         match &node.value {
             Value::Text(text) => format!("{text:?}"),
             Value::Number(number) => number.to_string(),
+            Value::Boolean(is_so) => is_so.to_string(),
             Value::Other(kind) => format!("<{kind}>"),
             Value::List(items) => format!("[{}]", items.iter().map(strip).collect::<Vec<_>>().join(" ")),
             Value::Table(entries) => {
@@ -302,7 +306,8 @@ mod tests {
             "z = \"x\\ty\"\na = [1, 0x10, 1_000, -1, 1.5, true]\n[t]\nk = {}\n[[r]]\nn = 1\n[[r]]\nn = 2\n";
         let json = "{\"z\": \"x\\ty\", \"a\": [1, 16, 1000, -1, 1.5, true],\n \"t\": {\"k\": {}},
             \"r\": [{\"n\": 1}, {\"n\": 2}]}";
-        let want = "{z=\"x\\ty\" a=[1 16 1000 <a negative number> <a fraction> <a boolean>] t={k={}} r=[{n=1} {n=2}]}";
+        let want =
+            "{z=\"x\\ty\" a=[1 16 1000 <a negative number> <a fraction> true] t={k={}} r=[{n=1} {n=2}]}";
         assert_eq!(strip(&parse("a.toml", toml).0.unwrap()), want);
         assert_eq!(strip(&parse("a.json", json).0.unwrap()), want);
     }

@@ -14,7 +14,7 @@ use crate::config::{
 pub(super) fn config_of(routes: Vec<Route>) -> Config {
     Config {
         listen: Vec::new(),
-        shards: ShardChoice::PerCpu,
+        shards: ShardChoice::default(),
         drain_timeout: std::time::Duration::ZERO,
         timeouts: Timeouts::default(),
         limits: Limits::default(),

@@ -36,6 +36,19 @@ impl CpuSet {
         Ok(numbers.into_iter().collect())
     }
 
+    /// Reads a mask such as `ff,00000001`: hexadecimal words of 32 bits, the highest first. What is no mask is the
+    /// empty set.
+    pub fn from_mask(text: &str) -> Self {
+        let words = text.trim().split(',').map(|word| u32::from_str_radix(word, 16).ok());
+        let Some(words) = words.collect::<Option<Vec<u32>>>() else { return Self::default() };
+        let words = words.iter().rev().zip((0..).step_by(32));
+        words
+            .flat_map(|(&word, base)| {
+                (0..32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| base + bit)
+            })
+            .collect()
+    }
+
     /// The numbers in rising order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().copied()
@@ -104,6 +117,14 @@ impl serde::Serialize for CpuSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_masks() {
+        for (mask, list) in [("0", ""), ("3", "0-1"), ("80000001,0000000a", "1,3,32,63"), ("", ""), ("x", "")]
+        {
+            assert_eq!(CpuSet::from_mask(mask).to_string(), list);
+        }
+    }
 
     #[test]
     fn reads_and_writes_the_kernels_notation() {

@@ -4,18 +4,21 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Cache, Cpu, CpuSet, Node, Topology};
+use super::{Cache, Cpu, CpuSet, Nic, Node, Quota, Topology};
 use crate::config::show_bytes;
-use crate::placement::{Plan, ShardPlace};
+use crate::placement::{self, Plan, ShardPlace};
 
-/// What `sluice topology --json` prints. The keys are documented in docs/configuration.md.
+/// What `sluice topology --json` prints. The keys are documented in docs/topology.md.
 #[derive(Serialize)]
 struct Shown<'t> {
     nodes: &'t [Node],
     cpus: &'t [Cpu],
     caches: &'t [Cache],
     offline: &'t CpuSet,
+    quota: Option<Quota>,
+    nics: &'t [Nic],
     shards: &'t [ShardPlace],
+    reserved: &'t CpuSet,
     warnings: &'t [String],
 }
 
@@ -26,7 +29,10 @@ pub fn to_json(topology: &Topology, plan: &Plan) -> String {
         cpus: &topology.cpus,
         caches: &topology.caches,
         offline: &topology.offline,
+        quota: topology.quota,
+        nics: &topology.nics,
         shards: &plan.shards,
+        reserved: &plan.reserved,
         warnings: &plan.warnings,
     };
     let mut json = serde_json::to_string_pretty(&shown).expect("numbers, strings and lists only");
@@ -34,28 +40,54 @@ pub fn to_json(topology: &Topology, plan: &Plan) -> String {
     json
 }
 
-/// The machine and the plan as text, node by node, cache by cache, core by core.
+/// The machine and the plan as text, node by node, cache by cache, core by core; cards with their node.
 pub fn draw(topology: &Topology, plan: &Plan) -> String {
     let mut out = String::new();
-    let usable = topology.usable_cpus();
-    let _ = writeln!(
-        out,
-        "{} online, this process may use {} ({}); {}",
-        plural(topology.cpus.len(), "CPU"),
-        usable.len(),
-        usable,
-        plural(topology.nodes.len(), "node"),
-    );
-    if !topology.offline.is_empty() {
-        let _ = writeln!(out, "offline: CPU {}", topology.offline);
-    }
+    draw_head(&mut out, topology);
     for node in &topology.nodes {
         draw_node(&mut out, topology, plan, node);
+        for nic in topology.nics.iter().filter(|nic| nic.node == Some(node.id)) {
+            draw_nic(&mut out, plan, nic);
+        }
+    }
+    let nowhere: Vec<_> =
+        topology.nics.iter().filter(|nic| nic.node.is_none_or(|id| topology.node(id).is_none())).collect();
+    if !nowhere.is_empty() {
+        out.push_str("no node known\n");
+    }
+    for nic in nowhere {
+        draw_nic(&mut out, plan, nic);
+    }
+    out.push_str("placement\n");
+    for line in placement::summary(plan) {
+        let _ = writeln!(out, "  {line}");
     }
     for warning in &plan.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
     out
+}
+
+fn draw_head(out: &mut String, topology: &Topology) {
+    let usable = topology.usable_cpus();
+    let count = |keys: Vec<(usize, usize)>| keys.into_iter().collect::<std::collections::BTreeSet<_>>().len();
+    let cores = count(topology.cpus.iter().filter_map(|cpu| Some((0, cpu.siblings.first()?))).collect());
+    let packages = count(topology.cpus.iter().map(|cpu| (0, cpu.package)).collect());
+    let _ = writeln!(
+        out,
+        "{} online on {} of {}, this process may use {} ({usable}); {}",
+        plural(topology.cpus.len(), "CPU"),
+        plural(cores, "core"),
+        plural(packages, "package"),
+        usable.len(),
+        plural(topology.nodes.len(), "node"),
+    );
+    if !topology.offline.is_empty() {
+        let _ = writeln!(out, "offline: CPU {}", topology.offline);
+    }
+    if let Some(quota) = topology.quota {
+        let _ = writeln!(out, "cgroup quota: {quota} CPUs");
+    }
 }
 
 fn draw_node(out: &mut String, topology: &Topology, plan: &Plan, node: &Node) {
@@ -96,7 +128,8 @@ fn draw_cores(out: &mut String, topology: &Topology, plan: &Plan, cpus: &CpuSet)
         if drawn.contains(&cpu.id) {
             continue;
         }
-        let _ = write!(out, "    package {} core {:<3}", cpu.package, cpu.core);
+        let slow = if cpu.class > 0 { " (slower)" } else { "" };
+        let _ = write!(out, "    package {} core {:<3}{slow}", cpu.package, cpu.core);
         for thread in cpu.siblings.intersection(cpus).iter() {
             drawn.push(thread);
             let shard = plan.shards.iter().find(|place| place.cpu == thread);
@@ -105,12 +138,40 @@ fn draw_cores(out: &mut String, topology: &Topology, plan: &Plan, cpus: &CpuSet)
                 None if topology.cpu(thread).is_some_and(|cpu| !cpu.allowed) => {
                     "not for this process".to_owned()
                 }
+                None if plan.reserved.contains(thread) => "reserved".to_owned(),
                 None => "-".to_owned(),
             };
             let _ = write!(out, "  CPU {thread:<3} {mark:<9}");
         }
         out.truncate(out.trim_end().len());
         out.push('\n');
+    }
+}
+
+fn draw_nic(out: &mut String, plan: &Plan, nic: &Nic) {
+    let link = if nic.is_up { "up" } else { "down" };
+    let queues = match (nic.rx.len(), nic.tx.len()) {
+        (0, 0) => String::new(),
+        (rx, tx) => format!(", {rx} receive and {} ", plural(tx, "transmit queue")),
+    };
+    let _ = writeln!(out, "  NIC {} ({link}){}", nic.name, queues.trim_end());
+    for interrupt in nic.queue_interrupts() {
+        let place = plan.shards.iter().find(|place| interrupt.cpus.iter().eq([place.cpu]));
+        let shard = match place {
+            Some(place) => format!(", shard {}", place.shard),
+            None if interrupt.cpus.iter().any(|cpu| plan.reserved.contains(cpu)) => ", reserved".to_owned(),
+            None => String::new(),
+        };
+        let cpus = match interrupt.cpus.is_empty() {
+            true => "no CPU".to_owned(),
+            false => format!("CPU {}", interrupt.cpus),
+        };
+        let _ = writeln!(out, "    interrupt {:<4} {:<20} {cpus}{shard}", interrupt.irq, interrupt.name);
+    }
+    for (direction, rule, queues) in [("receive", "RPS", &nic.rx), ("transmit", "XPS", &nic.tx)] {
+        for queue in queues.iter().filter(|queue| !queue.cpus.is_empty()) {
+            let _ = writeln!(out, "    {rule}: {direction} queue {} with CPU {}", queue.queue, queue.cpus);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Machines written into a directory, for tests of topology and placement.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -83,6 +84,24 @@ impl Machine {
         let status =
             format!("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t{cpus}\nMems_allowed_list:\t{nodes}");
         self.write("proc/self/status", &status)
+    }
+
+    /// A PCI network card on a node, with a queue of each kind per interrupt (number, name, CPUs).
+    pub(crate) fn card(&self, name: &str, node: usize, interrupts: &[(usize, &str, &str)]) -> &Self {
+        let dir = format!("sys/class/net/{name}");
+        self.write(&format!("{dir}/operstate"), "up")
+            .write(&format!("{dir}/device/numa_node"), &node.to_string());
+        let mut table = "           CPU0\n".to_owned();
+        for &(irq, action, cpus) in interrupts {
+            self.write(&format!("{dir}/device/msi_irqs/{irq}"), "msix");
+            self.write(&format!("proc/irq/{irq}/smp_affinity_list"), cpus);
+            let _ = writeln!(table, " {irq}:     7   PCI-MSI 1-edge    {action}");
+            if let Some(queue) = action.strip_prefix(&format!("{name}-TxRx-")) {
+                self.write(&format!("{dir}/queues/rx-{queue}/rps_cpus"), "00000000,00000000");
+                self.write(&format!("{dir}/queues/tx-{queue}/xps_cpus"), "00000000,00000000");
+            }
+        }
+        self.write("proc/interrupts", &table)
     }
 
     /// Reads the machine.

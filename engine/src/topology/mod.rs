@@ -1,10 +1,13 @@
-//! What the machine looks like: nodes, CPUs, caches, and the part of it this process may use.
+//! What the machine looks like: nodes, CPUs, caches, network cards, and the part of it this process may use.
 //!
-//! Data only. `sysfs` reads it, `placement` decides with it, `draw` shows it. Read once at start, on the
+//! Data only. `sysfs`, `nic` and `quota` read it, `placement` decides with it, `draw` shows it. Read once at start, on the
 //! control thread; numbers are the kernel's own and may have gaps.
 
 mod cpu_set;
 mod draw;
+mod files;
+mod nic;
+mod quota;
 mod sysfs;
 
 #[cfg(test)]
@@ -14,6 +17,8 @@ mod tests;
 
 pub use cpu_set::CpuSet;
 pub use draw::{draw, to_json};
+pub use nic::{Interrupt, Nic, Queue};
+pub use quota::Quota;
 pub use sysfs::TopologyError;
 
 use serde::Serialize;
@@ -29,6 +34,10 @@ pub struct Topology {
     pub caches: Vec<Cache>,
     /// CPUs that are there and switched off.
     pub offline: CpuSet,
+    /// CPU time that control groups allow this process; none for no limit.
+    pub quota: Option<Quota>,
+    /// Network cards by name.
+    pub nics: Vec<Nic>,
 }
 
 /// A NUMA node. Some have no CPU (memory expanders), some no memory.
@@ -70,6 +79,8 @@ pub struct Cpu {
     pub siblings: CpuSet,
     /// Whether this process may run here (cpuset, affinity).
     pub allowed: bool,
+    /// How fast it is among the CPUs of a hybrid machine: 0 is the fastest class, and the only one elsewhere.
+    pub class: usize,
 }
 
 /// A cache.

@@ -6,6 +6,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::files::Files;
+use super::nic::read_nics;
+use super::quota::read_quota;
 use super::{Cache, Cpu, CpuSet, Distance, Node, Topology};
 
 /// The topology cannot be read.
@@ -43,11 +46,14 @@ impl Topology {
         let allowed_cpus = allowed_cpus.unwrap_or_else(|| online.clone());
         let present = files.list("sys/devices/system/cpu/present")?.unwrap_or_default();
         let nodes = read_nodes(files, &online, allowed_mems.as_ref())?;
-        let cpus = online
-            .iter()
-            .map(|id| read_cpu(files, id, &online, allowed_cpus.contains(id), &nodes))
-            .collect::<Result<_, _>>()?;
+        let classes = read_classes(files, &online)?;
+        let mut cpus = Vec::with_capacity(online.len());
+        for (id, class) in online.iter().zip(classes) {
+            cpus.push(Cpu { class, ..read_cpu(files, id, &online, allowed_cpus.contains(id), &nodes)? });
+        }
         Ok(Self {
+            nics: read_nics(files, &online, &nodes)?,
+            quota: read_quota(files),
             nodes,
             cpus,
             caches: read_caches(files, &online)?,
@@ -96,7 +102,7 @@ fn read_cpu(
     nodes: &[Node],
 ) -> Result<Cpu, TopologyError> {
     let dir = format!("sys/devices/system/cpu/cpu{id}/topology");
-    let number = |name: &str| files.text(&format!("{dir}/{name}")).and_then(|text| text.trim().parse().ok());
+    let number = |name: &str| files.number(&format!("{dir}/{name}"));
     // Kernels before 5.x call the file thread_siblings_list, newer ones offer both names.
     let siblings = match files.list(&format!("{dir}/core_cpus_list"))? {
         Some(siblings) => Some(siblings),
@@ -112,7 +118,31 @@ fn read_cpu(
         core: number("core_id").unwrap_or(id),
         siblings: if siblings.contains(id) { siblings } else { [id].into_iter().collect() },
         allowed,
+        class: 0,
     })
+}
+
+/// The class of every online CPU, 0 for the fastest. ARM says a capacity for every CPU; on hybrid x86 the
+/// performance counters of the slower kinds list theirs. Elsewhere all are alike.
+fn read_classes(files: Files<'_>, online: &CpuSet) -> Result<Vec<usize>, TopologyError> {
+    let capacity = |cpu| files.number::<u32>(&format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"));
+    if let Some(capacities) = online.iter().map(capacity).collect::<Option<Vec<u32>>>() {
+        let mut steps = capacities.clone();
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        steps.dedup();
+        return Ok(capacities.iter().map(|c| steps.iter().position(|step| step == c).unwrap_or(0)).collect());
+    }
+    let mut classes = vec![0; online.len()];
+    for (class, kind) in [(1, "cpu_atom"), (2, "cpu_lowpower")] {
+        let slower = files.list(&format!("sys/devices/{kind}/cpus"))?.unwrap_or_default();
+        for (at, cpu) in online.iter().enumerate() {
+            if slower.contains(cpu) {
+                classes[at] = class;
+            }
+        }
+    }
+    let fastest = classes.iter().copied().min().unwrap_or(0);
+    Ok(classes.into_iter().map(|class| class - fastest).collect())
 }
 
 fn read_caches(files: Files<'_>, online: &CpuSet) -> Result<Vec<Cache>, TopologyError> {
@@ -145,52 +175,4 @@ fn parse_cache_size(text: &str) -> u64 {
         _ => (text, 1),
     };
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).unwrap_or(0)
-}
-
-/// The files below a root.
-#[derive(Clone, Copy)]
-struct Files<'r> {
-    root: &'r Path,
-}
-
-impl Files<'_> {
-    fn error(self, file: &str, what: impl Into<String>) -> TopologyError {
-        TopologyError { file: self.root.join(file), what: what.into() }
-    }
-
-    fn text(self, file: &str) -> Option<String> {
-        std::fs::read_to_string(self.root.join(file)).ok()
-    }
-
-    /// A file that holds a list; none if there is no such file.
-    fn list(self, file: &str) -> Result<Option<CpuSet>, TopologyError> {
-        let Some(text) = self.text(file) else { return Ok(None) };
-        CpuSet::parse(&text).map(Some).map_err(|what| self.error(file, what))
-    }
-
-    /// A line of `/proc/self/status` that holds a list.
-    fn status_list(self, status: &str, name: &str) -> Result<Option<CpuSet>, TopologyError> {
-        let Some(text) = status.lines().find_map(|line| line.strip_prefix(name)) else { return Ok(None) };
-        CpuSet::parse(text).map(Some).map_err(|what| self.error("proc/self/status", what))
-    }
-
-    /// The numbers N of the directories `{prefix}N`, in rising order.
-    fn numbered(self, dir: &str, prefix: &str) -> Vec<usize> {
-        let Ok(entries) = std::fs::read_dir(self.root.join(dir)) else { return Vec::new() };
-        let number =
-            |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
-        let mut numbers: Vec<usize> = entries.filter_map(|entry| number(entry.ok()?)).collect();
-        numbers.sort_unstable();
-        numbers
-    }
-
-    /// `MemTotal` of a meminfo file, in bytes.
-    fn memory_bytes(self, file: &str) -> u64 {
-        let text = self.text(file).unwrap_or_default();
-        let kib = text.lines().find_map(|line| {
-            let mut words = line.split_whitespace().skip_while(|&word| word != "MemTotal:").skip(1);
-            words.next()?.parse::<u64>().ok()
-        });
-        kib.unwrap_or(0).saturating_mul(1024)
-    }
 }

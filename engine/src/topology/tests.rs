@@ -2,7 +2,7 @@
 
 use super::fixture::{Machine, one_socket, two_sockets_interleaved};
 use super::*;
-use crate::config::ShardChoice;
+use crate::config::{ShardChoice, ShardPer};
 use crate::placement::plan;
 
 fn set(text: &str) -> CpuSet {
@@ -102,7 +102,12 @@ fn what_is_missing_or_strange_is_named() {
 fn this_machine_can_be_read() {
     let topology = Topology::read(std::path::Path::new("/")).unwrap();
     assert!(!topology.usable_cpus().is_empty());
-    assert!(!plan(&topology, &ShardChoice::PerCpu).unwrap().shards.is_empty());
+    assert!(
+        !plan(&topology, &ShardChoice { per: ShardPer::Thread, ..ShardChoice::default() })
+            .unwrap()
+            .shards
+            .is_empty()
+    );
 }
 
 #[test]
@@ -110,11 +115,11 @@ fn drawing_of_two_sockets() {
     let machine = two_sockets_interleaved();
     machine.online("0-6").allow("0-5", "0-1");
     let topology = machine.read();
-    let plan = plan(&topology, &ShardChoice::Count(3)).unwrap();
+    let plan = plan(&topology, &ShardChoice { count: Some(3), ..ShardChoice::default() }).unwrap();
     assert_eq!(
         draw(&topology, &plan),
         "\
-7 CPUs online, this process may use 6 (0-5); 2 nodes
+7 CPUs online on 4 cores of 2 packages, this process may use 6 (0-5); 2 nodes
 offline: CPU 7
 node 0: 32GiB memory, distance to 0:10 1:20
   L3 32MiB (CPU 0,2,4,6)
@@ -124,6 +129,9 @@ node 1: 32GiB memory, distance to 0:20 1:10
   L3 32MiB (CPU 1,3,5)
     package 1 core 0    CPU 1   shard 2    CPU 5   -
     package 1 core 1    CPU 3   -
+placement
+  node 0, cache group 0: shards 0-1 on CPU 0,2
+  node 1, cache group 1: shard 2 on CPU 1
 "
     );
 }
@@ -133,34 +141,95 @@ fn drawing_without_caches_and_memory() {
     let machine = Machine::empty();
     machine.online("0-1").allow("0-1", "0");
     let topology = machine.read();
-    let plan = plan(&topology, &ShardChoice::PerCpu).unwrap();
+    let plan = plan(&topology, &ShardChoice { per: ShardPer::Thread, ..ShardChoice::default() }).unwrap();
     assert_eq!(
         draw(&topology, &plan),
         "\
-2 CPUs online, this process may use 2 (0-1); 1 node
+2 CPUs online on 2 cores of 1 package, this process may use 2 (0-1); 1 node
 node 0: no memory
     package 0 core 0    CPU 0   shard 0
     package 0 core 1    CPU 1   shard 1
+placement
+  node 0, cache group 0: shards 0-1 on CPU 0-1
 "
     );
 }
 
 #[test]
 fn json_has_the_documented_keys() {
-    let topology = two_sockets_interleaved().read();
-    let plan = plan(&topology, &ShardChoice::Count(2)).unwrap();
+    let machine = two_sockets_interleaved();
+    machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1")]);
+    machine.write("proc/self/cgroup", "0::/").write("sys/fs/cgroup/cpu.max", "400000 100000");
+    let topology = machine.read();
+    let plan = plan(&topology, &ShardChoice { count: Some(2), ..ShardChoice::default() }).unwrap();
     let json: serde_json::Value = serde_json::from_str(&to_json(&topology, &plan)).unwrap();
     assert_eq!(json["shards"][1]["cpu"], 2);
     assert_eq!(json["shards"][1]["node"], 0);
     assert_eq!(json["nodes"][1]["cpus"], serde_json::json!([1, 3, 5, 7]));
     assert_eq!(json["cpus"][5]["siblings"], serde_json::json!([1, 5]));
     assert_eq!(json["caches"][0]["level"], 2);
-    let manual = include_str!("../../../docs/configuration.md");
+    assert_eq!(json["nics"][0]["interrupts"][0]["cpus"], serde_json::json!([1]));
+    assert_eq!(json["quota"]["quota_us"], 400_000);
+    let manual = include_str!("../../../docs/topology.md");
     for (key, list) in json.as_object().unwrap() {
         assert!(manual.contains(&format!("| `{key}` |")), "{key} is not documented");
-        let first = list.as_array().unwrap().first().and_then(|first| first.as_object());
+        let first =
+            list.as_array().map_or(Some(list), |list| list.first()).and_then(|first| first.as_object());
         for key in first.into_iter().flatten().map(|(key, _)| key) {
             assert!(manual.contains(&format!("`{key}`")), "{key} is not documented");
         }
     }
+}
+
+#[test]
+fn a_card_is_read_with_its_queues_and_interrupts() {
+    let machine = two_sockets_interleaved();
+    machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1"), (41, "eth0-TxRx-1", "0-7"), (42, "eth0-misc", "0")]);
+    machine.write("proc/irq/41/effective_affinity_list", "3");
+    machine.write("sys/class/net/eth0/queues/rx-1/rps_cpus", "00000000,0000000c");
+    machine.write("sys/class/net/lo/operstate", "unknown");
+    let topology = machine.read();
+    let [nic] = &topology.nics[..] else { panic!("{:?}", topology.nics) };
+    assert_eq!((nic.name.as_str(), nic.node, nic.is_up), ("eth0", Some(1), true));
+    let interrupts = nic.interrupts.iter().map(|i| (i.irq, i.queue, i.cpus.to_string()));
+    let want = [(40, Some(0), "1"), (41, Some(1), "3"), (42, None, "0")];
+    assert_eq!(interrupts.collect::<Vec<_>>(), want.map(|(irq, queue, cpus)| (irq, queue, cpus.to_owned())));
+    assert_eq!(nic.rx.iter().map(|queue| queue.cpus.to_string()).collect::<Vec<_>>(), ["", "2-3"]);
+    assert_eq!(nic.tx.len(), 2);
+}
+
+#[test]
+fn a_card_far_from_the_shards_is_told() {
+    let machine = two_sockets_interleaved();
+    machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1"), (41, "eth0-TxRx-1", "0,1")]);
+    let warnings = |policy: &str| {
+        let placement = Some(policy.to_owned());
+        let flags = crate::cli::ShardArgs { placement, ..crate::cli::ShardArgs::default() };
+        plan(&machine.read(), &ShardChoice::from_flags(&flags).unwrap()).unwrap().warnings
+    };
+    assert_eq!(
+        warnings("node=0"),
+        [
+            "eth0: 1 of 2 queue interrupts go to CPU 1 on node 1, where no shard is (hint: scripts/tune-host --irq)",
+            "eth0 is on node 1, where no shard is (hint: --placement node=1, or spread)"
+        ]
+    );
+    assert_eq!(warnings("node=1"), [] as [&str; 0]);
+    machine.write("sys/class/net/eth0/operstate", "down");
+    assert_eq!(warnings("node=0"), [] as [&str; 0]);
+}
+
+#[test]
+fn cores_of_different_speed_have_classes() {
+    let machine = one_socket();
+    machine.write("sys/devices/cpu_core/cpus", "0-1").write("sys/devices/cpu_atom/cpus", "2-3");
+    let classes = |machine: &Machine| machine.read().cpus.iter().map(|cpu| cpu.class).collect::<Vec<_>>();
+    assert_eq!(classes(&machine), [0, 0, 1, 1]);
+    machine.online("2-3");
+    assert_eq!(classes(&machine), [0, 0]);
+    let machine = one_socket();
+    for (cpu, capacity) in ["446", "1024", "446", "871"].into_iter().enumerate() {
+        machine.write(&format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"), capacity);
+    }
+    assert_eq!(classes(&machine), [2, 0, 2, 1]);
 }

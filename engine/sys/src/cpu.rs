@@ -8,13 +8,23 @@ use std::time::Duration;
 /// # Errors
 /// EINVAL when the CPU is offline or not allowed by the cpuset, or the number is out of the kernel's range.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    pin_to_cpus([cpu])
+}
+
+/// Lets the calling thread run on these CPUs only.
+///
+/// # Errors
+/// EINVAL when none of them is online and allowed by the cpuset, or a number is out of the kernel's range.
+pub fn pin_to_cpus(cpus: impl IntoIterator<Item = usize>) -> io::Result<()> {
     // SAFETY: all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu >= 8 * size_of::<libc::cpu_set_t>() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    for cpu in cpus {
+        if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: the number was checked against the size of the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: the number was checked against the size of the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the set is as long as said; 0 is the calling thread.
     crate::socket::check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) })
         .map(drop)

@@ -37,7 +37,7 @@ mod tests;
 #[cfg(feature = "count-alloc")]
 pub use alloc::{CountingAllocator, allocations_of_this_thread};
 pub use buf::{Buf, LARGE_BYTES};
-pub use cpu::{current_cpu, pin_to_cpu, process_cpu_time};
+pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time};
 pub use driver::{Outstanding, Stats};
 pub use executor::{
     Runtime, buffers_held, next_connection, next_message, now_ms, spawn, stats, workers_busy,
