@@ -23,7 +23,7 @@ use sluice_sys::raise_descriptor_limit;
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
-use crate::load::{self, LoadArgs};
+use crate::load::{self, LoadArgs, Target};
 use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, sysctl};
 use crate::units::{parse_count, parse_duration};
@@ -41,6 +41,8 @@ const UNTIL_LIMIT_MAX: u64 = 5_000_000;
 
 /// Connections of the short load that fills the target's pools before the baseline is taken.
 const WARM_UP_CONNECTIONS: u64 = 256;
+/// Requests on each of them.
+const WARM_UP_REQUESTS: u64 = 64;
 
 /// Time between that load and the baseline.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -238,10 +240,16 @@ fn check_out(dir: &Path) -> Result<(), Failure> {
 
 /// A short load, so that what the target keeps for any load is not counted as the price of held connections.
 fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Result<(), Failure> {
-    let url = format!("http://{}{}", args.target, args.path).parse().map_err(Failure::Usage)?;
+    let url: Target = format!("http://{}{}", args.target, args.path).parse().map_err(Failure::Usage)?;
+    let load = |connections: u64, requests: u64| {
+        let requests = Some(requests);
+        let brief = LoadArgs::brief(url.clone(), connections, args.timeout, args.lanes.clone());
+        load::measure(&LoadArgs { requests, ..brief }, interrupt)?.verdict()
+    };
+    // A number of requests, not a time: an emulated machine may need a second for the first.
     let connections = WARM_UP_CONNECTIONS.min(first_goal);
-    let load = LoadArgs::brief(url, connections, args.timeout, args.lanes.clone());
-    load::measure(&load, interrupt)?.verdict()?;
+    load(1, 1)?;
+    load(connections, connections * WARM_UP_REQUESTS)?;
     // What the load leaves in the kernel (closed sockets, freed slabs) should not be part of the baseline.
     std::thread::sleep(SETTLING);
     Ok(())
