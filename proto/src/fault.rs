@@ -47,6 +47,7 @@ faults! {
     SpaceInFieldName 400 "space_in_field_name" "whitespace before the colon of a field",
     MissingColon 400 "missing_colon" "field line without a colon",
     EmptyFieldName 400 "empty_field_name" "field without a name",
+    UnderscoredFieldName 400 "underscored_field_name" "field name that reads like another one by its underscores",
     InvalidFieldName 400 "invalid_field_name" "invalid byte in a field name",
     InvalidFieldValue 400 "invalid_field_value" "control byte in a field value",
 
@@ -60,6 +61,7 @@ faults! {
     InvalidTarget 400 "invalid_target" "invalid request target",
     InvalidPercentEncoding 400 "invalid_percent_encoding" "malformed percent-encoding in the request target",
     FragmentInTarget 400 "fragment_in_target" "fragment in the request target",
+    MisdirectedScheme 421 "misdirected_scheme" "https target on a connection without TLS",
     AsteriskForm 400 "asterisk_form" "asterisk as the target of a method other than OPTIONS",
     MissingVersion 400 "missing_version" "request line without an HTTP version",
     InvalidVersion 400 "invalid_version" "malformed HTTP version",
@@ -78,6 +80,8 @@ faults! {
 
     // The status line.
     InvalidStatus 400 "invalid_status" "malformed status line",
+    InterimInHttp10 400 "interim_in_http10" "1xx status in HTTP/1.0",
+    TooManyInterim 400 "too_many_interim" "too many interim answers",
 
     // Limits.
     RequestLineTooLong 414 "request_line_too_long" "request line is too long",
@@ -102,7 +106,11 @@ faults! {
     ChunkedTwice 400 "chunked_twice" "transfer coding chunked applied twice",
     UnsupportedCoding 501 "unsupported_coding" "unsupported transfer coding",
 
+    TraceWithBody 400 "trace_with_body" "TRACE with a body",
+    BodyNotAllowed 400 "body_not_allowed" "body announced with a status that has none",
+
     // Expectations.
+    InvalidMaxForwards 400 "invalid_max_forwards" "Max-Forwards is not a number",
     Expectation 417 "expectation" "unknown expectation",
 
     // Bodies.

@@ -15,8 +15,12 @@ pub const METHOD_BYTES_MAX: usize = 32;
 /// Empty lines skipped before a request line. RFC 9112 asks for at least one; old clients send one after a POST body.
 pub const LEADING_LINES_MAX: usize = 2;
 
-/// Connection options that are not among the well-known ones; each is compared with every field, so their number is bounded.
+/// Members of the Connection list, empty ones too; each may have to be compared with every field, so their number is bounded.
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
+
+/// Interim answers (1xx) passed on before the final one. Beyond: [`Fault::TooManyInterim`](crate::Fault). Servers send one or
+/// two; a server that never comes to its point must not keep a client busy.
+pub const INTERIM_ANSWERS_MAX: u8 = 16;
 
 /// Limits on one message head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +55,8 @@ impl HeadLimits {
 /// Limits on the parts of a chunked body that are not data. The data itself is limited by whoever relays it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLimits {
-    /// Most bytes of chunk extensions on one chunk-size line. Beyond: [`Fault::ChunkExtensionTooLong`](crate::Fault).
+    /// Most bytes of chunk extensions, on one chunk-size line and in the whole body beyond one for each byte of data: a body
+    /// must not be made of extensions. Beyond: [`Fault::ChunkExtensionTooLong`](crate::Fault).
     pub extension_bytes_max: usize,
     /// Most bytes of the trailer section, its final CRLF included. Beyond: [`Fault::TrailersTooLarge`](crate::Fault).
     pub trailer_bytes_max: usize,

@@ -52,6 +52,13 @@ impl BodyDecoder {
         Self { rest }
     }
 
+    /// Trailers are checked from now on, but not handed out. Of no consequence to bodies without chunks.
+    pub fn drop_trailers(&mut self) {
+        if let Rest::Chunked(decoder) = &mut self.rest {
+            decoder.drop_trailers();
+        }
+    }
+
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
     ///
     /// [`BodyEvent::NeedMore`] consumes everything given. [`BodyEvent::End`] is repeated on further calls and consumes nothing

@@ -25,11 +25,13 @@ pub struct ChunkedDecoder {
     /// The size being read, then the bytes of data still to come, of the current chunk.
     remaining: u64,
     section: Option<Box<TrailerSection>>,
+    /// Bytes of extensions that no data has made up for yet.
     extension_bytes: u32,
     extension_bytes_max: u32,
     trailer_bytes_max: u32,
     trailer_fields_max: u16,
     size_digits: u8,
+    drops_trailers: bool,
     state: State,
 }
 
@@ -90,8 +92,14 @@ impl ChunkedDecoder {
             trailer_bytes_max: saturate(limits.trailer_bytes_max),
             trailer_fields_max: u16::try_from(limits.trailer_fields_max).unwrap_or(u16::MAX),
             size_digits: 0,
+            drops_trailers: false,
             state: State::Size,
         }
+    }
+
+    /// Trailers are checked from now on, but not handed out.
+    pub fn drop_trailers(&mut self) {
+        self.drops_trailers = true;
     }
 
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
@@ -218,7 +226,8 @@ impl ChunkedDecoder {
     /// After the line of a chunk's size: its data, or behind the last chunk the trailer section.
     fn begin_chunk(&mut self) -> State {
         self.size_digits = 0;
-        self.extension_bytes = 0;
+        let data_bytes = u32::try_from(self.remaining).unwrap_or(u32::MAX);
+        self.extension_bytes = self.extension_bytes.saturating_sub(data_bytes);
         if self.remaining == 0 { State::TrailerStart } else { State::Data }
     }
 
@@ -253,7 +262,7 @@ impl ChunkedDecoder {
     fn finish(&mut self) -> Result<ChunkEvent, Fault> {
         let Some(section) = self.section.take() else { return Ok(ChunkEvent::End) };
         let trailers = Trailers::parse(section.bytes, usize::from(self.trailer_fields_max))?;
-        Ok(trailers.map_or(ChunkEvent::End, ChunkEvent::Trailers))
+        Ok(trailers.filter(|_| !self.drops_trailers).map_or(ChunkEvent::End, ChunkEvent::Trailers))
     }
 }
 
@@ -347,6 +356,26 @@ mod tests {
                 assert_eq!(decode(body.as_bytes(), step), Err(fault), "{body:?} by {step}");
             }
         }
+    }
+
+    #[test]
+    fn extensions_are_paid_for_by_data() {
+        // 20 are allowed in advance; each of these chunks brings 12 and pays for one.
+        let cheap = "1;aaaaaaaaaaa\r\nx\r\n";
+        assert!(decode(cheap.as_bytes(), 3).is_ok());
+        assert_eq!(decode(cheap.repeat(2).as_bytes(), 3), Err(Fault::ChunkExtensionTooLong));
+        let dear = "c;aaaaaaaaaaa\r\n0123456789ab\r\n".repeat(50) + "0\r\n\r\n";
+        assert_eq!(decode(dear.as_bytes(), 3).unwrap().0.len(), 600);
+    }
+
+    #[test]
+    fn dropped_trailers_are_still_checked() {
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        decoder.drop_trailers();
+        assert_eq!(decoder.next(b"0\r\nX: 1\r\n\r\nGET"), Ok((11, ChunkEvent::End)));
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        decoder.drop_trailers();
+        assert_eq!(decoder.next(b"0\r\nX : 1\r\n\r\n"), Err(Fault::SpaceInFieldName));
     }
 
     /// Found by fuzzing: a whole line was searched for a bare LF before its length was looked at.
