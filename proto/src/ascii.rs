@@ -31,9 +31,9 @@ impl ByteSet {
 //= https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
 pub(crate) static TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
 
-/// `unreserved / sub-delims`, the bytes of a reg-name that need no percent-encoding.
-//= https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
-pub(crate) static REG_NAME: ByteSet = ByteSet::alphanumeric_and(b"-._~!$&'()*+,;=");
+/// `unreserved`: the bytes of host names that exist.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-2.3
+pub(crate) static HOST_NAME: ByteSet = ByteSet::alphanumeric_and(b"-._~");
 
 /// `unreserved`, the bytes that mean the same encoded and not.
 //= https://www.rfc-editor.org/rfc/rfc3986#section-2.3

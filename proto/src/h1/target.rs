@@ -10,20 +10,17 @@ use crate::authority::Authority;
 use crate::fault::Fault;
 use crate::message::{Method, Version};
 
+/// The port that `http` implies.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-4.2.1
+const HTTP_PORT: u16 = 80;
+
 /// A request target in its parts.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     pub(super) path_and_query: &'a str,
     pub(super) path: &'a str,
-    /// Of an absolute-form target.
-    pub(super) authority: Option<TargetAuthority<'a>>,
-}
-
-/// The authority of an absolute-form target, with what its scheme implies.
-#[derive(Debug)]
-pub(super) struct TargetAuthority<'a> {
-    text: &'a str,
-    port_default: u16,
+    /// Of an absolute-form target; its scheme is `http`.
+    pub(super) authority: Option<&'a str>,
 }
 
 /// Takes `target` apart. `scratch` holds the result in the one case that cannot be borrowed.
@@ -71,15 +68,17 @@ fn parse_absolute<'a>(
     method: Method<'_>,
     scratch: &'a mut String,
 ) -> Result<Target<'a>, Fault> {
-    let (rest, port_default) = match (strip_scheme(target, "http://"), strip_scheme(target, "https://")) {
-        (Some(rest), _) => (rest, 80),
-        (_, Some(rest)) => (rest, 443),
-        // Authority-form included: only CONNECT has it, and that is refused before.
-        _ => return Err(Fault::InvalidTarget),
+    let Some(rest) = strip_scheme(target, "http://") else {
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.4
+        // "a request for an "https" resource MUST be rejected unless it has been received over a connection that has been
+        // secured"; none is.
+        let is_https = strip_scheme(target, "https://").is_some();
+        // What is left includes authority-form: only CONNECT has it, and that is refused before.
+        return Err(if is_https { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
     };
     let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (text, path_and_query) = rest.split_at(authority_len);
-    let authority = Some(TargetAuthority { text, port_default });
+    let (authority, path_and_query) = rest.split_at(authority_len);
+    let authority = Some(authority);
     match path_and_query.as_bytes().first() {
         Some(b'/') => Ok(split_query(path_and_query, authority)),
         //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
@@ -104,7 +103,7 @@ fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-fn split_query<'a>(path_and_query: &'a str, authority: Option<TargetAuthority<'a>>) -> Target<'a> {
+fn split_query<'a>(path_and_query: &'a str, authority: Option<&'a str>) -> Target<'a> {
     let path_len = memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len());
     Target { path_and_query, path: &path_and_query[..path_len], authority }
 }
@@ -117,7 +116,7 @@ fn split_query<'a>(path_and_query: &'a str, authority: Option<TargetAuthority<'a
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.3
 pub(super) fn check_host<'a>(
-    target: Option<TargetAuthority<'a>>,
+    target: Option<&'a str>,
     host: Option<&'a [u8]>,
     version: Version,
     is_asterisk: bool,
@@ -133,11 +132,11 @@ pub(super) fn check_host<'a>(
         }
     };
     let Some(target) = target else { return Ok(named.map_or("", |(text, _)| text)) };
-    let authority = Authority::parse(target.text).ok_or(Fault::InvalidTarget)?;
+    let authority = Authority::parse(target).ok_or(Fault::InvalidTarget)?;
     match named {
         // A proxy may trust the target and drop Host. Whoever stands in front of us may have decided by Host.
-        Some((_, named)) if !authority.is_same_as(&named, target.port_default) => Err(Fault::HostMismatch),
-        _ => Ok(target.text),
+        Some((_, named)) if !authority.is_same_as(&named, HTTP_PORT) => Err(Fault::HostMismatch),
+        _ => Ok(target),
     }
 }
 
@@ -148,7 +147,7 @@ mod tests {
     fn parts(target: &str, method: Method<'_>) -> Result<(String, String, String), Fault> {
         let mut scratch = String::new();
         let parsed = parse(target, method, &mut scratch)?;
-        let authority = parsed.authority.as_ref().map_or("", |authority| authority.text);
+        let authority = parsed.authority.unwrap_or_default();
         Ok((parsed.path_and_query.into(), parsed.path.into(), authority.into()))
     }
 
@@ -162,7 +161,7 @@ mod tests {
             ("/{a}|\"^`<>\\", Method::Get, "/{a}|\"^`<>\\", "/{a}|\"^`<>\\", ""),
             ("*", Method::Options, "*", "*", ""),
             ("http://h.example/p?q", Method::Get, "/p?q", "/p", "h.example"),
-            ("HTTPS://h.example:8443", Method::Get, "/", "/", "h.example:8443"),
+            ("HTTP://h.example:8443", Method::Get, "/", "/", "h.example:8443"),
             ("http://h.example?q=/", Method::Get, "/?q=/", "/", "h.example"),
             ("http://h.example", Method::Options, "*", "*", "h.example"),
             ("http://h.example/", Method::Options, "/", "/", "h.example"),
@@ -180,6 +179,8 @@ mod tests {
             ("path", Fault::InvalidTarget),
             ("example.com:443", Fault::InvalidTarget),
             ("ftp://h.example/", Fault::InvalidTarget),
+            ("https://h.example/", Fault::MisdirectedScheme),
+            ("HTTPS://h.example", Fault::MisdirectedScheme),
             ("http:/h.example/", Fault::InvalidTarget),
             ("/caf\u{e9}", Fault::InvalidTarget),
             ("/a#b", Fault::FragmentInTarget),
