@@ -16,6 +16,9 @@ macro_rules! field_ids {
             $(#[doc = concat!("`", $name, "`")] $id,)+
             /// Any name that is not in this list.
             Other,
+            /// A name that would be in this list if its underscores were hyphens: `X_Forwarded_For`. To a recipient that
+            /// hands fields on as variables (CGI, WSGI, PHP) both are one, so a request with it is refused.
+            Underscored,
         }
 
         const KNOWN: &[(&str, FieldId)] = &[$(($name, FieldId::$id),)+];
@@ -34,6 +37,7 @@ field_ids! {
     ProxyAuthenticate "Proxy-Authenticate",
     ProxyAuthenticationInfo "Proxy-Authentication-Info",
     ProxyAuthorization "Proxy-Authorization",
+    Proxy "Proxy",
     // Framing and routing.
     ContentLength "Content-Length",
     Host "Host",
@@ -91,16 +95,17 @@ field_ids! {
     SecWebSocketAccept "Sec-WebSocket-Accept",
 }
 
-const _: () = assert!(KNOWN.len() < 64, "FieldSet keeps one bit per id in a u64");
+const _: () = assert!(KNOWN.len() < 63, "FieldSet keeps one bit per id in a u64");
 
-/// The slot of a name in [`BY_HASH`]. Length, first and last letter, and the fourth from the end tell the known names apart
-/// ("-host" and "-port" differ there); collisions among them are an error at compile time.
+/// The slot of a name in [`BY_HASH`]. Length, first and last letter, and the second from the end tell the known names apart
+/// ("-host" and "-port" differ there); collisions among them are an error at compile time. No hyphen of a known name stands
+/// in any of these places, so a name with underscores in place of hyphens has the same slot.
 const fn slot(name: &[u8]) -> usize {
     let len = name.len();
     let first = (name[0] | 0x20) as usize;
     let last = (name[len - 1] | 0x20) as usize;
-    let fourth_last = (name[len.saturating_sub(4)] | 0x20) as usize;
-    (len + first + last * 11 + fourth_last * 9) & (SLOTS - 1)
+    let second_last = (name[len.saturating_sub(2)] | 0x20) as usize;
+    (len + first * 3 + last * 9 + second_last * 24) & (SLOTS - 1)
 }
 
 const SLOTS: usize = 512;
@@ -170,11 +175,23 @@ impl FieldId {
         let candidate = BY_HASH[slot(name)];
         match KNOWN.get(candidate as usize) {
             Some((known, _)) if is_same_name(name, known.as_bytes()) => candidate,
-            _ => Self::Other,
+            Some((known, _)) => Self::unlike(name, known.as_bytes()),
+            None => Self::Other,
         }
     }
 
-    /// The name as registered; `None` for [`FieldId::Other`].
+    /// The id of a name that is not `known`, although its slot is: rare.
+    #[cold]
+    fn unlike(name: &[u8], known: &[u8]) -> Self {
+        let is_alike = |(&a, &k): (&u8, &u8)| a.eq_ignore_ascii_case(&k) || (a == b'_' && k == b'-');
+        if name.len() == known.len() && name.iter().zip(known).all(is_alike) {
+            Self::Underscored
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The name as registered; `None` for [`FieldId::Other`] and [`FieldId::Underscored`].
     pub fn name(self) -> Option<&'static str> {
         KNOWN.get(self as usize).map(|(name, _)| *name)
     }
@@ -200,6 +217,11 @@ impl FieldSet {
     #[inline]
     pub const fn contains(self, id: FieldId) -> bool {
         self.0 & (1 << id as u8) != 0
+    }
+
+    /// True when every id of `other` is in this set.
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
     }
 
     /// Adds `id`.
@@ -400,9 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn underscores_do_not_hide_a_known_name() {
+        for &(name, _) in KNOWN.iter().filter(|(name, _)| name.contains('-')) {
+            let all = name.replace('-', "_");
+            let first = name.replacen('-', "_", 1).to_ascii_uppercase();
+            for alike in [all, first] {
+                assert_eq!(FieldId::classify(alike.as_bytes()), FieldId::Underscored, "{alike}");
+            }
+        }
+        assert_eq!(FieldId::classify(b"x_api_key"), FieldId::Other);
+    }
+
+    #[test]
     fn near_misses_are_other() {
         for name in
-            ["", "h", "hos", "hostt", "h0st", "x_forwarded_for", "content-lengt", "content length", "\u{0}"]
+            ["", "h", "hos", "hostt", "h0st", "x.forwarded.for", "content-lengt", "content length", "\u{0}"]
         {
             assert_eq!(FieldId::classify(name.as_bytes()), FieldId::Other, "{name:?}");
         }

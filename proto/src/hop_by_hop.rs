@@ -25,6 +25,8 @@ pub const HOP_BY_HOP: FieldSet = FieldSet::of(&[
     FieldId::ProxyAuthenticate,
     FieldId::ProxyAuthenticationInfo,
     FieldId::ProxyAuthorization,
+    // Nothing that is registered: CGI makes HTTP_PROXY of it, which programs take for the proxy they are to use.
+    FieldId::Proxy,
 ]);
 
 /// Fields that a peer cannot remove by naming them in Connection: the proxy relies on them or writes them itself, from what it
@@ -37,8 +39,12 @@ pub const NOT_REMOVABLE: FieldSet = FieldSet::of(&[
     FieldId::XForwardedFor,
     FieldId::XForwardedProto,
     FieldId::XForwardedHost,
+    FieldId::XForwardedPort,
+    FieldId::XRealIp,
     FieldId::Forwarded,
     FieldId::Via,
+    // "Cache-Control is never appropriate as a connection option"
+    FieldId::CacheControl,
 ]);
 
 /// What the Connection field of a head says, as far as it has been scanned.
@@ -51,12 +57,23 @@ pub(crate) struct ConnectionOptions {
     named: FieldSet,
     /// Options that are none of the above: names to be compared with those of the other fields.
     others: usize,
+    /// Members of the list, empty ones too: each costs a look at every field.
+    members: usize,
 }
 
 impl ConnectionOptions {
     /// Notes a Connection line. Members that are not tokens name no field and are of no consequence.
     pub(crate) fn add(&mut self, value: &[u8]) -> Result<(), Fault> {
-        for option in ascii::list_members(value).filter(|option| !option.is_empty()) {
+        for option in ascii::list_members(value) {
+            self.members += 1;
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1.2
+            // Empty members are to be ignored, but "not so much that they could be used as a denial-of-service mechanism".
+            if self.members > CONNECTION_OPTIONS_MAX {
+                return Err(Fault::TooManyConnectionOptions);
+            }
+            if option.is_empty() {
+                continue;
+            }
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -68,7 +85,14 @@ impl ConnectionOptions {
                 }
             }
         }
-        if self.others > CONNECTION_OPTIONS_MAX { Err(Fault::TooManyConnectionOptions) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// True when a field that is not of one connection by itself is named. Trailers of that name must not be forwarded
+    /// either, and the head is gone when they come: then none are.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+    pub(crate) fn may_name_trailers(&self) -> bool {
+        self.others > 0 || !HOP_BY_HOP.contains_all(self.named)
     }
 
     /// True when `id` is named.
@@ -117,6 +141,24 @@ mod tests {
             options.names(FieldId::Upgrade) && options.names(FieldId::Te) && !options.names(FieldId::Host)
         );
         assert_eq!(options.others, 1);
+        assert!(options.may_name_trailers());
+    }
+
+    #[test]
+    fn only_end_to_end_fields_take_trailers_with_them() {
+        for (value, may) in [("close, TE, Upgrade, keep-alive", false), ("ETag", true), ("x-sum", true)] {
+            let mut options = ConnectionOptions::default();
+            options.add(value.as_bytes()).unwrap();
+            assert_eq!(options.may_name_trailers(), may, "{value}");
+        }
+    }
+
+    #[test]
+    fn empty_members_count() {
+        let mut options = ConnectionOptions::default();
+        assert_eq!(options.add(b",,,,,,,,,,,,,,,"), Ok(()));
+        assert_eq!(options.add(b",,,,,,,,,,,,,,,"), Ok(()));
+        assert_eq!(options.add(b""), Err(Fault::TooManyConnectionOptions));
     }
 
     #[test]

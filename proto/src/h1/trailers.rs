@@ -17,6 +17,7 @@ use crate::limits::FIELDS_HARD_MAX;
 /// not find a second, unchecked address there.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-6.5.1
 const FORBIDDEN: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
+    FieldId::Underscored,
     FieldId::ContentLength,
     FieldId::Host,
     FieldId::Expect,
