@@ -79,6 +79,12 @@ impl FramingFields {
     ) -> Result<BodyLength, Fault> {
         // Judged first, so that a contradictory head is refused even where its framing would not be used.
         let declared = self.declared(version)?;
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+        // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx (Informational) or 204
+        // (No Content)", and the same for Transfer-Encoding. Zero says what is so anyway, and is common.
+        if matches!(status, 100..=199 | 204) && declared.is_some_and(|body| !body.is_empty()) {
+            return Err(Fault::BodyNotAllowed);
+        }
         let bodiless = request == RequestKind::Head
             || matches!(status, 100..=199 | 204 | 304)
             || (request == RequestKind::Connect && matches!(status, 200..=299));
@@ -169,17 +175,20 @@ mod tests {
             fields.response_body(Version::Http11, 200, RequestKind::Other),
             Ok(BodyLength::UntilClose)
         );
+        let mut zero = fields;
+        zero.add_content_length(b"0").unwrap();
         fields.add_content_length(b"7").unwrap();
         assert_eq!(fields.response_body(Version::Http11, 200, RequestKind::Other), Ok(BodyLength::Length(7)));
-        for (status, request) in [
-            (200, RequestKind::Head),
-            (100, RequestKind::Other),
-            (101, RequestKind::Other),
-            (204, RequestKind::Other),
-            (304, RequestKind::Other),
-            (200, RequestKind::Connect),
-        ] {
+        for (status, request) in
+            [(200, RequestKind::Head), (304, RequestKind::Other), (200, RequestKind::Connect)]
+        {
             assert_eq!(fields.response_body(Version::Http11, status, request), Ok(BodyLength::None));
+        }
+        for status in [100, 101, 103, 204] {
+            let refused = fields.response_body(Version::Http11, status, RequestKind::Other);
+            assert_eq!(refused, Err(Fault::BodyNotAllowed), "{status}");
+            let common = zero.response_body(Version::Http11, status, RequestKind::Other);
+            assert_eq!(common, Ok(BodyLength::None), "{status}");
         }
         fields.add_transfer_encoding(b"chunked").unwrap();
         let head = fields.response_body(Version::Http11, 304, RequestKind::Head);

@@ -7,6 +7,7 @@ use crate::ascii;
 use crate::fault::Fault;
 use crate::fields::{FieldId, FieldSet, FieldSpan};
 use crate::limits::CONNECTION_OPTIONS_MAX;
+use crate::message::TrailerRule;
 
 /// Fields that are never forwarded, in either direction, whether Connection names them or not.
 ///
@@ -88,11 +89,11 @@ impl ConnectionOptions {
         Ok(())
     }
 
-    /// True when a field that is not of one connection by itself is named. Trailers of that name must not be forwarded
-    /// either, and the head is gone when they come: then none are.
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
-    pub(crate) fn may_name_trailers(&self) -> bool {
-        self.others > 0 || !HOP_BY_HOP.contains_all(self.named)
+    /// What to do with trailers: a field that is not of one connection by itself may be named, and the head is gone when
+    /// trailers come.
+    pub(crate) fn trailer_rule(&self) -> TrailerRule {
+        let may_name_trailers = self.others > 0 || !HOP_BY_HOP.contains_all(self.named);
+        if may_name_trailers { TrailerRule::Drop } else { TrailerRule::Keep }
     }
 
     /// True when `id` is named.
@@ -141,15 +142,18 @@ mod tests {
             options.names(FieldId::Upgrade) && options.names(FieldId::Te) && !options.names(FieldId::Host)
         );
         assert_eq!(options.others, 1);
-        assert!(options.may_name_trailers());
     }
 
     #[test]
     fn only_end_to_end_fields_take_trailers_with_them() {
-        for (value, may) in [("close, TE, Upgrade, keep-alive", false), ("ETag", true), ("x-sum", true)] {
+        for (value, rule) in [
+            ("close, TE, Upgrade, keep-alive", TrailerRule::Keep),
+            ("ETag", TrailerRule::Drop),
+            ("x-sum", TrailerRule::Drop),
+        ] {
             let mut options = ConnectionOptions::default();
             options.add(value.as_bytes()).unwrap();
-            assert_eq!(options.may_name_trailers(), may, "{value}");
+            assert_eq!(options.trailer_rule(), rule, "{value}");
         }
     }
 

@@ -28,4 +28,6 @@ pub mod path;
 
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
-pub use message::{BodyLength, Field, FieldId, Method, RequestHead, RequestKind, ResponseHead, Version};
+pub use message::{
+    BodyLength, Field, FieldId, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
+};

@@ -122,6 +122,16 @@ impl BodyLength {
     }
 }
 
+/// What is to become of the trailers of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrailerRule {
+    /// Those that may come late are forwarded.
+    Keep,
+    /// None is forwarded: Connection names fields, and trailers of these names have to be removed as well.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+    Drop,
+}
+
 /// What a response must know about the request it answers to find its own end.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +180,8 @@ pub struct RequestHead<'a> {
     /// True when the client offers other protocols: an Upgrade field, named by Connection, in HTTP/1.1.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
     pub wants_upgrade: bool,
+    /// What is to become of trailers.
+    pub trailers: TrailerRule,
     pub(crate) fields: Fields<'a>,
 }
 
@@ -202,6 +214,26 @@ impl<'a> RequestHead<'a> {
             _ => None,
         }
     }
+
+    /// False when Max-Forwards, in a method to which it means something, is not one number.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+    pub(crate) fn has_valid_max_forwards(&self) -> bool {
+        let is_counted = matches!(self.method, Method::Trace | Method::Options);
+        !is_counted
+            || (self.max_forwards().is_some() && self.fields.values(FieldId::MaxForwards).count() == 1)
+    }
+
+    /// True when the client wants to leave HTTP for a protocol that only a tunnel carries, such as `websocket`. Offers to speak
+    /// HTTP otherwise (`h2c`, `TLS/1.2`) are made by default by common libraries, and may be ignored.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
+    pub fn wants_tunnel(&self) -> bool {
+        let is_http = |member: &[u8]| {
+            let name = member.split(|&b| b == b'/').next().unwrap_or_default();
+            [&b"h2c"[..], b"HTTP", b"TLS"].iter().any(|known| name.eq_ignore_ascii_case(known))
+        };
+        let mut offers = self.fields.values(FieldId::Upgrade).flat_map(ascii::list_members);
+        self.wants_upgrade && !offers.all(is_http)
+    }
 }
 
 /// A response head that has passed every check.
@@ -220,6 +252,8 @@ pub struct ResponseHead<'a> {
     pub persistent: bool,
     /// True when the response carries a Date field.
     pub has_date: bool,
+    /// What is to become of trailers.
+    pub trailers: TrailerRule,
     pub(crate) fields: Fields<'a>,
 }
 

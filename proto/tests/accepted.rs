@@ -2,7 +2,7 @@
 
 use sluice_proto::h1::{HeadStore, Parsed, parse_request, parse_response};
 use sluice_proto::{
-    BodyLength, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, Version,
+    BodyLength, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
 };
 
 /// Parses a complete request, checks that nothing more than it was consumed, and hands it to `look`.
@@ -186,6 +186,35 @@ fn upgrades_need_both_fields_and_http11() {
 }
 
 #[test]
+fn only_offers_to_leave_http_want_a_tunnel() {
+    for (offer, wants) in [
+        ("websocket", true),
+        ("h2c", false),
+        ("TLS/1.2, h2c", false),
+        ("HTTP/2.0", false),
+        ("h2c, websocket", true),
+        ("", true),
+    ] {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {offer}\r\n\r\n");
+        with_request(bytes.as_bytes(), |head| assert_eq!(head.wants_tunnel(), wants, "{offer}"));
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: {offer}\r\n\r\n");
+        with_request(bytes.as_bytes(), |head| assert!(!head.wants_tunnel(), "{offer}"));
+    }
+}
+
+#[test]
+fn trailers_go_with_the_fields_that_connection_names() {
+    for (connection, rule) in
+        [("close, TE", TrailerRule::Keep), ("X-Sum", TrailerRule::Drop), ("close, ETag", TrailerRule::Drop)]
+    {
+        let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+        with_request(bytes.as_bytes(), |head| assert_eq!(head.trailers, rule, "{connection}"));
+        let bytes = format!("HTTP/1.1 204 X\r\nConnection: {connection}\r\n\r\n");
+        with_response(bytes.as_bytes(), RequestKind::Other, |head| assert_eq!(head.trailers, rule));
+    }
+}
+
+#[test]
 fn bodies_of_responses() {
     for (status, fields, kind, body) in [
         (200, "", RequestKind::Other, BodyLength::UntilClose),
@@ -196,6 +225,7 @@ fn bodies_of_responses() {
         (200, "Transfer-Encoding: chunked\r\n", RequestKind::Head, BodyLength::None),
         (304, "Content-Length: 5\r\n", RequestKind::Other, BodyLength::None),
         (204, "", RequestKind::Other, BodyLength::None),
+        (204, "Content-Length: 0\r\n", RequestKind::Other, BodyLength::None),
         (101, "Upgrade: x\r\n", RequestKind::Other, BodyLength::None),
         (200, "", RequestKind::Connect, BodyLength::None),
         (404, "", RequestKind::Connect, BodyLength::UntilClose),

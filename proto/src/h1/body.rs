@@ -9,7 +9,7 @@ use super::chunked::ChunkedDecoder;
 use super::trailers::Trailers;
 use crate::fault::Fault;
 use crate::limits::ChunkLimits;
-use crate::message::BodyLength;
+use crate::message::{BodyLength, TrailerRule};
 
 /// What was found next in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +52,13 @@ impl BodyDecoder {
         Self { rest }
     }
 
-    /// Trailers are checked from now on, but not handed out. Of no consequence to bodies without chunks.
-    pub fn drop_trailers(&mut self) {
+    /// The same decoder, with trailers treated like this. Dropped ones are checked all the same.
+    #[must_use]
+    pub fn with_trailers(mut self, rule: TrailerRule) -> Self {
         if let Rest::Chunked(decoder) = &mut self.rest {
-            decoder.drop_trailers();
+            decoder.set_trailers(rule);
         }
+        self
     }
 
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.

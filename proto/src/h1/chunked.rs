@@ -12,6 +12,7 @@ use super::trailers::Trailers;
 use crate::ascii::{TOKEN, is_field_content};
 use crate::fault::Fault;
 use crate::limits::ChunkLimits;
+use crate::message::TrailerRule;
 
 /// What a chunked body consists of: the same events as any other body.
 pub type ChunkEvent = BodyEvent;
@@ -31,7 +32,7 @@ pub struct ChunkedDecoder {
     trailer_bytes_max: u32,
     trailer_fields_max: u16,
     size_digits: u8,
-    drops_trailers: bool,
+    trailers: TrailerRule,
     state: State,
 }
 
@@ -92,14 +93,14 @@ impl ChunkedDecoder {
             trailer_bytes_max: saturate(limits.trailer_bytes_max),
             trailer_fields_max: u16::try_from(limits.trailer_fields_max).unwrap_or(u16::MAX),
             size_digits: 0,
-            drops_trailers: false,
+            trailers: TrailerRule::Keep,
             state: State::Size,
         }
     }
 
-    /// Trailers are checked from now on, but not handed out.
-    pub fn drop_trailers(&mut self) {
-        self.drops_trailers = true;
+    /// What to do with trailers. Dropped ones are checked all the same.
+    pub fn set_trailers(&mut self, rule: TrailerRule) {
+        self.trailers = rule;
     }
 
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
@@ -262,7 +263,9 @@ impl ChunkedDecoder {
     fn finish(&mut self) -> Result<ChunkEvent, Fault> {
         let Some(section) = self.section.take() else { return Ok(ChunkEvent::End) };
         let trailers = Trailers::parse(section.bytes, usize::from(self.trailer_fields_max))?;
-        Ok(trailers.filter(|_| !self.drops_trailers).map_or(ChunkEvent::End, ChunkEvent::Trailers))
+        Ok(trailers
+            .filter(|_| self.trailers == TrailerRule::Keep)
+            .map_or(ChunkEvent::End, ChunkEvent::Trailers))
     }
 }
 
@@ -371,10 +374,10 @@ mod tests {
     #[test]
     fn dropped_trailers_are_still_checked() {
         let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
-        decoder.drop_trailers();
+        decoder.set_trailers(TrailerRule::Drop);
         assert_eq!(decoder.next(b"0\r\nX: 1\r\n\r\nGET"), Ok((11, ChunkEvent::End)));
         let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
-        decoder.drop_trailers();
+        decoder.set_trailers(TrailerRule::Drop);
         assert_eq!(decoder.next(b"0\r\nX : 1\r\n\r\n"), Err(Fault::SpaceInFieldName));
     }
 

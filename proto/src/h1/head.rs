@@ -165,7 +165,12 @@ fn accept_request<'a>(
     let Target { path_and_query, path, authority } = target::parse(target, method, scratch)?;
     let authority = target::check_host(authority, seen.host, version, path_and_query == "*")?;
     let body = seen.framing.request_body(version)?;
-    Ok(RequestHead {
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
+    // "A client MUST NOT send content in a TRACE request."
+    if method == Method::Trace && !body.is_empty() {
+        return Err(Fault::TraceWithBody);
+    }
+    let head = RequestHead {
         method,
         path_and_query,
         path,
@@ -175,8 +180,13 @@ fn accept_request<'a>(
         persistent: seen.is_persistent(version),
         expect_continue: seen.is_waiting_for_continue(version, body)?,
         wants_upgrade: seen.is_upgrading(version),
+        trailers: seen.connection.trailer_rule(),
         fields: Fields { bytes: head, spans, present: seen.present },
-    })
+    };
+    if head.fields.has(FieldId::MaxForwards) && !head.has_valid_max_forwards() {
+        return Err(Fault::InvalidMaxForwards);
+    }
+    Ok(head)
 }
 
 /// Applies the rules to a response that httparse has found complete. `head` ends with its empty line.
@@ -196,6 +206,11 @@ fn accept_response<'a>(
     if !(100..=599).contains(&status) {
         return Err(Fault::InvalidStatus);
     }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+    // "HTTP/1.0 did not define any 1xx status codes": whoever sends one in that version means something else by it.
+    if version == Version::Http10 && status < 200 {
+        return Err(Fault::InterimInHttp10);
+    }
     let body = seen.framing.response_body(version, status, request)?;
     // A body that only closing ends uses the connection up.
     let persistent = body != BodyLength::UntilClose && seen.is_persistent(version);
@@ -209,6 +224,7 @@ fn accept_response<'a>(
         body,
         persistent,
         has_date: seen.present.contains(FieldId::Date),
+        trailers: seen.connection.trailer_rule(),
         fields: Fields { bytes: head, spans, present: seen.present },
     })
 }
@@ -250,6 +266,7 @@ const NOTED: FieldSet = FieldSet::of(&[
     FieldId::TransferEncoding,
     FieldId::Host,
     FieldId::Expect,
+    FieldId::Underscored,
 ]);
 
 impl<'a> Seen<'a> {
@@ -292,6 +309,7 @@ impl<'a> Seen<'a> {
             (FieldId::ContentLength, _) => self.framing.add_content_length(value),
             (FieldId::TransferEncoding, _) => self.framing.add_transfer_encoding(value),
             (FieldId::Connection, _) => self.connection.add(value),
+            (FieldId::Underscored, Direction::Request) => Err(Fault::UnderscoredFieldName),
             (FieldId::Host, Direction::Request) => match self.host.replace(value) {
                 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
                 Some(_) => Err(Fault::RepeatedHost),

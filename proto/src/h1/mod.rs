@@ -1,13 +1,15 @@
 //! HTTP/1.1 on the wire: heads in and out, chunked bodies in and out.
 //!
 //! `head` reads (with `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
-//! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `write` turns messages into bytes again.
+//! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `reply` decides how an
+//! answer goes back, `write` turns messages into bytes again.
 //! Connection order (keep-alive, pipelining, 100-continue) is the engine's: it is a story about sockets.
 
 mod body;
 mod chunked;
 mod diagnose;
 mod head;
+mod reply;
 mod target;
 mod trailers;
 mod write;
@@ -15,6 +17,7 @@ mod write;
 pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
+pub use reply::{Asked, FinalReply, Reply, Reuse};
 pub use trailers::Trailers;
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, write_answer,

@@ -569,15 +569,15 @@ mod tests {
 
     #[test]
     fn content_length_without_a_body_is_kept_where_it_means_something() {
-        for (status, request, kept) in [
-            (200, RequestKind::Head, true),
-            (304, RequestKind::Other, true),
-            (204, RequestKind::Other, false),
-            (103, RequestKind::Other, false),
+        for (status, request, length, kept) in [
+            (200, RequestKind::Head, 5, true),
+            (304, RequestKind::Other, 5, true),
+            (204, RequestKind::Other, 0, false),
+            (103, RequestKind::Other, 0, false),
         ] {
-            let received = alloc::format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
+            let received = alloc::format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n");
             let sent = forward_response(&received, request, &PLAIN);
-            assert_eq!(sent.contains("Content-Length: 5\r\n"), kept, "{status}");
+            assert_eq!(sent.contains("Content-Length"), kept, "{status}");
         }
     }
 
