@@ -9,6 +9,8 @@ use crate::message::{Aborted, Cause, Side};
 pub(crate) enum Answer<'a> {
     /// The request broke a rule, or its body a limit.
     Refused { status: u16, why: &'static str },
+    /// The client wants to leave HTTP (Upgrade), and nothing was configured to go along.
+    NoTunnel,
     /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
     FinalRecipient,
     /// No route leads anywhere.
@@ -54,6 +56,9 @@ impl Answer<'_> {
     pub(crate) fn status(self) -> u16 {
         match self {
             Answer::Refused { status, .. } => status,
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.2
+            // Ignoring Upgrade would be allowed, but the request makes no sense without it to anybody.
+            Answer::NoTunnel => 501,
             Answer::FinalRecipient => 200,
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
@@ -67,6 +72,7 @@ impl Answer<'_> {
     pub(crate) fn why(self) -> &'static str {
         match self {
             Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
+            Answer::NoTunnel => "Upgrade to another protocol is not supported",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the method is not allowed here",

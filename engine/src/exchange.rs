@@ -10,8 +10,12 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use sluice_proto::h1::{ConnectionField, Forwarding, ResponseForwarding, write_request, write_response};
-use sluice_proto::{BodyLength, Method, RequestHead, RequestKind, ResponseHead, Version};
+use sluice_proto::h1::{
+    Asked, ConnectionField, FinalReply, Forwarding, Reply, ResponseForwarding, Reuse, write_request,
+    write_response,
+};
+use sluice_proto::limits::INTERIM_ANSWERS_MAX;
+use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version};
 use sluice_sys::{Buf, Conn};
 
 use crate::answer::{Answer, Shape};
@@ -48,6 +52,9 @@ struct Plan {
     is_persistent: bool,
     is_idempotent: bool,
     expect_continue: bool,
+    /// Whether the server's connection may serve another request afterwards.
+    reuse: Reuse,
+    trailers: TrailerRule,
 }
 
 /// Why a request goes nowhere.
@@ -105,7 +112,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     };
     plan.is_persistent &= !down.is_last_request();
     let go_ahead = GoAhead::new(plan.expect_continue);
-    let mut body = BodyProgress::new(plan.body, shard.body_bytes_max);
+    let mut body = BodyProgress::new(plan.body, shard.body_bytes_max).with_trailers(plan.trailers);
     let mut arrived = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, &go_ahead);
     match take_whole(&mut arrived, plan.body, &mut wire) {
         Ok(true) => send_whole(shard, down, &plan, wire).await,
@@ -128,6 +135,10 @@ impl Plan {
             let too_large = Aborted::by(Side::Downstream, Cause::TooLarge);
             shard.counters.bodies_too_large.increment();
             return Err(Refusal::new(head, Answer::for_aborted(too_large).unwrap_or(Answer::NoRoute)));
+        }
+        if head.wants_tunnel() {
+            shard.counters.bad_requests.increment();
+            return Err(Refusal::new(head, Answer::NoTunnel).and_close());
         }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {
@@ -159,19 +170,13 @@ impl Plan {
             is_persistent: head.persistent,
             is_idempotent: head.method.is_idempotent(),
             expect_continue: head.expect_continue,
+            reuse: Reuse::after(head),
+            trailers: head.trailers,
         })
     }
 
     fn connection_field(&self, is_persistent: bool) -> ConnectionField {
-        connection_field(self.version, is_persistent)
-    }
-}
-
-fn connection_field(version: Version, is_persistent: bool) -> ConnectionField {
-    match (is_persistent, version) {
-        (true, Version::Http11) => ConnectionField::Omit,
-        (true, Version::Http10) => ConnectionField::KeepAlive,
-        (false, _) => ConnectionField::Close,
+        ConnectionField::of(self.version, is_persistent)
     }
 }
 
@@ -180,17 +185,20 @@ impl<'t> Refusal<'t> {
     fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
         let is_persistent = head.persistent && head.body.is_empty();
         let shape = Shape {
-            connection: connection_field(head.version, is_persistent),
+            connection: ConnectionField::of(head.version, is_persistent),
             is_head_only: RequestKind::from(head.method) == RequestKind::Head,
         };
         Refusal { answer, shape }
     }
 
     /// The connection ends anyway if this was its last request.
-    fn on_last_request(mut self, is_last: bool) -> Refusal<'t> {
-        if is_last {
-            self.shape.connection = ConnectionField::Close;
-        }
+    fn on_last_request(self, is_last: bool) -> Refusal<'t> {
+        if is_last { self.and_close() } else { self }
+    }
+
+    /// The connection ends with the answer.
+    fn and_close(mut self) -> Refusal<'t> {
+        self.shape.connection = ConnectionField::Close;
         self
     }
 }
@@ -348,47 +356,34 @@ struct Answering<'a> {
     go_ahead: &'a GoAhead,
 }
 
-/// A response head that was written for the client.
-struct Reply {
-    /// As the server frames it.
-    body: BodyLength,
-    /// As the client gets it.
-    framing: BodyLength,
-    is_upstream_persistent: bool,
-    is_downstream_persistent: bool,
-}
-
-/// What a response head amounts to.
-enum Begun {
-    Interim,
-    Upgrade,
-    Final(Reply),
-}
-
 impl Answering<'_> {
     async fn relay_to(&self, client: &Conn, mut server: Receiver<'_>) -> Result<Finished, Cut> {
         let mut out = Buf::small();
-        let mut is_silent_so_far = true;
+        let mut interims = 0;
         let reply = loop {
             let kind = self.plan.kind;
             match server.read_response(self.shard, kind, |head| self.begin(head, &mut out)).await {
-                Ok(Begun::Final(reply)) => break reply,
-                Ok(Begun::Interim) => {
-                    is_silent_so_far = false;
+                Ok(Reply::Final(reply)) => break reply,
+                Ok(Reply::Interim { .. }) if interims == INTERIM_ANSWERS_MAX => {
+                    let cause = Cause::Fault(Fault::TooManyInterim);
+                    return Err(Cut::by(Aborted::by(Side::Upstream, cause)));
+                }
+                Ok(Reply::Interim { .. }) => {
+                    interims += 1;
                     self.send_interim(client, &mut out).await?;
                 }
                 // Upgrade was not forwarded, so there is nothing to switch to.
-                Ok(Begun::Upgrade) => {
+                Ok(Reply::Upgrade) => {
                     return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
                 }
                 Err(Unanswered { aborted, is_silent }) => {
-                    return Err(Cut { is_silent: is_silent && is_silent_so_far, ..Cut::by(aborted) });
+                    return Err(Cut { is_silent: is_silent && interims == 0, ..Cut::by(aborted) });
                 }
             }
         };
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
         let is_chunked = reply.framing == BodyLength::Chunked;
-        let mut progress = BodyProgress::new(reply.body, u64::MAX);
+        let mut progress = BodyProgress::new(reply.body, u64::MAX).with_trailers(reply.trailers);
         let mut body = server.body(self.shard, &mut progress);
         let is_whole = take_whole(&mut body, reply.framing, &mut out).map_err(Cut::by)?;
         let mut to_client =
@@ -407,11 +402,18 @@ impl Answering<'_> {
     }
 
     /// Writes a response head for the client.
-    fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Begun {
+    fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
         self.go_ahead.is_given();
-        if head.is_interim() {
-            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
-            if self.plan.version == Version::Http11 {
+        let asked = Asked {
+            version: self.plan.version,
+            is_persistent: self.plan.is_persistent
+                && self.progress.upload.get() == Upload::Done
+                && !self.shard.is_draining(),
+            reuse: self.plan.reuse,
+        };
+        let reply = asked.reply(head);
+        match &reply {
+            Reply::Interim { is_wanted: true } => {
                 let interim = ResponseForwarding {
                     version_to: self.plan.version,
                     body: BodyLength::None,
@@ -420,31 +422,22 @@ impl Answering<'_> {
                 };
                 write_response(out, head, &interim);
             }
-            return Begun::Interim;
+            Reply::Final(reply) => self.write_final(head, reply, out),
+            Reply::Interim { .. } | Reply::Upgrade => {}
         }
-        if head.status == 101 {
-            return Begun::Upgrade;
-        }
-        let framing = match (head.body, self.plan.version) {
-            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => BodyLength::Chunked,
-            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => BodyLength::UntilClose,
-            (body, _) => body,
-        };
-        let is_downstream_persistent = self.plan.is_persistent
-            && framing != BodyLength::UntilClose
-            && self.progress.upload.get() == Upload::Done
-            && !self.shard.is_draining();
+        reply
+    }
+
+    fn write_final(&self, head: &ResponseHead<'_>, reply: &FinalReply, out: &mut Buf) {
         self.shard.clock.with_date(sluice_sys::now_ms(), |date| {
             let forwarding = ResponseForwarding {
                 version_to: self.plan.version,
-                body: framing,
-                connection: self.plan.connection_field(is_downstream_persistent),
+                body: reply.framing,
+                connection: reply.connection,
                 date: Some(date),
             };
             write_response(out, head, &forwarding);
         });
-        let is_upstream_persistent = head.persistent && head.body != BodyLength::UntilClose;
-        Begun::Final(Reply { body: head.body, framing, is_upstream_persistent, is_downstream_persistent })
     }
 
     async fn send_interim(&self, client: &Conn, out: &mut Buf) -> Result<(), Cut> {

@@ -1,7 +1,7 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
 use sluice_proto::h1::{BodyDecoder, BodyEvent, Trailers};
-use sluice_proto::{BodyLength, ChunkLimits};
+use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
 use sluice_sys::{Conn, ReadAhead};
 
 use crate::inbox::Inbox;
@@ -39,6 +39,12 @@ impl BodyProgress {
             bytes_left: bytes_max,
             bytes_read: 0,
         }
+    }
+
+    /// The same, with trailers treated like this.
+    pub(crate) fn with_trailers(mut self, rule: TrailerRule) -> BodyProgress {
+        self.decoder = self.decoder.with_trailers(rule);
+        self
     }
 
     /// Whether the body was or will be a large one, by its length or by what has come.
