@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{LimitFlags, TimeoutFlags, parse_duration, parse_listen};
+use crate::config::{LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// `[limits]`.
     #[command(flatten)]
     pub limits: LimitFlags,
+    /// `[paths]`.
+    #[command(flatten)]
+    pub paths: PathFlags,
 }
 
 /// How many shards, and where.

@@ -56,8 +56,18 @@ counters! {
     idle_timeouts,
     /// Request heads read, whatever became of them.
     requests,
-    /// Requests that broke a protocol rule or a size limit.
+    /// Requests that broke a protocol rule or a size limit; those refused for their paths are among them.
     bad_requests,
+    /// Requests refused for a dot segment in their path: above the root, hidden, or unwanted.
+    paths_refused_dots,
+    /// Requests refused for a slash in their path: encoded, repeated, or a backslash.
+    paths_refused_slashes,
+    /// Requests refused for a byte in their path: an encoded control character, overlong UTF-8.
+    paths_refused_bytes,
+    /// Requests refused for a parameter (`;`) in their path.
+    paths_refused_parameters,
+    /// Requests forwarded with another spelling of their path than the client's.
+    paths_normalised,
     /// Requests that did not arrive in time, head or body.
     request_timeouts,
     /// Requests whose body was above `limits.body_bytes`.

@@ -15,6 +15,7 @@ use sluice_proto::h1::{
     write_response,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
+use sluice_proto::path::forms;
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version};
 use sluice_sys::{Buf, Conn};
 
@@ -22,6 +23,7 @@ use crate::answer::{Answer, Shape};
 use crate::downstream::h1::{Down, GoAhead, RequestBody};
 use crate::h1::{BodyProgress, BodyWriter, Last};
 use crate::message::{Aborted, Cause, Side};
+use crate::path_policy;
 use crate::relay::{relay, take_whole};
 use crate::route::Lookup;
 use crate::shard::Shard;
@@ -147,8 +149,11 @@ impl Plan {
             let is_trace = head.method == Method::Trace;
             return Err(Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient }));
         }
-        let upstream = match shard.routes.lookup(head.authority, head.path, head.method.as_str()) {
-            Lookup::Found(target) => target.upstream,
+        let mut path_store = shard.path_store.borrow_mut();
+        let paths = forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
+            .map_err(|fault| Refusal::of_path(shard, head, fault))?;
+        let target = match shard.routes.lookup(head.authority, paths.matching, head.method.as_str()) {
+            Lookup::Found(target) => target,
             Lookup::MethodNotAllowed { allow } => {
                 return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
             }
@@ -157,6 +162,10 @@ impl Plan {
                 return Err(Refusal::new(head, Answer::NoRoute));
             }
         };
+        let upstream = target.upstream;
+        let respelled = shard.paths.respelled(head, &paths, target.route, &shard.counters);
+        let respelled = respelled.map_err(|fault| Refusal::of_path(shard, head, fault))?;
+        let head = respelled.as_ref().unwrap_or(head);
         let host = match head.authority {
             "" => &shard.groups[upstream].servers()[0].authority,
             authority => authority,
@@ -189,6 +198,14 @@ impl<'t> Refusal<'t> {
             is_head_only: RequestKind::from(head.method) == RequestKind::Head,
         };
         Refusal { answer, shape }
+    }
+
+    /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
+    #[cold]
+    fn of_path(shard: &Shard, head: &RequestHead<'_>, fault: Fault) -> Refusal<'t> {
+        shard.counters.bad_requests.increment();
+        path_policy::count_refused(fault, &shard.counters);
+        Refusal::new(head, Answer::Refused { status: fault.status(), why: fault.reason() }).and_close()
     }
 
     /// The connection ends anyway if this was its last request.

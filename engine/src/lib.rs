@@ -17,6 +17,7 @@ mod inbox;
 mod client_address;
 mod exchange;
 mod message;
+mod path_policy;
 pub mod route;
 mod upstream;
 mod h1;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use sluice_proto::HeadLimits;
 use sluice_proto::h1::HeadStore;
+use sluice_proto::path::PathStore;
 use sluice_sys::{BoundListener, Listener, next_connection, next_message, now_ms, sleep, spawn};
 
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::control::Message;
 use crate::counters::Counters;
 use crate::downstream::h1::serve;
+use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
 use crate::splice;
 use crate::upstream::group::{Group, Server};
@@ -51,11 +53,14 @@ pub(crate) struct Shard {
     pub(crate) body_bytes_max: u64,
     pub(crate) requests_per_connection: u32,
     pub(crate) upstream_idle_max: usize,
+    pub(crate) paths: PathPolicy,
     pub(crate) routes: RouteTable,
     pub(crate) groups: Vec<Group>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
     pub(crate) scratch: RefCell<Scratch>,
+    /// Apart from the scratch, which is lent out with the head.
+    pub(crate) path_store: RefCell<PathStore>,
     is_draining: Cell<bool>,
 }
 
@@ -82,11 +87,13 @@ impl Shard {
             requests_per_connection: u32::try_from(unlimited(limits.requests_per_connection))
                 .unwrap_or(u32::MAX),
             upstream_idle_max: limits.upstream_idle_connections,
+            paths: PathPolicy::new(config),
             routes: RouteTable::build(config),
             groups: groups(config, resolved),
             clock: Clock::new(),
             counters,
             scratch: RefCell::default(),
+            path_store: RefCell::default(),
             is_draining: Cell::new(false),
         }
     }

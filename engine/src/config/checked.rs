@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use sluice_proto::path::SlashLike;
+
 use super::address::{UpstreamServer, parse_listen};
+use super::choices::{PathForward, Paths};
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 use super::raw::{Field, Raw, RawUpstream};
@@ -32,6 +35,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How much to take from peers.
     pub limits: Limits,
+    /// How to read paths.
+    pub paths: Paths,
     /// Groups of servers; at least one.
     pub upstreams: Vec<UpstreamGroup>,
     /// Routes in the order of the file; at least one. The index is the route's number everywhere.
@@ -58,8 +63,19 @@ pub struct Route {
     pub path: PathPattern,
     /// The methods it answers to.
     pub methods: Methods,
+    /// What is special about its paths.
+    pub paths: RoutePaths,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
+}
+
+/// Those of the settings in [`Paths`] that a route can have for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutePaths {
+    /// Which path the server gets.
+    pub forward: PathForward,
+    /// What becomes of `%2F`.
+    pub encoded_slash: SlashLike,
 }
 
 /// The methods of a route.
@@ -84,13 +100,15 @@ impl Config {
         check_head_limits(raw, &limits, &mut report);
         let listen = check_listen(&raw.listen, &whole, &mut report);
         let upstreams = check_upstreams(&raw.upstreams, &whole, &mut report);
-        let routes = check_routes(&raw.routes, &upstreams, &whole, &mut report);
+        let paths = Paths::check(&raw.paths);
+        let routes = check_routes(&raw.routes, &upstreams, &paths, &whole, &mut report);
         let config = Self {
             listen,
             shards: ShardChoice::check(&raw.shards, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
             limits,
+            paths,
             upstreams: upstreams.groups,
             routes,
             warnings: Vec::new(),
@@ -264,7 +282,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Policy, Segment, Setting, ShardPer, Tail, settings};
+    use crate::config::{ChoiceSetting, Policy, Segment, Setting, ShardPer, Tail, choices, settings};
     use crate::topology::CpuSet;
 
     fn check(name: &str, text: &str) -> Result<Config, ConfigErrors> {
@@ -315,15 +333,25 @@ mod tests {
         assert_eq!(config.warnings, []);
         assert_eq!(config.timeouts, Timeouts::default());
         assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.paths, Paths::default());
         assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
-        assert_eq!(config.routes.len(), 4);
+        assert_eq!(config.routes.len(), 5);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
-        assert_eq!(config.routes[2].path.tail, Tail::Rest("rest".into()));
+        let ordinary = RoutePaths { forward: PathForward::Normal, encoded_slash: SlashLike::Refuse };
+        assert_eq!(config.routes[1].paths, ordinary);
+        let special = RoutePaths { forward: PathForward::Received, encoded_slash: SlashLike::Keep };
+        assert_eq!(config.routes[2].paths, special);
+        assert_eq!(config.routes[3].path.tail, Tail::Rest("rest".into()));
         assert_eq!(config.upstreams[0].servers[1].host, "::1");
         let text = include_str!("../../../examples/sluice.toml");
         for setting in settings() {
             let key = setting.key.split_once('.').unwrap().1;
             assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+        }
+        for choice in choices() {
+            let key = choice.key.split_once('.').unwrap().1;
+            let line = format!("\n{key} = \"{}\"", choice.default);
+            assert!(text.contains(&line), "not in the example: {line}");
         }
     }
 
@@ -333,6 +361,12 @@ mod tests {
         for Setting { key, flag, default, least, most, .. } in settings() {
             let key = key.split_once('.').unwrap().1;
             let row = format!("| `{key}` | `{flag}` | {default} | {least} to {most} |");
+            assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
+        }
+        for ChoiceSetting { key, flag, default, words, .. } in choices() {
+            let key = key.split_once('.').unwrap().1;
+            let words = words.replace('|', "`, `");
+            let row = format!("| `{key}` | `{flag}` | `{default}` | `{words}` |");
             assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
         }
     }
@@ -464,6 +498,53 @@ host = \"*\"
         assert!(only_error(&with("[\"PUT\", \"PUT\"]")).contains("twice"));
         assert!(warnings(&with("[\"PSOT\"]"))[0].ends_with("(hint: did you mean \"POST\")"));
         assert_eq!(warnings(&with("[\"PROPFIND\", \"PURGE\"]")), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn patterns_that_no_request_can_have_are_errors() {
+        let with = |paths: &str, route: &str| {
+            let text = file("", &format!("[[route]]\nupstream=\"app\"\n{route}\n[paths]\n{paths}\n"));
+            check("f.toml", &text).map_err(|errors| errors.to_string())
+        };
+        for (paths, route, words) in [
+            (
+                "",
+                "path=\"/a%2fb\"",
+                "encoded slash in the path is refused (hint: add path_encoded_slash = \"keep\"",
+            ),
+            (
+                "",
+                "path_prefix=\"/a%5cb\"",
+                "backslash in the path is refused (hint: add paths.backslash = \"keep\"",
+            ),
+            ("", "path=\"/a%0a\"", "add paths.encoded_controls = \"keep\""),
+            ("parameters=\"refuse\"", "path=\"/a;x\"", "add paths.parameters = \"keep\""),
+            ("parameters=\"ignore\"", "path=\"/a;x/{y}\"", "[paths] makes it `/a`"),
+            ("encoded_slash=\"slash\"", "path=\"/a%2Fb\"", "[paths] makes it `/a/b`"),
+            ("encoded_slash=\"slash\"", "path_encoded_slash=\"keep\"", "keep one of the two"),
+            ("", "path_encoded_slash=\"slash\"", "set paths.encoded_slash"),
+            (
+                "",
+                "path_encoded_slash=\"keeep\"",
+                "is none of refuse, keep, slash (hint: did you mean `keep`)",
+            ),
+            ("forward=\"raw\"", "", "paths.forward: `raw` is none of normal, received"),
+            ("forward=1", "", "paths.forward: expected a string"),
+            ("slashes=\"keep\"", "", "paths.slashes: unknown key"),
+        ] {
+            let errors = with(paths, &format!("host=\"h\"\n{route}")).unwrap_err();
+            assert!(errors.lines().count() == 1 && errors.contains(words), "{paths} {route}: {errors}");
+        }
+        for (paths, route) in [
+            ("", "path=\"/a%2fb\"\npath_encoded_slash=\"keep\""),
+            ("encoded_slash=\"keep\"", "path=\"/a%2fb\""),
+            ("backslash=\"keep\"\nencoded_controls=\"keep\"", "path=\"/a%5cb%0A\""),
+        ] {
+            with(paths, &format!("host=\"h\"\n{route}")).unwrap();
+        }
+        // Two spellings of one path are one path.
+        let two = "path=\"/%61\"\n[[route]]\nupstream=\"app\"\npath=\"/a\"";
+        assert!(with("", two).unwrap_err().contains("a second route for every method on any host, /a"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Configuration: read once into a raw form, checked once into the only form the engine sees.
 //!
 //! `source` turns TOML or JSON into one tree with positions, `raw` knows keys and types, `checked` knows what
-//! values mean together. `settings` is the table of every timeout and limit. Every error is found in one run
+//! values mean together. `settings` is the table of every timeout and limit, `choices` of everything that is one of a
+//! few words. Every error is found in one run
 //! and says where it is. Called once at start (and by `sluice check`); never on the data path.
 
 mod address;
 mod checked;
+mod choices;
 mod pattern;
 mod problem;
 mod raw;
@@ -16,7 +18,8 @@ mod source;
 mod units;
 
 pub use address::{UpstreamServer, parse_listen};
-pub use checked::{Config, Methods, Route, UpstreamGroup};
+pub use checked::{Config, Methods, Route, RoutePaths, UpstreamGroup};
+pub use choices::{Choice, ChoiceSetting, PathFlags, PathForward, Paths, RawPaths, all as choices};
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 pub use raw::{FLAG_UPSTREAM, Field, Raw, RawRoute, RawUpstream};
@@ -94,6 +97,8 @@ mod tests {
             "4s",
             "--limit-head-bytes",
             "32KiB",
+            "--path-encoded-slash",
+            "keep",
         ])
         .unwrap();
         assert_eq!(config.listen.len(), 1);
@@ -101,7 +106,8 @@ mod tests {
         assert_eq!(config.drain_timeout.as_secs(), 3);
         assert_eq!(config.timeouts.header.as_secs(), 4);
         assert_eq!(config.limits.head_bytes, 32 << 10);
-        assert_eq!(config.routes.len(), 4);
+        assert_eq!(config.paths.encoded_slash.word(), "keep");
+        assert_eq!(config.routes.len(), 5);
     }
 
     #[test]
@@ -109,7 +115,7 @@ mod tests {
         let config = run(&["--config", &example("sluice.toml"), "--upstream", "http://a"]).unwrap();
         assert_eq!((config.upstreams.len(), config.routes.len()), (1, 1));
         let warning = config.warnings[0].to_string();
-        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 4 routes of the file");
+        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 5 routes of the file");
     }
 
     #[test]

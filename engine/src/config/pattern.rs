@@ -4,8 +4,16 @@
 //! Path: `/a/b` (exactly that), `/users/{id}/posts` (`{id}` is one segment, not empty), `/static/{*rest}`
 //! (everything below `/static/`, and `/static/` itself), or the prefix `/api` (`/api` itself and everything
 //! below `/api/`).
+//!
+//! Literal segments are kept in the form in which paths are compared (`sluice_proto::path`), so that `/%61` in a file is the
+//! path `/a`.
 
 use std::fmt;
+
+use sluice_proto::Fault as PathFault;
+use sluice_proto::path::{
+    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, forms,
+};
 
 use super::problem::Fault;
 
@@ -15,6 +23,17 @@ pub const HOST_BYTES_MAX: usize = 253;
 const SEGMENTS_MAX: usize = 64;
 /// Longest path pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 4096;
+
+/// Under these a segment of a pattern can have any byte; whether a request can have it is [`PathPattern::check_reachable`]'s
+/// question.
+const LENIENT: PathRules = PathRules {
+    dot_segments: DotSegments::Refuse,
+    repeated_slashes: RepeatedSlashes::Keep,
+    encoded_slash: SlashLike::Keep,
+    backslash: SlashLike::Keep,
+    encoded_controls: EncodedControls::Keep,
+    parameters: Parameters::Keep,
+};
 
 /// Which hosts a route answers to. Names are in lower case, without port and without trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,7 +176,7 @@ impl PathPattern {
             } else if part.is_empty() && !last {
                 return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
             } else {
-                pattern.segments.push(Segment::Literal(part.to_owned()));
+                pattern.segments.push(parse_literal(text, part)?);
             }
         }
         pattern.check_sizes(text)?;
@@ -183,7 +202,7 @@ impl PathPattern {
                 if part.is_empty() {
                     return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
                 }
-                segments.push(Segment::Literal(part.to_owned()));
+                segments.push(parse_literal(text, part)?);
             }
         } else if !after_slash.is_empty() {
             return Err(Fault::new(format!("`{text}` has an empty segment (`//`)")));
@@ -191,6 +210,34 @@ impl PathPattern {
         let pattern = Self { segments, tail: Tail::Prefix };
         pattern.check_sizes(text)?;
         Ok(pattern)
+    }
+
+    /// Checks that there are requests for this pattern under `rules`; `text` is how it was written.
+    ///
+    /// # Errors
+    /// A segment that no request has when its route is looked for.
+    pub(crate) fn check_reachable(&self, text: &str, rules: &PathRules) -> Result<(), Fault> {
+        let mut store = PathStore::default();
+        for segment in &self.segments {
+            let Segment::Literal(literal) = segment else { continue };
+            let path = format!("/{literal}");
+            match forms(&path, &path, rules, &mut store) {
+                Ok(forms) if forms.matching == path => {}
+                Ok(forms) => {
+                    let fault =
+                        Fault::new(format!("`{text}`: no request gets here with `{path}` in its path"));
+                    return Err(fault.hint(format!("[paths] makes it `{}`", forms.matching)));
+                }
+                Err(fault) => {
+                    let told = Fault::new(format!("`{text}`: no request gets here: {fault} is refused"));
+                    return Err(match key_that_keeps(fault) {
+                        Some(key) => told.hint(format!("add {key} = \"keep\"")),
+                        None => told,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether both match the same paths: parameter names make no difference.
@@ -300,6 +347,27 @@ fn check_path(text: &str) -> Result<&str, Fault> {
     Ok(after_slash)
 }
 
+/// A segment without wildcards.
+fn parse_literal(text: &str, part: &str) -> Result<Segment, Fault> {
+    let path = format!("/{part}");
+    let mut store = PathStore::default();
+    match forms(&path, &path, &LENIENT, &mut store) {
+        Ok(forms) => Ok(Segment::Literal(forms.matching[1..].to_owned())),
+        Err(fault) => Err(Fault::new(format!("`{text}`: {fault}"))),
+    }
+}
+
+/// The key that lets such paths pass, with its place.
+fn key_that_keeps(fault: PathFault) -> Option<&'static str> {
+    match fault {
+        PathFault::EncodedSlash => Some("path_encoded_slash"),
+        PathFault::Backslash => Some("paths.backslash"),
+        PathFault::EncodedControl => Some("paths.encoded_controls"),
+        PathFault::PathParameter => Some("paths.parameters"),
+        _ => None,
+    }
+}
+
 /// The name in `{name}`, or what was probably meant by something like it.
 fn parse_param<'p>(text: &str, part: &'p str) -> Result<String, Fault> {
     let fault = Fault::new(format!("`{text}`: `{part}` is not a wildcard"));
@@ -375,10 +443,17 @@ mod tests {
             ("/static/{*rest}", vec![literal("static")], Tail::Rest("rest".into())),
             ("/{*all}", vec![], Tail::Rest("all".into())),
             ("/a%20b", vec![literal("a%20b")], Tail::End),
+            ("/a;x/@b/%2F%5C%C3%A9", vec![literal("a;x"), literal("@b"), literal("%2F%5C%C3%A9")], Tail::End),
         ] {
             let pattern = PathPattern::parse(text).unwrap();
             assert_eq!(pattern, PathPattern { segments, tail }, "{text}");
             assert_eq!(pattern.to_string(), text);
+        }
+        // Patterns are spelled like paths, and come down to the same form.
+        for (text, same) in
+            [("/%61%2d%7E", "/a-~"), ("/%40me/{x}", "/@me/{x}"), ("/a%3bb", "/a;b"), ("/%c3%a9", "/%C3%A9")]
+        {
+            assert_eq!(PathPattern::parse(text), PathPattern::parse(same), "{text}");
         }
         for (text, words) in [
             ("a/b", "did you mean /a/b"),
@@ -389,6 +464,11 @@ mod tests {
             ("/a%2", "'%'"),
             ("/a//b", "empty segment"),
             ("/a/../b", ".."),
+            ("/a/%2e%2E/b", "dot segment"),
+            ("/a/..;/b", "dot segment"),
+            ("/a/%2e%2e%2fb", "dot segment"),
+            ("/a%00", "control"),
+            ("/a%c0%af", "overlong"),
             ("/a/*", "{*rest}"),
             ("/a/{rest...}", "{*rest}"),
             ("/a/{x}y", "whole segment"),

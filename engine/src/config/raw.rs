@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::choices::{Choice, PathForward, RawPaths};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
 use super::source::{Format, Key, Node, Source, Value};
 use crate::cli::RunArgs;
+use sluice_proto::path::SlashLike;
 
 /// A key's value: not there, there but unusable (and reported), or there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Raw {
     pub timeouts: RawTimeouts,
     /// `[limits]`.
     pub limits: RawLimits,
+    /// `[paths]`.
+    pub paths: RawPaths,
     /// `[[upstream]]`.
     pub upstreams: Vec<RawUpstream>,
     /// `[[route]]`.
@@ -87,6 +91,10 @@ pub struct RawRoute {
     pub path_prefix: Field<String>,
     /// `methods`.
     pub methods: Field<Vec<Located<String>>>,
+    /// `path_forward`.
+    pub path_forward: Field<PathForward>,
+    /// `path_encoded_slash`.
+    pub path_encoded_slash: Field<SlashLike>,
     /// `upstream`.
     pub upstream: Field<String>,
 }
@@ -101,17 +109,20 @@ const TOP_KEYS: &[&str] = &[
     "drain_timeout",
     "timeouts",
     "limits",
+    "paths",
     "upstream",
     "route",
 ];
 const UPSTREAM_KEYS: &[&str] = &["name", "servers"];
-const ROUTE_KEYS: &[&str] = &["host", "path", "path_prefix", "methods", "upstream"];
+const ROUTE_KEYS: &[&str] =
+    &["host", "path", "path_prefix", "methods", "path_forward", "path_encoded_slash", "upstream"];
 
 /// The keys of every section, to tell where a misplaced one belongs.
 const SECTIONS: &[(&str, &[&str])] = &[
     ("", TOP_KEYS),
     ("timeouts", RawTimeouts::KEYS),
     ("limits", RawLimits::KEYS),
+    ("paths", RawPaths::KEYS),
     ("upstream", UPSTREAM_KEYS),
     ("route", ROUTE_KEYS),
 ];
@@ -175,6 +186,9 @@ impl Raw {
         if let Some(node) = top.find("limits") {
             raw.limits = RawLimits::read(walk, node);
         }
+        if let Some(node) = top.find("paths") {
+            raw.paths = RawPaths::read(walk, node);
+        }
         for node in top.tables(walk, "upstream") {
             let fields = walk.table(node, "upstream", UPSTREAM_KEYS);
             raw.upstreams.push(RawUpstream {
@@ -191,6 +205,8 @@ impl Raw {
                 path: fields.text(walk, "path"),
                 path_prefix: fields.text(walk, "path_prefix"),
                 methods: fields.texts(walk, "methods"),
+                path_forward: fields.choice(walk, "path_forward"),
+                path_encoded_slash: fields.choice(walk, "path_encoded_slash"),
                 upstream: fields.text(walk, "upstream"),
             });
         }
@@ -215,6 +231,7 @@ impl Raw {
         }
         self.timeouts.set(&flags.timeouts);
         self.limits.set(&flags.limits);
+        self.paths.set(&flags.paths);
         if flags.upstream.is_empty() {
             return;
         }
@@ -238,6 +255,8 @@ impl Raw {
             path: Field::Absent,
             path_prefix: Field::Absent,
             methods: Field::Absent,
+            path_forward: Field::Absent,
+            path_encoded_slash: Field::Absent,
             upstream: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
         }];
     }
@@ -320,6 +339,21 @@ impl<'n> Fields<'n> {
             Some(node) => match node.value {
                 Value::Boolean(is_so) => Field::Given(Located::new(is_so, walk.source.at(node.offset))),
                 _ => walk.wrong_type(node, &full_key(self.section, name), "true or false"),
+            },
+        }
+    }
+
+    /// One of a few words.
+    pub(crate) fn choice<C: Choice>(&self, walk: &mut Walk<'_>, name: &str) -> Field<C> {
+        match self.text(walk, name) {
+            Field::Absent => Field::Absent,
+            Field::Faulty => Field::Faulty,
+            Field::Given(Located { value, at }) => match C::parse(&value) {
+                Ok(choice) => Field::Given(Located::new(choice, at)),
+                Err(fault) => {
+                    walk.report.error(&at, &full_key(self.section, name), fault);
+                    Field::Faulty
+                }
             },
         }
     }

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checked::{Methods, Route, Upstreams};
+use sluice_proto::path::{PathRules, SlashLike};
+
+use super::checked::{Methods, Route, RoutePaths, Upstreams};
+use super::choices::Paths;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
 use super::raw::{Field, RawRoute};
@@ -14,6 +17,7 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "O
 pub(super) fn check_routes(
     raws: &[RawRoute],
     upstreams: &Upstreams,
+    paths: &Paths,
     whole: &Origin,
     report: &mut Report,
 ) -> Vec<Route> {
@@ -37,13 +41,14 @@ pub(super) fn check_routes(
         let upstream = check_route_upstream(raw, upstreams, report);
         used.extend(upstream);
         let host = check_route_host(raw, report);
-        let path = check_route_path(raw, report);
+        let of_route = check_route_paths(raw, paths, report);
+        let path = check_route_path(raw, &of_route.rules(paths), report);
         let methods = check_route_methods(raw, report);
         let (Some(host), Some(path), Some(methods)) = (host, path, methods) else { continue };
         check_duplicate(raw, &host, &path, &methods, &mut taken, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         if let Some(upstream) = upstream {
-            routes.push(Route { host, path, methods, upstream });
+            routes.push(Route { host, path, methods, paths: of_route, upstream });
         }
     }
     if !upstreams.some_unnamed && !raws.iter().any(|raw| raw.upstream == Field::Faulty) {
@@ -95,7 +100,35 @@ fn check_route_host(raw: &RawRoute, report: &mut Report) -> Option<HostPattern> 
     }
 }
 
-fn check_route_path(raw: &RawRoute, report: &mut Report) -> Option<PathPattern> {
+fn check_route_paths(raw: &RawRoute, paths: &Paths, report: &mut Report) -> RoutePaths {
+    let mut of_route = RoutePaths { forward: paths.forward, encoded_slash: paths.encoded_slash };
+    if let Some(given) = raw.path_forward.given() {
+        of_route.forward = given.value;
+    }
+    if let Some(given) = raw.path_encoded_slash.given() {
+        let key = "route.path_encoded_slash";
+        if given.value == SlashLike::Slash {
+            let fault = Fault::new("a route cannot read an encoded slash as a slash");
+            let hint = "which route it is depends on it: set paths.encoded_slash";
+            report.error(&given.at, key, fault.hint(hint));
+        } else if paths.encoded_slash == SlashLike::Slash {
+            let fault = Fault::new("no encoded slash comes here: paths.encoded_slash reads it as a slash");
+            report.error(&given.at, key, fault.hint("keep one of the two"));
+        } else {
+            of_route.encoded_slash = given.value;
+        }
+    }
+    of_route
+}
+
+impl RoutePaths {
+    /// The rules by which a path must pass to get to this route.
+    fn rules(&self, paths: &Paths) -> PathRules {
+        PathRules { encoded_slash: self.encoded_slash, ..paths.rules() }
+    }
+}
+
+fn check_route_path(raw: &RawRoute, rules: &PathRules, report: &mut Report) -> Option<PathPattern> {
     let (given, key, parsed) = match (&raw.path, &raw.path_prefix) {
         (Field::Absent, Field::Absent) => return Some(PathPattern::any()),
         (Field::Given(_), Field::Given(prefix)) => {
@@ -109,7 +142,8 @@ fn check_route_path(raw: &RawRoute, report: &mut Report) -> Option<PathPattern> 
         }
         (Field::Faulty, _) | (_, Field::Faulty) => return None,
     };
-    parsed.map_err(|fault| report.error(&given.at, key, fault)).ok()
+    let reachable = parsed.and_then(|pattern| pattern.check_reachable(&given.value, rules).map(|()| pattern));
+    reachable.map_err(|fault| report.error(&given.at, key, fault)).ok()
 }
 
 fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {

@@ -100,9 +100,10 @@ impl RouteTable {
     /// Finds the route for a request.
     ///
     /// `host` is the authority as the request gives it, port and trailing dot allowed, empty if there is none;
-    /// `path` is the path without its query (or `*`).
+    /// `path` is the path without its query (or `*`), in its matching form ([`sluice_proto::path::PathForms`]), which the
+    /// patterns have too: here texts are compared, and spellings were dealt with before.
     pub fn lookup(&self, host: &str, path: &str, method: &str) -> Lookup<'_> {
-        match self.find_place(host, matching_form(path)) {
+        match self.find_place(host, path) {
             NONE => Lookup::NotFound,
             place => self.places[place as usize].lookup(method),
         }
@@ -165,12 +166,6 @@ impl RouteTable {
             rest = after;
         }
     }
-}
-
-/// The form of a path that routes are matched against: today the path as it was sent. Percent-decoding, dot
-/// segments and merged slashes belong here and nowhere else, applied alike to patterns and to paths.
-fn matching_form(path: &str) -> &str {
-    path
 }
 
 /// The first segment and what follows its slash.
@@ -267,6 +262,7 @@ mod tests {
                     "*" => Methods::Any,
                     list => Methods::Only(list.split(',').map(str::to_owned).collect()),
                 },
+                paths: naive::ORDINARY,
                 upstream: i * 10,
             }
         });

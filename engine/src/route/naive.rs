@@ -7,8 +7,13 @@ use proptest::prelude::*;
 
 use super::{Lookup, RouteTable, RouteTarget};
 use crate::config::{
-    Config, HostPattern, Limits, Methods, PathPattern, Route, Segment, ShardChoice, Tail, Timeouts,
+    Config, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route, RoutePaths, Segment,
+    ShardChoice, Tail, Timeouts,
 };
+
+/// What routes do about paths when they say nothing.
+pub(super) const ORDINARY: RoutePaths =
+    RoutePaths { forward: PathForward::Normal, encoded_slash: sluice_proto::path::SlashLike::Refuse };
 
 /// A configuration of nothing but routes.
 pub(super) fn config_of(routes: Vec<Route>) -> Config {
@@ -18,6 +23,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         drain_timeout: std::time::Duration::ZERO,
         timeouts: Timeouts::default(),
         limits: Limits::default(),
+        paths: Paths::default(),
         upstreams: Vec::new(),
         routes,
         warnings: Vec::new(),
@@ -151,6 +157,7 @@ fn route() -> impl Strategy<Value = Route> {
         host,
         path,
         methods,
+        paths: ORDINARY,
         upstream,
     })
 }

@@ -1,0 +1,65 @@
+//! What a shard does about the spelling of paths: refuse, compare with routes, forward.
+//!
+//! `sluice_proto::path` knows what a path means, the configuration which readings are wanted, for all routes and for single ones.
+//! `exchange` asks twice: before the route is looked for, and when it is found.
+
+use sluice_proto::path::{PathForms, PathRules, SlashLike};
+use sluice_proto::{Fault, RequestHead};
+
+use crate::config::{Config, PathForward, RoutePaths};
+use crate::counters::Counters;
+
+/// The rules of all routes and those of each.
+pub(crate) struct PathPolicy {
+    /// The rules before the route is known.
+    pub(crate) rules: PathRules,
+    routes: Vec<RoutePaths>,
+}
+
+impl PathPolicy {
+    pub(crate) fn new(config: &Config) -> PathPolicy {
+        let routes: Vec<RoutePaths> = config.routes.iter().map(|route| route.paths).collect();
+        let mut rules = config.paths.rules();
+        // One route that takes encoded slashes is enough for all to be let through to the routes, where the others refuse them.
+        if routes.iter().any(|route| route.encoded_slash == SlashLike::Keep) {
+            rules.encoded_slash = SlashLike::Keep;
+        }
+        PathPolicy { rules, routes }
+    }
+
+    /// The head as the server of `route` gets it; `None` for the head as it is.
+    pub(crate) fn respelled<'h>(
+        &self,
+        head: &RequestHead<'h>,
+        forms: &PathForms<'h>,
+        route: usize,
+        counters: &Counters,
+    ) -> Result<Option<RequestHead<'h>>, Fault> {
+        if forms.is_as_received && !forms.has_encoded_slash {
+            return Ok(None);
+        }
+        let policy = &self.routes[route];
+        if forms.has_encoded_slash && policy.encoded_slash != SlashLike::Keep {
+            return Err(Fault::EncodedSlash);
+        }
+        if forms.is_as_received || policy.forward == PathForward::Received {
+            return Ok(None);
+        }
+        counters.paths_normalised.increment();
+        let mut head = *head;
+        head.path_and_query = forms.path_and_query;
+        head.path = forms.path;
+        Ok(Some(head))
+    }
+}
+
+/// Counts a request that was refused for its path.
+pub(crate) fn count_refused(fault: Fault, counters: &Counters) {
+    let by_cause = match fault {
+        Fault::PathAboveRoot | Fault::DotSegment | Fault::HiddenDotSegment => &counters.paths_refused_dots,
+        Fault::EncodedSlash | Fault::Backslash | Fault::RepeatedSlash => &counters.paths_refused_slashes,
+        Fault::PathParameter => &counters.paths_refused_parameters,
+        _ => &counters.paths_refused_bytes,
+    };
+    by_cause.increment();
+}
