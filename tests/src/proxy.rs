@@ -30,6 +30,16 @@ pub struct Counters {
     pub connections: u64,
     /// Requests read so far.
     pub requests: u64,
+    /// Requests that broke a rule or a limit.
+    pub bad_requests: u64,
+    /// Requests refused for a dot segment in their path.
+    pub paths_refused_dots: u64,
+    /// Requests refused for a slash in their path.
+    pub paths_refused_slashes: u64,
+    /// Requests refused for another byte in their path.
+    pub paths_refused_bytes: u64,
+    /// Requests forwarded with another spelling of their path.
+    pub paths_normalised: u64,
     /// Upstream connections that are open, busy or pooled.
     pub upstream_connections: u64,
     /// Upstream connections made so far.
