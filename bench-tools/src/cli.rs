@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::capacity::CapacityArgs;
-use crate::compare::CompareArgs;
+use crate::child::ChildArgs;
+use crate::compare::{CompareArgs, FoundationArgs};
 use crate::load::LoadArgs;
 use crate::origin::OriginArgs;
 use crate::relay::RelayArgs;
@@ -37,8 +38,11 @@ pub enum Command {
     /// Put the same work through sluice and other proxies, in turns, and report ratios
     Compare(Box<CompareArgs>),
     /// Compare the same minimal relay on our ring and on other runtimes (cargo feature `runtimes`)
-    Foundation(Box<CompareArgs>),
+    Foundation(Box<FoundationArgs>),
     /// Run one of those relays
     #[command(hide = true)]
     Relay(RelayArgs),
+    /// Become a program that ends with this tool
+    #[command(hide = true)]
+    Child(ChildArgs),
 }

