@@ -68,6 +68,9 @@ fn errno_name(errno: i32) -> String {
         EADDRNOTAVAIL => "no_port_left",
         EADDRINUSE => "address_in_use",
         ENOBUFS | ENOMEM => "no_memory",
+        ECONNRESET => "reset",
+        ENETUNREACH => "network_unreachable",
+        EHOSTUNREACH => "host_unreachable",
         _ => return format!("errno_{errno}"),
     };
     name.into()
@@ -85,6 +88,9 @@ pub const EADDRNOTAVAIL: i32 = 99;
 pub const EADDRINUSE: i32 = 98;
 /// No buffer space.
 pub const ENOBUFS: i32 = 105;
+const ECONNRESET: i32 = 104;
+const ENETUNREACH: i32 = 101;
+const EHOSTUNREACH: i32 = 113;
 
 #[cfg(test)]
 mod tests {
@@ -96,6 +102,7 @@ mod tests {
         assert_eq!(name(EMFILE), "connect_too_many_descriptors");
         assert_eq!(name(EADDRNOTAVAIL), "connect_no_port_left");
         assert_eq!(name(111), "connect_refused");
+        assert_eq!(name(ECONNRESET), "connect_reset");
         assert_eq!(name(7), "connect_errno_7");
     }
 }

@@ -84,9 +84,10 @@ impl Server {
         each.min_by_key(|(used, limit)| limit.saturating_sub(*used))
     }
 
-    /// Whether none of its processes exists any more.
+    /// Whether all of its processes have ended; one that nobody has waited for yet still has an entry.
     pub fn is_gone(&self) -> bool {
-        self.pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}/stat")).exists())
+        let stat = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat"));
+        self.pids.iter().all(|pid| stat(pid).map_or(true, |stat| has_ended(&stat)))
     }
 }
 
@@ -170,6 +171,11 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
+}
+
+/// Whether /proc/PID/stat is that of a zombie.
+fn has_ended(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// User and system time of /proc/PID/stat. The name in parentheses may contain anything.
@@ -256,6 +262,19 @@ impl Machine {
 
 /// Pages of the architectures that io_uring servers run on are 4 KiB; sockstat counts in pages.
 pub const PAGE_BYTES: u64 = 4096;
+
+/// Connections that programs on this machine have opened since boot.
+pub fn connections_opened() -> Option<u64> {
+    parse_active_opens(&fs::read_to_string("/proc/net/snmp").ok()?)
+}
+
+/// `ActiveOpens` of /proc/net/snmp, which comes as a line of names and a line of numbers.
+fn parse_active_opens(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split_ascii_whitespace().position(|field| field == "ActiveOpens")?;
+    values.split_ascii_whitespace().nth(at)?.parse().ok()
+}
 
 /// The number behind a word of the TCP line of /proc/net/sockstat.
 fn parse_sockstat(text: &str, word: &str) -> Option<u64> {
@@ -345,6 +364,7 @@ mod tests {
     fn times_skip_a_wicked_name() {
         let stat = "1 (a) b) S 0 1 1 0 -1 4194560 1 2 3 4 150 250 0 0 20 0 1 0";
         assert_eq!(parse_times(stat), Some((Duration::from_millis(1_500), Duration::from_millis(2_500))));
+        assert!(!has_ended(stat) && has_ended("1 (a) b) Z 0 1"));
     }
 
     #[test]
@@ -353,6 +373,8 @@ mod tests {
         assert_eq!((parse_sockstat(sockstat, "tw"), parse_sockstat(sockstat, "mem")), (Some(3), Some(162)));
         let netstat = "TcpExt: A ListenOverflows B\nTcpExt: 1 2 3\nIpExt: X\nIpExt: 9\n";
         assert_eq!(parse_netstat(netstat, "ListenOverflows"), Some(2));
+        let snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm ActiveOpens\nTcp: 1 77\n";
+        assert_eq!(parse_active_opens(snmp), Some(77));
         let slabinfo = "slabinfo - version: 2.1\n# name\nTCP   176  234   2368   13    8 : tunables\n";
         assert_eq!(parse_slabinfo(slabinfo)["TCP"], 234 * 2368);
         assert_eq!(kilobytes("MemTotal:  10 kB\nSlab: 7 kB", "Slab"), Some(7));

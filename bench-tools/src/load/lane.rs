@@ -21,7 +21,7 @@ use crate::http::response::{Answer, ResponseReader};
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, Lane};
 use crate::latency::ns;
-use crate::procfs::{Usage, cpu_ticks};
+use crate::procfs::{Server, Usage, cpu_ticks};
 use crate::ticker::Ticker;
 use crate::wire::{Broken, Request, Wire, connect};
 
@@ -29,6 +29,10 @@ use crate::wire::{Broken, Request, Wire, connect};
 const POLL_MS: u64 = 32;
 /// A connection that could not be made is tried again after this long.
 const RETRY_MS: u64 = 100;
+/// A target whose process has ended may have a successor: it has this long to answer something.
+const SUCCESSION: Duration = Duration::from_secs(2);
+/// A number of requests is given up when nothing was answered for this much longer than an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How finely an arrival schedule is kept.
 const TICK: Duration = Duration::from_micros(100);
 
@@ -69,6 +73,8 @@ struct Shared {
     /// When measuring began.
     began: Cell<Instant>,
     ended: Cell<Instant>,
+    /// The last answer within the measured time.
+    answered: Cell<Instant>,
     tally: RefCell<Tally>,
     /// Closed loop: requests that may still be begun, when a number was asked for.
     left: Cell<Option<u64>>,
@@ -101,6 +107,7 @@ pub(super) fn run(plan: Plan, lane: Lane, interrupt: Interrupt) -> Result<LaneRu
         phase: Cell::new(Phase::WarmUp),
         began: Cell::new(now),
         ended: Cell::new(now),
+        answered: Cell::new(now),
         tally: RefCell::new(Tally::default()),
         left: Cell::new(None),
         busy: Cell::new(connections),
@@ -148,12 +155,13 @@ async fn conduct(
     shared.tally.take();
     shared.left.set(requests);
     shared.began.set(Instant::now());
+    shared.answered.set(shared.began.get());
     shared.phase.set(Phase::Measure);
     let is_over = || match requests {
         Some(_) => shared.busy.get() == 0,
         None => shared.began.get().elapsed() >= plan.duration,
     };
-    while !is_over() && !interrupt.is_set() {
+    while !is_over() && !interrupt.is_set() && !shared.is_hopeless() {
         sleep(POLL_MS).await;
     }
     shared.phase.set(Phase::Over);
@@ -323,6 +331,14 @@ impl Shared {
         }
     }
 
+    /// Whether nothing is answered any more, and going on would only count failures.
+    fn is_hopeless(&self) -> bool {
+        let silence = self.answered.get().elapsed();
+        let has_no_end = self.left.get().is_some();
+        let is_too_long = has_no_end && silence > Duration::from_millis(self.plan.timeout_ms) + PATIENCE;
+        is_too_long || (silence > SUCCESSION && self.plan.server.as_ref().is_some_and(Server::is_gone))
+    }
+
     fn take_free(&self) -> Option<Slot> {
         self.free.borrow_mut().pop_front()
     }
@@ -341,10 +357,12 @@ impl Shared {
         if self.phase.get() != Phase::Measure || (must_begin_within && began < self.began.get()) {
             return;
         }
+        let now = Instant::now();
+        self.answered.set(now);
         let mut tally = self.tally.borrow_mut();
         tally.bytes += answer.wire_bytes;
         if answer.status < 400 {
-            tally.latency.saturating_record(ns(began.elapsed()));
+            tally.latency.saturating_record(ns(now - began));
         } else {
             tally.fault(Fault::Status(answer.status));
         }

@@ -30,7 +30,7 @@ pub use target::Target;
 
 const JSON_KEYS: &str = "\
 JSON keys:
-  url, connections, threads, rate (null: closed loop), elapsed_s, interrupted
+  url, connections, threads, rate (null: closed loop), elapsed_s, interrupted, target_died
   requests          answered with a status below 400 within the measured time
   requests_per_s, bytes and bytes_per_s (heads and bodies received)
   errors            kind: count; reconnects: connections made again because they had ended between requests
@@ -41,7 +41,8 @@ JSON keys:
   tool_cpu          user_s, system_s, share (of the wall time of one CPU), idle_share (of the CPUs it ran on)
   server            name, pids, cpu_s, cpu_us_per_request, user_share, rss_bytes; null when it is not known
   warnings          sentences: what may make the figures those of the tool rather than of the server
-Exit code 1 when nothing was answered or more than 1 % of the requests failed.";
+Exit code 1 when nothing was answered or more than 1 % of the requests failed, 130 after Ctrl-C: what was measured until
+then is printed. A target whose process ends and has no successor ends the run.";
 
 /// Flags of `load`.
 #[derive(Clone, Debug, Args)]
@@ -137,7 +138,8 @@ pub fn run(args: &LoadArgs) -> Result<(), Failure> {
     for warning in &report.warnings {
         eprintln!("sluice-bench: warning: {warning}");
     }
-    report.verdict()
+    report.verdict()?;
+    if report.interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// Loads the target.

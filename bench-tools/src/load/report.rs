@@ -17,6 +17,8 @@ use crate::units::{show_bytes, show_count, show_ns};
 const FAULTS_TOLERATED: f64 = 0.01;
 /// A tool that uses more of its CPUs than this may be what is measured.
 const TOOL_SHARE_MAX: f64 = 0.9;
+/// In less time than this nothing can be said.
+const WINDOW_MIN_S: f64 = 0.01;
 /// CPUs with less idle time than this may be.
 const IDLE_SHARE_MIN: f64 = 0.03;
 
@@ -65,6 +67,8 @@ pub struct Report {
     pub elapsed_s: f64,
     /// Whether the user ended it.
     pub interrupted: bool,
+    /// Whether the process of the target ended.
+    pub target_died: bool,
     /// Requests answered.
     pub requests: u64,
     /// Per second.
@@ -118,6 +122,7 @@ impl Report {
             rate: args.rate,
             elapsed_s: window.elapsed.as_secs_f64(),
             interrupted,
+            target_died: server.as_ref().is_some_and(Server::is_gone),
             requests,
             requests_per_s,
             bytes: tally.bytes,
@@ -140,6 +145,9 @@ impl Report {
     fn doubts(&self, is_pinned: bool) -> Vec<String> {
         let mut doubts = Vec::new();
         let share = self.tool_cpu.share / self.threads as f64;
+        if self.elapsed_s < WINDOW_MIN_S {
+            return doubts;
+        }
         if share > TOOL_SHARE_MAX {
             doubts.push(format!(
                 "the tool itself used {:.0} % of its CPUs and was the bottleneck: give it more (--cpus, --threads)",
@@ -228,16 +236,28 @@ impl Report {
     /// # Errors
     /// When nothing was answered, or more than 1 % of the requests failed.
     pub fn verdict(&self) -> Result<(), Failure> {
-        let failed: u64 = self.errors.values().sum();
+        let failed = self.failed();
         let all = self.requests + failed;
-        if self.requests == 0 && !self.interrupted {
-            return Err(Failure::Target(format!("{} answered no request", self.url)));
-        }
+        let died = if self.target_died { "the target's process ended: " } else { "" };
         if failed as f64 > FAULTS_TOLERATED * all as f64 {
-            let (failed, all) = (show_count(failed), show_count(all));
-            return Err(Failure::Target(format!("{failed} of {all} requests failed")));
+            let (failed, all, kinds) = (show_count(failed), show_count(all), self.error_kinds());
+            return Err(Failure::Target(format!("{died}{failed} of {all} requests failed ({kinds})")));
+        }
+        if self.requests == 0 && !self.interrupted {
+            return Err(Failure::Target(format!("{died}{} answered no request in time", self.url)));
         }
         Ok(())
+    }
+
+    /// Requests that failed.
+    pub fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// What went wrong, in one line.
+    pub fn error_kinds(&self) -> String {
+        let kind = |(name, &count): (&String, &u64)| format!("{name} {}", show_count(count));
+        self.errors.iter().map(kind).collect::<Vec<_>>().join(", ")
     }
 }
 
