@@ -1,28 +1,30 @@
 //! `compare`: the same work for sluice and other proxies, in turns on the same CPUs, told as ratios.
 //!
-//! All servers run at once and idle while it is not their turn; [`workload`] says what the work is, [`report`] how the
-//! figures become ratios.
+//! All servers run at once and idle while it is not their turn; [`workload`] says what the work is, [`values`] how
+//! figures become ratios, [`report`] how they are told. `foundation` does the same with minimal relays.
 
 mod report;
+mod values;
 mod workload;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use sluice_sys::raise_descriptor_limit;
 
 use crate::Failure;
 use crate::capacity::{self, CapacityArgs};
+use crate::files::ReportArgs;
 use crate::interrupt::Interrupt;
 use crate::lanes::{CpuList, LaneArgs};
 use crate::load;
 use crate::machine::Setting;
 use crate::peers::{Order, Peer, Running, free_address};
-use crate::procfs::Server;
+use crate::procfs::{Server, connections_opened};
+use crate::progress::{Line, bar};
 use crate::units::{parse_count, parse_duration};
-use report::Values;
+use values::Values;
 use workload::Shape;
 
 pub use report::Report;
@@ -32,27 +34,26 @@ pub use workload::{Case, Figure};
 const DESCRIPTORS_RESERVED: u64 = 128;
 /// The load of the cases has at most so many connections.
 const CONNECTIONS_MAX: u64 = 1_000;
+/// Memory hardly differs between rounds, and each starts every server anew.
+const IDLE_ROUNDS_MAX: usize = 3;
 
 const KEYS: &str = "\
 Files: NAME.json (all values), NAME.md (tables), NAME.svg (ratios) in --out.
-JSON keys: setting, peers (name: version), reference, rounds, seconds, rate, idle_connections, interrupted, failures,
-cases: case, title, figures: figure, title, servers (by name): values (one per round), median, ratio (median of the
-ratios to the reference in the same round), ratio_quartiles.
-Exit code 1 when a server could not be started or a measurement failed.";
+JSON keys:
+  setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
+  peers (name: version), reference, rounds, seconds (of a measurement), rate, idle_connections, elapsed_s, interrupted
+  cases     per kind of work: case, title, figures, health
+  figures   figure, title, servers (by name): values (one per round), median, ratio (median of the ratios to the
+            reference in the same round; null without any), ratio_quartiles
+  health    by server: requests, errors (kind: count), reconnects, behind (requests due and not sent), connects
+            (connections opened on the machine meanwhile), connects_expected
+  doubts    sentences: which figures are not those of a healthy server, and why
+  failures  sentences: measurements that failed
+Exit code 1 when a server could not be started or a measurement failed, 130 after Ctrl-C; the report is written.";
 
-/// Flags of `compare`.
+/// How the work is measured, whoever does it.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = KEYS)]
-pub struct CompareArgs {
-    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy that are installed]
-    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
-    pub peers: Vec<Peer>,
-    /// The server that ratios refer to [default: nginx, else the last one]
-    #[arg(long, value_name = "NAME", value_enum)]
-    pub reference: Option<Peer>,
-    /// What to measure [default: everything]
-    #[arg(long, value_name = "CASE,CASE,...", value_delimiter = ',', value_enum)]
-    pub cases: Vec<Case>,
+pub struct WorkArgs {
     /// How often each server has its turn
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: u16,
@@ -68,43 +69,106 @@ pub struct CompareArgs {
     /// Idle connections to hold for the memory figure
     #[arg(long, value_name = "N", default_value = "9k", value_parser = parse_count)]
     pub idle: u64,
-    /// The CPU of the servers [default: 0]
+    /// The CPU of the servers
     #[arg(long, value_name = "CPU", default_value = "0")]
     pub server_cpu: usize,
-    /// Directory for the report
-    #[arg(long, value_name = "DIR", default_value = "reports")]
-    pub out: PathBuf,
-    /// Name of the report's files [default: compare-DATE]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Write the JSON to this file too
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// A remark for the report
-    #[arg(long, value_name = "TEXT")]
-    pub note: Option<String>,
+    /// Where the report goes.
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// The threads of the load; the origin shares the first one's CPU [default: CPU 1].
     #[command(flatten)]
     pub lanes: LaneArgs,
 }
 
-/// Compares and writes the report.
+/// Flags of `compare`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = KEYS)]
+pub struct CompareArgs {
+    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy, pingora that are installed]
+    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
+    pub peers: Vec<Peer>,
+    /// The server that ratios refer to [default: nginx, else the last one]
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub reference: Option<Peer>,
+    /// What to measure [default: everything]
+    #[arg(long, value_name = "CASE,CASE,...", value_delimiter = ',', value_enum)]
+    pub cases: Vec<Case>,
+    /// How it is measured.
+    #[command(flatten)]
+    pub work: WorkArgs,
+}
+
+/// Flags of `foundation`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = KEYS)]
+pub struct FoundationArgs {
+    /// Relays to compare [default: all this binary was built with]
+    #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
+    pub peers: Vec<Peer>,
+    /// The relay that ratios refer to [default: relay-bare, else the last one]
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub reference: Option<Peer>,
+    /// What to measure
+    #[arg(
+        long,
+        value_name = "CASE,CASE,...",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "small64,small1000,fixed-rate,idle"
+    )]
+    pub cases: Vec<Case>,
+    /// How it is measured.
+    #[command(flatten)]
+    pub work: WorkArgs,
+}
+
+/// Compares proxies and writes the report.
 ///
 /// # Errors
 /// When a server cannot be started, a measurement failed, or the report cannot be written.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
-    let interrupt = Interrupt::catch()?;
-    let peers = peers(args)?;
-    let wanted = args.reference.unwrap_or(Peer::Nginx);
-    let reference = if peers.contains(&wanted) { wanted } else { peers[peers.len() - 1] };
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| Failure::Usage(format!("cannot make {}: {error}", args.out.display())))?;
+    let mut peers = args.peers.clone();
+    if peers.is_empty() {
+        peers = Peer::PROXIES.into_iter().filter(|peer| peer.binary().is_some()).collect();
+    }
+    if peers.is_empty() {
+        let names = Peer::PROXIES.map(Peer::name).join(", ");
+        return Err(Failure::Usage(format!("none of {names} is installed")));
+    }
     let cases = if args.cases.is_empty() { Case::ALL.to_vec() } else { args.cases.clone() };
-    let mut comparison = Comparison::start(args, &peers, &interrupt)?;
-    comparison.measure(&cases);
+    compare("compare", &peers, args.reference.unwrap_or(Peer::Nginx), &cases, &args.work)
+}
+
+/// Compares the minimal relays with each other: why there is a ring of our own.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_foundation(args: &FoundationArgs) -> Result<(), Failure> {
+    let peers = if args.peers.is_empty() { Peer::relays() } else { args.peers.clone() };
+    compare("foundation", &peers, args.reference.unwrap_or(Peer::RelayBare), &args.cases, &args.work)
+}
+
+fn compare(
+    subcommand: &str,
+    peers: &[Peer],
+    reference: Peer,
+    cases: &[Case],
+    work: &WorkArgs,
+) -> Result<(), Failure> {
+    let interrupt = Interrupt::catch()?;
+    let peers = unique(peers);
+    let reference = if peers.contains(&reference) { reference } else { peers[peers.len() - 1] };
+    work.report.make_dir()?;
+    let mut comparison = Comparison::start(work, &peers, &interrupt)?;
+    comparison.measure(cases);
     let report = comparison.report(reference);
+    drop(comparison);
     print!("{}", report.markdown());
-    write(args, &report)?;
+    let svg = crate::plot::bars(&report.bars());
+    work.report.write(subcommand, report.setting.day(), &report.json(), &report.markdown(), &svg)?;
+    for doubt in &report.doubts {
+        eprintln!("sluice-bench: warning: {doubt}");
+    }
     match report.failures.first() {
         _ if report.interrupted => Err(Failure::Interrupted),
         Some(first) => {
@@ -115,49 +179,35 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     }
 }
 
-/// Compares the minimal relays with each other: why there is a ring of our own.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_foundation(mut args: CompareArgs) -> Result<(), Failure> {
-    if args.peers.is_empty() {
-        args.peers = Peer::relays();
+/// Each of them once, in their order.
+fn unique(peers: &[Peer]) -> Vec<Peer> {
+    let mut unique = Vec::new();
+    for peer in peers {
+        if !unique.contains(peer) {
+            unique.push(*peer);
+        }
     }
-    args.reference = args.reference.or(Some(Peer::RelayBare));
-    if args.cases.is_empty() {
-        args.cases = vec![Case::Small64, Case::Small1000, Case::FixedRate, Case::Idle];
-    }
-    args.name = args.name.or_else(|| Some(format!("foundation-{}", Setting::now(None).day())));
-    run(&args)
-}
-
-fn peers(args: &CompareArgs) -> Result<Vec<Peer>, Failure> {
-    let mut peers = args.peers.clone();
-    if peers.is_empty() {
-        peers = Peer::PROXIES.into_iter().filter(|peer| peer.binary().is_some()).collect();
-    }
-    peers.dedup();
-    if peers.is_empty() {
-        return Err(Failure::Usage("none of sluice, nginx, haproxy and envoy is installed".into()));
-    }
-    Ok(peers)
+    unique
 }
 
 struct Comparison<'a> {
-    args: &'a CompareArgs,
+    args: &'a WorkArgs,
     interrupt: &'a Interrupt,
     lanes: LaneArgs,
+    /// Idle connections: those asked for, as far as the descriptors go.
+    idle: u64,
     origin: Running,
     servers: Vec<Running>,
     values: Values,
     rounds: usize,
     failures: Vec<String>,
+    pace: Pace,
 }
 
 impl<'a> Comparison<'a> {
     /// Starts the origin and all servers.
     fn start(
-        args: &'a CompareArgs,
+        args: &'a WorkArgs,
         peers: &[Peer],
         interrupt: &'a Interrupt,
     ) -> Result<Comparison<'a>, Failure> {
@@ -170,15 +220,18 @@ impl<'a> Comparison<'a> {
         let cpu = lanes.lanes().first().and_then(|lane| lane.cpu);
         let origin =
             Order { peer: Peer::Origin, listen: address, origin: address, cpu, connections: 0 }.start()?;
+        let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
         let mut comparison = Comparison {
             args,
             interrupt,
             lanes,
+            idle: args.idle.min(descriptors.saturating_sub(DESCRIPTORS_RESERVED)),
             origin,
             servers: Vec::new(),
             values: Values::default(),
             rounds: 0,
             failures: Vec::new(),
+            pace: Pace::new(),
         };
         for &peer in peers {
             let server = comparison.order(peer, CONNECTIONS_MAX)?.start()?;
@@ -193,78 +246,88 @@ impl<'a> Comparison<'a> {
     }
 
     fn measure(&mut self, cases: &[Case]) {
-        for round in 0..usize::from(self.args.rounds) {
-            for &case in cases.iter().filter(|&&case| case != Case::Idle) {
+        let rounds = usize::from(self.args.rounds);
+        let idle_rounds = if cases.contains(&Case::Idle) { rounds.min(IDLE_ROUNDS_MAX) } else { 0 };
+        let loads: Vec<Case> = cases.iter().copied().filter(|&case| case != Case::Idle).collect();
+        self.pace.total = (rounds * loads.len() + idle_rounds) * self.servers.len();
+        for round in 0..rounds {
+            for &case in &loads {
                 // Nobody always comes after the same neighbour.
                 for turn in 0..self.servers.len() {
-                    if self.interrupt.is_set() {
-                        return;
-                    }
-                    self.measure_one(case, (turn + round) % self.servers.len(), round);
+                    self.turn(case, (turn + round) % self.servers.len(), round);
                 }
+            }
+            if round < idle_rounds {
+                for turn in 0..self.servers.len() {
+                    self.turn(Case::Idle, (turn + round) % self.servers.len(), round);
+                }
+            }
+            if self.interrupt.is_set() {
+                break;
             }
             self.rounds = round + 1;
-            eprintln!("sluice-bench: round {} of {} done", round + 1, self.args.rounds);
+            self.pace.line.say(&format!("round {} of {rounds} done", round + 1));
         }
-        if cases.contains(&Case::Idle) {
-            for number in 0..self.servers.len() {
-                if self.interrupt.is_set() {
-                    return;
-                }
-                self.measure_idle(self.servers[number].peer);
-            }
+        self.pace.line.clear();
+    }
+
+    /// One server's turn at one kind of work.
+    fn turn(&mut self, case: Case, number: usize, round: usize) {
+        if self.interrupt.is_set() {
+            return;
+        }
+        let peer = self.servers[number].peer;
+        self.pace.show(&format!("{}, {}", peer.name(), case.title()));
+        let measured = match case {
+            Case::Idle => self.measure_idle(peer, round),
+            _ => self.measure_load(case, number, round),
+        };
+        self.pace.done += 1;
+        if let Err(failure) = measured
+            && !self.interrupt.is_set()
+        {
+            let title = case.title();
+            self.failures.push(format!("{}, {title}, round {}: {failure}", peer.name(), round + 1));
         }
     }
 
-    fn measure_one(&mut self, case: Case, number: usize, round: usize) {
+    fn measure_load(&mut self, case: Case, number: usize, round: usize) -> Result<(), Failure> {
         let (peer, address) = (self.servers[number].peer, self.servers[number].address);
-        let Ok(target) = format!("http://{address}/").parse() else { return };
+        let target = format!("http://{address}/").parse().map_err(Failure::Usage)?;
         let (args, lanes) = (self.args, self.lanes.clone());
         let shape = Shape { target, lanes, duration: args.duration, warmup: args.warmup, rate: args.rate };
-        let Some(load) = case.load(&shape) else { return };
-        let loaded = load::measure(&load, self.interrupt);
-        let verdict = loaded.and_then(|loaded| loaded.verdict().map(|()| loaded));
-        match verdict {
-            Ok(_) if self.interrupt.is_set() => {}
-            Ok(loaded) => {
-                for &figure in case.figures() {
-                    if let Some(value) = figure.of(&loaded) {
-                        self.values.add(case, figure, peer.name(), round, value);
-                    }
-                }
-            }
-            Err(failure) => {
-                let title = case.title();
-                self.failures.push(format!("{}, {title}, round {}: {failure}", peer.name(), round + 1));
+        let Some(load) = case.load(&shape) else { return Ok(()) };
+        let connects = connections_opened();
+        let loaded = load::measure(&load, self.interrupt)?;
+        if self.interrupt.is_set() {
+            return Ok(());
+        }
+        let connects = connections_opened().zip(connects).map_or(0, |(after, before)| after - before);
+        self.values.health(case, peer.name()).add(case, &loaded, connects);
+        loaded.verdict()?;
+        for &figure in case.figures() {
+            if let Some(value) = figure.of(&loaded) {
+                self.values.add(case, figure, peer.name(), round, value);
             }
         }
+        Ok(())
     }
 
     /// Memory per idle connection of a fresh server: one that has served others keeps memory to serve from.
-    fn measure_idle(&mut self, peer: Peer) {
-        let measured = self.idle_figures(peer);
-        match measured {
-            Ok((start_kib, per_connection)) => {
-                self.values.add(Case::Idle, Figure::RssStartKib, peer.name(), 0, start_kib);
-                self.values.add(Case::Idle, Figure::BytesPerConnection, peer.name(), 0, per_connection);
-            }
-            Err(failure) => self.failures.push(format!("{}, idle connections: {failure}", peer.name())),
-        }
-    }
-
-    fn idle_figures(&self, peer: Peer) -> Result<(f64, f64), Failure> {
-        let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
-        let most = self.args.idle.min(descriptors.saturating_sub(DESCRIPTORS_RESERVED));
-        let server = self.order(peer, most)?.start()?;
+    fn measure_idle(&mut self, peer: Peer, round: usize) -> Result<(), Failure> {
+        let server = self.order(peer, self.idle)?.start()?;
         let unknown = || Failure::Target("its process is not to be seen".into());
         let seen = Server::listening_on(server.address).ok_or_else(unknown)?;
         let start = seen.usage().map_err(|_| unknown())?.rss_bytes;
-        let args = CapacityArgs::brief(server.address, vec![most / 3, most], self.lanes.clone());
+        let args = CapacityArgs::brief(server.address, vec![self.idle / 3, self.idle], self.lanes.clone());
+        let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
         let report = capacity::measure_running(&args, descriptors, self.interrupt)?;
         report.verdict(false)?;
         let last = report.steps.last().and_then(|step| step.target.as_ref()).ok_or_else(unknown)?;
         let bytes = last.user_bytes_per_further_connection.ok_or_else(unknown)?;
-        Ok((start as f64 / 1024.0, bytes))
+        self.values.add(Case::Idle, Figure::RssStartKib, peer.name(), round, start as f64 / 1024.0);
+        self.values.add(Case::Idle, Figure::BytesPerConnection, peer.name(), round, bytes);
+        Ok(())
     }
 
     fn report(&self, reference: Peer) -> Report {
@@ -273,23 +336,64 @@ impl<'a> Comparison<'a> {
             .iter()
             .map(|server| (server.peer.name().to_owned(), server.peer.version()))
             .collect();
+        let cases = self.values.results(reference.name());
+        let doubts = cases.iter().flat_map(|case| {
+            let of_server = |(name, health): (&String, &values::Health)| {
+                let doubts = health.doubts().into_iter();
+                doubts.map(|doubt| format!("{name}, {}: {doubt}", case.title)).collect::<Vec<_>>()
+            };
+            case.health.iter().flat_map(of_server).collect::<Vec<_>>()
+        });
         Report {
-            setting: Setting::now(self.args.note.clone()),
+            setting: Setting::now(self.args.report.note.clone()),
             peers,
             reference: reference.name().to_owned(),
             rounds: self.rounds,
             seconds: self.args.duration.as_secs_f64(),
             rate: self.args.rate,
-            idle_connections: self.args.idle,
+            idle_connections: self.idle,
+            elapsed_s: self.pace.begin.elapsed().as_secs_f64(),
             interrupted: self.interrupt.is_set(),
-            cases: self.values.results(reference.name()),
+            doubts: doubts.collect(),
+            cases,
             failures: self.failures.clone(),
         }
     }
 }
 
-fn write(args: &CompareArgs, report: &Report) -> Result<(), Failure> {
-    let name = args.name.clone().unwrap_or_else(|| format!("compare-{}", report.setting.day()));
-    let svg = crate::plot::bars(&report.bars());
-    crate::files::write(&args.out, &name, &report.json(), &report.markdown(), &svg, args.json.as_deref())
+/// How far it is, and how long it will take.
+struct Pace {
+    begin: Instant,
+    done: usize,
+    total: usize,
+    line: Line,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { begin: Instant::now(), done: 0, total: 0, line: Line::new() }
+    }
+
+    fn show(&mut self, what: &str) {
+        let (done, total, elapsed) = (self.done, self.total, self.begin.elapsed());
+        self.line.show(|| pace_line(done, total, elapsed, what));
+    }
+}
+
+fn pace_line(done: usize, total: usize, elapsed: Duration, what: &str) -> String {
+    let left = elapsed.as_secs_f64() / done.max(1) as f64 * total.saturating_sub(done) as f64;
+    let left = if done == 0 { String::new() } else { format!(", {left:.0} s left") };
+    format!("{} {done} of {total} measured{left}; now {what}", bar(done as f64 / total.max(1) as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_that_of_what_is_left() {
+        let line = pace_line(5, 20, Duration::from_secs(10), "nginx");
+        assert_eq!(line, "[######..................] 5 of 20 measured, 30 s left; now nginx");
+        assert!(!pace_line(0, 20, Duration::from_secs(1), "nginx").contains("left"));
+    }
 }

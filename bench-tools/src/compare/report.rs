@@ -1,13 +1,15 @@
-//! What a comparison found: medians of ratios paired by round, since the machine's pace drifts and ratios do not.
+//! What a comparison found, as JSON, as Markdown and as a chart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::workload::{Case, Figure};
+use super::values::{CaseResult, ServerResult};
+use super::workload::Case;
 use crate::machine::Setting;
 use crate::plot::Bars;
+use crate::units::show_count;
 
 /// A comparison.
 #[derive(Clone, Debug, Serialize)]
@@ -26,101 +28,40 @@ pub struct Report {
     pub rate: u64,
     /// Idle connections.
     pub idle_connections: u64,
+    /// Seconds it all took.
+    pub elapsed_s: f64,
     /// Whether the user ended it.
     pub interrupted: bool,
     /// The results.
     pub cases: Vec<CaseResult>,
+    /// What makes figures of a server doubtful.
+    pub doubts: Vec<String>,
     /// Measurements that failed, and why.
     pub failures: Vec<String>,
 }
 
-/// One case.
-#[derive(Clone, Debug, Serialize)]
-pub struct CaseResult {
-    /// Which.
-    pub case: Case,
-    /// For people.
-    pub title: &'static str,
-    /// What was read off it.
-    pub figures: Vec<FigureResult>,
-}
+const HOW: &str = "\
+Servers take turns within each round: one worker each on one CPU, load and origin together on another, configured to do \
+the same work (bench-tools/peers). Values are medians over the rounds and drift with the machine. **Ratios** are what \
+this report says: each server to the reference in the same round, their median, and their quartiles in brackets.";
 
-/// One figure for all servers.
-#[derive(Clone, Debug, Serialize)]
-pub struct FigureResult {
-    /// Which.
-    pub figure: Figure,
-    /// For people.
-    pub title: &'static str,
-    /// By server.
-    pub servers: BTreeMap<String, ServerResult>,
-}
+/// What the machine hides. Said in every report, since reports travel alone.
+const LIMITS: &str = "\
+## What this does not show
 
-/// One figure of one server.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ServerResult {
-    /// One value per round.
-    pub values: Vec<f64>,
-    /// Their median.
-    pub median: f64,
-    /// Median of the ratios to the reference in the same round,
-    pub ratio: f64,
-    /// and their quartiles.
-    pub ratio_quartiles: (f64, f64),
-}
+- Load, origin and server share one machine: with two CPUs a closed loop is as fast as the slower of them, so that \
+requests/s and latency understate the cheaper server. CPU per request does not depend on who is slower.
+- Loopback is no network: no interrupts, no packet loss, no NIC offload, no delay, and delivery is charged to whoever \
+sends. Nothing is said about several workers or shards.
+- Latencies at a fixed rate count from when a request was due. Those of a server near its limit say that it is near its \
+limit.
+";
 
-/// Values by case, figure and server; a round that failed is missing.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Values(BTreeMap<(Case, Figure, String), BTreeMap<usize, f64>>);
-
-impl Values {
-    pub(super) fn add(&mut self, case: Case, figure: Figure, server: &str, round: usize, value: f64) {
-        self.0.entry((case, figure, server.to_owned())).or_default().insert(round, value);
-    }
-
-    /// The results of the cases that have any.
-    pub(super) fn results(&self, reference: &str) -> Vec<CaseResult> {
-        let figure_of = |case: Case, figure: Figure| {
-            let keys = self.0.keys().filter(|key| (key.0, key.1) == (case, figure));
-            let servers: BTreeMap<String, ServerResult> =
-                keys.map(|key| (key.2.clone(), self.result(key, reference))).collect();
-            (!servers.is_empty()).then(|| FigureResult { figure, title: figure.title(), servers })
-        };
-        let case_of = |case: Case| {
-            let figures: Vec<FigureResult> =
-                case.figures().iter().filter_map(|&figure| figure_of(case, figure)).collect();
-            (!figures.is_empty()).then(|| CaseResult { case, title: case.title(), figures })
-        };
-        Case::ALL.into_iter().filter_map(case_of).collect()
-    }
-
-    fn result(&self, key: &(Case, Figure, String), reference: &str) -> ServerResult {
-        let by_round = &self.0[key];
-        let values: Vec<f64> = by_round.values().copied().collect();
-        let base = self.0.get(&(key.0, key.1, reference.to_owned()));
-        let ratios: Vec<f64> = by_round
-            .iter()
-            .filter_map(|(round, value)| Some(value / base?.get(round)?))
-            .filter(|ratio| ratio.is_finite())
-            .collect();
-        ServerResult {
-            median: quantile(&values, 0.5),
-            values,
-            ratio: quantile(&ratios, 0.5),
-            ratio_quartiles: (quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
-        }
-    }
-}
-
-/// A quantile by linear interpolation; 0 of nothing.
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-    let place = share * last as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    below + (above - below) * place.fract()
-}
+/// What a relay is not.
+const RELAYS: &str = "\
+- The relays keep a task, its buffers and an upstream connection per client connection; their memory is that of such a \
+design on each runtime, not that of sluice.
+";
 
 impl Report {
     /// The JSON document.
@@ -142,26 +83,30 @@ impl Report {
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "# Comparison of reverse proxies\n\n{}", self.setting.markdown())?;
+        let is_foundation = self.peers.keys().all(|name| name.starts_with("relay-"));
+        let title = if is_foundation {
+            "The same relay on several runtimes"
+        } else {
+            "Comparison of reverse proxies"
+        };
+        writeln!(out, "# {title}\n\n{}", self.setting.markdown())?;
         for (name, version) in &self.peers {
             writeln!(out, "- {name}: {version}")?;
         }
-        let (rounds, seconds, reference) = (self.rounds, self.seconds, &self.reference);
+        let (seconds, reference) = (self.seconds, &self.reference);
+        let rounds = if self.rounds == 1 { "1 round".into() } else { format!("{} rounds", self.rounds) };
         writeln!(
             out,
-            "\n{rounds} rounds of {seconds} s each, the servers taking turns; one worker each on one CPU, load and \
-             origin together on another. **Ratios** are to {reference} in the same round: their median, and their \
-             quartiles in brackets. Values are medians and drift with the machine; ratios are what counts. With both \
-             on one machine, requests/s and latency of a closed loop are limited by the load and the origin as well: \
-             CPU per request is not.\n"
+            "- {rounds} of {seconds} s per measurement, {:.0} s in all; reference: {reference}\n\n{HOW}\n",
+            self.elapsed_s
         )?;
         if self.interrupted {
             writeln!(out, "Interrupted: this is what was measured until then.\n")?;
         }
         for case in &self.cases {
             let detail = match case.case {
-                Case::FixedRate => format!(": {} per second", self.rate),
-                Case::Idle => format!(": {}", self.idle_connections),
+                Case::FixedRate => format!(": {} per second", show_count(self.rate)),
+                Case::Idle => format!(": {}", show_count(self.idle_connections)),
                 _ => String::new(),
             };
             writeln!(out, "## {}{detail}\n", case.title)?;
@@ -170,7 +115,7 @@ impl Report {
         for failure in &self.failures {
             writeln!(out, "Failed: {failure}\n")?;
         }
-        Ok(())
+        write!(out, "{LIMITS}{}", if is_foundation { RELAYS } else { "" })
     }
 
     fn write_case(&self, out: &mut String, case: &CaseResult) -> std::fmt::Result {
@@ -179,58 +124,45 @@ impl Report {
             write!(out, " {} | ratio |", figure.title)?;
         }
         writeln!(out, "\n|---|{}", "---:|---:|".repeat(case.figures.len()))?;
+        let doubts =
+            |name: &String| case.health.get(name).map(super::values::Health::doubts).unwrap_or_default();
         for name in self.peers.keys() {
-            write!(out, "| {name} |")?;
+            let mark = if doubts(name).is_empty() { "" } else { " (!)" };
+            write!(out, "| {name}{mark} |")?;
             for figure in &case.figures {
-                match figure.servers.get(name) {
-                    Some(result) => {
-                        let (low, high) = result.ratio_quartiles;
-                        write!(out, " {:.2} | {:.2} ({low:.2}-{high:.2}) |", result.median, result.ratio)?;
-                    }
-                    None => write!(out, " - | - |")?,
-                }
+                write!(out, " {} |", figure.servers.get(name).map_or("- | -".into(), cells))?;
             }
             writeln!(out)?;
         }
-        writeln!(out)
+        writeln!(out)?;
+        for name in self.peers.keys() {
+            for doubt in doubts(name) {
+                writeln!(out, "(!) {name}: {doubt}.\n")?;
+            }
+        }
+        Ok(())
     }
 
     /// The chart: the first figure of each case, as ratios.
     pub fn bars(&self) -> Bars {
         let groups = self.cases.iter().filter_map(|case| {
             let figure = case.figures.first()?;
-            let bars = figure.servers.iter().map(|(name, result)| (name.clone(), result.ratio)).collect();
+            let bar = |(name, result): (&String, &ServerResult)| Some((name.clone(), result.ratio?));
+            let bars: Vec<_> = figure.servers.iter().filter_map(bar).collect();
             // A ratio has no unit.
             let what = figure.title.split(',').next().unwrap_or_default();
-            Some((format!("{}: {what}", case.title), bars))
+            (!bars.is_empty()).then(|| (format!("{}: {what}", case.title), bars))
         });
         Bars { title: format!("Relative to {} (less is better)", self.reference), groups: groups.collect() }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ratios_are_paired_by_round() {
-        let mut values = Values::default();
-        // The machine gets twice as slow from round to round; the ratio stays.
-        for (round, pace) in [1.0, 2.0, 4.0].into_iter().enumerate() {
-            values.add(Case::Small64, Figure::CpuUsPerRequest, "nginx", round, 10.0 * pace);
-            values.add(Case::Small64, Figure::CpuUsPerRequest, "sluice", round, 7.0 * pace);
+/// A value and its ratio.
+fn cells(result: &ServerResult) -> String {
+    match (result.ratio, result.ratio_quartiles) {
+        (Some(ratio), Some((low, high))) => {
+            format!("{:.2} | {ratio:.2} ({low:.2}-{high:.2})", result.median)
         }
-        values.add(Case::Small64, Figure::CpuUsPerRequest, "sluice", 3, 1.0);
-        let results = values.results("nginx");
-        let sluice = &results[0].figures[0].servers["sluice"];
-        assert!((sluice.ratio - 0.7).abs() < 1e-9 && (sluice.ratio_quartiles.1 - 0.7).abs() < 1e-9);
-        assert_eq!(sluice.values.len(), 4);
-    }
-
-    #[test]
-    fn quantiles() {
-        assert!((quantile(&[4.0, 1.0, 2.0], 0.5) - 2.0).abs() < 1e-9);
-        assert!((quantile(&[1.0, 2.0], 0.25) - 1.25).abs() < 1e-9);
-        assert!(quantile(&[], 0.5).abs() < 1e-9);
+        _ => format!("{:.2} | -", result.median),
     }
 }
