@@ -7,10 +7,7 @@ use ::glommio::net::{TcpListener, TcpStream};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
 use super::RelayArgs;
-use super::head::rewrite;
-use crate::http::response::ResponseReader;
-
-const BUFFER_BYTES: usize = 16 * 1024;
+use super::session::{BUFFER_BYTES, Session};
 
 pub(super) fn run(args: &RelayArgs) -> io::Result<()> {
     let (listen, origin) = (args.listen, args.origin);
@@ -31,35 +28,23 @@ async fn relay(mut client: TcpStream, origin: SocketAddr) -> io::Result<()> {
     let mut upstream = TcpStream::connect(origin).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
-    let peer = client.peer_addr()?.ip().to_string();
-    let (mut input, mut filled) = (vec![0; BUFFER_BYTES], 0);
-    let (mut out, mut back) = (Vec::new(), vec![0; BUFFER_BYTES]);
-    let mut reader = ResponseReader::default();
+    let mut session = Session::new(client.peer_addr()?.ip());
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let used = loop {
-            match rewrite(&input[..filled], &peer, &mut out).map_err(|_| io::ErrorKind::InvalidData)? {
-                Some(used) => break used,
-                None => match client.read(&mut input[filled..]).await? {
-                    0 => return Ok(()),
-                    bytes => filled += bytes,
-                },
+        let Some(request) = session.request()? else {
+            match client.read(&mut buffer).await? {
+                0 => return Ok(()),
+                bytes => session.take(&buffer[..bytes]),
             }
+            continue;
         };
-        input.copy_within(used..filled, 0);
-        filled -= used;
-        upstream.write_all(&out).await?;
-        out.clear();
-        reader.start(false);
-        loop {
-            let bytes = upstream.read(&mut back).await?;
-            if bytes == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let answer = reader.read(&back[..bytes]).map_err(|_| io::ErrorKind::InvalidData)?;
-            client.write_all(&back[..bytes]).await?;
-            if answer.is_some() {
-                break;
-            }
+        upstream.write_all(&request).await?;
+        session.sent(request);
+        let mut is_over = false;
+        while !is_over {
+            let bytes = upstream.read(&mut buffer).await?;
+            is_over = session.ends_answer(&buffer[..bytes])?;
+            client.write_all(&buffer[..bytes]).await?;
         }
     }
 }

@@ -11,6 +11,8 @@ mod head;
 mod monoio;
 mod ring;
 #[cfg(feature = "runtimes")]
+mod session;
+#[cfg(feature = "runtimes")]
 mod tokio;
 
 use std::net::SocketAddr;
@@ -69,6 +71,14 @@ pub fn run(args: &RelayArgs) -> Result<(), Failure> {
     }
 }
 
+/// The version of a foreign runtime, as this program was built with it.
+#[cfg(feature = "runtimes")]
+pub(crate) fn version(runtime: &str) -> Option<String> {
+    let lock = include_str!("../../../Cargo.lock");
+    let (_, rest) = lock.split_once(&format!("name = \"{runtime}\"\nversion = \""))?;
+    Some(format!("{runtime} {}", rest.split('"').next()?))
+}
+
 fn failed(args: &RelayArgs, error: &std::io::Error) -> Failure {
     Failure::Usage(format!("cannot relay from {}: {error}", args.listen))
 }
@@ -115,6 +125,19 @@ mod tests {
             thread::sleep(Duration::from_millis(10));
         }
         panic!("nobody listens on {address}");
+    }
+
+    #[cfg(feature = "runtimes")]
+    #[test]
+    fn runtimes_have_versions() {
+        for runtime in ["tokio", "monoio", "glommio"] {
+            let version = version(runtime).expect("in the lock file");
+            assert!(
+                version.starts_with(&format!("{runtime} "))
+                    && version.ends_with(|c: char| c.is_ascii_digit())
+            );
+        }
+        assert_eq!(version("ring"), None);
     }
 
     #[test]

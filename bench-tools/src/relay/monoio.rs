@@ -1,4 +1,4 @@
-//! The relay on monoio with io_uring.
+//! The relay on monoio with io_uring, which takes buffers and gives them back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,10 +7,7 @@ use ::monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use ::monoio::net::{TcpListener, TcpStream};
 
 use super::RelayArgs;
-use super::head::rewrite;
-use crate::http::response::ResponseReader;
-
-const BUFFER_BYTES: usize = 16 * 1024;
+use super::session::{BUFFER_BYTES, Session};
 
 pub(super) fn run(args: &RelayArgs) -> io::Result<()> {
     let mut runtime = ::monoio::RuntimeBuilder::<::monoio::IoUringDriver>::new().build()?;
@@ -28,44 +25,34 @@ async fn relay(mut client: TcpStream, peer: SocketAddr, origin: SocketAddr) -> i
     let mut upstream = TcpStream::connect(origin).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
-    let peer = peer.ip().to_string();
-    let (mut input, mut read) = (Vec::new(), Vec::with_capacity(BUFFER_BYTES));
-    let (mut out, mut back) = (Vec::new(), Vec::with_capacity(BUFFER_BYTES));
-    let mut reader = ResponseReader::default();
+    let mut session = Session::new(peer.ip());
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
-        let used = loop {
-            match rewrite(&input, &peer, &mut out).map_err(|_| io::ErrorKind::InvalidData)? {
-                Some(used) => break used,
-                None => {
-                    read.clear();
-                    let (result, filled) = client.read(read).await;
-                    read = filled;
-                    if result? == 0 {
-                        return Ok(());
-                    }
-                    input.extend_from_slice(&read);
-                }
+        let Some(request) = session.request()? else {
+            buffer = read(&mut client, buffer).await?;
+            if buffer.is_empty() {
+                return Ok(());
             }
+            session.take(&buffer);
+            continue;
         };
-        input.drain(..used);
-        let (result, sent) = upstream.write_all(out).await;
+        let (result, request) = upstream.write_all(request).await;
         result?;
-        out = sent;
-        out.clear();
-        reader.start(false);
-        loop {
-            back.clear();
-            let (result, filled) = upstream.read(back).await;
-            if result? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let answer = reader.read(&filled).map_err(|_| io::ErrorKind::InvalidData)?;
-            let (result, sent) = client.write_all(filled).await;
+        session.sent(request);
+        let mut is_over = false;
+        while !is_over {
+            buffer = read(&mut upstream, buffer).await?;
+            is_over = session.ends_answer(&buffer)?;
+            let (result, sent) = client.write_all(buffer).await;
             result?;
-            back = sent;
-            if answer.is_some() {
-                break;
-            }
+            buffer = sent;
         }
     }
+}
+
+/// Fills a buffer anew; empty at the end.
+async fn read(stream: &mut TcpStream, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+    buffer.clear();
+    let (result, buffer) = stream.read(buffer).await;
+    result.map(|_| buffer)
 }
