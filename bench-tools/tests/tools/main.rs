@@ -1,68 +1,20 @@
 //! The tools against each other, as a user runs them: the origin behaves as it says, the load counts what happens,
-//! the capacity run ends with a report whatever becomes of its target.
+//! reports say what they promise. `failures` is about everything that goes wrong.
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+mod failures;
+mod support;
+
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-fn tool() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sluice-bench"))
-}
-
-/// An origin on a free port.
-struct Origin {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Origin {
-    fn start() -> Origin {
-        let mut child = tool()
-            .args(["origin", "--listen", "127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
-        let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok());
-        Origin { child, address: address.expect("an address") }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    /// Sends bytes on a connection and reads until its end.
-    fn talk(&self, bytes: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-        stream.write_all(bytes).expect("writes");
-        let mut answer = Vec::new();
-        // A reset is an end as well; what came before it counts.
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-}
-
-impl Drop for Origin {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Origin, count, one_at_a_time, tool};
 
 fn load(flags: &[&str]) -> (Output, Value) {
     let output = tool().arg("load").args(["--json", "--warmup", "50ms"]).args(flags).output().expect("runs");
     let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output, json)
-}
-
-fn count(json: &Value, key: &str) -> u64 {
-    json.pointer(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
 const CLOSE: &str = "Host: x\r\nConnection: close\r\n\r\n";
@@ -135,8 +87,9 @@ fn an_open_loop_keeps_its_rate() {
     let origin = Origin::start();
     let (output, json) = load(&["--url", &origin.url("/"), "-c", "4", "--rate", "500", "--duration", "1s"]);
     assert!(output.status.success(), "{output:?}");
-    let requests = count(&json, "/requests");
-    assert!((400..=650).contains(&requests), "{json}");
+    // On a busy machine some are sent late, and counted as such.
+    let due = count(&json, "/requests") + count(&json, "/behind");
+    assert!((400..=650).contains(&due), "{json}");
 }
 
 #[test]
@@ -181,21 +134,6 @@ fn failures_have_their_kinds() {
     }
 }
 
-#[test]
-fn a_target_that_is_not_there_is_told_at_once() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let target = free.expect("a port").to_string();
-    let (output, _) = load(&["--url", &format!("http://{target}/")]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot connect"), "{output:?}");
-    let dir = tempfile::tempdir().expect("a directory");
-    let output =
-        tool().args(["capacity", "--target", &target, "--out"]).arg(dir.path()).output().expect("runs");
-    assert_eq!(output.status.code(), Some(1));
-    let output = tool().args(["load", "--url", "ftp://x"]).output().expect("runs");
-    assert_eq!(output.status.code(), Some(2));
-}
-
 fn capacity(origin: &Origin, name: &str, flags: &[&str]) -> (Output, Value) {
     let dir = tempfile::tempdir().expect("a directory");
     let output = tool()
@@ -227,79 +165,87 @@ fn a_capacity_run_holds_what_it_opened() {
     assert_eq!(json.pointer("/limit"), Some(&Value::Null));
 }
 
-#[test]
-fn a_target_that_dies_leaves_a_report_that_says_so() {
-    let mut origin = Origin::start();
-    let address = origin.address;
-    std::thread::scope(|scope| {
-        let run = scope.spawn(move || {
-            let dir = tempfile::tempdir().expect("a directory");
-            let flags = ["--steps", "50,100", "--hold", "20s", "--timeout", "1s", "--name", "dies", "--out"];
-            let mut command = tool();
-            command.args(["capacity", "--target", &address.to_string()]).args(flags).arg(dir.path());
-            let output = command.output().expect("runs");
-            (output, std::fs::read(dir.path().join("dies.json")).expect("a report"))
-        });
-        std::thread::sleep(Duration::from_millis(2_500));
-        origin.child.kill().expect("kills");
-        origin.child.wait().expect("ends");
-        let (output, json) = run.join().expect("does not panic");
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        let json: Value = serde_json::from_slice(&json).expect("JSON");
-        assert_eq!(json.pointer("/limit/kind").and_then(Value::as_str), Some("target_died"), "{json}");
-    });
-}
-
-#[test]
-fn a_comparison_tells_ratios_for_every_server() {
+/// A short comparison of two relays of ours.
+fn foundation(flags: &[&str]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
+    let _turn = one_at_a_time();
     let output = tool()
-        .args(["foundation", "--peers", "relay-bare,relay-ring", "--cases", "small64,idle", "--idle", "300"])
-        .args([
-            "--rounds",
-            "2",
-            "--duration",
-            "100ms",
-            "--warmup",
-            "50ms",
-            "--threads",
-            "1",
-            "--name",
-            "f",
-            "--out",
-        ])
+        .args(["foundation", "--peers", "relay-bare,relay-ring", "--duration", "1s", "--warmup", "100ms"])
+        .args(["--threads", "1", "--name", "f", "--out"])
         .arg(dir.path())
+        .args(flags)
         .output()
         .expect("runs");
     assert!(output.status.success(), "{output:?}");
     let json = std::fs::read(dir.path().join("f.json")).expect("a report");
-    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    serde_json::from_slice(&json).expect("JSON")
+}
+
+#[test]
+fn a_comparison_tells_ratios_for_every_server() {
+    let json = foundation(&["--cases", "small64,idle", "--idle", "300", "--rounds", "2"]);
     assert_eq!(json.pointer("/reference").and_then(Value::as_str), Some("relay-bare"));
+    for (case, name) in ["small64", "idle"].into_iter().enumerate() {
+        assert_eq!(json.pointer(&format!("/cases/{case}/case")).and_then(Value::as_str), Some(name));
+    }
     let servers = json.pointer("/cases/0/figures/0/servers").and_then(Value::as_object).expect("servers");
     for name in ["relay-bare", "relay-ring"] {
         assert_eq!(servers[name]["values"].as_array().map(Vec::len), Some(2), "{json}");
         assert!(servers[name]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{json}");
+        assert!(count(&json, &format!("/cases/0/health/{name}/requests")) > 0, "{json}");
     }
-    assert_eq!(json.pointer("/cases/1/case").and_then(Value::as_str), Some("idle"));
+    assert_eq!(count(&json, "/idle_connections"), 300);
 }
 
 #[test]
-fn a_run_cut_short_keeps_what_it_measured() {
+fn a_rate_that_is_not_kept_is_told() {
+    let json = foundation(&["--cases", "fixed-rate", "--rate", "5M", "--rounds", "1"]);
+    let doubts = json.pointer("/doubts").and_then(Value::as_array).expect("doubts");
+    let told = |doubt: &Value| doubt.as_str().is_some_and(|doubt| doubt.contains("due and never sent"));
+    assert!(doubts.iter().any(told), "{json}");
+}
+
+/// Names that a program chose rather than this tool: servers, kinds of error, caches and counters of the kernel.
+const OPEN_ENDED: [&str; 8] =
+    ["peers", "servers", "health", "errors", "open_errors", "hold_errors", "slabs", "refusals"];
+
+/// Every key of a document, except those below open-ended ones, which are looked through for their own.
+fn keys(json: &Value, is_open: bool, found: &mut Vec<String>) {
+    match json {
+        Value::Object(object) => {
+            for (key, value) in object {
+                if !is_open {
+                    found.push(key.clone());
+                }
+                keys(value, OPEN_ENDED.contains(&key.as_str()), found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, false, found)),
+        _ => {}
+    }
+}
+
+fn assert_documented(subcommand: &str, json: &Value) {
+    let help = tool().args([subcommand, "--help"]).output().expect("runs");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let (_, documented) = help.split_once("JSON keys").expect("they are documented");
+    let words: Vec<&str> = documented.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let mut found = Vec::new();
+    keys(json, false, &mut found);
+    assert!(found.len() > 10, "{json}");
+    for key in found {
+        assert!(words.contains(&key.as_str()), "{subcommand} --help does not tell of the key {key}");
+    }
+}
+
+#[test]
+fn every_key_of_the_reports_is_documented() {
     let origin = Origin::start();
-    let dir = tempfile::tempdir().expect("a directory");
-    let flags = ["--steps", "50,100", "--hold", "20s", "--name", "cut", "--out"];
-    let mut run = tool()
-        .args(["capacity", "--target", &origin.address.to_string()])
-        .args(flags)
-        .arg(dir.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("runs");
-    std::thread::sleep(Duration::from_millis(3_000));
-    let pid = rustix::process::Pid::from_raw(run.id() as i32).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signals");
-    assert_eq!(run.wait().expect("ends").code(), Some(130));
-    let json = std::fs::read(dir.path().join("cut.json")).expect("a report");
-    let json: Value = serde_json::from_slice(&json).expect("JSON");
-    assert_eq!((count(&json, "/steps/0/held"), json.pointer("/interrupted")), (50, Some(&Value::Bool(true))));
+    let (_, json) = load(&["--url", &origin.url("/"), "-c", "2", "--rate", "200", "--duration", "200ms"]);
+    assert_documented("load", &json);
+    let (_, json) = capacity(&origin, "keys", &["--steps", "20,40", "--hold", "200ms"]);
+    assert_documented("capacity", &json);
+    let json = foundation(&["--cases", "fixed-rate", "--rounds", "1"]);
+    assert_documented("foundation", &json);
+    assert_documented("compare", &json);
 }
