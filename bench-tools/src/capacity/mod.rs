@@ -51,13 +51,14 @@ const KEYS: &str = "\
 Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
 JSON keys:
   setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
-  target, path, server (name, pids), ports (the plan), active, interval_s, hold_s, interrupted
+  target, path, server (name, pids), active, interval_s, hold_s, interrupted
+  ports     the plan: sources, destinations, ports_per_pair
   baseline  rss_bytes of the target after a short load, slab_bytes, tcp_memory_bytes
   steps     per step: connections (the goal), opened, failed, held (at the end), lost, success_rate, open_s,
             connections_per_s, connect_ns, connect_distribution (percentile, ns), first_request_ns, open_errors,
-            hold_errors, active (connections, requests, requests_per_s, request_ns, send_lag_ns), target (rss_bytes,
-            user_bytes_per_connection, user_bytes_per_further_connection, cpu_open_s, cpu_us_per_open,
-            cpu_hold_share, descriptors), kernel (tcp_in_use, tcp_time_wait, tcp_memory_bytes, slab_bytes,
+            hold_errors, active (connections, requests, requests_per_s, request_ns, request_distribution, send_lag_ns),
+            target (rss_bytes, user_bytes_per_connection, user_bytes_per_further_connection, cpu_open_s,
+            cpu_us_per_open, cpu_hold_share, descriptors), kernel (tcp_in_use, tcp_time_wait, tcp_memory_bytes, slab_bytes,
             kernel_bytes_per_connection, slabs), refusals, idle_share, tool_rss_bytes
   limit     null, or kind, connections, message, fix
 Latencies are objects of nanoseconds: min, mean, p50, p90, p99, p99_9, max. Kernel memory counts both ends.
