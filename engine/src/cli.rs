@@ -131,6 +131,10 @@ pub struct TopologyArgs {
     /// For tools: one JSON object (docs/topology.md has its keys)
     #[arg(long)]
     pub json: bool,
+    /// For scripts/tune-host: the files that send the queues of network cards to the shards, a line each: file, value,
+    /// what it is, with tabs in between
+    #[arg(long, conflicts_with = "json")]
+    pub interrupts: bool,
     /// Place the shards as this configuration file asks; flags override it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

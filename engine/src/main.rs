@@ -77,6 +77,10 @@ fn show_topology(args: &TopologyArgs) -> ExitCode {
     };
     if args.json {
         print!("{}", topology::to_json(&topology, &plan));
+    } else if args.interrupts {
+        for placement::Alignment { file, value, what } in placement::alignment(&topology, &plan) {
+            println!("{file}\t{value}\t{what}");
+        }
     } else {
         print!("{}", topology::draw(&topology, &plan));
     }

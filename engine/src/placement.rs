@@ -3,12 +3,14 @@
 //! Same topology, same choice, same plan. Pins nothing and allocates nothing; `launch` carries the plan out.
 
 mod error;
+mod interrupts;
 mod warnings;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::PlacementError;
+pub use interrupts::{Alignment, alignment};
 
 use crate::config::{Policy, ShardChoice, ShardPer};
 use crate::topology::{CpuSet, Topology};

@@ -168,3 +168,35 @@ fn same_machine_same_plan() {
         assert_eq!(plan(&topology, &choice), plan(&topology, &choice));
     }
 }
+
+#[test]
+fn queues_go_to_the_shards_near_their_card_first() {
+    let machine = two_sockets_interleaved();
+    let table = [
+        (40, "eth0-TxRx-0", "0"),
+        (41, "eth0-TxRx-1", "0"),
+        (42, "eth0-TxRx-2", "0"),
+        (43, "eth0-misc", "0"),
+    ];
+    machine.card("eth0", 1, &table);
+    let topology = machine.read();
+    let of = |choice: &ShardChoice| -> Vec<(String, String)> {
+        let plan = plan(&topology, choice).unwrap();
+        alignment(&topology, &plan).into_iter().map(|to| (to.file, to.value)).collect()
+    };
+    let irq = |irq: usize, cpu: &str| (format!("proc/irq/{irq}/smp_affinity_list"), cpu.to_owned());
+    let xps = |queue: usize, mask: &str| {
+        (format!("sys/class/net/eth0/queues/tx-{queue}/xps_cpus"), mask.to_owned())
+    };
+    // Shards on 0, 2 (node 0) and 1, 3 (node 1, the card's): three queues for four shards.
+    let many = of(&ShardChoice::default());
+    assert_eq!(many[..3], [irq(40, "1"), irq(41, "3"), irq(42, "0")]);
+    assert_eq!(many[3..], [xps(0, "00000006"), xps(1, "00000008"), xps(2, "00000001")]);
+    // More queues than shards.
+    let few = of(&count(2));
+    assert_eq!(few[..3], [irq(40, "0"), irq(41, "2"), irq(42, "0")]);
+    assert_eq!(few[3..], [xps(0, "00000001"), xps(1, "00000004"), xps(2, "00000001")]);
+    machine.write("sys/class/net/eth0/operstate", "down");
+    let topology = machine.read();
+    assert_eq!(alignment(&topology, &plan(&topology, &count(2)).unwrap()), []);
+}

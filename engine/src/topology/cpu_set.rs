@@ -49,6 +49,15 @@ impl CpuSet {
             .collect()
     }
 
+    /// The mask that [`CpuSet::from_mask`] reads.
+    pub fn to_mask(&self) -> String {
+        let mut words = vec![0u32; self.0.last().map_or(1, |last| last / 32 + 1)];
+        for number in self.iter() {
+            words[number / 32] |= 1 << (number % 32);
+        }
+        words.iter().rev().map(|word| format!("{word:08x}")).collect::<Vec<_>>().join(",")
+    }
+
     /// The numbers in rising order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().copied()
@@ -122,7 +131,9 @@ mod tests {
     fn reads_masks() {
         for (mask, list) in [("0", ""), ("3", "0-1"), ("80000001,0000000a", "1,3,32,63"), ("", ""), ("x", "")]
         {
-            assert_eq!(CpuSet::from_mask(mask).to_string(), list);
+            let set = CpuSet::from_mask(mask);
+            assert_eq!(set.to_string(), list);
+            assert_eq!(CpuSet::from_mask(&set.to_mask()), set);
         }
     }
 
