@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::files::Mapping;
+use crate::files::{HugePages, Mapping};
+use crate::memory::MemoryRange;
 use crate::ring::Ring;
 
 /// All receives of a shard share this buffer group.
@@ -57,7 +58,14 @@ pub(crate) struct BufRing {
     offers: u32,
     /// Whether a buffer's memory was touched since it was last returned to the system.
     is_touched: Box<[bool]>,
-    page_bytes: usize,
+    /// The size of the pages that can be returned to the system, if any can.
+    returned_pages_bytes: Option<usize>,
+}
+
+/// Bytes of the memory behind `count` buffers (rounded up to a power of two).
+pub(crate) fn memory_bytes(count: u16, buffer_bytes: u32) -> usize {
+    let count = count.clamp(1, COUNT_MAX).next_power_of_two();
+    usize::from(count) * (buffer_bytes as usize + STAGGER_BYTES)
 }
 
 impl BufRing {
@@ -66,10 +74,10 @@ impl BufRing {
     ///
     /// # Errors
     /// What mmap or IORING_REGISTER_PBUF_RING says.
-    pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32) -> io::Result<BufRing> {
+    pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32, pages: HugePages) -> io::Result<BufRing> {
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(count) * (buffer_bytes as usize + STAGGER_BYTES))?;
+        let memory = Mapping::of_pages(memory_bytes(count, buffer_bytes), pages)?;
         // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
         // drops the ring first, and unregistering is part of closing the ring).
         unsafe {
@@ -90,7 +98,8 @@ impl BufRing {
             peak: 0,
             offers: 0,
             is_touched: vec![false; usize::from(count)].into(),
-            page_bytes: crate::files::page_bytes(),
+            // Huge pages are not returned: a buffer is too small a part of one.
+            returned_pages_bytes: (pages == HugePages::Off).then(crate::files::page_bytes),
         };
         buffers.offer();
         Ok(buffers)
@@ -164,6 +173,7 @@ impl BufRing {
 
     /// Returns the memory of buffers at the bottom of the stack, which nobody has needed for long.
     fn release_cold(&mut self) {
+        let Some(page_bytes) = self.returned_pages_bytes else { return };
         let cold = self.stack.len().saturating_sub(usize::from(self.target));
         let touched = self.stack[..cold].iter().filter(|&&id| self.is_touched[usize::from(id)]);
         let ids: Vec<u16> = touched.copied().take(RELEASED_AT_ONCE).collect();
@@ -172,8 +182,7 @@ impl BufRing {
             let start = self.bytes(id).as_ptr() as usize;
             let end = start + self.buffer_bytes as usize;
             // Whole pages only: the kernel rounds the end up, into the neighbour.
-            let whole_pages =
-                start.next_multiple_of(self.page_bytes)..end / self.page_bytes * self.page_bytes;
+            let whole_pages = start.next_multiple_of(page_bytes)..end / page_bytes * page_bytes;
             if whole_pages.is_empty() {
                 continue;
             }
@@ -182,6 +191,11 @@ impl BufRing {
                 libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);
             }
         }
+    }
+
+    /// The memory of the ring and its buffers.
+    pub(crate) fn memory(&self) -> [MemoryRange; 2] {
+        [self.entries.range("buffer ring"), self.memory.range("receive buffers")]
     }
 
     /// Buffers that the kernel can pick now or after the next offer.

@@ -25,15 +25,36 @@ pub fn pin_to_cpus(cpus: impl IntoIterator<Item = usize>) -> io::Result<()> {
         // SAFETY: the number was checked against the size of the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: the set is as long as said; 0 is the calling thread.
-    crate::socket::check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) })
-        .map(drop)
+    set_affinity(&set)
+}
+
+/// The CPUs the calling thread may run on.
+pub(crate) fn affinity() -> io::Result<libc::cpu_set_t> {
+    // SAFETY: all zeroes is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let bytes = size_of::<libc::cpu_set_t>();
+    // SAFETY: the set is as long as said and lives through the call; 0 is the calling thread.
+    crate::socket::check(unsafe { libc::sched_getaffinity(0, bytes, &raw mut set) })?;
+    Ok(set)
+}
+
+/// Lets the calling thread run on these CPUs.
+pub(crate) fn set_affinity(set: &libc::cpu_set_t) -> io::Result<()> {
+    let bytes = size_of::<libc::cpu_set_t>();
+    // SAFETY: the set is as long as said and lives through the call; 0 is the calling thread.
+    crate::socket::check(unsafe { libc::sched_setaffinity(0, bytes, std::ptr::from_ref(set)) }).map(drop)
 }
 
 /// The CPU the calling thread runs on now.
 pub fn current_cpu() -> Option<usize> {
     // SAFETY: sched_getcpu takes no memory.
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
+/// The kernel's number of the calling thread.
+pub fn thread_id() -> i32 {
+    // SAFETY: gettid takes no memory.
+    unsafe { libc::gettid() }
 }
 
 /// CPU time this process has used: in user mode and in the kernel.

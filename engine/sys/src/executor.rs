@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::Settings;
 use crate::driver::{self, BATCH, Driver, Outstanding, Stats, Wake};
 use crate::key::NONE;
+use crate::memory::{self, MemoryRange};
 use crate::socket::Conn;
 use crate::unfit::Unfit;
 
@@ -252,4 +253,12 @@ pub fn workers_busy() -> u32 {
 /// Receive buffers held outside the kernel: now, and the most at once.
 pub fn buffers_held() -> (u32, u32) {
     driver::with(|driver| driver.buffers_held())
+}
+
+/// Where this shard's memory is: ring, receive buffers, tables, and what its thread has on stack and heap.
+pub fn memory_ranges() -> Vec<MemoryRange> {
+    let mut ranges = driver::with(|driver| driver.memory());
+    ranges.extend(memory::stack());
+    ranges.extend(memory::heap());
+    ranges
 }

@@ -14,18 +14,21 @@ mod alloc;
 mod buf;
 mod buf_ring;
 mod cpu;
+mod credentials;
 mod driver;
 mod executor;
 mod files;
 mod key;
 mod lease;
 mod limits;
+mod memory;
 mod message;
 mod op;
 mod pipe;
 mod probe;
 mod ring;
 mod socket;
+mod steer;
 mod table;
 mod tcp_info;
 mod unfit;
@@ -37,13 +40,16 @@ mod tests;
 #[cfg(feature = "count-alloc")]
 pub use alloc::{CountingAllocator, allocations_of_this_thread};
 pub use buf::{Buf, LARGE_BYTES};
-pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time};
+pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
+pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{Outstanding, Stats};
 pub use executor::{
-    Runtime, buffers_held, next_connection, next_message, now_ms, spawn, stats, workers_busy,
+    Runtime, buffers_held, memory_ranges, next_connection, next_message, now_ms, spawn, stats, workers_busy,
 };
+pub use files::HugePages;
 pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};
+pub use memory::{MemoryRange, Pages, locate_pages, prefer_memory_of, while_visiting};
 pub use message::{Courier, Doorbell};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
@@ -53,7 +59,9 @@ pub use socket::{
 };
 pub use unfit::Unfit;
 
-/// Sizes of a runtime.
+use std::time::Duration;
+
+/// Sizes and ways of a runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Entries of the submission queue; the completion queue has eight times as many.
@@ -62,6 +70,10 @@ pub struct Settings {
     pub buffers: u16,
     /// Bytes of a receive buffer, at most 65,535.
     pub buffer_bytes: u32,
+    /// What pages the receive buffers lie in.
+    pub huge_pages: HugePages,
+    /// How long the kernel polls the network queues of the ring's sockets before it lets the shard sleep.
+    pub busy_poll: Option<Duration>,
     /// Completions handled in one turn before timers and new submissions get theirs.
     pub completions_per_turn: usize,
     /// Accepted connections open at once; further ones are closed as they are accepted.
@@ -80,6 +92,8 @@ impl Default for Settings {
             submission_entries: 1024,
             buffers: 16_384,
             buffer_bytes: 16 * 1024,
+            huge_pages: HugePages::Off,
+            busy_poll: None,
             completions_per_turn: 1024,
             connections_max: u32::MAX,
             sockets_expected: 1 << 20,

@@ -8,14 +8,17 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, squeue, types};
 
 use crate::key::Key;
+use crate::memory::{MemoryRange, mappings};
 use crate::unfit::Unfit;
 
 const IORING_REGISTER_RING_FDS: libc::c_uint = 20;
+const IORING_REGISTER_NAPI: libc::c_uint = 27;
 const IORING_ENTER_GETEVENTS: u32 = 1;
 const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
 const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -56,6 +59,8 @@ pub(crate) struct Ring {
     enter_flags: u32,
     /// Entries that found the submission queue full while the kernel took none; they go first next time.
     backlog: VecDeque<squeue::Entry>,
+    /// The queues, which the kernel allocated and this process has mapped.
+    memory: Vec<MemoryRange>,
     #[cfg(test)]
     pub(crate) enter_errors: VecDeque<i32>,
 }
@@ -66,14 +71,16 @@ impl Ring {
     /// # Errors
     /// [`Unfit`] with the cause and the fix where the kernel refuses.
     pub(crate) fn new(submissions: u32, completions: u32) -> Result<Ring, Unfit> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(completions)
-            .setup_clamp()
-            .build(submissions)
-            .map_err(|error| Unfit::from_setup(&error))?;
+        let (ring, memory) = with_new_mappings(|| {
+            IoUring::builder()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_submit_all()
+                .setup_cqsize(completions)
+                .setup_clamp()
+                .build(submissions)
+        });
+        let ring = ring.map_err(|error| Unfit::from_setup(&error))?;
         let (enter_fd, enter_flags) = match register_with_thread(ring.as_raw_fd()) {
             Ok(index) => (index, IORING_ENTER_REGISTERED_RING),
             Err(_) => (ring.as_raw_fd(), 0),
@@ -83,6 +90,7 @@ impl Ring {
             enter_fd,
             enter_flags,
             backlog: VecDeque::new(),
+            memory,
             #[cfg(test)]
             enter_errors: VecDeque::new(),
         })
@@ -92,8 +100,35 @@ impl Ring {
         self.ring.as_raw_fd()
     }
 
+    /// The memory of the queues.
+    pub(crate) fn memory(&self) -> &[MemoryRange] {
+        &self.memory
+    }
+
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
+    }
+
+    /// Before a wait sleeps, the kernel polls the network queues that this ring's sockets receive from, for so long.
+    pub(crate) fn poll_busily(&self, time: Duration) -> io::Result<()> {
+        // `struct io_uring_napi`. The newer kernel's operation 0 registers, its tracking 0 finds the queues by itself.
+        #[repr(C)]
+        struct Napi {
+            busy_poll_us: u32,
+            prefer_busy_poll: u8,
+            operation: u8,
+            pad: [u8; 2],
+            tracking: u32,
+            resv: u32,
+        }
+        let busy_poll_us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let mut napi =
+            Napi { busy_poll_us, prefer_busy_poll: 0, operation: 0, pad: [0; 2], tracking: 0, resv: 0 };
+        // SAFETY: IORING_REGISTER_NAPI reads one such structure and writes the earlier settings back into it.
+        let done = unsafe {
+            libc::syscall(libc::SYS_io_uring_register, self.fd(), IORING_REGISTER_NAPI, &raw mut napi, 1)
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Queues an entry. It is in flight from here on, whatever a later `enter` says: an entry that the kernel did
@@ -202,6 +237,19 @@ impl Ring {
         };
         if taken < 0 { Err(io::Error::last_os_error()) } else { Ok(taken as usize) }
     }
+}
+
+/// Makes a ring and says where its queues are: the mappings of rings that were not there before.
+fn with_new_mappings<R>(make: impl FnOnce() -> R) -> (R, Vec<MemoryRange>) {
+    // Rings that other threads make at the same time must not be taken for this one.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_rings = || mappings("anon_inode:[io_uring]");
+    let before: Vec<_> = of_rings().collect();
+    let made = make();
+    let new = of_rings().filter(|range| !before.contains(range));
+    let memory = new.map(|(start, end)| MemoryRange { what: "ring", start, bytes: end - start }).collect();
+    (made, memory)
 }
 
 /// Registers the ring's descriptor with its thread, which spares the kernel the look-up at every enter.

@@ -17,6 +17,7 @@ use crate::driver;
 use crate::key::NONE;
 use crate::lease::Lease;
 use crate::op::{Payload, SockAddr};
+use crate::steer;
 use crate::table::Flags;
 
 /// How often a connection that cannot be watched by its receive is looked at.
@@ -483,6 +484,27 @@ impl BoundListener {
         Ok(BoundListener { fd })
     }
 
+    /// Of the listeners of this port, this one is for connections that are received on `cpu`.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says of SO_INCOMING_CPU.
+    pub fn prefer_incoming_cpu(&self, cpu: usize) -> io::Result<()> {
+        steer::prefer_incoming_cpu(self.raw_fd(), cpu)
+    }
+
+    /// Decides for all listeners of this port: connections received on the first CPU of a pair go to the listener with the
+    /// second as its number, counted from 0 in the order in which they began to listen; others by the kernel's hash.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says of SO_ATTACH_REUSEPORT_CBPF.
+    pub fn steer_by_cpu(&self, listeners: &[(usize, usize)]) -> io::Result<()> {
+        steer::steer_by_cpu(self.raw_fd(), listeners)
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
     /// The bound address, with the port the kernel picked.
     ///
     /// # Errors
@@ -593,7 +615,7 @@ fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
     check(unsafe { libc::bind(fd, (&raw const address).cast(), bytes) }).map(drop)
 }
 
-fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let bytes = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value is an int of the given size and lives through the call.
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)

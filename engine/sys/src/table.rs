@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
+use crate::memory::MemoryRange;
 use crate::wheel::{Link, Links};
 
 /// No buffer.
@@ -120,6 +121,17 @@ impl Table {
             queued: vec![Queued { next: NO_BUFFER, len: 0 }; usize::from(buffers)].into(),
             peers_v6: HashMap::new(),
         }
+    }
+
+    /// The memory of the entries (as much as is reserved) and of the queues.
+    pub(crate) fn memory(&self) -> [MemoryRange; 2] {
+        let range = |what, start: usize, bytes| MemoryRange { what, start, bytes };
+        let entries = self.entries.as_ptr() as usize;
+        let queued = self.queued.as_ptr() as usize;
+        [
+            range("socket table", entries, self.entries.capacity() * size_of::<Entry>()),
+            range("receive queues", queued, size_of_val(&*self.queued)),
+        ]
     }
 
     /// Open entries.

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::io;
 
+use crate::Settings;
+use crate::buf_ring::memory_bytes;
+use crate::files::{HugePages, huge_page_bytes};
+
 /// The host, the kernel or a limit does not allow what Sluice needs. There is no fallback: the process says this
 /// and ends with [`Unfit::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,33 @@ impl Unfit {
     /// A cause with its fix.
     pub fn new(cause: impl Into<String>, fix: impl Into<String>) -> Unfit {
         Unfit { cause: cause.into(), fix: fix.into() }
+    }
+
+    /// Explains why there are no receive buffers.
+    pub(crate) fn from_buffers(error: &io::Error, settings: &Settings) -> Unfit {
+        if settings.huge_pages == HugePages::Reserved {
+            let page = huge_page_bytes();
+            let needed = memory_bytes(settings.buffers, settings.buffer_bytes).div_ceil(page);
+            return Unfit::new(
+                format!("there are not enough reserved huge pages for the receive buffers: {error}"),
+                format!(
+                    "set {needed} of {} KiB aside for every shard (sysctl -w vm.nr_hugepages), or use transparent ones",
+                    page >> 10
+                ),
+            );
+        }
+        Unfit::new(
+            format!("the kernel refuses the receive buffer ring: {error}"),
+            "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
+        )
+    }
+
+    /// Explains why the ring cannot poll network queues.
+    pub(crate) fn from_busy_poll(error: &io::Error) -> Unfit {
+        Unfit::new(
+            format!("io_uring of kernel {} cannot poll network queues ({error})", kernel_release()),
+            "run on Linux 6.9 or newer with CONFIG_NET_RX_BUSY_POLL=y, or without --busy-poll",
+        )
     }
 
     /// Explains an error of io_uring_setup(2).

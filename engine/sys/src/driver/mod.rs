@@ -26,6 +26,7 @@ use io_uring::{cqueue, squeue};
 use crate::Settings;
 use crate::buf_ring::BufRing;
 use crate::key::{Key, Kind, NONE};
+use crate::memory::MemoryRange;
 use crate::op::Ops;
 use crate::ring::{Completion, Ring};
 use crate::table::Table;
@@ -110,12 +111,11 @@ impl Driver {
         );
         let ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
         crate::probe::check(&ring)?;
-        let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes).map_err(|error| {
-            Unfit::new(
-                format!("the kernel refuses the receive buffer ring: {error}"),
-                "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
-            )
-        })?;
+        if let Some(time) = settings.busy_poll {
+            ring.poll_busily(time).map_err(|error| Unfit::from_busy_poll(&error))?;
+        }
+        let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes, settings.huge_pages)
+            .map_err(|error| Unfit::from_buffers(&error, settings))?;
         let table = Table::new(settings.sockets_expected as usize, buffers.count());
         Ok(Driver {
             ring,
@@ -171,6 +171,11 @@ impl Driver {
                 wake_of(&mut self.message_waiter)
             }
         }
+    }
+
+    /// The memory of ring, buffers and sockets.
+    pub(crate) fn memory(&self) -> Vec<MemoryRange> {
+        [self.ring.memory(), &self.buffers.memory(), &self.table.memory()].concat()
     }
 
     /// # Safety
