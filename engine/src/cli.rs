@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen};
+use crate::config::{HostFlags, LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,6 +69,9 @@ pub struct RunArgs {
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub shards: ShardArgs,
+    /// How shards use the machine.
+    #[command(flatten)]
+    pub host: HostFlags,
     /// After SIGTERM or SIGINT, how long requests in flight may take to finish; a second signal ends at once
     /// [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -141,6 +144,10 @@ pub struct TopologyArgs {
     /// Read the machine from a copy of /sys and /proc below this directory
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
+    /// Instead of a plan, the shards of the running process with this id: where they run, where their memory is, and what
+    /// they have counted
+    #[arg(long, value_name = "PID", conflicts_with_all = ["shards", "placement", "cpus", "smt", "reserve", "config", "root"])]
+    pub live: Option<u32>,
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub shards: ShardArgs,

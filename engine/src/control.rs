@@ -1,7 +1,10 @@
 //! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
 
+pub(crate) mod fleet;
+pub mod live;
 pub(crate) mod resolve;
 pub(crate) mod signals;
+mod spill;
 
 /// What the control thread can tell a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,27 +1,31 @@
 //! From a configuration to running shards, and from a signal to their end. Runs on the control thread.
 //!
-//! Every shard is made on its own pinned thread, says that it is ready, and waits; when all are ready they accept
-//! together. If one cannot start, none does, and the process says why.
+//! Every shard is made on its own thread, pinned and with its memory from the node of its CPU; it says that it is ready,
+//! and waits; when all are ready they accept together. If one cannot start, none does, and the process says why.
+//! What comes after the start is in `control::fleet`.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{BoundListener, Courier, Doorbell, Outstanding, Runtime, Settings, Unfit};
+use sluice_sys::{BoundListener, Doorbell, Runtime, Settings, Unfit};
 
 use crate::config::Config;
+use crate::control::fleet::{Event, Fleet, Member};
 use crate::control::signals::{self, Request};
-use crate::control::{Message, resolve};
+use crate::control::{live, resolve};
 use crate::counters::Counters;
 use crate::placement::{Plan, ShardPlace};
+use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
+use crate::steering::{self, Steering};
+use crate::topology::Topology;
 
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 65_535;
@@ -34,9 +38,6 @@ const UPSTREAM_SHARE: u64 = 32;
 
 /// ... but not more than this.
 const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
-
-/// How long a shard may take to bring its counters up to date for a report.
-const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why the proxy does not run.
 #[derive(Debug)]
@@ -74,40 +75,37 @@ impl From<Unfit> for LaunchError {
     }
 }
 
-/// What the control thread waits for.
-enum Event {
-    Asked(Request),
-    Ready(Doorbell),
-    CannotStart(LaunchError),
-    Ended(Outstanding),
-}
-
-impl From<Request> for Event {
-    fn from(request: Request) -> Self {
-        Event::Asked(request)
-    }
-}
-
 /// What every shard is made from.
 struct Blueprint {
     config: Config,
     resolved: Resolved,
     listen: Vec<SocketAddr>,
     connections_max: u32,
+    /// The routes, once for every node that shards take their memory from: built by the first shard there.
+    routes: Vec<(usize, OnceLock<Arc<RouteTable>>)>,
 }
 
-/// The running shards, as the control thread sees them.
-struct Fleet {
-    doorbells: Vec<Doorbell>,
-    counters: Vec<Arc<CachePadded<Counters>>>,
-    courier: Courier,
+impl Blueprint {
+    /// The routing table in the memory of a node.
+    fn routes_on(&self, node: usize) -> Arc<RouteTable> {
+        let build = || Arc::new(RouteTable::build(&self.config));
+        match self.routes.iter().find(|(known, _)| *known == node) {
+            Some((_, table)) => table.get_or_init(build).clone(),
+            None => build(),
+        }
+    }
 }
 
 /// Runs the proxy until it is told to end.
 ///
 /// # Errors
 /// [`LaunchError`] if it cannot start; once it runs it ends well.
-pub fn run(config: Config, plan: &Plan, when_ready: impl FnOnce(&[SocketAddr])) -> Result<(), LaunchError> {
+pub fn run(
+    config: Config,
+    topology: &Topology,
+    plan: &Plan,
+    when_ready: impl FnOnce(&[SocketAddr]),
+) -> Result<(), LaunchError> {
     let (events, inbox) = channel();
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
@@ -115,8 +113,17 @@ pub fn run(config: Config, plan: &Plan, when_ready: impl FnOnce(&[SocketAddr])) 
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
     let reserved = reserve(&config.listen)?;
     let listen: Vec<SocketAddr> = reserved.iter().map(|(_, address)| *address).collect();
-    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max });
-    let (mut fleet, go) = start(&blueprint, plan, &events, &inbox)?;
+    let mut nodes: Vec<usize> = plan.shards.iter().map(|place| place.memory_node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
+    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, routes });
+    let receivers = match blueprint.config.host.steering {
+        Steering::Off => None,
+        Steering::Cpu if plan.shards.len() == 1 => None,
+        Steering::Cpu => Some(steering::receivers(topology, plan)),
+    };
+    let (mut fleet, go) = start(&blueprint, plan, receivers.as_deref(), &events, &inbox)?;
     if !plan.reserved.is_empty() {
         sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
@@ -127,6 +134,12 @@ pub fn run(config: Config, plan: &Plan, when_ready: impl FnOnce(&[SocketAddr])) 
     for sender in go {
         let _ = sender.send(());
     }
+    if let Err(error) = live::listen(events) {
+        eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
+    }
+    if let Some(time) = blueprint.config.host.busy_poll {
+        eprintln!("sluice: {}", cost_of_busy_poll(time));
+    }
     for address in &blueprint.listen {
         eprintln!("sluice: listening on {address}");
     }
@@ -134,6 +147,17 @@ pub fn run(config: Config, plan: &Plan, when_ready: impl FnOnce(&[SocketAddr])) 
     when_ready(&blueprint.listen);
     fleet.command(&inbox, blueprint.config.drain_timeout);
     Ok(())
+}
+
+/// What polling costs, so that nobody wonders about processors that are busy without work.
+fn cost_of_busy_poll(time: Duration) -> String {
+    format!(
+        "busy poll: a shard spends up to {} us of processor time before each sleep: {:.1} % of a core at 1,000 sleeps a \
+         second, a whole core at {:.0}",
+        time.as_micros(),
+        time.as_secs_f64() * 1_000.0 * 100.0,
+        1.0 / time.as_secs_f64(),
+    )
 }
 
 /// Raises the descriptor limit and says how many client connections a shard may have.
@@ -191,54 +215,102 @@ fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
 fn start(
     blueprint: &Arc<Blueprint>,
     plan: &Plan,
+    receivers: Option<&[(usize, usize)]>,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(Fleet, Vec<Sender<()>>), LaunchError> {
-    let mut fleet = Fleet { doorbells: Vec::new(), counters: Vec::new(), courier: Courier::new()? };
+    let mut fleet = Fleet::new()?;
     let mut go = Vec::new();
     for place in &plan.shards {
         let (begin, wait) = channel();
-        let counters: Arc<CachePadded<Counters>> = Arc::default();
-        let (blueprint, events, place, mine) =
-            (blueprint.clone(), events.clone(), place.clone(), counters.clone());
-        thread::Builder::new()
-            .name(format!("shard-{}", place.shard))
-            .spawn(move || shard_thread(&blueprint, &place, mine, &events, &wait))
-            .map_err(|error| LaunchError::Refused(format!("cannot start a thread: {error}")))?;
-        fleet.counters.push(counters);
+        start_shard(blueprint, place, receivers, events.clone(), wait)?;
         go.push(begin);
     }
-    while fleet.doorbells.len() < plan.shards.len() {
+    while fleet.len() < plan.shards.len() {
         match inbox.recv() {
-            Ok(Event::Ready(doorbell)) => fleet.doorbells.push(doorbell),
+            Ok(Event::Ready(member)) => fleet.add(*member),
             Ok(Event::CannotStart(error)) => return Err(error),
             Ok(Event::Asked(Request::End)) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
             }
-            Ok(Event::Asked(Request::Report) | Event::Ended(_)) => {}
+            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Ended(_)) => {}
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }
     Ok((fleet, go))
 }
 
+/// Opens a shard's listeners and starts its thread, one shard after the other, so that listeners have the numbers of their
+/// shards. Done from the shard's own CPU, so that what the kernel allocates for both is near it.
+fn start_shard(
+    blueprint: &Arc<Blueprint>,
+    place: &ShardPlace,
+    receivers: Option<&[(usize, usize)]>,
+    events: Sender<Event>,
+    wait: Receiver<()>,
+) -> Result<(), LaunchError> {
+    let start = || {
+        let listeners = listen_on(&blueprint.listen, place, receivers)?;
+        let (blueprint, place) = (blueprint.clone(), place.clone());
+        thread::Builder::new()
+            .name(format!("shard-{}", place.shard))
+            .spawn(move || shard_thread(&blueprint, &place, listeners, &events, &wait))
+            .map(drop)
+            .map_err(|error| LaunchError::Refused(format!("cannot start a thread: {error}")))
+    };
+    if blueprint.config.host.pinning {
+        sluice_sys::while_visiting(place.cpu, &memory_nodes(place), start)
+    } else {
+        start()
+    }
+}
+
+/// A shard's listeners, one for each address.
+fn listen_on(
+    addresses: &[SocketAddr],
+    place: &ShardPlace,
+    receivers: Option<&[(usize, usize)]>,
+) -> Result<Vec<BoundListener>, LaunchError> {
+    let bind = |address: &SocketAddr| {
+        let bound = BoundListener::bind(*address, BACKLOG)
+            .map_err(|error| LaunchError::Refused(why_not_bound(*address, &error)))?;
+        if let Some(receivers) = receivers {
+            let steered = bound.prefer_incoming_cpu(place.cpu).and_then(|()| bound.steer_by_cpu(receivers));
+            steered.map_err(|error| {
+                LaunchError::Refused(format!(
+                    "cannot steer connections to {address} by CPU: {error} (hint: --steering off)"
+                ))
+            })?;
+        }
+        Ok(bound)
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// The nodes to take a shard's memory from, best first; none where there is no choice.
+fn memory_nodes(place: &ShardPlace) -> Vec<usize> {
+    if place.memory_fallbacks.is_empty() && place.memory_node == place.node {
+        return Vec::new();
+    }
+    std::iter::once(place.memory_node).chain(place.memory_fallbacks.iter().copied()).collect()
+}
+
 /// The life of a shard's thread.
 fn shard_thread(
     blueprint: &Blueprint,
     place: &ShardPlace,
-    counters: Arc<CachePadded<Counters>>,
+    listeners: Vec<BoundListener>,
     events: &Sender<Event>,
     go: &Receiver<()>,
 ) {
-    let made = make_shard(blueprint, place, counters);
-    let (runtime, doorbell, shard, listeners) = match made {
+    let (runtime, member, shard) = match make_shard(blueprint, place) {
         Ok(made) => made,
         Err(error) => {
             let _ = events.send(Event::CannotStart(error));
             return;
         }
     };
-    if events.send(Event::Ready(doorbell)).is_err() || go.recv().is_err() {
+    if events.send(Event::Ready(Box::new(member))).is_err() || go.recv().is_err() {
         return;
     }
     let shard = Rc::new(shard);
@@ -246,116 +318,52 @@ fn shard_thread(
     let _ = events.send(Event::Ended(left));
 }
 
-/// Pins the thread, then makes everything the shard owns, so that all of it is near its CPU.
-fn make_shard(
-    blueprint: &Blueprint,
-    place: &ShardPlace,
-    counters: Arc<CachePadded<Counters>>,
-) -> Result<(Runtime, Doorbell, Shard, Vec<BoundListener>), LaunchError> {
+fn no_policy(error: &io::Error) -> String {
+    format!(
+        "the kernel refuses a memory policy ({error}): memory comes from the node of the CPU as long as there is any \
+         (hint: CAP_SYS_NICE, or a seccomp profile that allows set_mempolicy)"
+    )
+}
+
+/// Settles the thread on its CPU and node, then makes everything the shard owns, so that all of it is near.
+fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Member, Shard), LaunchError> {
     let refused = |what: &str, error: io::Error| {
         LaunchError::Refused(format!("shard {}: {what}: {error}", place.shard))
     };
-    sluice_sys::pin_to_cpu(place.cpu)
-        .map_err(|error| refused(&format!("cannot pin to CPU {}", place.cpu), error))?;
+    let (mut memory_node, mut warning) = (place.memory_node, None);
+    if blueprint.config.host.pinning {
+        sluice_sys::pin_to_cpu(place.cpu)
+            .map_err(|error| refused(&format!("cannot pin to CPU {}", place.cpu), error))?;
+        match memory_nodes(place).as_slice() {
+            [] => {}
+            nodes => match sluice_sys::prefer_memory_of(nodes) {
+                Ok(node) => memory_node = node,
+                Err(error) => warning = Some(no_policy(&error)),
+            },
+        }
+    }
     let settings = Settings {
         connections_max: blueprint.connections_max,
         sockets_expected: blueprint.connections_max.min(1 << 22),
         first_byte_ms: u64::try_from(blueprint.config.timeouts.header.as_millis()).unwrap_or(u64::MAX),
+        huge_pages: blueprint.config.host.huge_pages,
+        busy_poll: blueprint.config.host.busy_poll,
         ..Settings::default()
     };
     let runtime = Runtime::new(&settings)?;
     let doorbell =
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;
-    let bind = |address: &SocketAddr| {
-        BoundListener::bind(*address, BACKLOG)
-            .map_err(|error| LaunchError::Refused(why_not_bound(*address, &error)))
+    let counters: Arc<CachePadded<Counters>> = Arc::default();
+    let routes = blueprint.routes_on(memory_node);
+    let shard = Shard::new(&blueprint.config, &blueprint.resolved, routes, counters.clone());
+    let member = Member {
+        place: place.clone(),
+        memory_node,
+        doorbell,
+        counters,
+        memory: sluice_sys::memory_ranges(),
+        thread: sluice_sys::thread_id(),
+        warning,
     };
-    let listeners = blueprint.listen.iter().map(bind).collect::<Result<_, _>>()?;
-    let shard = Shard::new(&blueprint.config, &blueprint.resolved, counters);
-    Ok((runtime, doorbell, shard, listeners))
-}
-
-impl Fleet {
-    /// Does what signals ask for until all shards have ended.
-    fn command(&mut self, inbox: &Receiver<Event>, drain_timeout: Duration) {
-        let mut running = self.doorbells.len();
-        let mut left = Outstanding::default();
-        let mut is_draining = false;
-        while running > 0 {
-            match inbox.recv() {
-                Ok(Event::Asked(Request::Report)) => self.report(),
-                Ok(Event::Asked(Request::End)) if is_draining => {
-                    eprintln!("sluice: ended at once, by a second signal");
-                    return;
-                }
-                Ok(Event::Asked(Request::End)) => {
-                    is_draining = true;
-                    eprintln!("sluice: draining for at most {drain_timeout:?}; a second signal ends at once");
-                    self.tell_all(Message::Drain);
-                }
-                Ok(Event::Ended(outstanding)) => {
-                    running -= 1;
-                    left.sockets += outstanding.sockets;
-                    left.buffers += outstanding.buffers;
-                    left.in_flight += outstanding.in_flight;
-                }
-                Ok(Event::Ready(_) | Event::CannotStart(_)) | Err(_) => {}
-            }
-        }
-        self.say_leftover(&left);
-        eprintln!("sluice: stopped");
-    }
-
-    fn tell_all(&mut self, message: Message) {
-        for doorbell in &self.doorbells {
-            // A shard that has ended needs no telling.
-            let _ = self.courier.ring(doorbell, message as i32);
-        }
-    }
-
-    /// Prints the counters of all shards, summed up, as one line of JSON.
-    fn report(&mut self) {
-        let published =
-            |fleet: &Fleet| fleet.counters.iter().map(|shard| shard.published.value()).sum::<u64>();
-        let before = published(self);
-        self.tell_all(Message::Publish);
-        let step = Duration::from_millis(2);
-        let mut waited = Duration::ZERO;
-        while published(self) < before + self.counters.len() as u64 && waited < PUBLISH_PATIENCE {
-            thread::sleep(step);
-            waited += step;
-        }
-        let mut line = String::new();
-        for (name, value) in self.totals() {
-            let _ = write!(line, "{}\"{name}\":{value}", if line.is_empty() { "" } else { "," });
-        }
-        eprintln!("sluice: counters {{{line}}}");
-    }
-
-    fn totals(&self) -> Vec<(&'static str, u64)> {
-        let mut totals: Vec<(&'static str, u64)> = Vec::new();
-        for shard in &self.counters {
-            for (at, (name, value)) in shard.values().enumerate() {
-                match totals.get_mut(at) {
-                    Some((_, total)) => *total += value,
-                    None => totals.push((name, value)),
-                }
-            }
-        }
-        totals.push(("descriptors", std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64));
-        totals
-    }
-
-    fn say_leftover(&self, left: &Outstanding) {
-        let total = |name: &str| {
-            self.totals().iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
-        };
-        eprintln!(
-            "sluice: leftover connections={} upstream_connections={} tasks_busy={} buffers_held={}",
-            total("connections"),
-            total("upstream_connections"),
-            total("tasks_busy"),
-            u64::from(left.buffers).max(total("buffers_held")),
-        );
-    }
+    Ok((runtime, member, shard))
 }

@@ -8,8 +8,9 @@ pub mod cli;
 pub mod config;
 pub mod topology;
 pub mod placement;
+pub mod steering;
 pub mod launch;
-mod control;
+pub mod control;
 mod shard;
 
 mod downstream;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice::cli::{Cli, Command, DemoArgs, RunArgs, TopologyArgs};
 use sluice::config::{self, Config, ShardChoice};
+use sluice::control::live;
 use sluice::demo;
 use sluice::launch::{self, LaunchError};
 use sluice::placement::{self, Plan};
@@ -62,6 +63,9 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
 }
 
 fn show_topology(args: &TopologyArgs) -> ExitCode {
+    if let Some(pid) = args.live {
+        return show_live(pid, args.json);
+    }
     let choice = match &args.config {
         None => ShardChoice::from_flags(&args.shards),
         Some(file) => {
@@ -87,6 +91,18 @@ fn show_topology(args: &TopologyArgs) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn show_live(pid: u32, as_json: bool) -> ExitCode {
+    match live::ask(pid) {
+        Ok(shown) if as_json => println!("{}", shown.to_json()),
+        Ok(shown) => print!("{}", shown.draw()),
+        Err(why) => {
+            eprintln!("sluice: {why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
     let refuse = |why: &dyn std::fmt::Display| {
         eprintln!("sluice: {why}");
@@ -104,13 +120,13 @@ fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> Ex
         );
     }
     config.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
-    let (_, plan) = match plan(Path::new("/"), &config.shards) {
+    let (topology, plan) = match plan(Path::new("/"), &config.shards) {
         Ok(placed) => placed,
         Err(code) => return code,
     };
     placement::summary(&plan).iter().for_each(|line| eprintln!("sluice: placement: {line}"));
     plan.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
-    match launch::run(config, &plan, when_ready) {
+    match launch::run(config, &topology, &plan, when_ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

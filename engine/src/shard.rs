@@ -54,7 +54,8 @@ pub(crate) struct Shard {
     pub(crate) requests_per_connection: u32,
     pub(crate) upstream_idle_max: usize,
     pub(crate) paths: PathPolicy,
-    pub(crate) routes: RouteTable,
+    /// Read only, and shared with the shards on the same node only.
+    pub(crate) routes: Arc<RouteTable>,
     pub(crate) groups: Vec<Group>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
@@ -73,7 +74,12 @@ pub(crate) struct Scratch {
 }
 
 impl Shard {
-    pub(crate) fn new(config: &Config, resolved: &Resolved, counters: Arc<CachePadded<Counters>>) -> Shard {
+    pub(crate) fn new(
+        config: &Config,
+        resolved: &Resolved,
+        routes: Arc<RouteTable>,
+        counters: Arc<CachePadded<Counters>>,
+    ) -> Shard {
         let unlimited = |limit: u64| if limit == 0 { u64::MAX } else { limit };
         let limits = &config.limits;
         Shard {
@@ -88,7 +94,7 @@ impl Shard {
                 .unwrap_or(u32::MAX),
             upstream_idle_max: limits.upstream_idle_connections,
             paths: PathPolicy::new(config),
-            routes: RouteTable::build(config),
+            routes,
             groups: groups(config, resolved),
             clock: Clock::new(),
             counters,

@@ -193,6 +193,19 @@ impl Proxy {
         serde_json::from_str(&json).unwrap_or_else(|error| panic!("counters {json}: {error}"))
     }
 
+    /// Every shard as `sluice topology --live` shows it.
+    pub async fn live(&self) -> Vec<serde_json::Value> {
+        let shown = run(&["topology", "--json", "--live", &self.pid().to_string()]).await;
+        assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+        let json: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON on stdout");
+        json["shards"].as_array().expect("a list of shards").clone()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// Waits until the counters satisfy `condition`; fails with the last ones seen.
     pub async fn counters_until(&self, what: &str, condition: impl Fn(&Counters) -> bool) -> Counters {
         const PAUSE: Duration = Duration::from_millis(20);

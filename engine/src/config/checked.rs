@@ -11,6 +11,7 @@ use sluice_proto::path::SlashLike;
 
 use super::address::{UpstreamServer, parse_listen};
 use super::choices::{PathForward, Paths};
+use super::host::Host;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 use super::raw::{Field, Raw, RawUpstream};
@@ -29,6 +30,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Which CPUs get a shard.
     pub shards: ShardChoice,
+    /// How shards use the machine.
+    pub host: Host,
     /// How long a drain may take; zero ends at once.
     pub drain_timeout: Duration,
     /// How long to wait for peers.
@@ -105,6 +108,7 @@ impl Config {
         let config = Self {
             listen,
             shards: ShardChoice::check(&raw.shards, &mut report),
+            host: Host::check(&raw.host, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
             limits,
@@ -334,6 +338,7 @@ mod tests {
         assert_eq!(config.timeouts, Timeouts::default());
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.paths, Paths::default());
+        assert_eq!(config.host, Host::default());
         assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
         assert_eq!(config.routes.len(), 5);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
@@ -344,6 +349,9 @@ mod tests {
         assert_eq!(config.routes[3].path.tail, Tail::Rest("rest".into()));
         assert_eq!(config.upstreams[0].servers[1].host, "::1");
         let text = include_str!("../../../examples/sluice.toml");
+        for key in ["pinning", "steering", "huge_pages", "busy_poll"] {
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+        }
         for setting in settings() {
             let key = setting.key.split_once('.').unwrap().1;
             assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");

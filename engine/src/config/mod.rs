@@ -8,6 +8,7 @@
 mod address;
 mod checked;
 mod choices;
+mod host;
 mod pattern;
 mod problem;
 mod raw;
@@ -20,6 +21,7 @@ mod units;
 pub use address::{UpstreamServer, parse_listen};
 pub use checked::{Config, Methods, Route, RoutePaths, UpstreamGroup};
 pub use choices::{Choice, ChoiceSetting, PathFlags, PathForward, Paths, RawPaths, all as choices};
+pub use host::{Host, HostFlags, RawHost};
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 pub use raw::{FLAG_UPSTREAM, Field, Raw, RawRoute, RawUpstream};

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::choices::{Choice, PathForward, RawPaths};
+use super::host::RawHost;
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
@@ -51,6 +52,8 @@ pub struct Raw {
     pub listen: Field<Vec<Located<String>>>,
     /// `shards`, `placement` and what belongs to them.
     pub shards: RawShards,
+    /// `pinning`, `steering`, `huge_pages`, `busy_poll`.
+    pub host: RawHost,
     /// `drain_timeout`.
     pub drain_timeout: Field<Duration>,
     /// `[timeouts]`.
@@ -106,6 +109,10 @@ const TOP_KEYS: &[&str] = &[
     "cpus",
     "smt",
     "reserve",
+    "pinning",
+    "steering",
+    "huge_pages",
+    "busy_poll",
     "drain_timeout",
     "timeouts",
     "limits",
@@ -177,6 +184,7 @@ impl Raw {
         let mut raw = Self {
             listen: top.texts(walk, "listen"),
             shards: RawShards::read(walk, &top),
+            host: RawHost::read(walk, &top),
             drain_timeout: top.number::<Time>(walk, "drain_timeout"),
             ..Self::default()
         };
@@ -229,6 +237,7 @@ impl Raw {
         if let Some(timeout) = flags.drain_timeout {
             self.drain_timeout = Field::flag("--drain-timeout", timeout);
         }
+        self.host.set(&flags.host);
         self.timeouts.set(&flags.timeouts);
         self.limits.set(&flags.limits);
         self.paths.set(&flags.paths);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Lookup, RouteTable, RouteTarget};
 use crate::config::{
-    Config, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route, RoutePaths, Segment,
+    Config, Host, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route, RoutePaths, Segment,
     ShardChoice, Tail, Timeouts,
 };
 
@@ -20,6 +20,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
     Config {
         listen: Vec::new(),
         shards: ShardChoice::default(),
+        host: Host::default(),
         drain_timeout: std::time::Duration::ZERO,
         timeouts: Timeouts::default(),
         limits: Limits::default(),

@@ -1,0 +1,301 @@
+//! The running shards, for `sluice topology --live`: a socket that only the same user and root may ask.
+//!
+//! The socket has a name in the abstract namespace, so there is no file to place, protect or clean up; both sides check
+//! by the kernel's word who the other one is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::fleet::{Event, Member};
+
+/// How long each side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The shards of a running process. The keys are documented in docs/operations.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The process.
+    pub pid: u32,
+    /// Its shards, in the order of their numbers.
+    pub shards: Vec<LiveShard>,
+}
+
+/// One shard at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveShard {
+    /// Its number.
+    pub shard: usize,
+    /// The CPU it was placed on.
+    pub cpu: usize,
+    /// The node of that CPU.
+    pub node: usize,
+    /// The CPU its thread ran on last.
+    pub runs_on: Option<usize>,
+    /// The CPUs its thread may run on.
+    pub may_run_on: String,
+    /// The node its memory comes from.
+    pub memory_node: usize,
+    /// Pages of its memory on that node.
+    pub pages_on_node: u64,
+    /// Pages elsewhere.
+    pub pages_off_node: u64,
+    /// Pages of which the kernel does not tell.
+    pub pages_unknown: u64,
+    /// The same for every part of its memory.
+    pub memory: Vec<LiveMemory>,
+    /// Why the pages could not be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages_error: Option<String>,
+    /// Its counters.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A part of a shard's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveMemory {
+    /// What it is.
+    pub what: String,
+    /// Pages on the node that the shard's memory comes from.
+    pub pages_on_node: u64,
+    /// Pages elsewhere.
+    pub pages_off_node: u64,
+    /// Pages of which the kernel does not tell.
+    pub pages_unknown: u64,
+}
+
+/// The socket of a process.
+fn address(pid: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("sluice/{pid}"))
+}
+
+/// Asks a running process.
+///
+/// # Errors
+/// One line: what went wrong and what to do.
+pub fn ask(pid: u32) -> Result<Live, String> {
+    let refused = |error: io::Error| {
+        format!(
+            "process {pid} does not answer: {error} (hint: is it a sluice, of the same user, in the same network \
+             namespace?)"
+        )
+    };
+    let stream = address(pid).and_then(|address| UnixStream::connect_addr(&address)).map_err(refused)?;
+    let peer = sluice_sys::peer_credentials(stream.as_fd()).map_err(refused)?;
+    if u32::try_from(peer.pid) != Ok(pid) {
+        return Err(format!("the socket of process {pid} belongs to process {}", peer.pid));
+    }
+    let mut json = String::new();
+    stream.set_read_timeout(Some(PATIENCE)).map_err(refused)?;
+    (&stream).read_to_string(&mut json).map_err(refused)?;
+    if json.is_empty() {
+        return Err(format!("process {pid} refused to answer (hint: run this as the same user, or as root)"));
+    }
+    serde_json::from_str(&json).map_err(|error| format!("process {pid} is of another version: {error}"))
+}
+
+/// Listens for whoever wants to see the shards, and passes on those who may.
+pub(crate) fn listen(events: Sender<Event>) -> io::Result<()> {
+    let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
+    let serve = move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // Out of descriptors: they may come back.
+                thread::sleep(PATIENCE);
+                continue;
+            };
+            let allowed = [0, sluice_sys::effective_user()];
+            let is_allowed =
+                sluice_sys::peer_credentials(stream.as_fd()).is_ok_and(|peer| allowed.contains(&peer.uid));
+            if is_allowed && events.send(Event::Live(stream)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("live".into()).spawn(serve).map(drop)
+}
+
+/// Answers a visitor. One that does not listen is left alone.
+pub(crate) fn answer(mut stream: UnixStream, live: &Live) {
+    let _ = stream.set_write_timeout(Some(PATIENCE));
+    let _ = stream.write_all(live.to_json().as_bytes());
+}
+
+/// What can be said of a shard now.
+pub(crate) fn look_at(member: &Member) -> LiveShard {
+    let place = &member.place;
+    let task = format!("/proc/self/task/{}", member.thread);
+    let mut shown = LiveShard {
+        shard: place.shard,
+        cpu: place.cpu,
+        node: place.node,
+        runs_on: last_cpu(&std::fs::read_to_string(format!("{task}/stat")).unwrap_or_default()),
+        may_run_on: allowed_cpus(&std::fs::read_to_string(format!("{task}/status")).unwrap_or_default()),
+        memory_node: member.memory_node,
+        counters: member.counters.values().map(|(name, value)| (name.to_owned(), value)).collect(),
+        ..LiveShard::default()
+    };
+    for range in &member.memory {
+        match sluice_sys::locate_pages(std::slice::from_ref(range)) {
+            Ok(pages) => shown.add(range.what, &pages),
+            Err(error) => {
+                shown.pages_error = Some(format!(
+                    "{error} (hint: CAP_SYS_NICE, or a seccomp profile that allows move_pages)"
+                ));
+                break;
+            }
+        }
+    }
+    shown
+}
+
+/// Field 39 of `/proc/PID/stat`, counted behind the name, which may contain anything but ends with the last parenthesis.
+fn last_cpu(stat: &str) -> Option<usize> {
+    stat.rsplit(')').next()?.split_whitespace().nth(36)?.parse().ok()
+}
+
+fn allowed_cpus(status: &str) -> String {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap_or_default().trim().to_owned()
+}
+
+impl LiveShard {
+    fn add(&mut self, what: &str, pages: &sluice_sys::Pages) {
+        let (on, off) = (pages.on(self.memory_node), pages.off(self.memory_node));
+        self.pages_on_node += on;
+        self.pages_off_node += off;
+        self.pages_unknown += pages.unknown;
+        match self.memory.iter_mut().find(|known| known.what == what) {
+            Some(known) => {
+                known.pages_on_node += on;
+                known.pages_off_node += off;
+                known.pages_unknown += pages.unknown;
+            }
+            None => self.memory.push(LiveMemory {
+                what: what.to_owned(),
+                pages_on_node: on,
+                pages_off_node: off,
+                pages_unknown: pages.unknown,
+            }),
+        }
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Live {
+    /// One JSON object, ending in a newline.
+    pub fn to_json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("numbers, strings and lists only");
+        json.push('\n');
+        json
+    }
+
+    /// A table for people, one line for each shard.
+    pub fn draw(&self) -> String {
+        let mut out = String::from(
+            "shard   cpu  runs-on  node  memory-node  pages-on  pages-off  unknown  connections    accepted      requests\n",
+        );
+        for shard in &self.shards {
+            let runs_on = shard.runs_on.map_or("?".to_owned(), |cpu| cpu.to_string());
+            let _ = writeln!(
+                out,
+                "{:>5} {:>5}  {:>7}  {:>4}  {:>11}  {:>8}  {:>9}  {:>7}  {:>11}  {:>10}  {:>12}",
+                shard.shard,
+                shard.cpu,
+                runs_on,
+                shard.node,
+                shard.memory_node,
+                shard.pages_on_node,
+                shard.pages_off_node,
+                shard.pages_unknown,
+                shard.counter("connections"),
+                shard.counter("accepted"),
+                shard.counter("requests"),
+            );
+        }
+        for shard in &self.shards {
+            for memory in shard.memory.iter().filter(|memory| memory.pages_off_node > 0) {
+                let _ = writeln!(
+                    out,
+                    "shard {}: {} of {} pages of its {} are not on node {}",
+                    shard.shard,
+                    memory.pages_off_node,
+                    memory.pages_off_node + memory.pages_on_node,
+                    memory.what,
+                    shard.memory_node,
+                );
+            }
+        }
+        if let Some(error) = self.shards.iter().find_map(|shard| shard.pages_error.as_ref()) {
+            let _ = writeln!(out, "pages cannot be counted: {error}");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_says_of_a_thread() {
+        let stat = "7 (a) b) S 1 1 1 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 2 0 100 200 300 18446744073709551615 1 1 0 0 0 0 0 \
+                    4096 0 0 0 0 17 3 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+        assert_eq!(last_cpu(stat), Some(3));
+        assert_eq!(last_cpu(""), None);
+        assert_eq!(allowed_cpus("Name:\tx\nCpus_allowed_list:\t0-1,4\n"), "0-1,4");
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(last_cpu(&own).is_some());
+    }
+
+    #[test]
+    fn is_drawn_and_read_back() {
+        let mut shard = LiveShard { shard: 3, cpu: 6, node: 1, memory_node: 1, ..LiveShard::default() };
+        let pages = sluice_sys::Pages { by_node: vec![5, 70], unknown: 2 };
+        shard.add("heap", &pages);
+        shard.add("stack", &sluice_sys::Pages::default());
+        shard.add("heap", &pages);
+        shard.counters.insert("requests".into(), 9);
+        let live = Live { pid: 1, shards: vec![shard] };
+        assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
+        let drawn = live.draw();
+        let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["3", "6", "?", "1", "1", "140", "10", "4", "0", "0", "9"]);
+        assert!(drawn.ends_with("shard 3: 10 of 150 pages of its heap are not on node 1\n"), "{drawn}");
+    }
+
+    #[test]
+    fn the_manual_knows_every_key() {
+        let manual = include_str!("../../../docs/operations.md");
+        let mut shard = LiveShard { pages_error: Some(String::new()), ..LiveShard::default() };
+        shard.add("heap", &sluice_sys::Pages::default());
+        let json = serde_json::to_value(Live { pid: 1, shards: vec![shard] }).unwrap();
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let shard = &json["shards"][0];
+        for key in [keys(&json), keys(shard), keys(&shard["memory"][0])].concat() {
+            assert!(manual.contains(&format!("`{key}`")), "{key}");
+        }
+    }
+
+    #[test]
+    fn nobody_there_is_one_clear_line() {
+        let error = ask(u32::MAX).unwrap_err();
+        assert!(
+            error.starts_with("process 4294967295 does not answer") && error.contains("hint:"),
+            "{error}"
+        );
+    }
+}

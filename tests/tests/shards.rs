@@ -1,0 +1,144 @@
+//! Where shards run, where their memory is, and which of them gets a connection.
+
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::Value;
+use sluice_tests::{
+    client, origin,
+    proxy::{self, Proxy},
+};
+
+#[tokio::test]
+async fn live_shows_where_every_shard_is_and_what_it_did() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    for _ in 0..5 {
+        assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    }
+    let shards = proxy.live().await;
+    assert_eq!(shards.len(), 1);
+    let shard = &shards[0];
+    assert_eq!(shard["may_run_on"], shard["cpu"].to_string());
+    assert_eq!(shard["runs_on"], shard["cpu"]);
+    assert_eq!(shard["counters"]["requests"], 5);
+    if shard.get("pages_error").is_none() {
+        assert!(shard["pages_on_node"].as_u64() > Some(20), "{shard}");
+        let nodes = std::fs::read_to_string("/sys/devices/system/node/has_memory").unwrap_or_default();
+        if nodes.trim() == "0" {
+            assert_eq!(shard["pages_off_node"], 0, "{shard}");
+        }
+        let parts: Vec<_> = shard["memory"].as_array().unwrap().iter().map(|part| &part["what"]).collect();
+        for part in ["ring", "receive buffers", "socket table", "stack", "heap"] {
+            assert!(parts.contains(&&Value::from(part)), "{part} in {parts:?}");
+        }
+    }
+    let table = proxy::run(&["topology", "--live", &proxy.pid().to_string()]).await;
+    let row = table.stdout.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+    assert_eq!((row.first(), row.last()), (Some(&"0"), Some(&"5")), "{}", table.stdout);
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test]
+async fn live_of_a_stranger_is_one_clear_line() {
+    let asked = proxy::run(&["topology", "--live", &std::process::id().to_string()]).await;
+    assert_eq!(asked.code, Some(1));
+    assert_eq!(asked.stderr.lines().count(), 1, "{}", asked.stderr);
+    assert!(asked.stderr.contains("hint: is it a sluice"), "{}", asked.stderr);
+}
+
+#[tokio::test]
+async fn without_pinning_shards_may_run_anywhere() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--pinning", "off"]).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    assert_eq!(proxy.live().await[0]["may_run_on"], own);
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test]
+async fn huge_pages_serve_or_are_refused_with_the_number_needed() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--huge-pages", "transparent"]).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    proxy.drain().await.assert_clean();
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|free| free.trim() == "0") {
+        let upstream = format!("http://{}", origin.address);
+        let fixed = ["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream];
+        let refused = proxy::run(&[&fixed[..], &["--huge-pages", "reserved"]].concat()).await;
+        assert_eq!(refused.code, Some(78));
+        assert!(refused.stderr.contains("set 130 of 2048 KiB aside"), "{}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
+    let origin = origin::real("real").await;
+    let upstream = format!("http://{}", origin.address);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap());
+    let flags = ["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream, "--busy-poll", "50us"];
+    if version < (6, 9) {
+        let refused = proxy::run(&flags).await;
+        assert_eq!(refused.code, Some(78));
+        assert!(refused.stderr.contains("6.9 or newer"), "{}", refused.stderr);
+        return;
+    }
+    let proxy = Proxy::start(&flags).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    let cost = proxy.line("sluice: busy poll: ").await;
+    assert!(cost.contains("up to 50 us") && cost.contains("5.0 % of a core"), "{cost}");
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test]
+async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
+    let cpus = usable_cpus();
+    let Some(&cpu) = cpus.last().filter(|_| cpus.len() > 1) else {
+        return eprintln!("skipped: one CPU is not enough to choose");
+    };
+    let list = format!("{},{cpu}", cpus[0]);
+    let origin = origin::real("real").await;
+    let upstream = format!("http://{}", origin.address);
+    let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", "cpu", "--upstream", &upstream];
+    let proxy = Proxy::start(&flags).await;
+    for receiving in [cpus[0], cpu] {
+        let before = accepted_by_cpu(&proxy).await;
+        let connections = connect_from(receiving, proxy.address, 40);
+        proxy.counters_until("all are accepted", |now| now.connections >= 40).await;
+        for ((cpu, before), (_, now)) in before.into_iter().zip(accepted_by_cpu(&proxy).await) {
+            let wanted = if cpu == receiving { 40 } else { 0 };
+            assert_eq!(now - before, wanted, "received on CPU {receiving}, accepted on CPU {cpu}");
+        }
+        drop(connections);
+        proxy.counters_until("all are closed", |now| now.connections == 0).await;
+    }
+    proxy.drain().await.assert_clean();
+}
+
+fn usable_cpus() -> Vec<usize> {
+    let set = sched_getaffinity(None).expect("the CPUs of this thread");
+    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+/// Connections over loopback: they are received on the CPU that makes them.
+fn connect_from(cpu: usize, address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = move || {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(None, &set).expect("a CPU of ours");
+        (0..count).map(|_| TcpStream::connect(address).expect("a connection")).collect()
+    };
+    std::thread::spawn(connect).join().expect("connected")
+}
+
+/// The CPU of every shard and how many connections it accepted.
+async fn accepted_by_cpu(proxy: &Proxy) -> Vec<(usize, u64)> {
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let row = |shard: &Value| (number(&shard["cpu"]) as usize, number(&shard["counters"]["accepted"]));
+    proxy.live().await.iter().map(row).collect()
+}
