@@ -25,6 +25,7 @@ pub mod hop_by_hop;
 pub mod limits;
 pub mod message;
 pub mod path;
+pub mod proxy_protocol;
 
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
