@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_proto::h1::{Forwarding, HeadStore, Parsed, parse_request, write_request};
+use sluice_proto::h1::{
+    Forwarding, HeadStore, IdentityPolicy, Parsed, Sender, Trust, parse_request, write_request,
+};
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
 use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, Version};
 
@@ -78,7 +80,11 @@ fn check_promises(head: &RequestHead<'_>, bytes: &[u8]) {
 fn check_round_trip(head: &RequestHead<'_>) {
     let mut out = Vec::new();
     let host = if head.authority.is_empty() { "up.example" } else { head.authority };
-    write_request(&mut out, head, &Forwarding { client: "192.0.2.7", proto: "http", host, body: head.body });
+    // A trusted peer: then nothing but the fields we write is taken away.
+    let identity = &IdentityPolicy { forwarded: true, ..IdentityPolicy::default() };
+    let sender =
+        Sender { peer: "10.0.0.1", client: "192.0.2.7", trust: Trust::Trusted, proto: "http", request_id: 1 };
+    write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body });
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());
     let Ok(Parsed::Complete { head: read, bytes }) = parsed else {

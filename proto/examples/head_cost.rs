@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sluice_proto::h1::{
-    ConnectionField, Forwarding, HeadStore, Parsed, ResponseForwarding, parse_request, parse_response,
-    write_request, write_response,
+    ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed, ResponseForwarding, Sender, Trust,
+    parse_request, parse_response, write_request, write_response,
 };
 use sluice_proto::path::{PathRules, PathStore, forms};
 use sluice_proto::{HeadLimits, RequestKind, Version};
@@ -61,13 +61,14 @@ const PATHS: &[&str] = &[
 fn main() {
     let limits = HeadLimits::default();
     let mut store = HeadStore::default();
+    let policy = IdentityPolicy::default();
     let mut out = Vec::with_capacity(4_096);
 
     for (name, bytes) in [("request, 5 fields", REQUEST_SMALL), ("request, browser", REQUEST_BROWSER)] {
         let parse = best(|| {
             let _ = black_box(parse_request(black_box(bytes), &mut store, &limits));
         });
-        let both = best(|| request_through(bytes, &mut store, &limits, &mut out));
+        let both = best(|| request_through(bytes, &policy, &mut store, &limits, &mut out));
         report(name, bytes.len(), parse, both);
     }
     let parse = best(|| {
@@ -90,11 +91,24 @@ fn report_paths() {
     }
 }
 
-fn request_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, out: &mut Vec<u8>) {
+fn request_through(
+    bytes: &[u8],
+    policy: &IdentityPolicy,
+    store: &mut HeadStore,
+    limits: &HeadLimits,
+    out: &mut Vec<u8>,
+) {
     let Ok(Parsed::Complete { head, .. }) = parse_request(black_box(bytes), store, limits) else {
         unreachable!("the sample is complete and valid")
     };
-    let fwd = Forwarding { client: "192.0.2.7", proto: "http", host: head.authority, body: head.body };
+    let sender = Sender {
+        peer: "192.0.2.7",
+        client: "192.0.2.7",
+        trust: Trust::Stranger,
+        proto: "http",
+        request_id: 0x9e37_79b9_7f4a_7c15,
+    };
+    let fwd = Forwarding { identity: policy, sender, host: head.authority, body: head.body };
     out.clear();
     write_request(out, &head, black_box(&fwd));
     black_box(out.as_slice());

@@ -50,6 +50,7 @@ field_ids! {
     XForwardedHost "X-Forwarded-Host",
     XForwardedPort "X-Forwarded-Port",
     XRealIp "X-Real-IP",
+    XRequestId "X-Request-Id",
     Forwarded "Forwarded",
     Via "Via",
     // Of the request.
@@ -270,7 +271,18 @@ const _: () = assert!(size_of::<FieldSpan>() == 16);
 /// The line is exactly `name: value` CRLF, so copying it is the same as writing it again.
 const CANONICAL: u8 = 1;
 /// The Connection field names this field.
-const NAMED_BY_CONNECTION: u8 = 2;
+pub(crate) const NAMED_BY_CONNECTION: u8 = 2;
+/// The name begins with `X-Forwarded-`, or with the same in underscores, and is not a known one.
+pub(crate) const X_FORWARDED_OTHER: u8 = 4;
+
+/// Whether a name without an id begins with `X-Forwarded-`. To those who turn names into variables an underscore is a hyphen.
+#[inline]
+fn begins_with_x_forwarded(name: &[u8]) -> bool {
+    matches!(name, [b'X' | b'x', b'-' | b'_', b'F' | b'f', ..]) && name.len() >= 12 && {
+        let is_alike = |(&a, &k): (&u8, &u8)| a.eq_ignore_ascii_case(&k) || (a == b'_' && k == b'-');
+        name.iter().zip(b"X-Forwarded-").all(is_alike)
+    }
+}
 
 impl FieldSpan {
     /// Records where `name` and `value`, both slices of `head`, lie. `head` is at most
@@ -283,13 +295,15 @@ impl FieldSpan {
         let value_end = value_start + value.len();
         let canonical = head.get(name_end..value_start) == Some(b": ")
             && head.get(value_end..value_end + 2) == Some(b"\r\n");
+        let id = FieldId::classify(name);
+        let is_x_forwarded = id == FieldId::Other && begins_with_x_forwarded(name);
         Self {
             name_start: name_start as u32,
             value_start: value_start as u32,
             value_len: value.len() as u32,
             name_len: name.len() as u16,
-            id: FieldId::classify(name),
-            flags: if canonical { CANONICAL } else { 0 },
+            id,
+            flags: if canonical { CANONICAL } else { 0 } | if is_x_forwarded { X_FORWARDED_OTHER } else { 0 },
         }
     }
 
@@ -318,8 +332,15 @@ impl FieldSpan {
         self.flags & CANONICAL != 0
     }
 
+    #[cfg(test)]
     pub(crate) fn is_named_by_connection(&self) -> bool {
-        self.flags & NAMED_BY_CONNECTION != 0
+        self.has(NAMED_BY_CONNECTION)
+    }
+
+    /// Whether one of these marks is set.
+    #[inline]
+    pub(crate) fn has(&self, marks: u8) -> bool {
+        self.flags & marks != 0
     }
 
     pub(crate) fn set_named_by_connection(&mut self) {
@@ -361,7 +382,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of all fields with this id, in order.
-    pub fn values(&self, id: FieldId) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn values(&self, id: FieldId) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
         let bytes = self.bytes;
         let spans = if self.has(id) { self.spans } else { &[] };
         spans.iter().filter(move |span| span.id == id).map(move |span| span.value(bytes))
@@ -370,6 +391,12 @@ impl<'a> Fields<'a> {
     /// The value of the first field with this id.
     pub fn first(&self, id: FieldId) -> Option<&'a [u8]> {
         self.values(id).next()
+    }
+
+    /// The value of the only field with this id; `None` when there are several.
+    pub fn single(&self, id: FieldId) -> Option<&'a [u8]> {
+        let mut values = self.values(id);
+        values.next().filter(|_| values.next().is_none())
     }
 
     /// How many field lines there are.
@@ -441,6 +468,22 @@ mod tests {
             assert_eq!(FieldId::classify(name.as_bytes()), FieldId::Other, "{name:?}");
         }
         assert_eq!(FieldId::Other.name(), None);
+    }
+
+    #[test]
+    fn other_x_forwarded_names_are_known_by_their_beginning() {
+        for (name, begins) in [
+            ("X-Forwarded-Prefix", true),
+            ("x-forwarded-", true),
+            ("X_FORWARDED_PREFIX", true),
+            ("x-forwarded_ssl", true),
+            ("X-Forwarded", false),
+            ("X-Forwardedness", false),
+            ("X-Fast", false),
+            ("", false),
+        ] {
+            assert_eq!(begins_with_x_forwarded(name.as_bytes()), begins, "{name}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub const NOT_REMOVABLE: FieldSet = FieldSet::of(&[
     FieldId::XForwardedHost,
     FieldId::XForwardedPort,
     FieldId::XRealIp,
+    FieldId::XRequestId,
     FieldId::Forwarded,
     FieldId::Via,
     // "Cache-Control is never appropriate as a connection option"

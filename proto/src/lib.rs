@@ -19,6 +19,7 @@ mod ascii;
 pub mod authority;
 pub mod fault;
 pub mod fields;
+pub mod forwarded;
 pub mod framing;
 pub mod h1;
 pub mod hop_by_hop;
@@ -30,5 +31,5 @@ pub mod proxy_protocol;
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
 pub use message::{
-    BodyLength, Field, FieldId, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
+    BodyLength, Field, FieldId, Fields, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
 };

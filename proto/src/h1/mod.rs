@@ -2,13 +2,14 @@
 //!
 //! `head` reads (with `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
 //! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `reply` decides how an
-//! answer goes back, `write` turns messages into bytes again.
+//! answer goes back, `write` turns messages into bytes again, with the fields of `identity` that say whose request it is.
 //! Connection order (keep-alive, pipelining, 100-continue) is the engine's: it is a story about sockets.
 
 mod body;
 mod chunked;
 mod diagnose;
 mod head;
+mod identity;
 mod reply;
 mod target;
 mod trailers;
@@ -17,6 +18,7 @@ mod write;
 pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
+pub use identity::{IdentityPolicy, RealIp, RequestId, Sender, Trust};
 pub use reply::{Asked, FinalReply, Reply, Reuse};
 pub use trailers::Trailers;
 pub use write::{

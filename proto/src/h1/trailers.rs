@@ -8,7 +8,7 @@ use core::fmt;
 
 use super::diagnose;
 use crate::fault::Fault;
-use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields};
+use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields, X_FORWARDED_OTHER};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::limits::FIELDS_HARD_MAX;
 
@@ -28,6 +28,7 @@ const FORBIDDEN: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
     FieldId::XForwardedHost,
     FieldId::XForwardedPort,
     FieldId::XRealIp,
+    FieldId::XRequestId,
     FieldId::Forwarded,
     FieldId::Via,
     FieldId::Authorization,
@@ -75,7 +76,7 @@ impl Trailers {
         let spans: Vec<FieldSpan> = fields
             .iter()
             .map(|field| FieldSpan::locate(&section, field.name.as_bytes(), field.value))
-            .filter(|span| !FORBIDDEN.contains(span.id()))
+            .filter(|span| !FORBIDDEN.contains(span.id()) && !span.has(X_FORWARDED_OTHER))
             .collect();
         Ok((!spans.is_empty()).then_some(Self { bytes: section, spans }))
     }

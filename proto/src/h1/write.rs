@@ -6,8 +6,9 @@
 
 use alloc::vec::Vec;
 
+use super::identity::{IdentityPolicy, Sender};
 use super::trailers::Trailers;
-use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
+use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
 
@@ -18,10 +19,10 @@ pub const CHUNK_END: &[u8] = b"\r\n";
 /// What a request gains and is told on its way upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
-    /// The client's address as text; IPv6 without brackets.
-    pub client: &'a str,
-    /// The scheme the client used: `http` or `https`.
-    pub proto: &'a str,
+    /// Which fields tell whose request it is.
+    pub identity: &'a IdentityPolicy,
+    /// Whose request it is.
+    pub sender: Sender<'a>,
     /// The value for Host.
     pub host: &'a str,
     /// How we frame the body upstream.
@@ -54,23 +55,16 @@ pub enum ConnectionField {
 }
 
 /// Fields of a request that the writer replaces, besides those of the connection.
-const REPLACED_IN_REQUEST: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
-    FieldId::Host,
-    FieldId::ContentLength,
-    FieldId::Expect,
-    FieldId::XForwardedFor,
-    FieldId::XForwardedProto,
-    FieldId::XForwardedHost,
-]));
+const REPLACED_IN_REQUEST: FieldSet =
+    HOP_BY_HOP.union(FieldSet::of(&[FieldId::Host, FieldId::ContentLength, FieldId::Expect]));
 
 /// Room for what the writer adds to a head, so that one reservation is enough.
 const ADDED_BYTES: usize = 512;
 
 /// Appends the head of a request as it is sent upstream, up to and including the empty line.
 ///
-/// Host comes first, then the end-to-end fields in the order received, then X-Forwarded-For (the client appended to the list
-/// received), X-Forwarded-Proto and X-Forwarded-Host (replaced), Via, and the framing field for `fwd.body`. A Forwarded field
-/// that came along is continued, never begun.
+/// Host comes first, then the end-to-end fields in the order received, then those that `fwd.identity` asks for, and the
+/// framing field for `fwd.body`.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
     write_request_offering(out, head, fwd, None);
 }
@@ -105,14 +99,16 @@ fn write_request_offering(
     put(out, fwd.host);
     put(out, "\r\n");
 
+    let identity = fwd.identity;
     let mut dropped = REPLACED_IN_REQUEST.union(trailer_field(fwd.body));
+    dropped = dropped.union(identity.dropped(head, &fwd.sender));
     let max_forwards = head.max_forwards();
     if max_forwards.is_some() {
         dropped.insert(FieldId::MaxForwards);
     }
-    copy_fields(out, fields, dropped);
+    copy_fields(out, fields, dropped, fwd.sender.dropped_marks());
 
-    put_path(out, head, fwd);
+    identity.put(out, head, &fwd.sender);
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
     if let Some(hops) = max_forwards {
         put(out, "Max-Forwards: ");
@@ -135,31 +131,6 @@ fn write_request_offering(
     }
     put_framing(out, fwd.body);
     put(out, "\r\n");
-}
-
-/// The fields that say where the request came from and which way it took.
-fn put_path(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
-    put(out, "X-Forwarded-For: ");
-    head.fields.values(FieldId::XForwardedFor).filter(|list| !list.is_empty()).for_each(|list| {
-        out.extend_from_slice(list);
-        put(out, ", ");
-    });
-    put(out, fwd.client);
-    put(out, "\r\nX-Forwarded-Proto: ");
-    put(out, fwd.proto);
-    if !head.authority.is_empty() {
-        put(out, "\r\nX-Forwarded-Host: ");
-        put(out, head.authority);
-    }
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
-    let via = match head.version {
-        Version::Http11 => "\r\nVia: 1.1 sluice\r\n",
-        Version::Http10 => "\r\nVia: 1.0 sluice\r\n",
-    };
-    put(out, via);
-    if head.fields.has(FieldId::Forwarded) {
-        put_forwarded(out, head, fwd);
-    }
 }
 
 /// Appends the head of a response as it is sent downstream, up to and including the empty line.
@@ -185,7 +156,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     if fwd.body != BodyLength::None || matches!(head.status, 100..=199 | 204) {
         dropped.insert(FieldId::ContentLength);
     }
-    copy_fields(out, fields, dropped);
+    copy_fields(out, fields, dropped, 0);
 
     //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
     if let (false, Some(date)) = (head.has_date, fwd.date) {
@@ -260,7 +231,7 @@ pub fn write_chunk_size(out: &mut Vec<u8>, len: usize) {
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&Trailers>) {
     put(out, "0\r\n");
     if let Some(trailers) = trailers {
-        copy_fields(out, &trailers.fields(), FieldSet::default());
+        copy_fields(out, &trailers.fields(), FieldSet::default(), 0);
     }
     put(out, "\r\n");
 }
@@ -320,7 +291,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
 }
 
 #[inline]
-fn put(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
@@ -367,14 +338,15 @@ fn trailer_field(body: BodyLength) -> FieldSet {
     if body == BodyLength::Chunked { FieldSet::default() } else { FieldSet::of(&[FieldId::Trailer]) }
 }
 
-/// Copies the fields that are not in `dropped` and not named by Connection.
+/// Copies the fields that are not in `dropped`, have none of `dropped_marks` and are not named by Connection.
 ///
 /// A line that already has the form in which we would write it is copied as it is, and neighbouring ones together: most heads
 /// come down to one or two copies. Any other line is written from its name and value.
-fn copy_fields(out: &mut Vec<u8>, fields: &Fields<'_>, dropped: FieldSet) {
+fn copy_fields(out: &mut Vec<u8>, fields: &Fields<'_>, dropped: FieldSet, dropped_marks: u8) {
+    let dropped_marks = dropped_marks | NAMED_BY_CONNECTION;
     let mut run = 0..0;
     for span in fields.spans {
-        if dropped.contains(span.id()) || span.is_named_by_connection() {
+        if dropped.contains(span.id()) || span.has(dropped_marks) {
             continue;
         }
         if span.is_canonical() && span.name_start() == run.end {
@@ -399,34 +371,21 @@ fn put_field(out: &mut Vec<u8>, head: &[u8], span: &FieldSpan) {
     put(out, "\r\n");
 }
 
-/// Continues the Forwarded list, because an upstream that believes its last element must find the one that we vouch for.
-//= https://www.rfc-editor.org/rfc/rfc7239#section-4
-fn put_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
-    put(out, "Forwarded: for=");
-    //= https://www.rfc-editor.org/rfc/rfc7239#section-6
-    // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
-    let is_ipv6 = fwd.client.contains(':');
-    put(out, if is_ipv6 { "\"[" } else { "" });
-    put(out, fwd.client);
-    put(out, if is_ipv6 { "]\"" } else { "" });
-    put(out, ";proto=");
-    put(out, fwd.proto);
-    if !head.authority.is_empty() {
-        // A valid authority holds neither quotes nor backslashes.
-        put(out, ";host=\"");
-        put(out, head.authority);
-        put(out, "\"");
-    }
-    put(out, "\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::h1::{HeadStore, Parsed, parse_request, parse_response};
+    use crate::h1::{HeadStore, Parsed, Trust, parse_request, parse_response};
     use crate::limits::HeadLimits;
     use crate::message::RequestKind;
     use alloc::string::String;
+
+    const STRANGER: Sender<'static> = Sender {
+        peer: "192.0.2.7",
+        client: "192.0.2.7",
+        trust: Trust::Stranger,
+        proto: "http",
+        request_id: 0xab,
+    };
 
     fn forward(request: &str, body: Option<BodyLength>) -> String {
         let mut store = HeadStore::default();
@@ -435,11 +394,8 @@ mod tests {
         assert_eq!(bytes, request.len());
         let mut out = Vec::new();
         let body = body.unwrap_or(head.body);
-        write_request(
-            &mut out,
-            &head,
-            &Forwarding { client: "192.0.2.7", proto: "http", host: "up.example", body },
-        );
+        let identity = &IdentityPolicy::default();
+        write_request(&mut out, &head, &Forwarding { identity, sender: STRANGER, host: "up.example", body });
         String::from_utf8(out).unwrap()
     }
 
@@ -469,7 +425,7 @@ mod tests {
             sent,
             "GET /a?b HTTP/1.1\r\nHost: up.example\r\nAccept: */*\r\nuser-agent: x\r\nCookie: c\r\n\
              X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.example\r\n\
-             Via: 1.1 sluice\r\n\r\n"
+             X-Forwarded-Port: 80\r\nX-Request-Id: 000000000000000000000000000000ab\r\nVia: 1.1 sluice\r\n\r\n"
         );
     }
 
@@ -485,22 +441,7 @@ mod tests {
             sent,
             "POST / HTTP/1.1\r\nHost: up.example\r\nX-Two: 2\r\n\
              X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
-             Via: 1.1 sluice\r\nContent-Length: 3\r\n\r\n"
-        );
-    }
-
-    #[test]
-    fn lists_of_earlier_proxies_are_continued() {
-        let sent = forward(
-            "GET / HTTP/1.0\r\nVia: 1.1 edge\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
-             X-Forwarded-For: 10.0.0.2\r\nX-Forwarded-Host: forged\r\nForwarded: for=10.0.0.1\r\n\r\n",
-            None,
-        );
-        assert_eq!(
-            sent,
-            "GET / HTTP/1.1\r\nHost: up.example\r\nVia: 1.1 edge\r\nForwarded: for=10.0.0.1\r\n\
-             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
-             Via: 1.0 sluice\r\nForwarded: for=192.0.2.7;proto=http\r\n\r\n"
+             X-Forwarded-Port: 80\r\nX-Request-Id: 000000000000000000000000000000ab\r\nVia: 1.1 sluice\r\nContent-Length: 3\r\n\r\n"
         );
     }
 
@@ -514,7 +455,8 @@ mod tests {
         assert_eq!(
             sent,
             "PUT / HTTP/1.1\r\nHost: up.example\r\nTrailer: X-Sum\r\n\
-             X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\nVia: 1.1 sluice\r\n\
+             X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a\r\n\
+             X-Forwarded-Port: 80\r\nX-Request-Id: 000000000000000000000000000000ab\r\nVia: 1.1 sluice\r\n\
              Expect: 100-continue\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
     }
@@ -536,7 +478,8 @@ mod tests {
         let mut store = HeadStore::default();
         let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
         let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
-        let fwd = Forwarding { client: "192.0.2.7", proto: "http", host: "a", body: head.body };
+        let identity = &IdentityPolicy::default();
+        let fwd = Forwarding { identity, sender: STRANGER, host: "a", body: head.body };
         let mut out = Vec::new();
         write_upgrade_request(&mut out, &head, &fwd, "websocket");
         let sent = String::from_utf8(out).unwrap();

@@ -1,0 +1,351 @@
+//! Fields that tell a server whose request it is and by which way it came.
+//!
+//! Owns which of them a request gains, loses and keeps on its way: what a stranger says about himself is replaced, what a
+//! trusted proxy says is continued. Called by `write` for every request; whom to trust is the caller's decision.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::str;
+
+use super::write::put;
+use crate::authority::Authority;
+use crate::fields::{FieldId, FieldSet, X_FORWARDED_OTHER};
+use crate::forwarded::HopList;
+use crate::message::{RequestHead, Version};
+
+/// Which of these fields servers get, settled once from the configuration.
+#[derive(Clone, Debug)]
+pub struct IdentityPolicy {
+    /// Send X-Forwarded-For, -Proto, -Host and -Port.
+    pub x_forwarded: bool,
+    /// Send Forwarded.
+    pub forwarded: bool,
+    /// The list that trusted proxies maintain; the other one is begun anew, whoever sent it.
+    pub trusted_list: HopList,
+    /// What becomes of X-Real-IP.
+    pub real_ip: RealIp,
+    /// What becomes of X-Request-Id.
+    pub request_id: RequestId,
+    /// Our name in Via: a token, or host and port.
+    pub via: String,
+    /// The value of `by` in Forwarded, in quotes if it needs them; empty for none.
+    pub by: String,
+}
+
+impl Default for IdentityPolicy {
+    fn default() -> Self {
+        Self {
+            x_forwarded: true,
+            forwarded: false,
+            trusted_list: HopList::XForwardedFor,
+            real_ip: RealIp::Trusted,
+            request_id: RequestId::Make,
+            via: String::from("sluice"),
+            by: String::new(),
+        }
+    }
+}
+
+/// What becomes of X-Real-IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RealIp {
+    /// A trusted proxy's passes, any other is removed.
+    Trusted,
+    /// Replaced by the client's address.
+    Set,
+    /// Removed.
+    Remove,
+}
+
+/// What becomes of X-Request-Id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// A trusted proxy's is kept, if it is well-formed; else a new one is made.
+    Make,
+    /// Whatever came along passes.
+    Pass,
+    /// Removed.
+    Remove,
+}
+
+/// Whether the peer's word is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is a proxy whose word is taken.
+    Trusted,
+    /// It is anybody.
+    Stranger,
+}
+
+/// What is known about where one request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The address of the connection; IPv6 without brackets.
+    pub peer: &'a str,
+    /// The address of the client, found past trusted proxies; IPv6 without brackets.
+    pub client: &'a str,
+    /// Whether the peer's word is taken.
+    pub trust: Trust,
+    /// The scheme of the connection: `http` or `https`.
+    pub proto: &'a str,
+    /// A number that no other request has.
+    pub request_id: u128,
+}
+
+/// Fields that are never copied: what a server gets of them is written here.
+const REPLACED: FieldSet = FieldSet::of(&[
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::XForwardedPort,
+    FieldId::Forwarded,
+]);
+
+/// Longest X-Request-Id that is kept.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+impl Sender<'_> {
+    /// The marks of fields that are not copied from its requests.
+    pub(super) fn dropped_marks(&self) -> u8 {
+        if self.trust == Trust::Stranger { X_FORWARDED_OTHER } else { 0 }
+    }
+}
+
+impl IdentityPolicy {
+    /// The fields that are not copied from a request.
+    pub(super) fn dropped(&self, head: &RequestHead<'_>, sender: &Sender<'_>) -> FieldSet {
+        let mut dropped = REPLACED;
+        if self.real_ip != RealIp::Trusted || sender.trust == Trust::Stranger {
+            dropped.insert(FieldId::XRealIp);
+        }
+        if !self.keeps_request_id(head, sender) {
+            dropped.insert(FieldId::XRequestId);
+        }
+        dropped
+    }
+
+    fn keeps_request_id(&self, head: &RequestHead<'_>, sender: &Sender<'_>) -> bool {
+        match self.request_id {
+            RequestId::Pass => true,
+            RequestId::Remove => false,
+            RequestId::Make => {
+                sender.trust == Trust::Trusted
+                    && head.fields.single(FieldId::XRequestId).is_some_and(is_request_id)
+            }
+        }
+    }
+
+    /// Appends the fields.
+    pub(super) fn put(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+        match (self.x_forwarded, sender.trust) {
+            (false, _) => {}
+            (true, Trust::Stranger) => put_x_forwarded(out, head, sender),
+            (true, Trust::Trusted) => self.continue_x_forwarded(out, head, sender),
+        }
+        if self.forwarded {
+            self.put_forwarded(out, head, sender);
+        }
+        if self.real_ip == RealIp::Set {
+            put(out, "X-Real-IP: ");
+            put(out, sender.client);
+            put(out, "\r\n");
+        }
+        if !self.keeps_request_id(head, sender) && self.request_id == RequestId::Make {
+            put(out, "X-Request-Id: ");
+            put_hex(out, sender.request_id);
+            put(out, "\r\n");
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
+        put(out, if head.version == Version::Http11 { "Via: 1.1 " } else { "Via: 1.0 " });
+        put(out, &self.via);
+        put(out, "\r\n");
+    }
+
+    /// What a trusted proxy says, where that is well-formed, and its own address.
+    fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+        put(out, "X-Forwarded-For: ");
+        self.put_earlier_hops(out, head, sender, HopList::XForwardedFor);
+        put(out, self.hop(sender, HopList::XForwardedFor));
+        put(out, "\r\nX-Forwarded-Proto: ");
+        out.extend_from_slice(
+            told(head, FieldId::XForwardedProto, is_scheme).unwrap_or(sender.proto.as_bytes()),
+        );
+        let host = told(head, FieldId::XForwardedHost, is_authority).unwrap_or(head.authority.as_bytes());
+        if !host.is_empty() {
+            put(out, "\r\nX-Forwarded-Host: ");
+            out.extend_from_slice(host);
+        }
+        // A proxy that ends TLS in front of us knows the port; ours would be a wrong guess beside its scheme.
+        if let Some(port) = told(head, FieldId::XForwardedPort, is_port) {
+            put(out, "\r\nX-Forwarded-Port: ");
+            out.extend_from_slice(port);
+        }
+        put(out, "\r\n");
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc7239#section-4
+    fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+        put(out, "Forwarded: ");
+        self.put_earlier_hops(out, head, sender, HopList::Forwarded);
+        let hop = self.hop(sender, HopList::Forwarded);
+        //= https://www.rfc-editor.org/rfc/rfc7239#section-6
+        // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
+        let (before, after) = if hop.contains(':') { ("for=\"[", "]\"") } else { ("for=", "") };
+        put(out, before);
+        put(out, hop);
+        put(out, after);
+        if !self.by.is_empty() {
+            put(out, ";by=");
+            put(out, &self.by);
+        }
+        if !head.authority.is_empty() {
+            // A valid authority holds neither quotes nor backslashes, but may well hold a colon.
+            put(out, ";host=\"");
+            put(out, head.authority);
+            put(out, "\"");
+        }
+        put(out, ";proto=");
+        put(out, sender.proto);
+        put(out, "\r\n");
+    }
+
+    /// What a trusted proxy has written of the list that it maintains.
+    fn put_earlier_hops(
+        &self,
+        out: &mut Vec<u8>,
+        head: &RequestHead<'_>,
+        sender: &Sender<'_>,
+        list: HopList,
+    ) {
+        if !self.continues(sender, list) {
+            return;
+        }
+        for value in head.fields.values(list.field()).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value);
+            put(out, ", ");
+        }
+    }
+
+    /// The address that we add to a list: of the connection where the list goes on, of the client where it begins.
+    fn hop<'a>(&self, sender: &Sender<'a>, list: HopList) -> &'a str {
+        if self.continues(sender, list) { sender.peer } else { sender.client }
+    }
+
+    fn continues(&self, sender: &Sender<'_>, list: HopList) -> bool {
+        sender.trust == Trust::Trusted && list == self.trusted_list
+    }
+}
+
+/// What we know ourselves. The usual case.
+fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+    let is_https = sender.proto == "https";
+    put(out, "X-Forwarded-For: ");
+    put(out, sender.client);
+    put(out, if is_https { "\r\nX-Forwarded-Proto: https" } else { "\r\nX-Forwarded-Proto: http" });
+    if !head.authority.is_empty() {
+        put(out, "\r\nX-Forwarded-Host: ");
+        put(out, head.authority);
+    }
+    match port_of(head.authority) {
+        Some(port) => {
+            put(out, "\r\nX-Forwarded-Port: ");
+            put(out, port);
+            put(out, "\r\n");
+        }
+        None if is_https => put(out, "\r\nX-Forwarded-Port: 443\r\n"),
+        None => put(out, "\r\nX-Forwarded-Port: 80\r\n"),
+    }
+}
+
+/// What a trusted proxy says in a field of one value, if that is well-formed.
+fn told<'a>(head: &RequestHead<'a>, id: FieldId, is_well_formed: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
+    head.fields.single(id).filter(|value| is_well_formed(value))
+}
+
+fn is_scheme(value: &[u8]) -> bool {
+    [&b"http"[..], b"https", b"ws", b"wss"].iter().any(|known| value.eq_ignore_ascii_case(known))
+}
+
+fn is_authority(value: &[u8]) -> bool {
+    str::from_utf8(value).is_ok_and(|text| Authority::parse(text).is_some())
+}
+
+fn is_port(value: &[u8]) -> bool {
+    (1..=5).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
+}
+
+/// Letters, digits and the punctuation of UUIDs, base64 and trace identifiers.
+fn is_request_id(value: &[u8]) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(byte))
+}
+
+/// The port in a valid authority, as it was written.
+fn port_of(authority: &str) -> Option<&str> {
+    let start = authority.len().saturating_sub(":65535".len());
+    let colon = start + authority.as_bytes()[start..].iter().rposition(|&byte| byte == b':')?;
+    // The last colon of an IPv6 address without a port is inside its brackets.
+    authority.get(colon + 1..).filter(|port| !port.is_empty() && !port.ends_with(']'))
+}
+
+/// 32 hexadecimal digits.
+fn put_hex(out: &mut Vec<u8>, number: u128) {
+    let words = [number >> 96, number >> 64, number >> 32, number].map(|word| hex(word as u32));
+    out.extend_from_slice(words.as_flattened());
+}
+
+/// Eight digits at once: half a byte to each byte, then to its letter.
+fn hex(word: u32) -> [u8; 8] {
+    let mut halves = u64::from(word);
+    halves = (halves | halves << 16) & 0x0000_ffff_0000_ffff;
+    halves = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    halves = (halves | halves << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let is_letter = (halves + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (halves + 0x3030_3030_3030_3030 + is_letter * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_is_what_the_formatter_writes() {
+        for number in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, 1 << 127] {
+            let mut out = Vec::new();
+            put_hex(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), alloc::format!("{number:032x}"));
+        }
+    }
+
+    #[test]
+    fn ports_are_found_in_authorities() {
+        for (authority, port) in [
+            ("a.example", None),
+            ("a.example:8443", Some("8443")),
+            ("a.example:", None),
+            ("[::1]", None),
+            ("[::1]:81", Some("81")),
+            ("", None),
+        ] {
+            assert_eq!(port_of(authority), port, "{authority}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_plain() {
+        let long = "x".repeat(129);
+        for (id, is_fine) in [
+            ("7b0e5c1a-9d2f-4f43-a8f6-0a2b6c1d9e8f", true),
+            ("abc+/=:@~._", true),
+            (&long[..128], true),
+            (&long, false),
+            ("", false),
+            ("a b", false),
+            ("a,b", false),
+            ("a\"b", false),
+            ("\u{e9}", false),
+        ] {
+            assert_eq!(is_request_id(id.as_bytes()), is_fine, "{id}");
+        }
+    }
+}
