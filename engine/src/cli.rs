@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{HostFlags, LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen};
+use crate::config::{
+    ForwardingFlags, HostFlags, LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,6 +87,9 @@ pub struct RunArgs {
     /// `[paths]`.
     #[command(flatten)]
     pub paths: PathFlags,
+    /// `[forwarding]`.
+    #[command(flatten)]
+    pub forwarding: ForwardingFlags,
 }
 
 /// How many shards, and where.

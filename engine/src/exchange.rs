@@ -22,6 +22,7 @@ use sluice_sys::{Buf, Conn};
 use crate::answer::{Answer, Shape};
 use crate::downstream::h1::{Down, GoAhead, RequestBody};
 use crate::h1::{BodyProgress, BodyWriter, Last};
+use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
 use crate::path_policy;
 use crate::relay::{relay, take_whole};
@@ -128,7 +129,7 @@ impl Plan {
     fn new<'t>(
         shard: &'t Shard,
         head: &RequestHead<'_>,
-        client: &str,
+        client: &Client<'_>,
         wire: &mut Buf,
     ) -> Result<Plan, Refusal<'t>> {
         shard.counters.requests.increment();
@@ -170,7 +171,8 @@ impl Plan {
             "" => &shard.groups[upstream].servers()[0].authority,
             authority => authority,
         };
-        write_request(wire, head, &Forwarding { client, proto: "http", host, body: head.body });
+        let identity = &shard.identity.policy;
+        write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
         Ok(Plan {
             upstream,
             kind: RequestKind::from(head.method),

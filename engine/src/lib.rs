@@ -16,6 +16,7 @@ mod shard;
 mod downstream;
 mod inbox;
 mod client_address;
+mod identity;
 mod exchange;
 mod message;
 mod path_policy;

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::control::Message;
 use crate::counters::Counters;
 use crate::downstream::h1::serve;
+use crate::identity::{Identity, SenderTexts};
 use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
 use crate::splice;
@@ -57,6 +58,7 @@ pub(crate) struct Shard {
     /// Read only, and shared with the shards on the same node only.
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) identity: Identity,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
     pub(crate) scratch: RefCell<Scratch>,
@@ -69,8 +71,7 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) head: HeadStore,
-    /// A client's address as text.
-    pub(crate) client: String,
+    pub(crate) sender: SenderTexts,
 }
 
 impl Shard {
@@ -96,6 +97,7 @@ impl Shard {
             paths: PathPolicy::new(config),
             routes,
             groups: groups(config, resolved),
+            identity: Identity::new(&config.forwarding),
             clock: Clock::new(),
             counters,
             scratch: RefCell::default(),

@@ -11,6 +11,7 @@ use sluice_proto::path::SlashLike;
 
 use super::address::{UpstreamServer, parse_listen};
 use super::choices::{PathForward, Paths};
+use super::forwarding::Forwarding;
 use super::host::Host;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
@@ -40,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// How to read paths.
     pub paths: Paths,
+    /// What servers are told about clients.
+    pub forwarding: Forwarding,
     /// Groups of servers; at least one.
     pub upstreams: Vec<UpstreamGroup>,
     /// Routes in the order of the file; at least one. The index is the route's number everywhere.
@@ -113,6 +116,7 @@ impl Config {
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
             limits,
             paths,
+            forwarding: Forwarding::check(&raw.forwarding, &mut report),
             upstreams: upstreams.groups,
             routes,
             warnings: Vec::new(),

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::choices::{Choice, PathForward, RawPaths};
+use super::forwarding::RawForwarding;
 use super::host::RawHost;
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Kind, RawLimits, RawTimeouts, Time};
@@ -62,6 +63,8 @@ pub struct Raw {
     pub limits: RawLimits,
     /// `[paths]`.
     pub paths: RawPaths,
+    /// `[forwarding]`.
+    pub forwarding: RawForwarding,
     /// `[[upstream]]`.
     pub upstreams: Vec<RawUpstream>,
     /// `[[route]]`.
@@ -117,6 +120,7 @@ const TOP_KEYS: &[&str] = &[
     "timeouts",
     "limits",
     "paths",
+    "forwarding",
     "upstream",
     "route",
 ];
@@ -130,6 +134,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("timeouts", RawTimeouts::KEYS),
     ("limits", RawLimits::KEYS),
     ("paths", RawPaths::KEYS),
+    ("forwarding", RawForwarding::KEYS),
     ("upstream", UPSTREAM_KEYS),
     ("route", ROUTE_KEYS),
 ];
@@ -197,6 +202,9 @@ impl Raw {
         if let Some(node) = top.find("paths") {
             raw.paths = RawPaths::read(walk, node);
         }
+        if let Some(node) = top.find("forwarding") {
+            raw.forwarding = RawForwarding::read(walk, node);
+        }
         for node in top.tables(walk, "upstream") {
             let fields = walk.table(node, "upstream", UPSTREAM_KEYS);
             raw.upstreams.push(RawUpstream {
@@ -241,6 +249,7 @@ impl Raw {
         self.timeouts.set(&flags.timeouts);
         self.limits.set(&flags.limits);
         self.paths.set(&flags.paths);
+        self.forwarding.set(&flags.forwarding);
         if flags.upstream.is_empty() {
             return;
         }
@@ -368,7 +377,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A list of strings.
-    fn texts(&self, walk: &mut Walk<'_>, name: &str) -> Field<Vec<Located<String>>> {
+    pub(crate) fn texts(&self, walk: &mut Walk<'_>, name: &str) -> Field<Vec<Located<String>>> {
         let Some(node) = self.find(name) else { return Field::Absent };
         let key = full_key(self.section, name);
         let Value::List(items) = &node.value else {

@@ -10,9 +10,9 @@ use sluice_proto::h1::{Parsed, parse_request};
 use sluice_sys::{Buf, Conn, ReadAhead};
 
 use crate::answer::{Answer, Shape};
-use crate::client_address::write_address;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
+use crate::identity::Client;
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
 use crate::shard::Shard;
@@ -61,7 +61,7 @@ impl Down<'_> {
     /// without asking for anything.
     pub(crate) async fn read_request<R>(
         &mut self,
-        visit: impl FnOnce(&RequestHead<'_>, &str) -> R,
+        visit: impl FnOnce(&RequestHead<'_>, &Client<'_>) -> R,
     ) -> Result<Option<R>, Aborted> {
         let limits = &self.shard.head_limits;
         let abort = |cause| Aborted::by(Side::Downstream, cause);
@@ -74,8 +74,8 @@ impl Down<'_> {
                 match parse_request(unread, &mut scratch.head, limits) {
                     Ok(Parsed::Complete { head, bytes }) => {
                         let peer = self.conn.peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
-                        write_address(&mut scratch.client, peer.ip());
-                        let result = visit(&head, &scratch.client);
+                        let client = self.shard.identity.client(peer, &head, &mut scratch.sender);
+                        let result = visit(&head, &client);
                         self.inbox.consume(bytes);
                         return Ok(Some(result));
                     }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::{Lookup, RouteTable, RouteTarget};
 use crate::config::{
-    Config, Host, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route, RoutePaths, Segment,
-    ShardChoice, Tail, Timeouts,
+    Config, Forwarding, Host, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route,
+    RoutePaths, Segment, ShardChoice, Tail, Timeouts,
 };
 
 /// What routes do about paths when they say nothing.
@@ -25,6 +25,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         paths: Paths::default(),
+        forwarding: Forwarding::default(),
         upstreams: Vec::new(),
         routes,
         warnings: Vec::new(),

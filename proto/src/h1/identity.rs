@@ -14,7 +14,7 @@ use crate::forwarded::HopList;
 use crate::message::{RequestHead, Version};
 
 /// Which of these fields servers get, settled once from the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityPolicy {
     /// Send X-Forwarded-For, -Proto, -Host and -Port.
     pub x_forwarded: bool,

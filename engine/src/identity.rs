@@ -1,0 +1,120 @@
+//! Whose request it is: the peer of the connection, or the client that trusted proxies speak for; and a number for it.
+//!
+//! One [`Identity`] per shard, asked once per request. Nothing here waits, allocates or calls the system.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+
+use sluice_proto::RequestHead;
+use sluice_proto::forwarded::client_address;
+use sluice_proto::h1::{IdentityPolicy, Sender, Trust};
+
+use crate::client_address::write_address;
+use crate::config::{Forwarding, Networks};
+
+/// What a shard needs to say whose requests it forwards.
+pub(crate) struct Identity {
+    pub(crate) policy: IdentityPolicy,
+    trusted: Networks,
+    request_ids: RequestIds,
+}
+
+/// Room for two addresses as text, kept from request to request.
+#[derive(Default)]
+pub(crate) struct SenderTexts {
+    peer: String,
+    client: String,
+}
+
+/// Who sent a request.
+pub(crate) struct Client<'t> {
+    /// As the fields of the request will say it.
+    pub(crate) sender: Sender<'t>,
+    /// The client's address; port 0 where only a trusted proxy knows it.
+    #[allow(dead_code)] // Until connections are kept per client.
+    pub(crate) address: SocketAddr,
+}
+
+impl Identity {
+    pub(crate) fn new(forwarding: &Forwarding) -> Identity {
+        Identity {
+            policy: forwarding.policy.clone(),
+            trusted: forwarding.trusted_proxies.clone(),
+            request_ids: RequestIds::new(),
+        }
+    }
+
+    /// The sender of a request that came from `peer`.
+    pub(crate) fn client<'t>(
+        &self,
+        peer: SocketAddr,
+        head: &RequestHead<'_>,
+        texts: &'t mut SenderTexts,
+    ) -> Client<'t> {
+        write_address(&mut texts.peer, peer.ip());
+        let stranger = Sender {
+            peer: &texts.peer,
+            client: &texts.peer,
+            trust: Trust::Stranger,
+            proto: "http",
+            request_id: self.request_ids.next(),
+        };
+        if !self.trusted.contains(peer.ip()) {
+            return Client { sender: stranger, address: peer };
+        }
+        let list = self.policy.trusted_list;
+        let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
+        write_address(&mut texts.client, found);
+        let sender = Sender { client: &texts.client, trust: Trust::Trusted, ..stranger };
+        let is_peer = found == peer.ip().to_canonical();
+        Client { sender, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
+    }
+}
+
+/// Numbers of 128 bits that do not repeat: a count, stirred with what is different in every shard of every process.
+struct RequestIds {
+    count: Cell<u64>,
+    seeds: [u64; 2],
+}
+
+impl RequestIds {
+    fn new() -> RequestIds {
+        // The standard library seeds its hashers from the system's random numbers.
+        let seed = || RandomState::new().build_hasher().finish();
+        RequestIds { count: Cell::new(0), seeds: [seed(), seed()] }
+    }
+
+    fn next(&self) -> u128 {
+        let count = self.count.get();
+        self.count.set(count.wrapping_add(1));
+        // Each half by itself takes every value once before one comes again.
+        let [high, low] = self.seeds.map(|seed| stir(seed.wrapping_add(count)));
+        u128::from(high) << 64 | u128::from(low)
+    }
+}
+
+/// The finisher of SplitMix64: different numbers stay different and look nothing like each other.
+fn stir(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_do_not_repeat() {
+        let shards = [RequestIds::new(), RequestIds::new()];
+        let ids: HashSet<u128> = (0..10_000).flat_map(|_| shards.iter().map(RequestIds::next)).collect();
+        assert_eq!(ids.len(), 20_000);
+        // Neighbours share no more bits than chance has it.
+        let ids: Vec<u128> = (0..1_000).map(|_| shards[0].next()).collect();
+        let differing: u32 = ids.windows(2).map(|pair| (pair[0] ^ pair[1]).count_ones()).sum();
+        assert!((62..=66).contains(&(differing / 999)), "{differing}");
+    }
+}
