@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sluice_sys::{Conn, Runtime, next_connection, sleep, spawn};
+use sluice_sys::{Conn, ReadAhead, Runtime, next_connection, sleep, spawn};
 
 use super::board::{Board, LaneBoard, Phase, StepTally};
 use super::ports::PortPlan;
@@ -27,8 +27,6 @@ use crate::wire::{Broken, Request, Wire, connect};
 const OPENING_PERIOD: Duration = Duration::from_millis(20);
 /// How finely the schedule of active connections is kept.
 const HOLDING_PERIOD: Duration = Duration::from_millis(1);
-/// All held connections are looked at in this time.
-const SWEEP_MS: u64 = 1_000;
 /// After a failure, an opener waits this long: a server at its limit is not to be hammered.
 const FAILURE_PAUSE_MS: u64 = 50;
 
@@ -45,6 +43,8 @@ pub(super) struct Orders {
     pub(super) active: f64,
     /// each of them once in this time.
     pub(super) interval: Duration,
+    /// All held connections are looked at in this time.
+    pub(super) sweep: Duration,
     /// Most connections, over all lanes.
     pub(super) connections_max: u64,
 }
@@ -172,17 +172,20 @@ impl Shared {
     }
 
     /// Looks at as many held connections as are due, and drops those that have ended; returns where to go on.
+    ///
+    /// Nothing is armed on them that would tell by itself: an armed receive costs the kernel some 800 bytes.
     fn sweep(&self, from: usize, elapsed_ms: u64) -> usize {
         let mut held = self.held.borrow_mut();
         if held.is_empty() {
             return 0;
         }
-        let count = (held.len() as u64 * elapsed_ms / SWEEP_MS + 1).min(held.len() as u64) as usize;
+        let sweep_ms = self.orders.sweep.as_millis().max(1) as u64;
+        let count = (held.len() as u64 * elapsed_ms / sweep_ms + 1).min(held.len() as u64) as usize;
         let begin = from % held.len();
         let mut lost = 0;
         for step in 0..count {
             let at = (begin + step) % held.len();
-            if held[at].as_ref().is_some_and(|conn| !conn.is_quiet()) {
+            if held[at].as_ref().is_some_and(|conn| !conn.is_quiet_by_peek()) {
                 held[at] = None;
                 lost += 1;
             }
@@ -220,6 +223,7 @@ async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> 
     let (source, destination) = shared.orders.ports.pair(number * lanes + shared.lane.number as u64);
     let begin = Instant::now();
     let conn = connect(source, destination, shared.orders.timeout_ms).await?;
+    conn.set_read_ahead(ReadAhead::OneBuffer);
     let connected = Instant::now();
     shared.tally.borrow_mut().connect.saturating_record(ns(connected - begin));
     request(shared, &conn, reader).await?;

@@ -44,6 +44,10 @@ const WARM_UP_CONNECTIONS: u64 = 256;
 /// Requests on each of them.
 const WARM_UP_REQUESTS: u64 = 64;
 
+/// Every connection is looked at twice while it is held, within these bounds.
+const SWEEP_LEAST: Duration = Duration::from_secs(1);
+const SWEEP_MOST: Duration = Duration::from_secs(30);
+
 /// Time between that load and the baseline.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -275,6 +279,7 @@ fn measure(
         openers: u64::from(args.openers),
         active: args.active.0,
         interval: args.interval,
+        sweep: (args.hold / 2).clamp(SWEEP_LEAST, SWEEP_MOST),
         connections_max: most.min(descriptors),
     };
     let lanes = args.lanes.lanes();

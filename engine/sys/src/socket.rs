@@ -91,6 +91,15 @@ impl Conn {
         driver::with(|driver| driver.is_quiet(self.index))
     }
 
+    /// The same for a connection on which no receive is armed, asked of the kernel by a system call.
+    pub fn is_quiet_by_peek(&self) -> bool {
+        let mut byte = 0u8;
+        // SAFETY: the kernel may write one byte, and there is room for one.
+        let peeked =
+            unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+        self.is_quiet() && peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    }
+
     /// Sends all of a buffer, after earlier sends of this connection. Starts at once; the future is for its end.
     /// Dropping the future lets the send go on. `stall_ms` without progress cancels it (0: never).
     pub fn send(&self, buf: Buf, stall_ms: u64) -> Sending {
