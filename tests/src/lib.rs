@@ -2,7 +2,7 @@
 //!
 //! Owns the running `sluice` process ([`proxy`]), the clients in front of it ([`client`]), the origins
 //! behind it ([`origin`]), a tiny HTTP/1.1 reader for both ([`wire`]) and bytes that can be recognised
-//! again ([`pattern`]). It shares no code with the proxy, so that a misreading of the RFCs on one side
+//! again ([`pattern`]), and tables of raw bytes ([`strict`]). It shares no code with the proxy, so that a misreading of the RFCs on one side
 //! cannot hide the same misreading on the other. Every wait in here ends within [`PATIENCE`].
 
 pub mod client;
@@ -10,6 +10,7 @@ pub mod machine;
 pub mod origin;
 pub mod pattern;
 pub mod proxy;
+pub mod strict;
 pub mod wire;
 
 use std::time::Duration;
