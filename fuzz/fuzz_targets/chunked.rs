@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_proto::h1::{BodyDecoder, BodyEvent, CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_proto::{BodyLength, ChunkLimits, Fault};
+use sluice_proto::{BodyLength, ChunkLimits, Fault, TrailerRule};
 
 /// Small, so that the fuzzer finds the limits.
 const LIMITS: ChunkLimits =
@@ -21,6 +21,8 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(decode(wire, usize::from(step).max(1), LIMITS), whole);
     assert_eq!(decode(wire, 1, LIMITS), whole);
     assert_ne!(whole.2, Err(Fault::Malformed), "a fault without a name");
+    let (data, _, end) = &whole;
+    assert_eq!(&decode_with(wire, 3, LIMITS, TrailerRule::Drop), &(data.clone(), None, *end));
 
     if let (data, trailers, Ok(Some(used))) = whole {
         assert!(wire[..used].ends_with(b"\r\n"));
@@ -29,7 +31,11 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn decode(wire: &[u8], step: usize, limits: ChunkLimits) -> Outcome {
-    let mut decoder = BodyDecoder::new(BodyLength::Chunked, limits);
+    decode_with(wire, step, limits, TrailerRule::Keep)
+}
+
+fn decode_with(wire: &[u8], step: usize, limits: ChunkLimits, trailers: TrailerRule) -> Outcome {
+    let mut decoder = BodyDecoder::new(BodyLength::Chunked, limits).with_trailers(trailers);
     let (mut data, mut trailers, mut used_before) = (Vec::new(), None, 0);
     for piece in wire.chunks(step) {
         let mut rest = piece;

@@ -46,6 +46,7 @@ fn check_promises(head: &ResponseHead<'_>, bytes: &[u8], kind: RequestKind) {
         );
     }
     assert!((100..=599).contains(&head.status));
+    assert!(head.status >= 200 || head.version == Version::Http11);
     assert!(!head.persistent || head.body != BodyLength::UntilClose);
     if kind == RequestKind::Head || matches!(head.status, 100..=199 | 204 | 304) {
         assert_eq!(head.body, BodyLength::None);
