@@ -8,7 +8,8 @@
 //! reads a message differently from its neighbour is how requests are smuggled. Whatever is accepted is written again from
 //! its parsed form by [`h1::write_request`] and [`h1::write_response`], never copied through.
 //!
-//! Read in this order: [`message`] (the vocabulary), [`framing`] (where a body ends), [`hop_by_hop`], then [`h1`].
+//! Read in this order: [`message`] (the vocabulary), [`framing`] (where a body ends), [`hop_by_hop`], [`path`] (one spelling for
+//! each), then [`h1`].
 
 #![no_std]
 #![forbid(unsafe_code)]
