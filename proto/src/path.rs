@@ -117,8 +117,10 @@ pub struct PathForms<'a> {
     pub matching: &'a str,
     /// The normal form is what was received.
     pub is_as_received: bool,
-    /// A `%2F` was kept.
+    /// The normal form has a `%2F`.
     pub has_encoded_slash: bool,
+    /// The path received had dot segments.
+    pub had_dot_segments: bool,
 }
 
 /// Room for the forms of a path; one for all requests of a shard, so that it does not grow any more after a while.
@@ -144,13 +146,13 @@ pub fn forms<'a>(
     store: &'a mut PathStore,
 ) -> Result<PathForms<'a>, Fault> {
     if is_plain(path.as_bytes()) {
-        let is_as_received = true;
         return Ok(PathForms {
             path_and_query,
             path,
             matching: path,
-            is_as_received,
+            is_as_received: true,
             has_encoded_slash: false,
+            had_dot_segments: false,
         });
     }
     careful_forms(path_and_query, path, rules, store)
@@ -169,8 +171,7 @@ fn is_plain(path: &[u8]) -> bool {
             8..16 => is_window_plain::<8>(path) && is_window_plain::<8>(&path[path.len() - 9..]),
             _ => are_windows_plain(path),
         },
-        // `*`; anything else is not let through to here.
-        _ => path.len() <= 1,
+        _ => path == b"*",
     }
 }
 
@@ -250,10 +251,19 @@ fn careful_forms<'a>(
             matching
         }
     };
-    Ok(PathForms { path_and_query, path, matching, is_as_received, has_encoded_slash: seen.slash })
+    // A dot segment may have taken it away again.
+    let has_encoded_slash = seen.slash && path.contains("%2F");
+    Ok(PathForms {
+        path_and_query,
+        path,
+        matching,
+        is_as_received,
+        has_encoded_slash,
+        had_dot_segments: seen.dots,
+    })
 }
 
-/// What the writer has come upon, and left as it was.
+/// What the writer has come upon.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     /// An encoded slash.
@@ -262,6 +272,8 @@ struct Seen {
     reserved: bool,
     /// A `;`, encoded or not.
     parameter: bool,
+    /// A dot segment.
+    dots: bool,
 }
 
 /// Writes the normal form of a path, segment by segment.
@@ -333,7 +345,9 @@ impl Writer<'_> {
         if self.is_split && has_hidden_dots(&self.out[self.segment + 1..]) {
             return Err(Fault::HiddenDotSegment);
         }
-        let keep_until = match &self.out[self.segment + 1..] {
+        let segment = &self.out[self.segment + 1..];
+        self.seen.dots |= matches!(segment, "." | "..");
+        let keep_until = match segment {
             "." | ".." if self.rules.dot_segments == DotSegments::Refuse => return Err(Fault::DotSegment),
             "." => self.segment,
             // RFC 3986 stays at the root instead; nobody who means well gets there.

@@ -141,6 +141,9 @@ fn what_no_uri_holds_is_encoded() {
             ("/a\x01", Err(Fault::InvalidTarget)),
             ("/a#b", Err(Fault::InvalidTarget)),
             ("a/../b", Err(Fault::InvalidTarget)),
+            ("a", Err(Fault::InvalidTarget)),
+            ("**", Err(Fault::InvalidTarget)),
+            ("", Err(Fault::InvalidTarget)),
         ],
     );
 }
