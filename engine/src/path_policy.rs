@@ -42,8 +42,12 @@ impl PathPolicy {
         if forms.has_encoded_slash && policy.encoded_slash != SlashLike::Keep {
             return Err(Fault::EncodedSlash);
         }
-        if forms.is_as_received || policy.forward == PathForward::Received {
+        if forms.is_as_received {
             return Ok(None);
+        }
+        if policy.forward == PathForward::Received {
+            // The server would have to resolve them just as we did.
+            return if forms.had_dot_segments { Err(Fault::DotSegment) } else { Ok(None) };
         }
         counters.paths_normalised.increment();
         let mut head = *head;

@@ -2,8 +2,8 @@
 //!
 //! `source` turns TOML or JSON into one tree with positions, `raw` knows keys and types, `checked` knows what
 //! values mean together. `settings` is the table of every timeout and limit, `choices` of everything that is one of a
-//! few words. Every error is found in one run
-//! and says where it is. Called once at start (and by `sluice check`); never on the data path.
+//! few words. Every error is found in one run and says where it is. Called once at start (and by `sluice check`); never
+//! on the data path.
 
 mod address;
 mod checked;
