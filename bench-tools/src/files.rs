@@ -1,6 +1,6 @@
 //! Writing a report: the same name with three endings, so that the readable lies beside the machine-readable.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -47,29 +47,14 @@ impl ReportArgs {
         svg: &str,
     ) -> Result<(), Failure> {
         let name = self.name.clone().unwrap_or_else(|| format!("{subcommand}-{day}"));
-        write(&self.out, &name, json, markdown, svg, self.json.as_deref())
+        let file = |extension: &str| self.out.join(format!("{name}.{extension}"));
+        let mut files = vec![(file("json"), json), (file("md"), markdown), (file("svg"), svg)];
+        files.extend(self.json.iter().map(|path| (path.clone(), json)));
+        for (path, text) in files {
+            std::fs::write(&path, text)
+                .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))?;
+            eprintln!("sluice-bench: wrote {}", path.display());
+        }
+        Ok(())
     }
-}
-
-/// Writes NAME.json, NAME.md and NAME.svg into a directory, and the JSON to one more file if asked.
-///
-/// # Errors
-/// What the file system says, with the path.
-pub(crate) fn write(
-    dir: &Path,
-    name: &str,
-    json: &str,
-    markdown: &str,
-    svg: &str,
-    json_too: Option<&Path>,
-) -> Result<(), Failure> {
-    let file = |extension: &str| dir.join(format!("{name}.{extension}"));
-    let mut files = vec![(file("json"), json), (file("md"), markdown), (file("svg"), svg)];
-    files.extend(json_too.map(|path| (path.to_owned(), json)));
-    for (path, text) in files {
-        std::fs::write(&path, text)
-            .map_err(|error| Failure::Usage(format!("cannot write {}: {error}", path.display())))?;
-        eprintln!("sluice-bench: wrote {}", path.display());
-    }
-    Ok(())
 }

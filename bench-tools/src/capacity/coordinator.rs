@@ -89,7 +89,7 @@ impl<'a> Coordinator<'a> {
         }
         self.progress.clear();
         Report {
-            setting: Setting::now(self.args.note.clone()),
+            setting: Setting::now(self.args.report.note.clone()),
             target: self.args.target.to_string(),
             path: self.args.path.clone(),
             server: self.server,
@@ -120,7 +120,7 @@ impl<'a> Coordinator<'a> {
         self.hold(goal);
         let after = Reading::now(self.server.as_ref(), self.board);
         let tally = self.collect(goal);
-        let signs = self.signs(&before, &after, tally.open_faults.clone(), full.idle_since(&before));
+        let signs = self.signs(goal, &before, &after, tally.open_faults.clone(), full.idle_since(&before));
         let held = after.totals.held;
         let lost = after.totals.lost - before.totals.lost;
         let is_losing = lost as f64 > LOST_SHARE * (held + lost) as f64;
@@ -134,9 +134,9 @@ impl<'a> Coordinator<'a> {
         (self.report(goal, &opened, &readings, &tally, previous), limit)
     }
 
-    fn open(&mut self, goal: u64, before: &Reading) -> Opened {
+    fn open(&mut self, wanted: u64, before: &Reading) -> Opened {
         // Never into the descriptors that are needed to find out and report.
-        let goal = goal.min(self.descriptors.saturating_sub(DESCRIPTORS_RESERVED));
+        let goal = wanted.min(self.descriptors.saturating_sub(DESCRIPTORS_RESERVED));
         self.board.order(Phase::Open, goal);
         let mut changed = (Instant::now(), before.totals);
         let patience = self.args.timeout + Duration::from_secs(5);
@@ -146,7 +146,7 @@ impl<'a> Coordinator<'a> {
             let totals = self.board.totals();
             let seconds = before.at.elapsed().as_secs_f64();
             if totals.opened + totals.failed >= goal || self.is_over() {
-                let is_at_limit = self.signs_now(before).is_at_limit();
+                let is_at_limit = self.signs_now(wanted, before).is_at_limit();
                 return Opened { seconds, is_at_limit };
             }
             if looked.elapsed() < POLL {
@@ -157,7 +157,7 @@ impl<'a> Coordinator<'a> {
             if totals != changed.1 {
                 changed = (Instant::now(), totals);
             }
-            if self.signs_now(before).is_at_limit() || changed.0.elapsed() > patience {
+            if self.signs_now(goal, before).is_at_limit() || changed.0.elapsed() > patience {
                 return Opened { seconds, is_at_limit: true };
             }
         }
@@ -192,19 +192,21 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    fn signs_now(&self, before: &Reading) -> Signs {
+    fn signs_now(&self, wanted: u64, before: &Reading) -> Signs {
         let now = Reading::brief(self.board);
-        self.signs(before, &now, BTreeMap::new(), 1.0)
+        self.signs(wanted, before, &now, BTreeMap::new(), 1.0)
     }
 
     fn signs(
         &self,
+        wanted: u64,
         before: &Reading,
         now: &Reading,
         faults: BTreeMap<crate::fault::Fault, u64>,
         idle_share: f64,
     ) -> Signs {
         Signs {
+            wanted,
             held: now.totals.held,
             attempted: now.totals.attempted - before.totals.attempted,
             failed: now.totals.failed - before.totals.failed,

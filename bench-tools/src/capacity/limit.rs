@@ -37,6 +37,8 @@ pub struct Limit {
 /// What is known when the tool looks for a limit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Signs {
+    /// What the step asks for; while it is still being opened, what of it the tool can open.
+    pub(super) wanted: u64,
     /// Connections open now.
     pub(super) held: u64,
     /// Tried, and failed, in this step.
@@ -68,7 +70,16 @@ impl Signs {
     pub(super) fn is_at_limit(&self) -> bool {
         let is_failing =
             self.failed >= FAILURES_MIN && self.failed as f64 > FAILURES_SHARE * self.attempted as f64;
-        is_failing || self.target_is_gone || self.is_out_of_descriptors() || self.is_out_of_memory()
+        is_failing
+            || self.target_is_gone
+            || self.is_out_of_descriptors()
+            || self.wants_too_much()
+            || self.is_out_of_memory()
+    }
+
+    /// The tool has opened what its descriptors allow, whatever became of it, and that is less than was asked for.
+    fn wants_too_much(&self) -> bool {
+        self.wanted.saturating_add(DESCRIPTORS_RESERVED) > self.tool_descriptors_max
     }
 
     fn is_out_of_descriptors(&self) -> bool {
@@ -89,6 +100,7 @@ impl Signs {
             .of_the_tool()
             .or_else(|| self.of_the_target())
             .or_else(|| self.of_the_machine())
+            .or_else(|| self.wants_too_much().then(|| self.tool_descriptors()))
             .unwrap_or_else(|| self.unexplained());
         Limit { kind, connections: self.held, message, fix }
     }
@@ -96,14 +108,7 @@ impl Signs {
     fn of_the_tool(&self) -> Option<Named> {
         let is_errno = |errno| move |fault| fault == Fault::Connect(errno);
         if self.is_out_of_descriptors() || self.count(is_errno(fault::EMFILE)) > 0 {
-            let limit = show_count(self.tool_descriptors_max);
-            return Some((
-                "descriptors_tool",
-                format!("RLIMIT_NOFILE: this tool may have {limit} descriptors, one per connection"),
-                "raise the hard limit (ulimit -Hn, LimitNOFILE=, and fs.nr_open above 1,048,576); see \
-                 scripts/tune-host"
-                    .into(),
-            ));
+            return Some(self.tool_descriptors());
         }
         if self.count(is_errno(fault::ENFILE)) > 0 {
             return Some((
@@ -123,6 +128,16 @@ impl Signs {
             ));
         }
         None
+    }
+
+    fn tool_descriptors(&self) -> Named {
+        let limit = show_count(self.tool_descriptors_max);
+        (
+            "descriptors_tool",
+            format!("RLIMIT_NOFILE: this tool may have {limit} descriptors, one per connection"),
+            "raise the hard limit (ulimit -Hn, LimitNOFILE=, and fs.nr_open above 1,048,576); see scripts/tune-host"
+                .into(),
+        )
     }
 
     fn of_the_target(&self) -> Option<Named> {
@@ -291,5 +306,22 @@ mod tests {
         assert!(!Signs { failed: 49, attempted: 50, ..signs(Fault::Reset) }.is_at_limit());
         assert!(!Signs { failed: 60, attempted: 10_000, ..signs(Fault::Reset) }.is_at_limit());
         assert!(Signs { failed: 0, tool_descriptors_max: 10_090, ..signs(Fault::Reset) }.is_at_limit());
+    }
+
+    #[test]
+    fn less_opened_than_asked_for_is_a_limit_even_if_a_few_failed() {
+        let low = Signs {
+            wanted: 1_000,
+            held: 145,
+            attempted: 160,
+            failed: 15,
+            tool_descriptors_max: 256,
+            ..signs(Fault::Timeout)
+        };
+        assert!(low.is_at_limit() && !Signs { wanted: 160, ..low.clone() }.is_at_limit());
+        let of_target = Signs { target_descriptors: Some((256, 256)), ..low.clone() };
+        assert_eq!(of_target.name().kind, "descriptors_target");
+        let few = Signs { faults: BTreeMap::new(), failed: 0, ..low };
+        assert_eq!(few.name().kind, "descriptors_tool");
     }
 }

@@ -13,7 +13,6 @@ mod progress;
 mod report;
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use clap::Args;
 use sluice_sys::raise_descriptor_limit;
 
 use crate::Failure;
+use crate::files::ReportArgs;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::load::{self, LoadArgs, Target};
@@ -127,18 +127,9 @@ pub struct CapacityArgs {
     /// Connect to so many addresses, the target's and those that follow it: it must listen on them
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub destinations: u16,
-    /// Directory for the report
-    #[arg(long, value_name = "DIR", default_value = "reports")]
-    pub out: PathBuf,
-    /// Name of the report's files [default: capacity-DATE]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Write the JSON to this file too
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// A remark for the report, such as "emulated: speed means nothing"
-    #[arg(long, value_name = "TEXT")]
-    pub note: Option<String>,
+    /// Where the report goes.
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// The threads that connect.
     #[command(flatten)]
     pub lanes: LaneArgs,
@@ -160,10 +151,7 @@ impl CapacityArgs {
             timeout: Duration::from_secs(10),
             openers: 64,
             destinations: 1,
-            out: PathBuf::new(),
-            name: None,
-            json: None,
-            note: None,
+            report: ReportArgs::default(),
             lanes,
         }
     }
@@ -193,7 +181,7 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
     let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
     let goals = args.goals(descriptors)?;
-    check_out(&args.out)?;
+    args.report.make_dir()?;
     let mut args = args.clone();
     let servers = start(&args, goals.last().copied().unwrap_or(0))?;
     args.target = servers.last().map_or(args.target, |server| server.address);
@@ -235,12 +223,6 @@ fn start(args: &CapacityArgs, connections: u64) -> Result<Vec<Running>, Failure>
     let origin = order.start()?;
     let server = Order { peer, listen: free_address()?, cpu: args.server_cpu, ..order }.start()?;
     Ok(vec![origin, server])
-}
-
-/// The report's directory must be there before an hour of measuring, not after.
-fn check_out(dir: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(dir)
-        .map_err(|error| Failure::Usage(format!("cannot make the directory {}: {error}", dir.display())))
 }
 
 /// A short load, so that what the target keeps for any load is not counted as the price of held connections.
@@ -311,9 +293,8 @@ fn request(args: &CapacityArgs) -> Vec<u8> {
 }
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {
-    let name = args.name.clone().unwrap_or_else(|| format!("capacity-{}", report.setting.day()));
     let svg = crate::plot::svg(&report.panels());
-    crate::files::write(&args.out, &name, &report.json(), &report.markdown(), &svg, args.json.as_deref())
+    args.report.write("capacity", report.setting.day(), &report.json(), &report.markdown(), &svg)
 }
 
 #[cfg(test)]

@@ -169,6 +169,18 @@ pub(super) fn names(faults: &BTreeMap<Fault, u64>) -> BTreeMap<String, u64> {
 }
 
 impl Step {
+    /// Whether it was reached.
+    fn verdict(&self) -> Result<(), Failure> {
+        if self.held >= self.connections {
+            return Ok(());
+        }
+        let kinds = self.open_errors.iter().chain(&self.hold_errors);
+        let kinds: Vec<String> =
+            kinds.map(|(kind, count)| format!("{kind} {}", show_count(*count))).collect();
+        let (held, wanted) = (show_count(self.held), show_count(self.connections));
+        Err(Failure::Target(format!("{held} of {wanted} connections were held ({})", kinds.join(", "))))
+    }
+
     /// One line.
     pub fn summary(&self) -> String {
         let target = self.target.as_ref().map_or(String::new(), |target| {
@@ -388,6 +400,7 @@ impl Report {
                 let held = show_count(limit.connections);
                 Err(Failure::Target(format!("{} at {held} connections; {}", limit.message, limit.fix)))
             }
+            None if !until_limit => self.steps.iter().try_for_each(Step::verdict),
             _ => Ok(()),
         }
     }

@@ -319,7 +319,8 @@ impl<'a> Comparison<'a> {
         let unknown = || Failure::Target("its process is not to be seen".into());
         let seen = Server::listening_on(server.address).ok_or_else(unknown)?;
         let start = seen.usage().map_err(|_| unknown())?.rss_bytes;
-        let args = CapacityArgs::brief(server.address, vec![self.idle / 3, self.idle], self.lanes.clone());
+        // The first half takes up what the allocator has kept from buffers of requests; the second half is weighed.
+        let args = CapacityArgs::brief(server.address, vec![self.idle / 2, self.idle], self.lanes.clone());
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
         let report = capacity::measure_running(&args, descriptors, self.interrupt)?;
         report.verdict(false)?;

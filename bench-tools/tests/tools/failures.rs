@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Origin, Run, children, count, is_alive, nobody, one_at_a_time, tool};
+use crate::support::{
+    Origin, Run, children, count, is_alive, nobody, one_at_a_time, tool, tool_with_descriptors,
+};
 
 fn command(args: &[&str]) -> Command {
     let mut command = tool();
@@ -20,15 +22,8 @@ fn run(args: &[&str]) -> Run {
     Run::start(command(args))
 }
 
-/// The tool under a limit of descriptors that it cannot raise.
 fn run_with_descriptors(limit: u64, args: &[&str]) -> Run {
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        &format!("ulimit -n {limit}; exec \"$@\""),
-        "sh",
-        env!("CARGO_BIN_EXE_sluice-bench"),
-    ]);
+    let mut command = tool_with_descriptors(limit);
     command.args(args);
     Run::start(command)
 }
@@ -73,7 +68,7 @@ fn a_load_of_a_target_that_dies_ends() {
         let mut origin = Origin::start();
         let url = origin.url("/delay/1");
         let run = run(&[&["load", "--json", "-c", "4", "--warmup", "0s", "--url", &url], flags].concat());
-        std::thread::sleep(Duration::from_secs(1));
+        origin.wait_for_connections(4);
         origin.child.kill().expect("kills");
         let ended = run.end();
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -107,6 +102,18 @@ fn a_capacity_run_names_the_descriptors_of_the_tool() {
 }
 
 #[test]
+fn a_capacity_run_names_the_descriptors_of_the_target() {
+    let origin = Origin::with_descriptors(256);
+    let target = origin.address.to_string();
+    let flags = ["--steps", "50,1k", "--hold", "300ms", "--timeout", "2s", "--name", "low", "--out", "DIR"];
+    let ended = run(&[&["capacity", "--target", &target], &flags[..]].concat()).end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let json = ended.report("low");
+    assert_eq!(json.pointer("/limit/kind").and_then(Value::as_str), Some("descriptors_target"), "{json}");
+    assert!(ended.stderr.contains("RLIMIT_NOFILE of the target"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_capacity_run_cut_short_keeps_what_it_measured() {
     let origin = Origin::start();
     let target = origin.address.to_string();
@@ -125,7 +132,7 @@ fn a_load_cut_short_prints_what_it_measured() {
     let origin = Origin::start();
     let url = origin.url("/");
     let run = run(&["load", "--json", "-c", "2", "--warmup", "0s", "-d", "120s", "--url", &url]);
-    std::thread::sleep(Duration::from_secs(1));
+    origin.wait_for_connections(2);
     run.signal(Signal::INT);
     let ended = run.end();
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
@@ -141,7 +148,7 @@ fn a_load_cut_short_before_it_measured_draws_no_conclusions() {
     let origin = Origin::start();
     let url = origin.url("/");
     let run = run(&["load", "--json", "-c", "2", "--warmup", "120s", "--url", &url]);
-    std::thread::sleep(Duration::from_millis(500));
+    origin.wait_for_connections(2);
     run.signal(Signal::INT);
     let ended = run.end();
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);

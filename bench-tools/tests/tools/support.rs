@@ -15,6 +15,18 @@ pub(crate) fn tool() -> Command {
     Command::new(env!("CARGO_BIN_EXE_sluice-bench"))
 }
 
+/// The same under a limit of descriptors that it cannot raise.
+pub(crate) fn tool_with_descriptors(limit: u64) -> Command {
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        &format!("ulimit -n {limit}; exec \"$@\""),
+        "sh",
+        env!("CARGO_BIN_EXE_sluice-bench"),
+    ]);
+    command
+}
+
 /// An origin on a free port.
 pub(crate) struct Origin {
     pub(crate) child: Child,
@@ -23,11 +35,17 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn start() -> Origin {
-        let mut child = tool()
-            .args(["origin", "--listen", "127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("starts");
+        Origin::of(tool())
+    }
+
+    /// One that may have so many descriptors.
+    pub(crate) fn with_descriptors(limit: u64) -> Origin {
+        Origin::of(tool_with_descriptors(limit))
+    }
+
+    fn of(mut tool: Command) -> Origin {
+        let mut child =
+            tool.args(["origin", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().expect("starts");
         let mut line = String::new();
         BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
         let address = line.trim().rsplit(' ').next().and_then(|address| address.parse().ok());
@@ -36,6 +54,28 @@ impl Origin {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Connections that it has.
+    fn connections(&self) -> usize {
+        let local = format!("0100007F:{:04X}", self.address.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+        let is_its = |line: &&str| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            // Established.
+            fields.next() == Some(&local) && fields.nth(1) == Some("01")
+        };
+        table.lines().filter(is_its).count()
+    }
+
+    /// Waits until so many connections are open, and then a moment longer.
+    pub(crate) fn wait_for_connections(&self, count: usize) {
+        let begin = Instant::now();
+        while self.connections() < count {
+            assert!(begin.elapsed() < PATIENCE, "nobody connects");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(500));
     }
 
     /// Sends bytes on a connection and reads until its end.
