@@ -12,7 +12,7 @@ pub struct ReportArgs {
     /// Directory for the report
     #[arg(long, value_name = "DIR", default_value = "reports")]
     pub out: PathBuf,
-    /// Name of the report's files [default: the subcommand and the date]
+    /// Name of the report's files [default: the subcommand, the server it starts if it is one, and the date]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Write the JSON to this file too

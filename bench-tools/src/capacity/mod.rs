@@ -294,7 +294,8 @@ fn request(args: &CapacityArgs) -> Vec<u8> {
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {
     let svg = crate::plot::svg(&report.panels());
-    args.report.write("capacity", report.setting.day(), &report.json(), &report.markdown(), &svg)
+    let subcommand = args.start.map_or("capacity".into(), |peer| format!("capacity-{}", peer.name()));
+    args.report.write(&subcommand, report.setting.day(), &report.json(), &report.markdown(), &svg)
 }
 
 #[cfg(test)]

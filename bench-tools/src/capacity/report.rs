@@ -251,31 +251,37 @@ impl Report {
     }
 
     fn write_tables(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "| goal | held | failed | lost | opened in | per second | connect p50 | p99 | max |")?;
-        writeln!(out, "|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(out, "| goal | held | failed | lost | success | opened in | per second |")?;
+        writeln!(out, "|---:|---:|---:|---:|---:|---:|---:|")?;
         for step in &self.steps {
             writeln!(
                 out,
-                "| {} | {} | {} | {} | {:.1} s | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {:.2} % | {:.1} s | {} |",
                 show_count(step.connections),
                 show_count(step.held),
                 show_count(step.failed),
                 show_count(step.lost),
+                step.success_rate * 100.0,
                 step.open_s,
-                show_count(step.connections_per_s as u64),
-                show_ns(step.connect_ns.p50),
-                show_ns(step.connect_ns.p99),
-                show_ns(step.connect_ns.max)
+                show_count(step.connections_per_s as u64)
             )?;
         }
-        writeln!(out, "\n| held | active | requests/s | p50 | p99 | p99.9 | max | sent late by (p99) |")?;
-        writeln!(out, "|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(out, "\nLatency of connecting:\n\n| held | {LATENCY_HEAD} |\n|---:|{LATENCY_RULE}")?;
         for step in &self.steps {
-            let (active, latency) = (&step.active, step.active.request_ns);
-            let [p50, p99, p99_9, max] = [latency.p50, latency.p99, latency.p99_9, latency.max].map(show_ns);
+            writeln!(out, "| {} | {} |", show_count(step.held), latency_cells(step.connect_ns))?;
+        }
+        writeln!(
+            out,
+            "\nRequests on held connections:\n\n| held | active | requests/s | {LATENCY_HEAD} | sent late by (p99) \
+             |\n|---:|---:|---:|{LATENCY_RULE}---:|"
+        )?;
+        for step in &self.steps {
+            let active = &step.active;
+            let latency =
+                if active.requests == 0 { NO_LATENCY.into() } else { latency_cells(active.request_ns) };
             writeln!(
                 out,
-                "| {} | {} | {:.0} | {p50} | {p99} | {p99_9} | {max} | {} |",
+                "| {} | {} | {:.0} | {latency} | {} |",
                 show_count(step.held),
                 show_count(active.connections),
                 active.requests_per_s,
@@ -404,6 +410,16 @@ impl Report {
             _ => Ok(()),
         }
     }
+}
+
+const LATENCY_HEAD: &str = "min | avg | p50 | p90 | p99 | p99.9 | max";
+const LATENCY_RULE: &str = "---:|---:|---:|---:|---:|---:|---:|";
+/// Where nothing was measured.
+const NO_LATENCY: &str = "- | - | - | - | - | - | -";
+
+fn latency_cells(latency: Latency) -> String {
+    let Latency { min, mean, p50, p90, p99, p99_9, max } = latency;
+    [min, mean, p50, p90, p99, p99_9, max].map(show_ns).join(" | ")
 }
 
 /// One figure of a step, if it is known.
