@@ -19,6 +19,7 @@ use sluice_sys::raise_descriptor_limit;
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
+use crate::progress::Countdown;
 use crate::units::{parse_count, parse_duration};
 use plan::Plan;
 
@@ -129,7 +130,10 @@ impl LoadArgs {
 /// # Errors
 /// When the target cannot be reached, answers nothing, or too often wrongly.
 pub fn run(args: &LoadArgs) -> Result<(), Failure> {
-    let report = measure(args, &Interrupt::catch()?)?;
+    let interrupt = Interrupt::catch()?;
+    let countdown = Countdown::start(args.requests.is_none().then_some(args.warmup + args.duration));
+    let report = measure(args, &interrupt)?;
+    drop(countdown);
     if args.json {
         println!("{}", report.json());
     } else {

@@ -271,9 +271,7 @@ fn a_cpu_that_is_not_there_is_named() {
 
 /// What a run shows on a terminal, which script(1) is.
 fn on_a_terminal(args: &str) -> String {
-    let dir = tempfile::tempdir().expect("a directory");
-    let tool = env!("CARGO_BIN_EXE_sluice-bench");
-    let line = format!("{tool} {args} --out {} > /dev/null", dir.path().display());
+    let line = format!("{} {args} > /dev/null", env!("CARGO_BIN_EXE_sluice-bench"));
     let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().expect("script(1) runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -283,13 +281,17 @@ fn on_a_terminal(args: &str) -> String {
 fn a_terminal_shows_a_bar_with_rate_and_time_left() {
     let origin = Origin::start();
     // A pace slow enough to be seen: each connection waits for its answer.
-    let flags = format!("--target {} --path /delay/500 --openers 4 --steps 40 --hold 1s", origin.address);
-    let shown = on_a_terminal(&format!("capacity {flags}"));
+    let out = tempfile::tempdir().expect("a directory");
+    let out = out.path().display();
+    let flags = format!("--target {} --path /delay/100 --openers 2 --steps 50 --hold 1s", origin.address);
+    let shown = on_a_terminal(&format!("capacity {flags} --out {out}"));
     assert!(shown.contains("\r\x1b[Kopening [#"), "{shown:?}");
     assert!(shown.contains("/s, ") && shown.contains(" s left"), "{shown:?}");
     assert!(shown.contains("\r\x1b[Kholding ["), "{shown:?}");
+    let shown = on_a_terminal(&format!("load --url {} -c 1 -d 1s", origin.url("/")));
+    assert!(shown.contains(" of 2 s, ") && shown.contains(" s left"), "{shown:?}");
     let _turn = one_at_a_time();
     let flags = "--peers relay-bare --cases small64 --rounds 3 --duration 1s --threads 1";
-    let shown = on_a_terminal(&format!("foundation {flags}"));
+    let shown = on_a_terminal(&format!("foundation {flags} --out {out}"));
     assert!(shown.contains("1 of 3 measured, ") && shown.contains(" s left; now relay-bare"), "{shown:?}");
 }
