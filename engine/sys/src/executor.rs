@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use crate::Settings;
 use crate::driver::{self, BATCH, Driver, Outstanding, Stats, Wake};
+use crate::kept::Kept;
 use crate::key::NONE;
 use crate::memory::{self, MemoryRange};
+use crate::peers::PeerShare;
 use crate::socket::Conn;
 use crate::unfit::Unfit;
 
@@ -23,6 +25,9 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// How long the end of a runtime waits for the kernel to give back what it was lent.
 const WIND_UP: Duration = Duration::from_secs(2);
+
+/// Parked connections that get a worker in one turn because they are late.
+const LATE_PER_TURN: usize = 64;
 
 /// A shard's ring and the tasks on it. Made and run on one thread.
 pub struct Runtime {
@@ -52,6 +57,12 @@ impl Runtime {
             completions_per_turn: settings.completions_per_turn,
             _on_this_thread: PhantomData,
         })
+    }
+
+    /// Counts connections by their peer's address from now on; accepted ones that would be more than `accept_max` for their
+    /// address are closed at once.
+    pub fn count_peers(&self, share: PeerShare, accept_max: u32) {
+        driver::with(|driver| driver.count_peers(share, accept_max));
     }
 
     /// Runs `main` to its end, with as many workers beside it as there are busy connections. Returns what could not
@@ -84,13 +95,27 @@ impl Runtime {
                 }
                 budget = budget.saturating_sub(read);
             }
-            while let Some(wake) = driver::with(Driver::expire) {
-                self.tasks.wake(wake, &mut worker);
-            }
+            self.expire(&mut worker);
             self.poll_ready();
             self.tasks.trim();
         }
         self.end()
+    }
+
+    /// Wakes whom a deadline concerns. Connections that need a worker for it come in portions, so that a flood of them
+    /// which is late all at once does not have that many workers at once; the wheel keeps the others due.
+    fn expire<W, F>(&mut self, worker: &mut W)
+    where
+        W: FnMut() -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        let mut workers = 0;
+        while workers < LATE_PER_TURN
+            && let Some(wake) = driver::with(Driver::expire)
+        {
+            workers += usize::from(matches!(wake, Wake::Worker(_)));
+            self.tasks.wake(wake, worker);
+        }
     }
 
     /// Gives spawned tasks their first poll; says whether there were any, since they may have spawned more.
@@ -212,13 +237,19 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     SPAWNED.with_borrow_mut(|spawned| spawned.push(Box::pin(task)));
 }
 
-/// Waits for the next connection that has bytes to read. Only for the workers of [`Runtime::run`].
+/// Waits for the next connection that has bytes to read. Only for the workers of [`Runtime::run`], all of which park
+/// connections without bytes: see [`next_begun_connection`].
 pub async fn next_connection() -> Conn {
+    next_begun_connection().await.0
+}
+
+/// Waits for the next connection that has bytes to read, and says what it was parked with (see [`Conn::park_with`]).
+pub async fn next_begun_connection() -> (Conn, Option<Kept>) {
     let mut is_parked = false;
     poll_fn(|_| {
         driver::with(|driver| {
             if let Some(index) = driver.handed.take() {
-                return Poll::Ready(Conn::from_index(index));
+                return Poll::Ready((Conn::from_index(index), driver.take_kept(index)));
             }
             if !is_parked {
                 is_parked = true;

@@ -18,12 +18,14 @@ mod credentials;
 mod driver;
 mod executor;
 mod files;
+mod kept;
 mod key;
 mod lease;
 mod limits;
 mod memory;
 mod message;
 mod op;
+mod peers;
 mod pipe;
 mod probe;
 mod ring;
@@ -44,18 +46,21 @@ pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id}
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{Outstanding, Stats};
 pub use executor::{
-    Runtime, buffers_held, memory_ranges, next_connection, next_message, now_ms, spawn, stats, workers_busy,
+    Runtime, buffers_held, memory_ranges, next_begun_connection, next_connection, next_message, now_ms, spawn,
+    stats, workers_busy,
 };
 pub use files::HugePages;
+pub use kept::Kept;
 pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};
 pub use memory::{MemoryRange, Pages, locate_pages, prefer_memory_of, while_visiting};
 pub use message::{Courier, Doorbell};
+pub use peers::{PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
-    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, close_idle, connections_idle,
-    connections_open, sleep, sockets_open,
+    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, close_idle, connections_begun,
+    connections_idle, connections_open, sleep, sockets_open,
 };
 pub use unfit::Unfit;
 

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 
 use crate::buf::Buf;
 use crate::driver;
+use crate::kept::Kept;
 use crate::key::NONE;
 use crate::lease::Lease;
 use crate::op::{Payload, SockAddr};
@@ -209,6 +210,22 @@ impl Conn {
         }
     }
 
+    /// Like [`Conn::park`], in the middle of a message: the worker that gets the connection next is given `kept` with it
+    /// (see [`next_begun_connection`](crate::next_begun_connection)). The deadline stays as it was set; once it has passed,
+    /// a worker gets the connection although there are no bytes.
+    ///
+    /// # Errors
+    /// Hands everything back when bytes, an end or an error are there already, or the deadline has passed.
+    pub fn park_with(self, kept: Kept) -> Result<(), (Conn, Kept)> {
+        match driver::with(|driver| driver.park_with(self.index, kept)) {
+            Ok(()) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(kept) => Err((self, kept)),
+        }
+    }
+
     /// Keeps a connection for later: bytes, an end or `idle_ms` without use close its socket by itself. Says no when
     /// that is the case already.
     pub fn rest(&self, idle_ms: u64) -> bool {
@@ -235,6 +252,16 @@ impl Conn {
         driver::with(|driver| driver.table().at(self.index).tag = tag);
     }
 
+    /// A second, smaller number that stays with the connection while it is parked; 0 at first.
+    pub fn mark(&self) -> u8 {
+        driver::with(|driver| driver.table().at(self.index).mark)
+    }
+
+    /// Sets the smaller number that stays with the connection.
+    pub fn set_mark(&self, mark: u8) {
+        driver::with(|driver| driver.table().at(self.index).mark = mark);
+    }
+
     /// The peer's address, asked of the kernel once.
     ///
     /// # Errors
@@ -243,9 +270,21 @@ impl Conn {
         if let Some(peer) = driver::with(|driver| driver.table().peer(self.index)) {
             return Ok(peer);
         }
-        let peer = name_of(self.fd(), libc::getpeername)?;
-        driver::with(|driver| driver.table().set_peer(self.index, peer));
+        let peer = peer_of(self.fd())?;
+        self.set_peer(peer);
         Ok(peer)
+    }
+
+    /// Says who the peer is, as somebody in front of us tells: from now on [`Conn::peer`] says so, and the connection
+    /// counts for that address.
+    pub fn set_peer(&self, peer: SocketAddr) {
+        driver::with(|driver| driver.set_peer(self.index, peer));
+    }
+
+    /// Connections that the peer's address has now, over all shards, this one included; 0 where nobody counts them (see
+    /// [`Runtime::count_peers`](crate::Runtime::count_peers)).
+    pub fn connections_of_peer(&self) -> u32 {
+        driver::with(|driver| driver.connections_of_peer(self.index))
     }
 
     /// Our own address on this connection.
@@ -562,6 +601,11 @@ pub fn connections_open() -> u32 {
     driver::with(|driver| driver.connections)
 }
 
+/// Connections that are parked in the middle of a message (see [`Conn::park_with`]).
+pub fn connections_begun() -> usize {
+    driver::with(|driver| driver.begun())
+}
+
 /// Sockets this shard has open: listeners, connections and timers.
 pub fn sockets_open() -> u32 {
     driver::with(|driver| driver.table().open())
@@ -628,6 +672,11 @@ pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -
     let bytes = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value is an int of the given size and lives through the call.
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)
+}
+
+/// The address at the other end of a socket.
+pub(crate) fn peer_of(fd: RawFd) -> io::Result<SocketAddr> {
+    name_of(fd, libc::getpeername)
 }
 
 type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;

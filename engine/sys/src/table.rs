@@ -90,6 +90,8 @@ pub(crate) struct Entry {
     pub(crate) listener: u8,
     /// The errno that ended receiving or sending, 0 if none.
     error: u8,
+    /// A small number that the connection's owner keeps with it.
+    pub(crate) mark: u8,
     /// A number that the connection's owner keeps with it.
     pub(crate) tag: u32,
 }
@@ -155,6 +157,7 @@ impl Table {
                 queue_len: 0,
                 listener: 0,
                 error: 0,
+                mark: 0,
                 tag: 0,
             });
             self.entries.len() as u32 - 1
@@ -172,6 +175,7 @@ impl Table {
         entry.send = NONE;
         entry.error = 0;
         entry.listener = 0;
+        entry.mark = 0;
         entry.tag = 0;
         self.open += 1;
         index
@@ -267,6 +271,10 @@ impl Table {
         let entry = &mut self.entries[index as usize];
         entry.flags.set(Flags::PEER_KNOWN);
         entry.peer_port = peer.port();
+        if entry.flags.has(Flags::PEER_V6) {
+            entry.flags.clear(Flags::PEER_V6);
+            self.peers_v6.remove(&index);
+        }
         match peer.ip().to_canonical() {
             IpAddr::V4(v4) => entry.peer = v4.to_bits(),
             IpAddr::V6(v6) => {

@@ -348,6 +348,115 @@ fn idle_connections_wake_a_worker_with_their_bytes() {
     assert_eq!(seen, [[0; 20], [1; 20], [2; 20]].concat());
 }
 
+/// A worker that parks every connection with what it has said, and writes down what it was given and how it went on.
+fn collect(
+    seen: &Rc<RefCell<Vec<String>>>,
+) -> impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = ()>>> + 'static {
+    let seen = seen.clone();
+    move || {
+        let seen = seen.clone();
+        Box::pin(async move {
+            loop {
+                let (conn, kept) = next_begun_connection().await;
+                let kept = kept.unwrap_or_default();
+                if kept.pieces == 0 {
+                    conn.set_deadline(400);
+                }
+                let mut said = kept.bytes.to_vec();
+                while let Some(lease) = conn.receive_ready() {
+                    said.extend_from_slice(&lease);
+                }
+                let kept = Kept { bytes: said.clone().into(), pieces: kept.pieces + 1 };
+                let Err((conn, kept)) = conn.park_with(kept) else { continue };
+                let how = match conn.receive().await {
+                    Ok(None) => "ended".to_owned(),
+                    other => other.map(drop).unwrap_err().kind().to_string(),
+                };
+                seen.borrow_mut().push(format!(
+                    "{} after {}, {how}",
+                    String::from_utf8_lossy(&kept.bytes),
+                    kept.pieces
+                ));
+            }
+        })
+    }
+}
+
+#[test]
+fn a_parked_connection_keeps_what_it_has_said() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let bound = BoundListener::bind(LOOPBACK, 64).expect("bind");
+    let address = bound.local().expect("address");
+    let main = async move {
+        let _listener = Listener::start(bound, 0);
+        let mut drips = TcpStream::connect(address).expect("connect");
+        let mut leaves = TcpStream::connect(address).expect("connect");
+        for byte in b"abc" {
+            drips.write_all(&[*byte]).expect("write");
+            leaves.write_all(&[*byte]).expect("write");
+            sleep(64).await;
+            assert_eq!((connections_begun(), workers_busy(), buffers_held().0), (2, 0, 0));
+        }
+        assert_eq!(close_idle(), 0, "a message has begun");
+        drop(leaves);
+        sleep(64).await;
+        assert_eq!(connections_begun(), 1);
+        // Bytes that go on coming do not move the deadline.
+        for _ in 0..6 {
+            let _ = drips.write_all(b".");
+            sleep(64).await;
+        }
+        assert_eq!((connections_begun(), connections_open()), (0, 0));
+        let mut open = TcpStream::connect(address).expect("connect");
+        open.write_all(b"left at the end").expect("write");
+        sleep(64).await;
+        assert_eq!(connections_begun(), 1);
+    };
+    let worker = collect(&seen);
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    assert_eq!(left, Outstanding::default());
+    let seen = seen.borrow();
+    assert!(seen.contains(&"abc after 4, ended".to_owned()), "{seen:?}");
+    assert!(seen.iter().any(|line| line.starts_with("abc.") && line.ends_with("timed out")), "{seen:?}");
+}
+
+#[test]
+fn connections_are_counted_by_their_peer() {
+    let bound = BoundListener::bind(LOOPBACK, 64).expect("bind");
+    let address = bound.local().expect("address");
+    let counts = PeerCounts::new(1);
+    let main = async move {
+        let _listener = Listener::start(bound, 0);
+        let mut clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connect")).collect();
+        sleep(50).await;
+        assert_eq!((connections_open(), stats().accepted, stats().peer_refused), (3, 5, 2));
+        clients.clear();
+        sleep(50).await;
+        clients.extend((0..3).map(|_| TcpStream::connect(address).expect("connect")));
+        sleep(50).await;
+        assert_eq!(
+            (connections_open(), stats().peer_refused),
+            (3, 2),
+            "those that were closed count no more"
+        );
+        clients[0].write_all(b"x").expect("write");
+        sleep(50).await;
+        assert_eq!(connections_open(), 2);
+    };
+    let worker = || async {
+        let conn = next_connection().await;
+        assert_eq!(conn.connections_of_peer(), 3);
+        conn.set_peer("192.0.2.1:1".parse().expect("an address"));
+        assert_eq!((conn.connections_of_peer(), conn.peer().expect("a peer").port()), (1, 1));
+        conn.set_peer("127.0.0.1:1".parse().expect("an address"));
+        assert_eq!(conn.connections_of_peer(), 3);
+    };
+    let runtime = Runtime::new(&small()).expect("a runtime");
+    runtime.count_peers(counts.share(0), 3);
+    assert_eq!(runtime.run(main, worker), Outstanding::default());
+    assert_eq!(counts.share(0).total(LOOPBACK.ip()), 0);
+}
+
 #[test]
 fn deadlines_end_receives_sends_connects_and_idle_connections() {
     let left = run(&small(), async {

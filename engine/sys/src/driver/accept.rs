@@ -66,6 +66,11 @@ impl Driver {
         self.table.at(index).flags.set(Flags::ACCEPTED);
         self.connections += 1;
         self.table.at(index).listener = id;
+        if self.peers.is_some() && !self.is_peer_welcome(index) {
+            self.stats.peer_refused += 1;
+            self.close(index);
+            return;
+        }
         self.set_deadline(index, self.first_byte_ms);
         self.arm_receive(index);
     }

@@ -1,6 +1,8 @@
-//! Connections that nobody works on: clients between two requests, upstream connections between two exchanges.
+//! Connections that nobody works on: clients between two requests or in the middle of a head, upstream connections between
+//! two exchanges.
 
 use super::Driver;
+use crate::kept::Kept;
 use crate::key::NONE;
 use crate::table::Flags;
 
@@ -8,6 +10,33 @@ impl Driver {
     /// Hands the connection to the table until bytes arrive. Refused when bytes or an end are there already.
     pub(crate) fn park(&mut self, index: u32, idle_ms: u64) -> bool {
         self.let_go(index, Flags::IDLE, idle_ms)
+    }
+
+    /// Parks the connection in the middle of a message; what it has said so far is kept for the worker that gets it next.
+    /// Its deadline stays as it is, and when that has passed a worker gets the connection too. Handed back when bytes or
+    /// an end are there already, or the deadline has passed.
+    pub(crate) fn park_with(&mut self, index: u32, kept: Kept) -> Result<(), Kept> {
+        if !self.is_quiet(index) || self.table.at(index).flags.has(Flags::EXPIRED) {
+            return Err(kept);
+        }
+        let slot = self.kept.put(kept);
+        let entry = self.table.at(index);
+        entry.flags.set(Flags::IDLE);
+        // Nobody waits for a parked connection, so the place of its waiter is free.
+        entry.waiter = slot;
+        self.arm_receive(index);
+        Ok(())
+    }
+
+    /// What a parked connection had said. The first thing to ask when it is parked no more: its waiter has that place.
+    pub(crate) fn take_kept(&mut self, index: u32) -> Option<Kept> {
+        let slot = std::mem::replace(&mut self.table.at(index).waiter, NONE);
+        (slot != NONE).then(|| self.kept.take(slot))
+    }
+
+    /// Connections parked in the middle of a message.
+    pub(crate) fn begun(&self) -> usize {
+        self.kept.len()
     }
 
     /// Keeps the connection open with nobody waiting on it. Refused like [`Driver::park`].
@@ -44,10 +73,11 @@ impl Driver {
         entry.queue_len == 0 && entry.error().is_none() && !entry.flags.has(Flags::ENDED)
     }
 
-    /// Closes every connection that the table owns and that has nothing left to send; returns how many.
+    /// Closes every connection that the table owns and that is not in the middle of a message, neither of the peer's nor of
+    /// ours; returns how many.
     pub(crate) fn close_idle(&mut self) -> usize {
         let mut idle = self.table.with_flag(Flags::IDLE);
-        idle.retain(|&index| self.table.at(index).send == NONE);
+        idle.retain(|&index| self.table.at(index).send == NONE && self.table.at(index).waiter == NONE);
         for &index in &idle {
             self.close(index);
         }

@@ -9,6 +9,7 @@ mod buffers;
 mod idle;
 mod messages;
 mod operations;
+mod peers;
 mod receive;
 mod send;
 mod sockets;
@@ -25,9 +26,11 @@ use io_uring::{cqueue, squeue};
 
 use crate::Settings;
 use crate::buf_ring::BufRing;
+use crate::kept::KeptBytes;
 use crate::key::{Key, Kind, NONE};
 use crate::memory::MemoryRange;
 use crate::op::Ops;
+use crate::peers::PeerShare;
 use crate::ring::{Completion, Ring};
 use crate::table::Table;
 use crate::unfit::Unfit;
@@ -58,6 +61,8 @@ pub struct Stats {
     pub accept_errors: u64,
     /// Connections closed at once because `connections_max` was reached.
     pub accept_refused: u64,
+    /// Connections closed at once because their peer's address had too many.
+    pub peer_refused: u64,
     /// The kernel found no receive buffer.
     pub buffers_ran_dry: u64,
     /// A socket's receive was stopped because its queue was full.
@@ -82,6 +87,8 @@ pub(crate) struct Driver {
     stalls: Wheel,
     /// Sockets whose receive found no buffer, in the order of finding none.
     starved: VecDeque<u32>,
+    /// What parked connections have said of an incomplete message.
+    kept: KeptBytes,
     /// The task being polled.
     pub(crate) current: u32,
     /// Tasks to poll although nothing of theirs completed in the kernel.
@@ -97,6 +104,8 @@ pub(crate) struct Driver {
     /// Accepted connections that are open.
     pub(crate) connections: u32,
     connections_max: u32,
+    /// Counts connections by their peer's address, if somebody wants to know.
+    peers: Option<PeerShare>,
     started: Instant,
     now_ms: u64,
     first_byte_ms: u64,
@@ -125,6 +134,7 @@ impl Driver {
             deadlines: Wheel::new(),
             stalls: Wheel::new(),
             starved: VecDeque::new(),
+            kept: KeptBytes::default(),
             current: NONE,
             ready: VecDeque::new(),
             workers: 0,
@@ -134,6 +144,7 @@ impl Driver {
             message_waiter: NONE,
             connections: 0,
             connections_max: settings.connections_max,
+            peers: None,
             started: Instant::now(),
             now_ms: 0,
             first_byte_ms: settings.first_byte_ms,

@@ -89,12 +89,11 @@ impl Driver {
             }
             // Stopped on request; whoever waits arms it again when the queue is empty.
             (errno, _) if errno == -libc::ECANCELED => {
-                let is_left_alone = entry.flags.has(Flags::RESTING) || entry.flags.has(Flags::IDLE);
-                let wake = wake_of(&mut entry.waiter);
-                if is_left_alone {
+                if entry.flags.has(Flags::RESTING) || entry.flags.has(Flags::IDLE) {
                     self.arm_receive(index);
+                    return Wake::Nobody;
                 }
-                return wake;
+                return wake_of(&mut entry.waiter);
             }
             (errno, _) => entry.fail(-errno),
         }
@@ -117,8 +116,7 @@ impl Driver {
         }
         let entry = self.table.at(index);
         if entry.flags.has(Flags::IDLE) {
-            entry.flags.clear(Flags::IDLE);
-            return Wake::Worker(index);
+            return self.unpark(index);
         }
         if entry.flags.has(Flags::RESTING) {
             // Bytes that nobody asked for: whatever they are, no request may get them as its answer.
@@ -128,9 +126,18 @@ impl Driver {
         wake_of(&mut entry.waiter)
     }
 
+    /// Gives a parked connection to a worker.
+    pub(super) fn unpark(&mut self, index: u32) -> Wake {
+        self.table.at(index).flags.clear(Flags::IDLE);
+        Wake::Worker(index)
+    }
+
     fn ended(&mut self, index: u32) -> Wake {
         let entry = self.table.at(index);
-        if entry.flags.has(Flags::IDLE) {
+        if entry.flags.has(Flags::IDLE) && entry.waiter != NONE {
+            // It ended in the middle of a message.
+            return self.unpark(index);
+        } else if entry.flags.has(Flags::IDLE) {
             // A peer that only has finished sending still gets the rest of its answer; see `next_send`.
             if entry.send == NONE || entry.error().is_some() {
                 self.close(index);

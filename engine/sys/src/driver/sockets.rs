@@ -33,8 +33,12 @@ impl Driver {
     /// closed by the ring. The slot is free at once; completions still on their way find another generation.
     pub(crate) fn close(&mut self, index: u32) {
         self.retire(index);
+        if self.table.at(index).flags.has(Flags::IDLE) {
+            drop(self.take_kept(index));
+        }
         if self.table.at(index).flags.has(Flags::ACCEPTED) {
             self.connections -= 1;
+            self.forget_peer(index);
         }
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);

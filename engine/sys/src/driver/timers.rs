@@ -4,6 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::{Driver, Wake, wake_of};
+use crate::key::NONE;
 use crate::ring::Wait;
 use crate::table::Flags;
 use crate::wheel::{NEVER, Wheel};
@@ -28,6 +29,9 @@ impl Driver {
         if entry.flags.has(Flags::LISTENER) {
             self.arm_accept(index);
         } else if entry.flags.has(Flags::IDLE) {
+            if entry.waiter != NONE {
+                return Some(self.unpark(index));
+            }
             self.stats.idle_expired += 1;
             self.close(index);
         } else if entry.flags.has(Flags::RESTING) {

@@ -1,0 +1,49 @@
+//! Counting connections by their peer's address, where that is wanted. Every accepted connection whose peer is known is
+//! counted, once, for that address, until it is closed or turns out to be somebody else's.
+
+use std::net::SocketAddr;
+
+use super::Driver;
+use crate::peers::PeerShare;
+use crate::table::Flags;
+
+impl Driver {
+    pub(crate) fn count_peers(&mut self, mut share: PeerShare, accept_max: u32) {
+        share.accept_max = accept_max;
+        self.peers = Some(share);
+    }
+
+    /// Looks who an accepted connection is from and counts it; says whether its address may have it.
+    pub(super) fn is_peer_welcome(&mut self, index: u32) -> bool {
+        // A connection that has failed already tells so by its receive.
+        let Ok(peer) = crate::socket::peer_of(self.table.at(index).fd) else { return true };
+        self.set_peer(index, peer);
+        let accept_max = self.peers.as_ref().map_or(u32::MAX, |share| share.accept_max);
+        self.connections_of_peer(index) <= accept_max
+    }
+
+    pub(crate) fn set_peer(&mut self, index: u32, peer: SocketAddr) {
+        self.forget_peer(index);
+        self.table.set_peer(index, peer);
+        if let Some(share) = &self.peers
+            && self.table.at(index).flags.has(Flags::ACCEPTED)
+        {
+            share.add(peer.ip());
+        }
+    }
+
+    /// The connection no longer counts for its address.
+    pub(super) fn forget_peer(&mut self, index: u32) {
+        if let Some(share) = &self.peers
+            && self.table.at(index).flags.has(Flags::ACCEPTED)
+            && let Some(peer) = self.table.peer(index)
+        {
+            share.remove(peer.ip());
+        }
+    }
+
+    pub(crate) fn connections_of_peer(&self, index: u32) -> u32 {
+        let (Some(share), Some(peer)) = (&self.peers, self.table.peer(index)) else { return 0 };
+        share.total(peer.ip())
+    }
+}
