@@ -13,6 +13,10 @@ pub(crate) enum Answer<'a> {
     NoTunnel,
     /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
     FinalRecipient,
+    /// The client's address has more connections than it may have.
+    TooManyConnections,
+    /// The client's connection was abused.
+    Misbehaved,
     /// No route leads anywhere.
     NoRoute,
     /// The path is there, the method is not.
@@ -28,6 +32,11 @@ pub(crate) enum Answer<'a> {
 }
 
 impl Answer<'_> {
+    pub(crate) const BODY_TOO_LARGE: Answer<'static> =
+        Answer::Refused { status: 413, why: "the request body is larger than allowed here" };
+    pub(crate) const OVERDUE: Answer<'static> =
+        Answer::Refused { status: 408, why: "the request was not complete within its time" };
+
     /// The status that tells the client about a message that was aborted before an answer began. `None` when there is
     /// nobody to tell.
     pub(crate) fn for_aborted(aborted: Aborted) -> Option<Answer<'static>> {
@@ -35,14 +44,18 @@ impl Answer<'_> {
             (Side::Downstream, Cause::Fault(fault)) => {
                 Answer::Refused { status: fault.status(), why: fault.reason() }
             }
-            (Side::Downstream, Cause::TooLarge) => {
-                Answer::Refused { status: 413, why: "the request body is larger than limits.body_bytes" }
-            }
+            (Side::Downstream, Cause::TooLarge) => Answer::BODY_TOO_LARGE,
             (Side::Downstream, Cause::TimedOut) => {
                 Answer::Refused { status: 408, why: "the request did not arrive in time" }
             }
-            (Side::Downstream, Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade) => return None,
-            (Side::Upstream, Cause::TimedOut) => Answer::UpstreamTimeout,
+            (Side::Downstream, Cause::TooSlow) => {
+                Answer::Refused { status: 408, why: "the request body comes too slowly" }
+            }
+            (_, Cause::Misbehaved) => Answer::Misbehaved,
+            (Side::Downstream, Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade) => {
+                return None;
+            }
+            (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) => Answer::UpstreamTimeout,
             (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
             (Side::Upstream, Cause::UnaskedUpgrade) => {
                 Answer::BadUpstream { why: "the server switched protocols without having been asked to" }
@@ -60,6 +73,8 @@ impl Answer<'_> {
             // Ignoring Upgrade would be allowed, but the request makes no sense without it to anybody.
             Answer::NoTunnel => 501,
             Answer::FinalRecipient => 200,
+            //= https://www.rfc-editor.org/rfc/rfc6585#section-4
+            Answer::TooManyConnections | Answer::Misbehaved => 429,
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
@@ -74,6 +89,8 @@ impl Answer<'_> {
             Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
             Answer::NoTunnel => "Upgrade to another protocol is not supported",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
+            Answer::TooManyConnections => "too many connections from this address",
+            Answer::Misbehaved => "this connection has misbehaved too often",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the method is not allowed here",
             Answer::Unreachable => "the server could not be reached",
@@ -95,7 +112,9 @@ impl Answer<'_> {
                 &allow
             }
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
-            Answer::NoneAvailable => &[("Retry-After", "1")],
+            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Misbehaved => {
+                &[("Retry-After", "1")]
+            }
             _ => &[],
         };
         sluice_proto::h1::write_answer(out, status, fields, date, body, shape.connection, shape.is_head_only);
@@ -129,7 +148,10 @@ mod tests {
     fn every_failure_has_its_status() {
         let status = |side, cause| Answer::for_aborted(Aborted::by(side, cause)).map(Answer::status);
         assert_eq!(status(Side::Downstream, Cause::TimedOut), Some(408));
+        assert_eq!(status(Side::Downstream, Cause::TooSlow), Some(408));
         assert_eq!(status(Side::Downstream, Cause::TooLarge), Some(413));
+        assert_eq!(status(Side::Downstream, Cause::Misbehaved), Some(429));
+        assert_eq!(status(Side::Downstream, Cause::Stalled), None);
         assert_eq!(status(Side::Downstream, Cause::Closed), None);
         assert_eq!(status(Side::Upstream, Cause::TimedOut), Some(504));
         assert_eq!(status(Side::Upstream, Cause::Closed), Some(502));

@@ -50,6 +50,13 @@ counters! {
     accepted,
     /// Client connections closed at once because `limits.connections` was reached.
     connections_refused,
+    /// Client connections closed at once, or their first request answered with 429, because
+    /// `limits.connections_per_address` was reached.
+    address_refused,
+    /// Client connections closed after an answer because `limits.requests_per_connection` was reached.
+    connections_used_up,
+    /// Client connections closed after an answer because `timeouts.connection_age` had passed.
+    connections_aged,
     /// Accepting failed for lack of descriptors or memory.
     accept_errors,
     /// Idle client connections closed at their timeout.
@@ -68,12 +75,36 @@ counters! {
     paths_refused_parameters,
     /// Requests forwarded with another spelling of their path than the client's.
     paths_normalised,
-    /// Requests that did not arrive in time, head or body.
-    request_timeouts,
-    /// Requests whose body was above `limits.body_bytes`.
+    /// Request lines longer than `limits.request_line_bytes`.
+    request_lines_too_long,
+    /// Request heads beyond `limits.head_bytes` or `limits.header_fields`.
+    heads_too_large,
+    /// Client connections parked in the middle of a request head now.
+    heads_begun,
+    /// Request heads that were not complete within `timeouts.header`.
+    head_timeouts,
+    /// Request bodies that paused for longer than `timeouts.body_idle`.
+    body_timeouts,
+    /// Request bodies slower than `limits.body_rate`.
+    bodies_too_slow,
+    /// Requests given up because `timeouts.request`, or their route's, had passed.
+    requests_overdue,
+    /// Sends given up because the peer took nothing for `timeouts.write_stall`.
+    write_stalls,
+    /// Requests whose body was above `limits.body_bytes`, or their route's.
     bodies_too_large,
     /// Requests without a route.
     no_route,
+    /// Empty lines before requests.
+    misbehaviour_empty_lines,
+    /// Requests that we refused and that left the connection open.
+    misbehaviour_refusals,
+    /// Request heads that came in very many pieces, counted again with every few more.
+    misbehaviour_dripped_heads,
+    /// Thousands of chunks of a few bytes in request bodies.
+    misbehaviour_tiny_chunks,
+    /// Client connections closed because `limits.misbehaviour` was reached.
+    misbehaviour_closed,
     /// Clients that left or failed before they had their answer.
     client_aborts,
     /// Connections to servers open now.
@@ -90,9 +121,13 @@ counters! {
     upstream_bad_responses,
     /// Servers that closed or reset the connection before they had answered.
     upstream_closed,
-    /// Servers that did not answer in time.
+    /// Servers that did not answer within `timeouts.upstream_response`.
     upstream_timeouts,
-    /// Answers cut off by a server.
+    /// Connections to servers not made within `timeouts.upstream_connect`.
+    upstream_connect_timeouts,
+    /// Answers cut off because they paused for longer than `timeouts.upstream_body_idle`.
+    upstream_body_timeouts,
+    /// Answers cut off by a server, also by its silence.
     upstream_cuts,
     /// Answers of our own with a status of 400 or above.
     own_answers,
@@ -127,6 +162,42 @@ mod tests {
         let manual = include_str!("../../docs/operations.md");
         for (name, _) in Counters::default().values() {
             assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+
+    /// Where the operator sees that a limit or a timeout was met; `None` for those that refuse nothing.
+    const MET: &[(&str, Option<&str>)] = &[
+        ("timeouts.header", Some("head_timeouts")),
+        ("timeouts.body_idle", Some("body_timeouts")),
+        ("timeouts.body_rate_grace", Some("bodies_too_slow")),
+        ("timeouts.request", Some("requests_overdue")),
+        ("timeouts.keep_alive_idle", Some("idle_timeouts")),
+        ("timeouts.connection_age", Some("connections_aged")),
+        ("timeouts.write_stall", Some("write_stalls")),
+        ("timeouts.upstream_connect", Some("upstream_connect_timeouts")),
+        ("timeouts.upstream_response", Some("upstream_timeouts")),
+        ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
+        ("timeouts.upstream_idle", None),
+        ("timeouts.continue_wait", None),
+        ("limits.request_line_bytes", Some("request_lines_too_long")),
+        ("limits.head_bytes", Some("heads_too_large")),
+        ("limits.header_fields", Some("heads_too_large")),
+        ("limits.body_bytes", Some("bodies_too_large")),
+        ("limits.body_rate", Some("bodies_too_slow")),
+        ("limits.requests_per_connection", Some("connections_used_up")),
+        ("limits.connections", Some("connections_refused")),
+        ("limits.connections_per_address", Some("address_refused")),
+        ("limits.misbehaviour", Some("misbehaviour_closed")),
+        ("limits.upstream_idle_connections", None),
+    ];
+
+    #[test]
+    fn every_limit_has_a_counter_that_says_when_it_was_met() {
+        let counters = Counters::default();
+        for setting in crate::config::settings() {
+            let met = MET.iter().find(|(key, _)| *key == setting.key);
+            let (_, counter) = met.unwrap_or_else(|| panic!("no counter for {}", setting.key));
+            assert!(counter.is_none_or(|wanted| counters.values().any(|(name, _)| name == wanted)));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::launch::LaunchError;
 use crate::message::{BodySource, Part, Side};
+use crate::pace::Pace;
 
 /// How long the origin keeps an idle connection: longer than the proxy does.
 const IDLE_MS: u64 = 120_000;
@@ -135,9 +136,8 @@ async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
 }
 
 async fn skip_body(conn: &Conn, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
-    let mut progress = BodyProgress::new(length, u64::MAX);
-    let mut body =
-        BodyReader { conn, inbox, progress: &mut progress, side: Side::Downstream, idle_ms: IDLE_MS };
+    let mut progress = BodyProgress::new(length, u64::MAX, Pace::by_pauses(IDLE_MS));
+    let mut body = BodyReader { conn, inbox, progress: &mut progress, side: Side::Downstream };
     loop {
         match body.next_part().await {
             Ok(Part::End) => return true,

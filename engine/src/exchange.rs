@@ -17,16 +17,18 @@ use sluice_proto::h1::{
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::path::forms;
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version};
-use sluice_sys::{Buf, Conn};
+use sluice_sys::{Buf, Conn, Timer};
 
 use crate::answer::{Answer, Shape};
-use crate::downstream::h1::{Down, GoAhead, RequestBody};
+use crate::downstream::h1::{Down, GoAhead, Read, RequestBody};
 use crate::h1::{BodyProgress, BodyWriter, Last};
 use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
+use crate::misbehaviour::Misdeed;
+use crate::pace::Pace;
 use crate::path_policy;
 use crate::relay::{relay, take_whole};
-use crate::route::Lookup;
+use crate::route::{Lookup, RouteTarget};
 use crate::shard::Shard;
 use crate::upstream::connect::{connected, kept};
 use crate::upstream::h1::{Receiver, Unanswered};
@@ -36,6 +38,8 @@ use crate::upstream::h1::{Receiver, Unanswered};
 pub(crate) enum Next {
     /// It may send another request.
     Request,
+    /// Its next request has begun and the rest of the head has not arrived.
+    Wait,
     /// It is closed in good order.
     Close,
     /// It is closed while the client may still be sending.
@@ -49,12 +53,14 @@ pub(crate) enum Next {
 /// What was decided about a request when its head was read.
 struct Plan {
     upstream: usize,
+    route: usize,
     kind: RequestKind,
     version: Version,
     body: BodyLength,
     is_persistent: bool,
     is_idempotent: bool,
     expect_continue: bool,
+    progress: Progress,
     /// Whether the server's connection may serve another request afterwards.
     reuse: Reuse,
     trailers: TrailerRule,
@@ -106,20 +112,53 @@ impl Cut {
 /// Serves one request.
 pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     let mut wire = Buf::small();
-    let planned = down.read_request(|head, client| Plan::new(shard, head, client, &mut wire)).await;
-    let mut plan = match planned {
-        Ok(Some(Ok(plan))) => plan,
-        Ok(Some(Err(refusal))) => return refuse(down, refusal.on_last_request(down.is_last_request())).await,
-        Ok(None) => return Next::Drop,
-        Err(aborted) => return give_up_on_request(shard, down, aborted, RequestKind::Other).await,
+    let is_one_too_many = down.is_one_too_many();
+    let plan = |head: &RequestHead<'_>, client: &Client<'_>| {
+        if is_one_too_many {
+            Err(Refusal::of_connection(shard, head))
+        } else {
+            Plan::new(shard, head, client, &mut wire)
+        }
+    };
+    let mut plan = match down.read_request(plan).await {
+        Ok(Read::Request(Ok(plan))) => plan,
+        Ok(Read::Request(Err(refusal))) => return refuse_request(down, refusal).await,
+        Ok(Read::Incomplete) => return Next::Wait,
+        Ok(Read::Nothing) => return Next::Drop,
+        Err(aborted) => return give_up_on_head(shard, down, aborted).await,
     };
     plan.is_persistent &= !down.is_last_request();
+    let limit_ms = shard.route_limits[plan.route].request_ms;
+    let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
+    let served = {
+        let mut serving = pin!(serve(down, &plan, wire));
+        poll_fn(|context| match (serving.as_mut().poll(context), &timer) {
+            (Poll::Ready(next), _) => Poll::Ready(Some(next)),
+            (Poll::Pending, Some(timer)) => timer.poll_expired().map(|()| None),
+            (Poll::Pending, None) => Poll::Pending,
+        })
+        .await
+    };
+    match served {
+        Some(next) => next,
+        None => give_up_overdue(down, &plan).await,
+    }
+}
+
+/// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the answer.
+async fn serve(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
+    let shard = down.shard;
     let go_ahead = GoAhead::new(plan.expect_continue);
-    let mut body = BodyProgress::new(plan.body, shard.body_bytes_max).with_trailers(plan.trailers);
-    let mut arrived = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, &go_ahead);
+    let pace = Pace::by_rate(shard.times.body_idle, shard.body_rate, shard.times.body_rate_grace);
+    let mut body = BodyProgress::new(plan.body, shard.route_limits[plan.route].body_bytes_max, pace)
+        .with_trailers(plan.trailers);
+    let (mut arrived, _) = RequestBody::new(down, &mut body, &go_ahead);
     match take_whole(&mut arrived, plan.body, &mut wire) {
-        Ok(true) => send_whole(shard, down, &plan, wire).await,
-        Ok(false) => send_streamed(shard, down, &plan, wire, body, &go_ahead).await,
+        Ok(true) => {
+            plan.progress.upload.set(Upload::Done);
+            send_whole(down, plan, wire).await
+        }
+        Ok(false) => send_streamed(down, plan, wire, &mut body, &go_ahead).await,
         Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
     }
 }
@@ -133,12 +172,6 @@ impl Plan {
         wire: &mut Buf,
     ) -> Result<Plan, Refusal<'t>> {
         shard.counters.requests.increment();
-        let is_too_large = matches!(head.body, BodyLength::Length(bytes) if bytes > shard.body_bytes_max);
-        if is_too_large {
-            let too_large = Aborted::by(Side::Downstream, Cause::TooLarge);
-            shard.counters.bodies_too_large.increment();
-            return Err(Refusal::new(head, Answer::for_aborted(too_large).unwrap_or(Answer::NoRoute)));
-        }
         if head.wants_tunnel() {
             shard.counters.bad_requests.increment();
             return Err(Refusal::new(head, Answer::NoTunnel).and_close());
@@ -153,20 +186,25 @@ impl Plan {
         let mut path_store = shard.path_store.borrow_mut();
         let paths = forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
             .map_err(|fault| Refusal::of_path(shard, head, fault))?;
-        let target = match shard.routes.lookup(head.authority, paths.matching, head.method.as_str()) {
-            Lookup::Found(target) => target,
-            Lookup::MethodNotAllowed { allow } => {
-                return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
-            }
-            Lookup::NotFound => {
-                shard.counters.no_route.increment();
-                return Err(Refusal::new(head, Answer::NoRoute));
-            }
-        };
-        let upstream = target.upstream;
-        let respelled = shard.paths.respelled(head, &paths, target.route, &shard.counters);
+        let RouteTarget { upstream, route } =
+            match shard.routes.lookup(head.authority, paths.matching, head.method.as_str()) {
+                Lookup::Found(target) => target,
+                Lookup::MethodNotAllowed { allow } => {
+                    return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
+                }
+                Lookup::NotFound => {
+                    shard.counters.no_route.increment();
+                    return Err(Refusal::new(head, Answer::NoRoute));
+                }
+            };
+        let respelled = shard.paths.respelled(head, &paths, route, &shard.counters);
         let respelled = respelled.map_err(|fault| Refusal::of_path(shard, head, fault))?;
         let head = respelled.as_ref().unwrap_or(head);
+        let body_bytes_max = shard.route_limits[route].body_bytes_max;
+        if matches!(head.body, BodyLength::Length(bytes) if bytes > body_bytes_max) {
+            shard.counters.bodies_too_large.increment();
+            return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
+        }
         let host = match head.authority {
             "" => &shard.groups[upstream].servers()[0].authority,
             authority => authority,
@@ -175,12 +213,14 @@ impl Plan {
         write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
         Ok(Plan {
             upstream,
+            route,
             kind: RequestKind::from(head.method),
             version: head.version,
             body: head.body,
             is_persistent: head.persistent,
             is_idempotent: head.method.is_idempotent(),
             expect_continue: head.expect_continue,
+            progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
             reuse: Reuse::after(head),
             trailers: head.trailers,
         })
@@ -210,21 +250,27 @@ impl<'t> Refusal<'t> {
         Refusal::new(head, Answer::Refused { status: fault.status(), why: fault.reason() }).and_close()
     }
 
-    /// The connection ends anyway if this was its last request.
-    fn on_last_request(self, is_last: bool) -> Refusal<'t> {
-        if is_last { self.and_close() } else { self }
-    }
-
     /// The connection ends with the answer.
     fn and_close(mut self) -> Refusal<'t> {
         self.shape.connection = ConnectionField::Close;
         self
     }
+
+    /// The client has too many connections, and this is one of them.
+    fn of_connection(shard: &Shard, head: &RequestHead<'_>) -> Refusal<'t> {
+        shard.counters.requests.increment();
+        shard.crowded.set(shard.crowded.get() + 1);
+        Refusal::new(head, Answer::TooManyConnections).and_close()
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.shape.connection != ConnectionField::Close
+    }
 }
 
 /// Sends a request that is all there; once more on a new connection if a kept one turns out to be dead.
-async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
-    let progress = Progress { upload: Cell::new(Upload::Done), is_answering: Cell::new(false) };
+async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
+    let shard = down.shard;
     let go_ahead = GoAhead::new(false);
     let wire_bytes = wire.len() as u64;
     let group = &shard.groups[plan.upstream];
@@ -240,7 +286,7 @@ async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: B
         let (conn, receiver) = up.split();
         let sending = conn.send(wire, shard.times.write_stall);
         conn.set_deadline(shard.times.upstream_response);
-        let answer = Answering { shard, plan, progress: &progress, go_ahead: &go_ahead };
+        let answer = Answering { shard, plan, go_ahead: &go_ahead };
         let result = {
             let download = pin!(answer.relay_to(&down.conn, receiver));
             unless_gone(&down.conn, download).await
@@ -274,19 +320,19 @@ async fn send_whole(shard: &Shard, down: &mut Down<'_>, plan: &Plan, mut wire: B
                 continue;
             }
         }
-        return give_up(shard, down, plan, &progress, &cut).await;
+        return give_up(shard, down, plan, &cut).await;
     }
 }
 
 /// Sends a request whose body is still coming, and relays the answer as soon as there is one.
 async fn send_streamed(
-    shard: &Shard,
     down: &mut Down<'_>,
     plan: &Plan,
     wire: Buf,
-    mut body: BodyProgress,
+    body: &mut BodyProgress,
     go_ahead: &GoAhead,
 ) -> Next {
+    let shard = down.shard;
     let group = &shard.groups[plan.upstream];
     let mut up = match kept(shard, group) {
         Some(up) => up,
@@ -295,21 +341,20 @@ async fn send_streamed(
             Err(answer) => return answer_for_server(down, plan, answer).await,
         },
     };
-    let progress = Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) };
     let (conn, receiver) = up.split();
     conn.send(wire, shard.times.write_stall).detach();
     conn.clear_deadline();
     let result = {
-        let mut body = RequestBody::new(shard, &down.conn, &mut down.inbox, &mut body, go_ahead);
+        let (mut body, client) = RequestBody::new(down, body, go_ahead);
         let is_chunked = plan.body == BodyLength::Chunked;
         let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
         let upload = pin!(relay(&mut body, &mut to_server));
-        let answer = Answering { shard, plan, progress: &progress, go_ahead };
-        let download = pin!(answer.relay_to(&down.conn, receiver));
-        let download = pin!(unless_gone(&down.conn, download));
-        both_ways(upload, download, &progress, || conn.set_deadline(shard.times.upstream_response)).await
+        let answer = Answering { shard, plan, go_ahead };
+        let download = pin!(answer.relay_to(client, receiver));
+        let download = pin!(unless_gone(client, download));
+        both_ways(upload, download, &plan.progress, || conn.set_deadline(shard.times.upstream_response)).await
     };
-    let is_sent = progress.upload.get() == Upload::Done;
+    let is_sent = plan.progress.upload.get() == Upload::Done;
     match result {
         Ok(finished) => {
             up.note_answer(finished.is_large);
@@ -322,7 +367,7 @@ async fn send_streamed(
                 (_, false) => Next::Linger,
             }
         }
-        Err(cut) => give_up(shard, down, plan, &progress, &cut).await,
+        Err(cut) => give_up(shard, down, plan, &cut).await,
     }
 }
 
@@ -371,7 +416,6 @@ async fn unless_gone(
 struct Answering<'a> {
     shard: &'a Shard,
     plan: &'a Plan,
-    progress: &'a Progress,
     go_ahead: &'a GoAhead,
 }
 
@@ -402,13 +446,14 @@ impl Answering<'_> {
         };
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
         let is_chunked = reply.framing == BodyLength::Chunked;
-        let mut progress = BodyProgress::new(reply.body, u64::MAX).with_trailers(reply.trailers);
-        let mut body = server.body(self.shard, &mut progress);
+        let pace = Pace::by_pauses(self.shard.times.upstream_body_idle);
+        let mut progress = BodyProgress::new(reply.body, u64::MAX, pace).with_trailers(reply.trailers);
+        let mut body = server.body(&mut progress);
         let is_whole = take_whole(&mut body, reply.framing, &mut out).map_err(Cut::by)?;
         let mut to_client =
             BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
                 .with_last(last)
-                .with_mark(&self.progress.is_answering);
+                .with_mark(&self.plan.progress.is_answering);
         let is_close_delimited = reply.framing == BodyLength::UntilClose;
         let relayed =
             if is_whole { to_client.finish().await } else { relay(&mut body, &mut to_client).await };
@@ -426,7 +471,7 @@ impl Answering<'_> {
         let asked = Asked {
             version: self.plan.version,
             is_persistent: self.plan.is_persistent
-                && self.progress.upload.get() == Upload::Done
+                && self.plan.progress.upload.get() == Upload::Done
                 && !self.shard.is_draining(),
             reuse: self.plan.reuse,
         };
@@ -465,13 +510,24 @@ impl Answering<'_> {
         }
         let interim = std::mem::replace(out, Buf::small());
         let sent = client.send(interim, self.shard.times.write_stall).await;
-        sent.result.map_err(|error| Cut::by(Aborted::io(Side::Downstream, &error)))
+        sent.result.map_err(|error| Cut::by(Aborted::sending(Side::Downstream, &error)))
     }
 }
 
 /// Answers a request that has no route or is too large.
+async fn refuse_request(down: &Down<'_>, mut refusal: Refusal<'_>) -> Next {
+    if refusal.is_persistent() && refusal.answer.status() >= 400 {
+        // Reaching the limit makes this the connection's last request.
+        let _ = down.note_misdeed(Misdeed::Refusal);
+    }
+    if down.is_last_request() {
+        refusal.shape.connection = ConnectionField::Close;
+    }
+    refuse(down, refusal).await
+}
+
 async fn refuse(down: &Down<'_>, refusal: Refusal<'_>) -> Next {
-    let is_persistent = refusal.shape.connection != ConnectionField::Close;
+    let is_persistent = refusal.is_persistent();
     match down.answer(refusal.answer, &refusal.shape).await {
         Ok(()) if is_persistent => Next::Request,
         Ok(()) => Next::Linger,
@@ -489,27 +545,90 @@ async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> 
     refuse(down, Refusal { answer, shape }).await
 }
 
-/// The request itself is at fault, or the client has left it unfinished.
+/// A head that is at fault, or was left unfinished.
+async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -> Next {
+    match aborted.cause {
+        Cause::TimedOut => shard.counters.head_timeouts.increment(),
+        Cause::Fault(Fault::RequestLineTooLong) => shard.counters.request_lines_too_long.increment(),
+        Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => {
+            shard.counters.heads_too_large.increment()
+        }
+        _ => {}
+    }
+    let next = refuse_aborted(shard, down, aborted, RequestKind::Other).await;
+    if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Misbehaved) {
+        // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.
+        down.forget_unread();
+        return Next::Close;
+    }
+    next
+}
+
+/// A body that is at fault, or was left unfinished.
 async fn give_up_on_request(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: RequestKind) -> Next {
     match aborted.cause {
-        Cause::Fault(_) => shard.counters.bad_requests.increment(),
+        Cause::TimedOut => shard.counters.body_timeouts.increment(),
+        Cause::TooSlow => shard.counters.bodies_too_slow.increment(),
         Cause::TooLarge => shard.counters.bodies_too_large.increment(),
-        Cause::TimedOut => shard.counters.request_timeouts.increment(),
-        Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => shard.counters.client_aborts.increment(),
+        _ => {}
+    }
+    refuse_aborted(shard, down, aborted, kind).await
+}
+
+async fn refuse_aborted(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: RequestKind) -> Next {
+    match aborted.cause {
+        Cause::Fault(_) => shard.counters.bad_requests.increment(),
+        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => {
+            shard.counters.client_aborts.increment();
+        }
+        Cause::TooLarge | Cause::TimedOut | Cause::TooSlow | Cause::Misbehaved => {}
     }
     let Some(answer) = Answer::for_aborted(aborted) else { return Next::Drop };
     let shape = Shape { connection: ConnectionField::Close, is_head_only: kind == RequestKind::Head };
     refuse(down, Refusal { answer, shape }).await
 }
 
-/// An exchange broke off: tell the client, by a status while that is possible, else by how its connection ends.
-async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, progress: &Progress, cut: &Cut) -> Next {
-    if progress.is_answering.get() {
-        match cut.aborted.side {
-            Side::Upstream => shard.counters.upstream_cuts.increment(),
-            Side::Downstream => shard.counters.client_aborts.increment(),
+/// The answer has begun, so no status can tell the client any more: what it gets must not look complete.
+fn break_off(shard: &Shard, cut: &Cut) -> Next {
+    match (cut.aborted.side, cut.aborted.cause) {
+        (Side::Upstream, Cause::TimedOut) => {
+            shard.counters.upstream_body_timeouts.increment();
+            shard.counters.upstream_cuts.increment();
         }
-        return if cut.is_close_delimited { Next::Abort } else { Next::Drop };
+        (Side::Upstream, _) => shard.counters.upstream_cuts.increment(),
+        (Side::Downstream, Cause::TimedOut) => shard.counters.body_timeouts.increment(),
+        (Side::Downstream, Cause::TooSlow) => shard.counters.bodies_too_slow.increment(),
+        (Side::Downstream, Cause::TooLarge) => shard.counters.bodies_too_large.increment(),
+        (Side::Downstream, Cause::Fault(_)) => shard.counters.bad_requests.increment(),
+        (Side::Downstream, _) => shard.counters.client_aborts.increment(),
+    }
+    // Nor does a client that takes nothing need what the kernel still holds for it.
+    let is_stalled = cut.aborted == Aborted::by(Side::Downstream, Cause::Stalled);
+    if cut.is_close_delimited || is_stalled { Next::Abort } else { Next::Drop }
+}
+
+/// The exchange took longer than it may.
+async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
+    let progress = &plan.progress;
+    down.shard.counters.requests_overdue.increment();
+    if progress.is_answering.get() {
+        return Next::Abort;
+    }
+    let is_sent = progress.upload.get() != Upload::Running;
+    let answer = if is_sent { Answer::UpstreamTimeout } else { Answer::OVERDUE };
+    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// An exchange broke off: tell the client, by a status while that is possible, else by how its connection ends.
+async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, cut: &Cut) -> Next {
+    let progress = &plan.progress;
+    if progress.is_answering.get() {
+        return break_off(shard, cut);
     }
     if cut.aborted.side == Side::Downstream {
         return give_up_on_request(shard, down, cut.aborted, plan.kind).await;

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use sluice_sys::{Buf, Conn, Lease};
+use sluice_sys::{Buf, Conn, Kept, Lease};
 
 /// Room that joined pieces begin with.
 const JOINED_BYTES_MIN: usize = 256;
@@ -42,6 +42,13 @@ impl Data {
 }
 
 impl Inbox {
+    /// What was kept of a message that had only begun.
+    pub(crate) fn resume(kept: &Kept) -> Inbox {
+        let mut buf = Buf::small();
+        buf.extend_from_slice(&kept.bytes);
+        Inbox { held: Held::Joined { buf, start: 0 } }
+    }
+
     /// What has arrived and is not used.
     pub(crate) fn unread(&self) -> &[u8] {
         match &self.held {

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{BoundListener, Doorbell, Runtime, Settings, Unfit};
+use sluice_sys::{BoundListener, Doorbell, PeerCounts, Runtime, Settings, Unfit};
 
 use crate::config::Config;
 use crate::control::fleet::{Event, Fleet, Member};
@@ -81,6 +81,8 @@ struct Blueprint {
     resolved: Resolved,
     listen: Vec<SocketAddr>,
     connections_max: u32,
+    /// Connections by their client's address, if they are limited.
+    peers: Option<Arc<PeerCounts>>,
     /// The routes, once for every node that shards take their memory from: built by the first shard there.
     routes: Vec<(usize, OnceLock<Arc<RouteTable>>)>,
 }
@@ -117,7 +119,8 @@ pub fn run(
     nodes.sort_unstable();
     nodes.dedup();
     let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
-    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, routes });
+    let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
+    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, peers, routes });
     let receivers = match blueprint.config.host.steering {
         Steering::Off => None,
         Steering::Cpu if plan.shards.len() == 1 => None,
@@ -158,6 +161,12 @@ fn cost_of_busy_poll(time: Duration) -> String {
         time.as_secs_f64() * 1_000.0 * 100.0,
         1.0 / time.as_secs_f64(),
     )
+}
+
+/// So many connections above the limit of their address are let in, to be told so by a 429; those beyond are closed as they
+/// come, since one that says nothing would hold its descriptor all the same.
+fn politely_refused(limit: u32) -> u32 {
+    (limit / 4).max(8)
 }
 
 /// Raises the descriptor limit and says how many client connections a shard may have.
@@ -351,6 +360,10 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         ..Settings::default()
     };
     let runtime = Runtime::new(&settings)?;
+    if let Some(peers) = &blueprint.peers {
+        let limit = blueprint.config.limits.connections_per_address;
+        runtime.count_peers(peers.share(place.shard), limit.saturating_add(politely_refused(limit)));
+    }
     let doorbell =
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;
     let counters: Arc<CachePadded<Counters>> = Arc::default();

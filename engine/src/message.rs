@@ -9,6 +9,8 @@ use sluice_proto::Fault;
 use sluice_proto::h1::Trailers;
 use sluice_sys::Conn;
 
+use crate::pace::Pace;
+
 pub(crate) use crate::inbox::Data;
 
 /// A part of a body, in order.
@@ -38,6 +40,12 @@ pub(crate) enum Cause {
     UnaskedUpgrade,
     /// The peer let us wait too long.
     TimedOut,
+    /// The peer sends, but less than it must in its time.
+    TooSlow,
+    /// The peer takes nothing of what waits for it.
+    Stalled,
+    /// The peer's misbehaviour is more than its connection may have.
+    Misbehaved,
     /// The peer closed the connection.
     Closed,
     /// The connection failed; an errno.
@@ -62,6 +70,12 @@ impl Aborted {
             (_, errno) => Cause::Failed(errno.unwrap_or(0)),
         };
         Aborted { side, cause }
+    }
+
+    /// Like [`Aborted::io`], of a send.
+    pub(crate) fn sending(side: Side, error: &io::Error) -> Aborted {
+        let Aborted { cause, .. } = Aborted::io(side, error);
+        Aborted::by(side, if cause == Cause::TimedOut { Cause::Stalled } else { cause })
     }
 }
 
@@ -88,7 +102,7 @@ pub(crate) trait BodySource {
     /// The rest of the body, if it is nothing but bytes still to come on a plain connection.
     fn plain_rest(&mut self) -> Option<PlainRest<'_>>;
 
-    /// So many bytes of the plain rest were taken off the connection by other means.
+    /// So many bytes of the plain rest were taken off the connection by other means; its pace knows of them.
     fn took(&mut self, bytes: u64);
 }
 
@@ -96,8 +110,7 @@ pub(crate) trait BodySource {
 pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) bytes: u64,
-    /// Longest pause, in milliseconds.
-    pub(crate) idle_ms: u64,
+    pub(crate) pace: &'a mut Pace,
     pub(crate) side: Side,
 }
 

@@ -14,13 +14,14 @@ use crossbeam_utils::CachePadded;
 use sluice_proto::HeadLimits;
 use sluice_proto::h1::HeadStore;
 use sluice_proto::path::PathStore;
-use sluice_sys::{BoundListener, Listener, next_connection, next_message, now_ms, sleep, spawn};
+use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::control::Message;
 use crate::counters::Counters;
-use crate::downstream::h1::serve;
+use crate::downstream::h1::{next_client, serve};
+use crate::downstream::history::AgeLimit;
 use crate::identity::{Identity, SenderTexts};
 use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
@@ -34,6 +35,7 @@ const DRAIN_LOOK_MS: u64 = 20;
 pub(crate) struct Times {
     pub(crate) header: u64,
     pub(crate) body_idle: u64,
+    pub(crate) body_rate_grace: u64,
     pub(crate) keep_alive_idle: u64,
     pub(crate) write_stall: u64,
     pub(crate) upstream_connect: u64,
@@ -51,8 +53,13 @@ pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
 pub(crate) struct Shard {
     pub(crate) times: Times,
     pub(crate) head_limits: HeadLimits,
-    pub(crate) body_bytes_max: u64,
+    /// By the number of the route.
+    pub(crate) route_limits: Box<[RouteLimits]>,
+    pub(crate) body_rate: u32,
     pub(crate) requests_per_connection: u32,
+    pub(crate) connections_per_address: u32,
+    pub(crate) connection_age: AgeLimit,
+    pub(crate) misbehaviour_max: u8,
     pub(crate) upstream_idle_max: usize,
     pub(crate) paths: PathPolicy,
     /// Read only, and shared with the shards on the same node only.
@@ -64,7 +71,19 @@ pub(crate) struct Shard {
     pub(crate) scratch: RefCell<Scratch>,
     /// Apart from the scratch, which is lent out with the head.
     pub(crate) path_store: RefCell<PathStore>,
+    /// Requests answered with 429 because their address has too many connections. The ring counts those it closed.
+    pub(crate) crowded: Cell<u64>,
+    /// Splices whose reader took nothing. The ring counts its sends.
+    pub(crate) stalls: Cell<u64>,
     is_draining: Cell<bool>,
+}
+
+/// What holds for the requests of one route.
+pub(crate) struct RouteLimits {
+    /// `u64::MAX` for none.
+    pub(crate) body_bytes_max: u64,
+    /// 0 for none.
+    pub(crate) request_ms: u64,
 }
 
 /// Room for what is parsed and written without waiting in between: one for all connections of the shard, so it is warm.
@@ -81,7 +100,7 @@ impl Shard {
         routes: Arc<RouteTable>,
         counters: Arc<CachePadded<Counters>>,
     ) -> Shard {
-        let unlimited = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
         let limits = &config.limits;
         Shard {
             times: Times::new(config),
@@ -90,9 +109,12 @@ impl Shard {
                 head_bytes_max: limits.head_bytes,
                 fields_max: limits.header_fields,
             },
-            body_bytes_max: unlimited(limits.body_bytes),
-            requests_per_connection: u32::try_from(unlimited(limits.requests_per_connection))
-                .unwrap_or(u32::MAX),
+            route_limits: config.routes.iter().map(|route| RouteLimits::new(route, config)).collect(),
+            body_rate: limits.body_rate,
+            requests_per_connection: unlimited(limits.requests_per_connection),
+            connections_per_address: unlimited(limits.connections_per_address),
+            connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
+            misbehaviour_max: limits.misbehaviour,
             upstream_idle_max: limits.upstream_idle_connections,
             paths: PathPolicy::new(config),
             routes,
@@ -102,6 +124,8 @@ impl Shard {
             counters,
             scratch: RefCell::default(),
             path_store: RefCell::default(),
+            crowded: Cell::new(0),
+            stalls: Cell::new(0),
             is_draining: Cell::new(false),
         }
     }
@@ -136,7 +160,7 @@ impl Shard {
         let shard = self.clone();
         async move {
             loop {
-                serve(&shard, next_connection().await).await;
+                serve(next_client(&shard).await).await;
             }
         }
     }
@@ -168,6 +192,9 @@ impl Shard {
         counters.connections.set(u64::from(sluice_sys::connections_open()));
         counters.accepted.set(stats.accepted);
         counters.connections_refused.set(stats.accept_refused);
+        counters.address_refused.set(stats.peer_refused + self.crowded.get());
+        counters.heads_begun.set(sluice_sys::connections_begun() as u64);
+        counters.write_stalls.set(stats.sends_stalled + self.stalls.get());
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
         counters.upstream_connections.set(servers.map(Server::open_connections).sum());
@@ -185,13 +212,27 @@ impl Shard {
     }
 }
 
+impl RouteLimits {
+    fn new(route: &Route, config: &Config) -> RouteLimits {
+        let body_bytes = route.body_bytes.unwrap_or(config.limits.body_bytes);
+        RouteLimits {
+            body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
+            request_ms: ms(route.request_timeout.unwrap_or(config.timeouts.request)),
+        }
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Times {
     fn new(config: &Config) -> Times {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let times = &config.timeouts;
         Times {
             header: ms(times.header),
             body_idle: ms(times.body_idle),
+            body_rate_grace: ms(times.body_rate_grace),
             keep_alive_idle: ms(times.keep_alive_idle),
             write_stall: ms(times.write_stall),
             upstream_connect: ms(times.upstream_connect),

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use sluice_sys::{Pipe, Spliced};
+use sluice_sys::{Pipe, Spliced, now_ms};
 
 use crate::message::{Aborted, Cause, PlainRest, PlainSink};
 
@@ -35,7 +35,7 @@ thread_local! {
 
 /// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, or when
 /// something is in the way of splice(2): then a receive takes it.
-pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
+pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
     from.conn.disarm().await;
     // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
     to.conn.flushed().await;
@@ -45,49 +45,60 @@ pub(crate) async fn run(from: &PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64,
     // Without a pipe the body is received and sent like any other.
     let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
     let mut moved = 0;
+    let mut false_alarms = 0;
     while moved < from.bytes {
-        let bytes = fill(&mut pipe, from, from.bytes - moved).await?;
-        if bytes == 0 {
-            break;
+        match fill(&mut pipe, from, moved)? {
+            Some(bytes) => moved += bytes,
+            // The socket is said to be readable and nothing moves: splice(2) stops at the mark of urgent data, receiving
+            // passes it.
+            None if false_alarms == FALSE_ALARMS_MAX => break,
+            None => {
+                false_alarms += 1;
+                let patience_ms = from.pace.begin_wait(now_ms());
+                let patience_ms = patience_ms.map_err(|cause| Aborted::by(from.side, cause))?;
+                let waited = from.conn.readable(patience_ms).await;
+                from.pace.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
+                continue;
+            }
         }
-        moved += bytes;
+        false_alarms = 0;
         while pipe.held() > 0 {
-            drain(&mut pipe, to).await?;
+            if drain(&mut pipe, to)? {
+                false_alarms = 0;
+            } else if false_alarms == FALSE_ALARMS_MAX {
+                return Err(Aborted::by(to.side, Cause::Stalled));
+            } else {
+                false_alarms += 1;
+                to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::sending(to.side, &error))?;
+            }
         }
+        false_alarms = 0;
     }
     Ok(moved)
 }
 
-/// Waits for bytes and moves them into the pipe; returns how many. None if the socket is said to be readable and nothing
-/// moves: splice(2) stops at the mark of urgent data, receiving passes it.
-async fn fill(pipe: &mut Pipe, from: &PlainRest<'_>, left: u64) -> Result<u64, Aborted> {
-    let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(pipe.capacity());
-    for _ in 0..FALSE_ALARMS_MAX {
-        match pipe.fill_from(from.conn, wanted) {
-            Ok(Spliced::Bytes(bytes)) => return Ok(bytes as u64),
-            Ok(Spliced::NotReady) => {
-                from.conn.readable(from.idle_ms).await.map_err(|error| Aborted::io(from.side, &error))?;
-            }
-            Ok(Spliced::End) => return Err(Aborted::by(from.side, Cause::Closed)),
-            Err(error) => return Err(Aborted::io(from.side, &error)),
+/// Moves bytes into the pipe; returns how many, or none if the socket has none. `moved` were moved before.
+fn fill(pipe: &mut Pipe, from: &mut PlainRest<'_>, moved: u64) -> Result<Option<u64>, Aborted> {
+    let wanted = usize::try_from(from.bytes - moved).unwrap_or(usize::MAX).min(pipe.capacity());
+    match pipe.fill_from(from.conn, wanted) {
+        Ok(Spliced::Bytes(bytes)) => {
+            from.pace.received(bytes as u64);
+            Ok(Some(bytes as u64))
         }
+        Ok(Spliced::NotReady) => Ok(None),
+        Ok(Spliced::End) => Err(Aborted::by(from.side, Cause::Closed)),
+        Err(error) => Err(Aborted::io(from.side, &error)),
     }
-    Ok(0)
 }
 
-/// Moves some of what the pipe holds on, waiting for room if there is none.
-async fn drain(pipe: &mut Pipe, to: &PlainSink<'_>) -> Result<(), Aborted> {
-    for _ in 0..FALSE_ALARMS_MAX {
-        match pipe.drain_into(to.conn) {
-            Ok(Spliced::Bytes(_)) => return Ok(()),
-            Ok(Spliced::NotReady) => {
-                to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::io(to.side, &error))?;
-            }
-            Ok(Spliced::End) => return Err(Aborted::by(to.side, Cause::Closed)),
-            Err(error) => return Err(Aborted::io(to.side, &error)),
-        }
+/// Moves some of what the pipe holds on; says whether the other side took any.
+fn drain(pipe: &mut Pipe, to: &PlainSink<'_>) -> Result<bool, Aborted> {
+    match pipe.drain_into(to.conn) {
+        Ok(Spliced::Bytes(_)) => Ok(true),
+        Ok(Spliced::NotReady) => Ok(false),
+        Ok(Spliced::End) => Err(Aborted::by(to.side, Cause::Closed)),
+        Err(error) => Err(Aborted::io(to.side, &error)),
     }
-    Err(Aborted::by(to.side, Cause::TimedOut))
 }
 
 /// A pipe from the shard's stock, which it goes back to if it is empty. One that still holds bytes is never used again:

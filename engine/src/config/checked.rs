@@ -73,6 +73,10 @@ pub struct Route {
     pub paths: RoutePaths,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
+    /// Largest request body here, 0 for no limit; `None` for what [`Limits::body_bytes`] says.
+    pub body_bytes: Option<u64>,
+    /// Longest time for a request here, zero for no limit; `None` for what [`Timeouts::request`] says.
+    pub request_timeout: Option<Duration>,
 }
 
 /// Those of the settings in [`Paths`] that a route can have for itself.

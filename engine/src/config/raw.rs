@@ -11,7 +11,7 @@ use super::choices::{Choice, PathForward, RawPaths};
 use super::forwarding::RawForwarding;
 use super::host::RawHost;
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
-use super::settings::{Kind, RawLimits, RawTimeouts, Time};
+use super::settings::{Bytes, Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
 use super::source::{Format, Key, Node, Source, Value};
 use crate::cli::RunArgs;
@@ -103,6 +103,10 @@ pub struct RawRoute {
     pub path_encoded_slash: Field<SlashLike>,
     /// `upstream`.
     pub upstream: Field<String>,
+    /// `body_bytes`.
+    pub body_bytes: Field<u64>,
+    /// `request_timeout`.
+    pub request_timeout: Field<Duration>,
 }
 
 const TOP_KEYS: &[&str] = &[
@@ -125,8 +129,17 @@ const TOP_KEYS: &[&str] = &[
     "route",
 ];
 const UPSTREAM_KEYS: &[&str] = &["name", "servers"];
-const ROUTE_KEYS: &[&str] =
-    &["host", "path", "path_prefix", "methods", "path_forward", "path_encoded_slash", "upstream"];
+const ROUTE_KEYS: &[&str] = &[
+    "host",
+    "path",
+    "path_prefix",
+    "methods",
+    "path_forward",
+    "path_encoded_slash",
+    "upstream",
+    "body_bytes",
+    "request_timeout",
+];
 
 /// The keys of every section, to tell where a misplaced one belongs.
 const SECTIONS: &[(&str, &[&str])] = &[
@@ -224,6 +237,8 @@ impl Raw {
                 path_forward: fields.choice(walk, "path_forward"),
                 path_encoded_slash: fields.choice(walk, "path_encoded_slash"),
                 upstream: fields.text(walk, "upstream"),
+                body_bytes: fields.number::<Bytes>(walk, "body_bytes"),
+                request_timeout: fields.number::<Time>(walk, "request_timeout"),
             });
         }
         raw
@@ -276,6 +291,8 @@ impl Raw {
             path_forward: Field::Absent,
             path_encoded_slash: Field::Absent,
             upstream: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
+            body_bytes: Field::Absent,
+            request_timeout: Field::Absent,
         }];
     }
 }

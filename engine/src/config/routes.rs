@@ -9,6 +9,7 @@ use super::choices::Paths;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
 use super::raw::{Field, RawRoute};
+use super::settings::{self, Bytes, Time, in_range};
 
 /// Methods in use, to tell a typing error from an extension method.
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -46,9 +47,20 @@ pub(super) fn check_routes(
         let methods = check_route_methods(raw, report);
         let (Some(host), Some(path), Some(methods)) = (host, path, methods) else { continue };
         check_duplicate(raw, &host, &path, &methods, &mut taken, report);
+        let (body, time) = (settings::row("limits.body_bytes"), settings::row("timeouts.request"));
+        let body_bytes = in_range::<Bytes>(body, "route.body_bytes", &raw.body_bytes, report);
+        let request_timeout = in_range::<Time>(time, "route.request_timeout", &raw.request_timeout, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         if let Some(upstream) = upstream {
-            routes.push(Route { host, path, methods, paths: of_route, upstream });
+            routes.push(Route {
+                host,
+                path,
+                methods,
+                paths: of_route,
+                upstream,
+                body_bytes,
+                request_timeout,
+            });
         }
     }
     if !upstreams.some_unnamed && !raws.iter().any(|raw| raw.upstream == Field::Faulty) {

@@ -109,16 +109,7 @@ fn ours<K: Kind>(text: &str) -> K::Raw {
 
 /// The value to use for a field that may have been given: in range, or reported and replaced by the default.
 fn settle<K: Kind>(row: &Setting, field: &Field<K::Raw>, report: &mut Report) -> K::Raw {
-    let Field::Given(given) = field else { return ours::<K>(row.default) };
-    let fault = if given.value < ours::<K>(row.least) {
-        Fault::new(format!("{} is too small", K::show(given.value))).hint(format!("at least {}", row.least))
-    } else if given.value > ours::<K>(row.most) {
-        Fault::new(format!("{} is too large", K::show(given.value))).hint(format!("at most {}", row.most))
-    } else {
-        return given.value;
-    };
-    report.error(&given.at, row.key, fault);
-    ours::<K>(row.default)
+    in_range::<K>(row, row.key, field, report).unwrap_or_else(|| ours::<K>(row.default))
 }
 
 macro_rules! settings {
@@ -211,8 +202,14 @@ settings! {
         "Longest time for a whole request head, from its first byte (from the start of a new connection)";
     body_idle: Duration as Time, "timeout-body-idle", "30s", "1ms" to "24h",
         "Longest pause between two parts of a request body";
+    body_rate_grace: Duration as Time, "timeout-body-rate-grace", "10s", "0s" to "24h",
+        "How long a request body may be waited for, in all, before limits.body_rate counts";
+    request: Duration as Time, "timeout-request", "0s", "0s" to "24h",
+        "Longest time for a request and its answer, from the end of the request's head; 0s for no limit";
     keep_alive_idle: Duration as Time, "timeout-keep-alive-idle", "75s", "1ms" to "24h",
         "Longest wait for the next request on a client's connection";
+    connection_age: Duration as Time, "timeout-connection-age", "1h", "0s" to "24h",
+        "Age at which a client's connection is closed, after the answer under way; 0s for no limit";
     write_stall: Duration as Time, "timeout-write-stall", "30s", "1ms" to "24h",
         "Longest time in which a peer takes none of the bytes waiting for it";
     upstream_connect: Duration as Time, "timeout-upstream-connect", "3s", "1ms" to "24h",
@@ -239,12 +236,45 @@ settings! {
         "Most header fields in a head, and most trailer fields (431 above it, 502 for a response)";
     body_bytes: u64 as Bytes, "limit-body-bytes", "1GiB", "0" to "8589934591GiB",
         "Largest request body (413 above it); 0 for no limit";
-    requests_per_connection: u64 as Count, "limit-requests-per-connection", "10000", "0" to "1000000000000",
+    body_rate: u32 as Bytes, "limit-body-rate", "240", "0" to "1GiB",
+        "Fewest bytes of a request body per second of waiting for it (408 below it); 0 for no limit";
+    requests_per_connection: u32 as Count, "limit-requests-per-connection", "10000", "0" to "1000000",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize as Count, "limit-connections", "0", "0" to "100000000",
         "Most client connections of one shard; 0 for what the descriptor limit allows";
+    connections_per_address: u32 as Count, "limit-connections-per-address", "0", "0" to "100000000",
+        "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
+    misbehaviour: u8 as Count, "limit-misbehaviour", "100", "0" to "250",
+        "Points of misbehaviour after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize as Count, "limit-upstream-idle-connections", "256", "0" to "1000000",
         "Most idle connections that one shard keeps to one server; 0 to reuse none";
+}
+
+/// The given value if it lies in the row's range. One that does not is reported under `key`.
+pub(crate) fn in_range<K: Kind>(
+    row: &Setting,
+    key: &str,
+    field: &Field<K::Raw>,
+    report: &mut Report,
+) -> Option<K::Raw> {
+    let given = field.given()?;
+    let fault = if given.value < ours::<K>(row.least) {
+        Fault::new(format!("{} is too small", K::show(given.value))).hint(format!("at least {}", row.least))
+    } else if given.value > ours::<K>(row.most) {
+        Fault::new(format!("{} is too large", K::show(given.value))).hint(format!("at most {}", row.most))
+    } else {
+        return Some(given.value);
+    };
+    report.error(&given.at, key, fault);
+    None
+}
+
+/// The row of a key.
+///
+/// # Panics
+/// When no row has that key, which is a mistake of ours.
+pub(crate) fn row(key: &str) -> &'static Setting {
+    all().find(|row| row.key == key).unwrap_or_else(|| panic!("no setting {key}"))
 }
 
 /// Every row of every table.

@@ -7,14 +7,16 @@ use std::cell::Cell;
 
 use sluice_proto::RequestHead;
 use sluice_proto::h1::{Parsed, parse_request};
-use sluice_sys::{Buf, Conn, ReadAhead};
+use sluice_sys::{Buf, Conn, Kept, ReadAhead, next_begun_connection, now_ms};
 
 use crate::answer::{Answer, Shape};
+use crate::downstream::history::History;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
+use crate::misbehaviour::{Misdeed, Score, Verdict};
 use crate::shard::Shard;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
@@ -24,16 +26,40 @@ const LINGER_MS: u64 = 2_000;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// A head in more pieces than this is dripped: any network delivers it in one or two.
+const HEAD_PIECES_MAX: u32 = 32;
+
+/// After that, so many pieces more are a misdeed.
+const PIECES_PER_MISDEED: u32 = 16;
+
 /// The client's end of an exchange.
 pub(crate) struct Down<'s> {
     pub(crate) shard: &'s Shard,
     pub(crate) conn: Conn,
     pub(crate) inbox: Inbox,
+    pub(crate) history: History,
+    /// How often the connection was parked with a part of the head that is read now.
+    pieces: u32,
+}
+
+/// What came of reading a request head.
+pub(crate) enum Read<R> {
+    Request(R),
+    /// The rest has not arrived: the connection can be parked, with what there is.
+    Incomplete,
+    /// The client has left without asking for anything.
+    Nothing,
+}
+
+/// Waits for a client that has said something.
+pub(crate) async fn next_client(shard: &Shard) -> Down<'_> {
+    let (conn, kept) = next_begun_connection().await;
+    Down::new(shard, conn, kept)
 }
 
 /// Serves a connection that has bytes to read until it is idle or gone.
-pub(crate) async fn serve(shard: &Shard, conn: Conn) {
-    let mut down = Down { shard, conn, inbox: Inbox::default() };
+pub(crate) async fn serve(mut down: Down<'_>) {
+    let shard = down.shard;
     loop {
         // A client that does not read its answers is not served: the next request waits until the last answer is with the
         // kernel. Usually it has been for long.
@@ -41,6 +67,13 @@ pub(crate) async fn serve(shard: &Shard, conn: Conn) {
         match exchange::run(shard, &mut down).await {
             Next::Request if down.may_go_on() => {}
             Next::Request | Next::Close => return down.close().await,
+            Next::Wait => match down.park_begun() {
+                None => return,
+                Some(again) => {
+                    down = again;
+                    continue;
+                }
+            },
             Next::Linger => return down.linger().await,
             Next::Drop => return,
             Next::Abort => return down.conn.abort(),
@@ -48,36 +81,52 @@ pub(crate) async fn serve(shard: &Shard, conn: Conn) {
         // An upload may have changed it.
         down.conn.set_read_ahead(ReadAhead::Buffers);
         if down.inbox.is_empty() {
-            match down.conn.park(shard.times.keep_alive_idle) {
+            down.history.store(&down.conn);
+            let idle_ms = shard.times.keep_alive_idle.min(down.history.end_ms.saturating_sub(now_ms()));
+            match down.conn.park(idle_ms) {
                 Ok(()) => return,
-                Err(conn) => down = Down { shard, conn, inbox: Inbox::default() },
+                Err(conn) => down = Down { conn, ..down },
             }
         }
     }
 }
 
-impl Down<'_> {
-    /// Reads a request head and shows it to `visit`; the head's bytes are gone afterwards. `None`: the client has left
-    /// without asking for anything.
+impl<'s> Down<'s> {
+    /// A connection that was parked, or is new. `kept` is what it has said of a head already.
+    fn new(shard: &'s Shard, conn: Conn, kept: Option<Kept>) -> Down<'s> {
+        let history = History::load(&conn, shard.connection_age, now_ms());
+        let (inbox, pieces) = match kept {
+            None => (Inbox::default(), 0),
+            Some(kept) => (Inbox::resume(&kept), kept.pieces),
+        };
+        Down { shard, conn, inbox, history, pieces }
+    }
+
+    /// Reads a request head and shows it to `visit`; the head's bytes are gone afterwards.
     pub(crate) async fn read_request<R>(
         &mut self,
         visit: impl FnOnce(&RequestHead<'_>, &Client<'_>) -> R,
-    ) -> Result<Option<R>, Aborted> {
+    ) -> Result<Read<R>, Aborted> {
         let limits = &self.shard.head_limits;
         let abort = |cause| Aborted::by(Side::Downstream, cause);
-        let mut is_waiting = false;
-        let mut parsed_bytes = 0;
+        // What was kept was looked at before.
+        let mut parsed_bytes = if self.pieces > 0 { self.inbox.unread().len() } else { 0 };
         loop {
             let unread = self.inbox.unread();
             if is_worth_parsing(unread, parsed_bytes) {
                 let scratch = &mut *self.shard.scratch.borrow_mut();
                 match parse_request(unread, &mut scratch.head, limits) {
                     Ok(Parsed::Complete { head, bytes }) => {
+                        if unread.starts_with(b"\r") {
+                            // Reaching the limit makes this the connection's last request.
+                            let _ = self.note_misdeed(Misdeed::EmptyLines);
+                        }
                         let peer = self.conn.peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
                         let client = self.shard.identity.client(peer, &head, &mut scratch.sender);
                         let result = visit(&head, &client);
                         self.inbox.consume(bytes);
-                        return Ok(Some(result));
+                        self.pieces = 0;
+                        return Ok(Read::Request(result));
                     }
                     Ok(Parsed::Partial) => {}
                     Err(fault) => return Err(abort(Cause::Fault(fault))),
@@ -87,24 +136,58 @@ impl Down<'_> {
             if self.inbox.take_ready(&self.conn) {
                 continue;
             }
-            if !is_waiting {
-                is_waiting = true;
+            // The first request of a connection has had its deadline since the connection was accepted.
+            if self.pieces == 0 && self.history.requests > 0 {
                 self.conn.set_deadline(self.shard.times.header);
+            }
+            if self.conn.is_quiet() && !self.conn.is_late() {
+                return self.note_piece().map(|()| Read::Incomplete);
             }
             match self.inbox.receive(&self.conn).await {
                 Ok(true) => {}
-                Ok(false) if self.inbox.is_empty() => return Ok(None),
+                Ok(false) if self.inbox.is_empty() => return Ok(Read::Nothing),
                 Ok(false) => return Err(abort(Cause::Closed)),
                 Err(error) => return Err(Aborted::io(Side::Downstream, &error)),
             }
         }
     }
 
+    /// Another piece of a head has come, and not the last.
+    fn note_piece(&mut self) -> Result<(), Aborted> {
+        self.pieces += 1;
+        let is_dripping = self.pieces > HEAD_PIECES_MAX && self.pieces.is_multiple_of(PIECES_PER_MISDEED);
+        if is_dripping && self.note_misdeed(Misdeed::DrippedHead) == Verdict::End {
+            return Err(Aborted::by(Side::Downstream, Cause::Misbehaved));
+        }
+        Ok(())
+    }
+
+    /// Counts a misdeed of the client.
+    pub(crate) fn note_misdeed(&self, misdeed: Misdeed) -> Verdict {
+        self.history.score.add(misdeed, self.shard.misbehaviour_max, &self.shard.counters)
+    }
+
+    /// Parks the connection in the middle of a head: what there is of it waits without a task and without a receive
+    /// buffer. Hands it back when there is more to read after all.
+    fn park_begun(self) -> Option<Self> {
+        self.history.store(&self.conn);
+        let kept = Kept { bytes: self.inbox.unread().into(), pieces: self.pieces };
+        match self.conn.park_with(kept) {
+            Ok(()) => None,
+            Err((conn, _)) => Some(Down { conn, ..self }),
+        }
+    }
+
+    /// Whether the address of a client that asks for the first time has more connections than it may have.
+    pub(crate) fn is_one_too_many(&self) -> bool {
+        let limit = self.shard.connections_per_address;
+        limit != u32::MAX && self.history.requests == 0 && self.conn.connections_of_peer() > limit
+    }
+
     /// Sends an answer of ours.
     pub(crate) async fn answer(&self, answer: Answer<'_>, shape: &Shape) -> Result<(), Aborted> {
         let mut out = Buf::small();
-        let now = sluice_sys::now_ms();
-        self.shard.clock.with_date(now, |date| answer.write(&mut out, date, shape));
+        self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, shape));
         if answer.status() >= 400 {
             self.shard.counters.own_answers.increment();
         }
@@ -112,16 +195,36 @@ impl Down<'_> {
         sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))
     }
 
-    /// Whether the connection is to be closed after the request that is served now.
+    /// Whether the connection is to be closed after the request that is served now, and counts why. To be asked once for
+    /// each request.
     pub(crate) fn is_last_request(&self) -> bool {
-        self.shard.is_draining() || self.conn.tag() + 1 >= self.shard.requests_per_connection
+        if self.shard.is_draining() {
+            return true;
+        }
+        let max = self.shard.misbehaviour_max;
+        if max > 0 && self.history.score.points() >= max {
+            return true;
+        }
+        let is_used_up = self.history.requests + 1 >= self.shard.requests_per_connection;
+        let is_old = now_ms() >= self.history.end_ms;
+        if is_used_up {
+            self.shard.counters.connections_used_up.increment();
+        } else if is_old {
+            self.shard.counters.connections_aged.increment();
+        }
+        is_used_up || is_old
     }
 
     /// Counts the request that was just answered; says whether the connection may have another.
-    fn may_go_on(&self) -> bool {
-        let is_last = self.is_last_request();
-        self.conn.set_tag(self.conn.tag() + 1);
-        !is_last
+    fn may_go_on(&mut self) -> bool {
+        self.history.requests += 1;
+        self.history.score.forgive();
+        !self.shard.is_draining()
+    }
+
+    /// What has arrived will not be used.
+    pub(crate) fn forget_unread(&mut self) {
+        self.inbox = Inbox::default();
     }
 
     /// Closes after everything was sent; lingers if the client has said more than was read.
@@ -174,19 +277,29 @@ pub(crate) struct RequestBody<'a> {
     reader: BodyReader<'a>,
     go_ahead: &'a GoAhead,
     shard: &'a Shard,
+    score: &'a Score,
 }
 
 impl<'a> RequestBody<'a> {
     pub(crate) fn new(
-        shard: &'a Shard,
-        conn: &'a Conn,
-        inbox: &'a mut Inbox,
+        down: &'a mut Down<'_>,
         progress: &'a mut BodyProgress,
         go_ahead: &'a GoAhead,
-    ) -> RequestBody<'a> {
-        let idle_ms = shard.times.body_idle;
-        let reader = BodyReader { conn, inbox, progress, side: Side::Downstream, idle_ms };
-        RequestBody { reader, go_ahead, shard }
+    ) -> (RequestBody<'a>, &'a Conn) {
+        let Down { shard, conn, inbox, history, .. } = down;
+        let reader = BodyReader { conn, inbox, progress, side: Side::Downstream };
+        (RequestBody { reader, go_ahead, shard, score: &history.score }, conn)
+    }
+
+    /// Counts a flood of tiny chunks, if one has come.
+    fn judge(&mut self) -> Result<(), Aborted> {
+        if !self.reader.progress.takes_flood() {
+            return Ok(());
+        }
+        match self.score.add(Misdeed::TinyChunks, self.shard.misbehaviour_max, &self.shard.counters) {
+            Verdict::GoOn => Ok(()),
+            Verdict::End => Err(Aborted::by(Side::Downstream, Cause::Misbehaved)),
+        }
     }
 
     /// Waits a while for the body or the server's word, then asks the client for the body ourselves.
@@ -213,14 +326,17 @@ impl<'a> RequestBody<'a> {
 
 impl BodySource for RequestBody<'_> {
     fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted> {
+        self.judge()?;
         self.reader.show_ready(see)
     }
 
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+        self.judge()?;
         self.reader.ready_part()
     }
 
     async fn next_part(&mut self) -> Result<Part, Aborted> {
+        self.judge()?;
         if let Some(part) = self.reader.ready_part()? {
             return Ok(part);
         }

@@ -2,10 +2,11 @@
 
 use sluice_proto::h1::{BodyDecoder, BodyEvent, Trailers};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
-use sluice_sys::{Conn, ReadAhead};
+use sluice_sys::{Conn, ReadAhead, now_ms};
 
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
+use crate::pace::Pace;
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
@@ -14,8 +15,6 @@ pub(crate) struct BodyReader<'a> {
     pub(crate) progress: &'a mut BodyProgress,
     /// Whom to blame.
     pub(crate) side: Side,
-    /// Longest pause between two parts, in milliseconds.
-    pub(crate) idle_ms: u64,
 }
 
 /// How far a body has been read; outlives the reader, so that reading can go on elsewhere.
@@ -23,21 +22,31 @@ pub(crate) struct BodyProgress {
     decoder: BodyDecoder,
     /// Bytes of data that may still come.
     bytes_left: u64,
-    /// Bytes of data received so far.
-    bytes_read: u64,
+    /// How long the rest may take, and the bytes of data received so far.
+    pace: Pace,
+    /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment.
+    tiny_parts: u32,
 }
 
 /// A body that has brought this much is received buffer by buffer from then on: it must not hold more of the shard's
 /// receive buffers than it takes to keep going.
 const LARGE_BYTES: u64 = 64 * 1024;
 
+/// Data below this size is tiny.
+const TINY_BYTES: usize = 4;
+/// So much tiny data in one receive is nothing to speak of.
+const TINY_PARTS_PER_RECEIVE: u32 = 16;
+/// So much more of it is a flood.
+const TINY_PARTS_FLOOD: u32 = 1_000;
+
 impl BodyProgress {
     /// A body of which nothing was read, limited to `bytes_max` bytes of data.
-    pub(crate) fn new(length: BodyLength, bytes_max: u64) -> BodyProgress {
+    pub(crate) fn new(length: BodyLength, bytes_max: u64, pace: Pace) -> BodyProgress {
         BodyProgress {
             decoder: BodyDecoder::new(length, ChunkLimits::default()),
             bytes_left: bytes_max,
-            bytes_read: 0,
+            pace,
+            tiny_parts: 0,
         }
     }
 
@@ -47,9 +56,18 @@ impl BodyProgress {
         self
     }
 
+    /// Whether a flood of tiny parts has come since this was last asked.
+    pub(crate) fn takes_flood(&mut self) -> bool {
+        let is_flood = self.tiny_parts >= TINY_PARTS_FLOOD;
+        if is_flood {
+            self.tiny_parts -= TINY_PARTS_FLOOD;
+        }
+        is_flood
+    }
+
     /// Whether the body was or will be a large one, by its length or by what has come.
     pub(crate) fn is_large(&self) -> bool {
-        self.bytes_read >= LARGE_BYTES
+        self.pace.bytes() >= LARGE_BYTES
             || self.decoder.remaining_length().is_some_and(|bytes| bytes >= LARGE_BYTES)
     }
 }
@@ -93,24 +111,35 @@ impl BodyReader<'_> {
             if !self.inbox.take_ready(self.conn) {
                 return Ok(None);
             }
+            self.note_receive();
         }
     }
 
     fn note_data(&mut self, bytes: usize) -> Result<(), Aborted> {
-        let (bytes, before) = (bytes as u64, self.progress.bytes_read);
+        if bytes < TINY_BYTES {
+            self.progress.tiny_parts += 1;
+        }
+        let (bytes, before) = (bytes as u64, self.progress.pace.bytes());
         let left = self.progress.bytes_left.checked_sub(bytes);
         self.progress.bytes_left = left.ok_or(self.abort(Cause::TooLarge))?;
-        self.progress.bytes_read += bytes;
-        if before < LARGE_BYTES && self.progress.bytes_read >= LARGE_BYTES {
+        self.progress.pace.received(bytes);
+        if before < LARGE_BYTES && self.progress.pace.bytes() >= LARGE_BYTES {
             self.conn.set_read_ahead(ReadAhead::OneBuffer);
         }
         Ok(())
     }
 
+    fn note_receive(&mut self) {
+        self.progress.tiny_parts = self.progress.tiny_parts.saturating_sub(TINY_PARTS_PER_RECEIVE);
+    }
+
     /// Waits for bytes, at most as long as the connection's deadline allows.
     pub(crate) async fn wait(&mut self) -> Result<(), Aborted> {
         match self.inbox.receive(self.conn).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.note_receive();
+                Ok(())
+            }
             // Clean only for a body that ends with its connection.
             Ok(false) => self.progress.decoder.on_eof().map_err(|_| self.abort(Cause::Closed)),
             Err(error) => Err(Aborted::io(self.side, &error)),
@@ -145,20 +174,22 @@ impl BodySource for BodyReader<'_> {
             if let Some(part) = self.ready_part()? {
                 return Ok(part);
             }
-            self.conn.set_deadline(self.idle_ms);
-            self.wait().await?;
+            let patience_ms = self.progress.pace.begin_wait(now_ms());
+            self.conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
+            let waited = self.wait().await;
+            self.progress.pace.end_wait(now_ms(), waited)?;
         }
     }
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         let bytes = self.progress.decoder.remaining_length()?;
         let is_untouched = self.inbox.is_empty() && bytes <= self.progress.bytes_left;
-        is_untouched.then_some(PlainRest { conn: self.conn, bytes, idle_ms: self.idle_ms, side: self.side })
+        let pace = &mut self.progress.pace;
+        is_untouched.then_some(PlainRest { conn: self.conn, bytes, pace, side: self.side })
     }
 
     fn took(&mut self, bytes: u64) {
         self.progress.decoder.skip(bytes);
         self.progress.bytes_left -= bytes;
-        self.progress.bytes_read += bytes;
     }
 }

@@ -91,7 +91,7 @@ impl BodySink for BodyWriter<'_> {
             Data::Lease(lease) if !self.is_chunked && self.waiting_bytes() == 0 => {
                 self.mark();
                 let sent = self.conn.send_lease(lease, self.stall_ms).await;
-                return sent.result.map_err(|error| Aborted::io(self.side, &error));
+                return sent.result.map_err(|error| Aborted::sending(self.side, &error));
             }
             data => data,
         };
@@ -105,7 +105,7 @@ impl BodySink for BodyWriter<'_> {
         let Some(out) = self.out.take() else { return Ok(()) };
         self.mark();
         let sent = self.conn.send(out, self.stall_ms).await;
-        sent.result.map_err(|error| Aborted::io(self.side, &error))
+        sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
     fn plain(&mut self) -> Option<PlainSink<'_>> {

@@ -264,6 +264,8 @@ mod tests {
                 },
                 paths: naive::ORDINARY,
                 upstream: i * 10,
+                body_bytes: None,
+                request_timeout: None,
             }
         });
         RouteTable::build(&naive::config_of(routes.collect()))

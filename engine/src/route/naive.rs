@@ -161,6 +161,8 @@ fn route() -> impl Strategy<Value = Route> {
         methods,
         paths: ORDINARY,
         upstream,
+        body_bytes: None,
+        request_timeout: None,
     })
 }
 

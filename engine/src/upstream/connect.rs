@@ -34,6 +34,9 @@ pub(crate) async fn connected<'s>(shard: &Shard, group: &'s Group) -> Result<Up<
             Err(error) => {
                 shard.counters.upstream_connect_errors.increment();
                 answer = answer_for(&error);
+                if answer == Answer::UpstreamTimeout {
+                    shard.counters.upstream_connect_timeouts.increment();
+                }
                 if answer != Answer::NoneAvailable {
                     server.pass_over(sluice_sys::now_ms());
                 }

@@ -107,8 +107,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// The body behind the head that was just read.
-    pub(crate) fn body(self, shard: &Shard, progress: &'a mut BodyProgress) -> BodyReader<'a> {
-        let idle_ms = shard.times.upstream_body_idle;
-        BodyReader { conn: self.conn, inbox: self.inbox, progress, side: Side::Upstream, idle_ms }
+    pub(crate) fn body(self, progress: &'a mut BodyProgress) -> BodyReader<'a> {
+        BodyReader { conn: self.conn, inbox: self.inbox, progress, side: Side::Upstream }
     }
 }

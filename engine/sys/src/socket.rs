@@ -191,6 +191,11 @@ impl Conn {
         driver::with(|driver| driver.set_deadline(self.index, after_ms));
     }
 
+    /// Whether the deadline has passed.
+    pub fn is_late(&self) -> bool {
+        driver::with(|driver| driver.table().at(self.index).flags.has(Flags::EXPIRED))
+    }
+
     /// Receives wait without limit.
     pub fn clear_deadline(&self) {
         driver::with(|driver| driver.clear_deadline(self.index));
@@ -242,24 +247,20 @@ impl Conn {
         driver::with(|driver| driver.table().at(self.index).listener)
     }
 
-    /// A number that stays with the connection while it is parked; 0 at first.
-    pub fn tag(&self) -> u32 {
-        driver::with(|driver| driver.table().at(self.index).tag)
+    /// Two numbers that stay with the connection while it is parked, for its owner's use; 0 at first.
+    pub fn notes(&self) -> (u32, u8) {
+        driver::with(|driver| {
+            let entry = driver.table().at(self.index);
+            (entry.tag, entry.mark)
+        })
     }
 
-    /// Sets the number that stays with the connection.
-    pub fn set_tag(&self, tag: u32) {
-        driver::with(|driver| driver.table().at(self.index).tag = tag);
-    }
-
-    /// A second, smaller number that stays with the connection while it is parked; 0 at first.
-    pub fn mark(&self) -> u8 {
-        driver::with(|driver| driver.table().at(self.index).mark)
-    }
-
-    /// Sets the smaller number that stays with the connection.
-    pub fn set_mark(&self, mark: u8) {
-        driver::with(|driver| driver.table().at(self.index).mark = mark);
+    /// Sets the numbers that stay with the connection.
+    pub fn set_notes(&self, tag: u32, mark: u8) {
+        driver::with(|driver| {
+            let entry = driver.table().at(self.index);
+            (entry.tag, entry.mark) = (tag, mark);
+        });
     }
 
     /// The peer's address, asked of the kernel once.
@@ -457,6 +458,11 @@ impl Timer {
         Timer { index, _on_this_thread: PhantomData }
     }
 
+    /// Whether the timer has gone off; if not, the task is polled again when it does.
+    pub fn poll_expired(&self) -> Poll<()> {
+        driver::with(|driver| driver.poll_expired(self.index))
+    }
+
     /// Starts the timer anew.
     pub fn reset(&self, after_ms: u64) {
         driver::with(|driver| driver.set_deadline(self.index, after_ms));
@@ -464,7 +470,7 @@ impl Timer {
 
     /// Waits until the timer has gone off.
     pub async fn expired(&self) {
-        poll_fn(|_| driver::with(|driver| driver.poll_expired(self.index))).await;
+        poll_fn(|_| self.poll_expired()).await;
     }
 }
 

@@ -19,7 +19,9 @@ impl Driver {
     /// One deadline that has passed and whom it concerns; `None` when none is left.
     pub(crate) fn expire(&mut self) -> Option<Wake> {
         if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
-            self.ops.at(index).timed_out = true;
+            let op = self.ops.at(index);
+            op.timed_out = true;
+            self.stats.sends_stalled += u64::from(op.is_send());
             self.cancel(self.ops.key(index));
             return Some(Wake::Nobody);
         }

@@ -1,0 +1,96 @@
+//! What is remembered of a client's connection between its requests: how many it had, since when it is open and how it
+//! behaved. Parked, it fits into the two numbers that the connection's table entry has for its owner.
+
+use sluice_sys::Conn;
+
+use crate::misbehaviour::Score;
+
+/// The low bits of the tag count requests; the others say when the first one came.
+const REQUESTS_BITS: u32 = 20;
+const REQUESTS_MAX: u32 = (1 << REQUESTS_BITS) - 1;
+/// Times are kept modulo so many units.
+const TIME_MASK: u32 = (1 << (32 - REQUESTS_BITS)) - 1;
+
+/// The age limit of connections, and the unit in which their age is measured for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgeLimit {
+    /// `u64::MAX` for none.
+    limit_ms: u64,
+    /// A unit is two to this power of milliseconds: at least a thousandth of the limit, and the limit is less than half of
+    /// what times are kept modulo.
+    unit_shift: u32,
+}
+
+impl AgeLimit {
+    /// A limit in milliseconds, 0 for none.
+    pub(crate) fn new(limit_ms: u64) -> AgeLimit {
+        if limit_ms == 0 {
+            return AgeLimit { limit_ms: u64::MAX, unit_shift: 0 };
+        }
+        let unit_shift = (0..64).find(|shift| limit_ms >> shift < u64::from(TIME_MASK / 2)).unwrap_or(63);
+        AgeLimit { limit_ms, unit_shift }
+    }
+
+    fn units(self, now_ms: u64) -> u32 {
+        (now_ms >> self.unit_shift) as u32 & TIME_MASK
+    }
+
+    /// When a connection of which the first bytes came at `born` is too old.
+    fn end_ms(self, born: u32, now_ms: u64) -> u64 {
+        if self.limit_ms == u64::MAX {
+            return u64::MAX;
+        }
+        let age = u64::from(self.units(now_ms).wrapping_sub(born) & TIME_MASK) << self.unit_shift;
+        now_ms + self.limit_ms.saturating_sub(age)
+    }
+}
+
+/// What is remembered.
+#[derive(Debug)]
+pub(crate) struct History {
+    /// Requests answered.
+    pub(crate) requests: u32,
+    born: u32,
+    pub(crate) score: Score,
+    /// When the connection is too old.
+    pub(crate) end_ms: u64,
+}
+
+impl History {
+    /// Of a connection that was parked, or is new.
+    pub(crate) fn load(conn: &Conn, age: AgeLimit, now_ms: u64) -> History {
+        let (tag, mark) = conn.notes();
+        let requests = tag & REQUESTS_MAX;
+        let born = if tag == 0 { age.units(now_ms) } else { tag >> REQUESTS_BITS };
+        History { requests, born, score: Score::new(mark), end_ms: age.end_ms(born, now_ms) }
+    }
+
+    /// Leaves it with the connection.
+    pub(crate) fn store(&self, conn: &Conn) {
+        conn.set_notes(self.born << REQUESTS_BITS | self.requests.min(REQUESTS_MAX), self.score.points());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_age_in_range_is_measured_to_a_thousandth() {
+        for limit_ms in [1, 999, 1_000, 60_000, 3_600_000, 86_400_000] {
+            let age = AgeLimit::new(limit_ms);
+            let unit_ms = 1_u64 << age.unit_shift;
+            assert!(unit_ms == 1 || unit_ms <= limit_ms / 1_000, "{limit_ms}");
+            for born_ms in [0, 12_345, 7_777_777, 1 << 33] {
+                let born = age.units(born_ms);
+                for passed in [0, limit_ms / 3, limit_ms, limit_ms + limit_ms / 2] {
+                    let now_ms = born_ms + passed;
+                    let wanted = now_ms.max(born_ms + limit_ms);
+                    let end_ms = age.end_ms(born, now_ms);
+                    assert!(end_ms.abs_diff(wanted) <= unit_ms, "{limit_ms} {born_ms} {passed}: {end_ms}");
+                }
+            }
+        }
+        assert_eq!(AgeLimit::new(0).end_ms(3, 1 << 40), u64::MAX);
+    }
+}

@@ -1,0 +1,112 @@
+//! What is allowed, costs us work, and is abuse when it goes on: one score per client connection, of any protocol.
+//!
+//! What breaks a rule of the protocol ends its connection at once and needs no score. Each misdeed here has its points and
+//! its counter; a request that is as it should be takes a point off again, so that a long life with a slip now and then is
+//! not held against anybody.
+
+use std::cell::Cell;
+
+use crate::counters::{Counter, Counters};
+
+/// A misdeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misdeed {
+    /// Empty lines before a request. RFC 9112 section 2.2 wants them skipped, for the sake of old clients.
+    EmptyLines,
+    /// A request that is refused (no route, wrong method) and leaves the connection open: somebody is guessing.
+    Refusal,
+    /// A head in very many pieces, each of which wakes us.
+    DrippedHead,
+    /// Thousands of chunks of a few bytes: more framing than data.
+    TinyChunks,
+}
+
+impl Misdeed {
+    fn points(self) -> u8 {
+        match self {
+            Misdeed::EmptyLines | Misdeed::DrippedHead | Misdeed::TinyChunks => 2,
+            Misdeed::Refusal => 3,
+        }
+    }
+
+    fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Misdeed::EmptyLines => &counters.misbehaviour_empty_lines,
+            Misdeed::Refusal => &counters.misbehaviour_refusals,
+            Misdeed::DrippedHead => &counters.misbehaviour_dripped_heads,
+            Misdeed::TinyChunks => &counters.misbehaviour_tiny_chunks,
+        }
+    }
+}
+
+/// The score of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Score(Cell<u8>);
+
+/// What a misdeed leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    GoOn,
+    /// The connection has to end.
+    End,
+}
+
+impl Score {
+    /// A score of so many points.
+    pub(crate) fn new(points: u8) -> Score {
+        Score(Cell::new(points))
+    }
+
+    pub(crate) fn points(&self) -> u8 {
+        self.0.get()
+    }
+
+    /// Counts a misdeed; `points_max` of 0 allows everything.
+    pub(crate) fn add(&self, misdeed: Misdeed, points_max: u8, counters: &Counters) -> Verdict {
+        misdeed.counter(counters).increment();
+        let before = self.0.get();
+        let after = before.saturating_add(misdeed.points());
+        self.0.set(after);
+        if points_max == 0 || after < points_max {
+            return Verdict::GoOn;
+        }
+        if before < points_max {
+            counters.misbehaviour_closed.increment();
+        }
+        Verdict::End
+    }
+
+    /// A request that was as it should be.
+    pub(crate) fn forgive(&self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_ends_at_its_limit_and_is_counted_once() {
+        let (score, counters) = (Score::default(), Counters::default());
+        assert_eq!(score.add(Misdeed::Refusal, 6, &counters), Verdict::GoOn);
+        assert_eq!(score.add(Misdeed::Refusal, 6, &counters), Verdict::End);
+        assert_eq!(score.add(Misdeed::EmptyLines, 6, &counters), Verdict::End);
+        let counted = (&counters.misbehaviour_refusals, &counters.misbehaviour_empty_lines);
+        assert_eq!((counted.0.value(), counted.1.value(), counters.misbehaviour_closed.value()), (2, 1, 1));
+    }
+
+    #[test]
+    fn good_requests_are_credited_and_no_limit_is_none() {
+        let (score, counters) = (Score::default(), Counters::default());
+        for _ in 0..1_000 {
+            assert_eq!(score.add(Misdeed::EmptyLines, 6, &counters), Verdict::GoOn);
+            score.forgive();
+            score.forgive();
+        }
+        assert_eq!(score.points(), 0);
+        for _ in 0..1_000 {
+            assert_eq!(score.add(Misdeed::TinyChunks, 0, &counters), Verdict::GoOn);
+        }
+    }
+}

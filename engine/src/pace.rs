@@ -1,0 +1,113 @@
+//! How long a body may keep us waiting: each pause, and in all.
+//!
+//! Only time spent waiting for the sender counts, not the time in which its bytes wait for the other side. A sender starts
+//! with some time in hand, and every byte earns it more; one that sends too little runs out.
+
+use crate::message::{Aborted, Cause};
+
+/// The patience with the sender of one body.
+pub(crate) struct Pace {
+    /// Longest pause, in milliseconds.
+    idle_ms: u32,
+    /// Bytes that earn one more second; 0 where only pauses count.
+    rate: u32,
+    /// Time in hand at the beginning.
+    grace_ms: u32,
+    waited_ms: u32,
+    bytes: u64,
+}
+
+/// A held task is all the larger for it, so times are kept in 32 bits of milliseconds, which is 49 days.
+fn short(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
+}
+
+impl Pace {
+    /// Only pauses count.
+    pub(crate) fn by_pauses(idle_ms: u64) -> Pace {
+        Pace { idle_ms: short(idle_ms), rate: 0, grace_ms: 0, waited_ms: 0, bytes: 0 }
+    }
+
+    /// Pauses count, and so does the rate in bytes per second, if it is not 0.
+    pub(crate) fn by_rate(idle_ms: u64, rate: u32, grace_ms: u64) -> Pace {
+        Pace { rate, grace_ms: short(grace_ms), ..Pace::by_pauses(idle_ms) }
+    }
+
+    /// A wait begins; says how long it may be, or that there is no time left.
+    pub(crate) fn begin_wait(&mut self, now_ms: u64) -> Result<u64, Cause> {
+        if self.is_out_of_time() {
+            return Err(Cause::TooSlow);
+        }
+        let patience_ms = self.time_in_hand_ms().min(u64::from(self.idle_ms));
+        // The difference is added up, so that no beginning has to be remembered: see `end_wait`.
+        self.waited_ms = self.waited_ms.wrapping_sub(now_ms as u32);
+        Ok(patience_ms)
+    }
+
+    /// The wait is over, like this. If it ended by its deadline, that may have been the rate's doing.
+    pub(crate) fn end_wait(&mut self, now_ms: u64, waited: Result<(), Aborted>) -> Result<(), Aborted> {
+        self.waited_ms = self.waited_ms.wrapping_add(now_ms as u32);
+        waited.map_err(|aborted| match aborted.cause {
+            Cause::TimedOut if self.is_out_of_time() => Aborted { cause: Cause::TooSlow, ..aborted },
+            _ => aborted,
+        })
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        self.time_in_hand_ms() == 0
+    }
+
+    fn time_in_hand_ms(&self) -> u64 {
+        if self.rate == 0 {
+            return u64::MAX;
+        }
+        let earned_ms = self.bytes.saturating_mul(1_000) / u64::from(self.rate);
+        earned_ms.saturating_add(u64::from(self.grace_ms)).saturating_sub(u64::from(self.waited_ms))
+    }
+
+    /// Bytes have come.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Bytes that have come so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Side;
+
+    fn wait(pace: &mut Pace, from_ms: u64, ms: u64) -> Result<u64, Cause> {
+        let patience_ms = pace.begin_wait(from_ms)?;
+        let timed_out = Err(Aborted::by(Side::Downstream, Cause::TimedOut));
+        match pace.end_wait(from_ms + ms, timed_out) {
+            Err(Aborted { cause: Cause::TooSlow, .. }) => Err(Cause::TooSlow),
+            _ => Ok(patience_ms),
+        }
+    }
+
+    #[test]
+    fn bytes_earn_time_and_waiting_spends_it() {
+        let mut pace = Pace::by_rate(30_000, 100, 5_000);
+        let start_ms = u64::from(u32::MAX) - 1_000;
+        assert_eq!(wait(&mut pace, start_ms, 0), Ok(5_000));
+        pace.received(1_000);
+        assert_eq!(wait(&mut pace, start_ms, 14_000), Ok(15_000));
+        assert_eq!(wait(&mut pace, start_ms + 20_000, 500), Ok(1_000));
+        assert_eq!(wait(&mut pace, start_ms + 30_000, 600), Err(Cause::TooSlow));
+        assert_eq!(wait(&mut pace, start_ms + 40_000, 0), Err(Cause::TooSlow));
+        pace.received(1 << 40);
+        assert_eq!(wait(&mut pace, 0, 30_000), Ok(30_000));
+    }
+
+    #[test]
+    fn without_a_rate_only_pauses_count() {
+        let mut pace = Pace::by_pauses(30_000);
+        assert_eq!(wait(&mut pace, 0, 1 << 31), Ok(30_000));
+        assert_eq!(wait(&mut pace, 0, 1 << 31), Ok(30_000));
+    }
+}
