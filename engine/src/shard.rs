@@ -73,8 +73,6 @@ pub(crate) struct Shard {
     pub(crate) path_store: RefCell<PathStore>,
     /// Requests answered with 429 because their address has too many connections. The ring counts those it closed.
     pub(crate) crowded: Cell<u64>,
-    /// Splices whose reader took nothing. The ring counts its sends.
-    pub(crate) stalls: Cell<u64>,
     is_draining: Cell<bool>,
 }
 
@@ -125,7 +123,6 @@ impl Shard {
             scratch: RefCell::default(),
             path_store: RefCell::default(),
             crowded: Cell::new(0),
-            stalls: Cell::new(0),
             is_draining: Cell::new(false),
         }
     }
@@ -194,7 +191,7 @@ impl Shard {
         counters.connections_refused.set(stats.accept_refused);
         counters.address_refused.set(stats.peer_refused + self.crowded.get());
         counters.heads_begun.set(sluice_sys::connections_begun() as u64);
-        counters.write_stalls.set(stats.sends_stalled + self.stalls.get());
+        counters.write_stalls.set(stats.sends_stalled);
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
         counters.upstream_connections.set(servers.map(Server::open_connections).sum());

@@ -4,7 +4,12 @@
 //! of foreign clients (reqwest, hyper, programs of the host). A `Raw` panics when the proxy keeps it
 //! waiting longer than [`PATIENCE`].
 
-use std::{io, net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    process::Stdio,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rustix::net::{SendFlags, send};
@@ -41,6 +46,13 @@ impl Raw {
     pub async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
+    }
+
+    /// Connects from another address of this host, such as 127.0.0.2.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("an address of this host");
         Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
     }
 
@@ -134,6 +146,16 @@ impl Raw {
     /// Says that nothing more will be sent (FIN), and goes on reading.
     pub async fn half_close(&mut self) {
         self.reader.stream().shutdown().await.expect("shutdown");
+    }
+
+    /// The same to a proxy that may have hung up.
+    pub async fn half_close_if_open(&mut self) {
+        let _ = self.reader.stream().shutdown().await;
+    }
+
+    /// Reads whatever comes until the end, clean or not.
+    pub async fn read_to_end(&mut self) {
+        while let Ok(Some(_)) = self.reader.some().await {}
     }
 
     /// Throws the connection away with a RST.

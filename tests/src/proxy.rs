@@ -5,6 +5,7 @@
 //! fails. Dropping a [`Proxy`] kills that process, by its id, and nothing else.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -56,6 +57,16 @@ pub struct Counters {
     pub pipes_kept: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
+    /// All others, by name.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// A counter that has no field here.
+    pub fn other(&self, name: &str) -> u64 {
+        *self.others.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
 }
 
 /// How a proxy that was told to stop ended.

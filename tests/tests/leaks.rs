@@ -1,4 +1,5 @@
-//! Ten seconds of everything on a thousand connections leave no connection, task, buffer or descriptor.
+//! Ten seconds of everything on a thousand connections, and garbage on ten thousand, leave no connection, task, buffer or
+//! descriptor.
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -11,7 +12,7 @@ use sluice_tests::{
 };
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 const CONNECTIONS: usize = 1000;
@@ -176,6 +177,211 @@ impl Habit {
     async fn read(self, client: &mut Raw, method: &str) {
         if let Err(error) = client.response(method).await {
             assert_ne!(error.kind(), ErrorKind::TimedOut, "{self:?} was kept waiting");
+        }
+    }
+}
+
+/// Connections that bring garbage, and how many of them at a time.
+const GARBAGE: u64 = 10_000;
+const AT_ONCE: u64 = 400;
+
+/// Bytes of no meaning, requests cut at every place, good beginnings with bad ends, resets in the middle of everything, and
+/// good requests to origins that do the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
+    raise_descriptor_limit();
+    let origins = BadOrigins::start().await;
+    let proxy = Proxy::configured(SHARDS, &origins.config()).await;
+    let before = proxy.descriptors();
+
+    let mut clients = JoinSet::new();
+    for lane in 0..AT_ONCE {
+        let address = proxy.address;
+        clients.spawn(async move {
+            for nth in 0..GARBAGE / AT_ONCE {
+                Garbage::new(lane * 1_000 + nth).visit(address).await;
+            }
+        });
+    }
+    within_time(Duration::from_secs(300), "the last client", clients.join_all()).await;
+
+    let nothing = |now: &Counters| {
+        (
+            now.connections,
+            now.upstream_connections,
+            now.tasks_busy,
+            now.buffers_held,
+            now.other("heads_begun"),
+        ) == (0, 0, 0, 0, 0)
+    };
+    let after = proxy.counters_until("nothing is left", nothing).await;
+    assert_eq!(after.other("accepted"), GARBAGE, "{after:?}");
+    // Every phase was reached: heads and bodies that are wrong, late or cut, and servers that are.
+    for name in [
+        "bad_requests",
+        "head_timeouts",
+        "client_aborts",
+        "own_answers",
+        "upstream_bad_responses",
+        "upstream_closed",
+        "upstream_cuts",
+        "upstream_timeouts",
+    ] {
+        assert!(after.other(name) > 10, "{name}: {after:?}");
+    }
+    assert_same_descriptors(&before, &proxy.descriptors(), &after);
+    proxy.drain().await.assert_clean();
+}
+
+/// A good origin and the worst ones, each under a path of its own.
+struct BadOrigins {
+    good: origin::Real,
+    bad: Vec<(&'static str, Origin)>,
+}
+
+impl BadOrigins {
+    async fn start() -> Self {
+        let go = origin::Go::new();
+        go.steps(GARBAGE as usize);
+        let bad = vec![
+            ("/cuts", origin::closes_mid_body(3000).await),
+            ("/cuts-chunks", origin::closes_mid_chunks(3000).await),
+            ("/cuts-large", origin::cuts_large_body(1_000_000, 300_000, origin::Cut::Reset, go).await),
+            ("/stalls", origin::stalls_after(70_000).await),
+            ("/resets", origin::resets_before_head().await),
+            ("/silent", origin::never_answers().await),
+            ("/half", origin::stalls_in_the_head().await),
+            ("/garbage", origin::garbage().await),
+            ("/early", origin::early_answer_and_close().await),
+            ("/closes", origin::closes_after_accept().await),
+        ];
+        Self { good: origin::real("real").await, bad }
+    }
+
+    fn config(&self) -> String {
+        let mut text = "[timeouts]\nheader = \"2s\"\nbody_idle = \"500ms\"\nupstream_idle = \"1s\"\n\
+             upstream_response = \"500ms\"\nupstream_body_idle = \"500ms\"\nwrite_stall = \"1s\"\n\
+             request = \"5s\"\n"
+            .to_owned();
+        let good = ("/", self.good.address);
+        let bad = self.bad.iter().map(|(path, origin)| (*path, origin.address));
+        for (path, address) in bad.chain([good]) {
+            text += &format!(
+                "[[upstream]]\nname = \"{path}\"\nservers = [\"http://{address}\"]\n\
+                 [[route]]\npath_prefix = \"{path}\"\nupstream = \"{path}\"\n"
+            );
+        }
+        text
+    }
+}
+
+/// One connection full of garbage, the same for the same number in every run.
+struct Garbage(u64);
+
+impl Garbage {
+    fn new(number: u64) -> Self {
+        Self(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % limit
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn noise(&mut self, most: usize) -> Vec<u8> {
+        (0..self.below(most) + 1).map(|_| self.below(256) as u8).collect()
+    }
+
+    /// A request that is in order, often to an origin that is not.
+    fn request(&mut self) -> Vec<u8> {
+        let path = self.pick(&[
+            "/",
+            "/bytes/100",
+            "/bytes/300000",
+            "/chunked/50000",
+            "/nowhere",
+            "/delay/50",
+            "/cuts",
+            "/cuts-chunks",
+            "/cuts-large",
+            "/stalls",
+            "/resets",
+            "/silent",
+            "/half",
+            "/garbage",
+            "/early",
+            "/closes",
+        ]);
+        let length = self.pick(&[0, 10, 3_000, 80_000]);
+        let body = "x".repeat(length);
+        match self.below(4) {
+            0 => format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"),
+            1 if length > 0 => format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+            ),
+            _ => format!("GET {path} HTTP/1.1\r\nHost: a\r\nUser-Agent: garbage\r\nAccept: */*\r\n\r\n"),
+        }
+        .into_bytes()
+    }
+
+    /// What the connection brings.
+    fn bytes(&mut self) -> Vec<u8> {
+        let mut bytes = self.request();
+        match self.below(6) {
+            0 => self.noise(3_000),
+            // Cut anywhere, mostly in the head.
+            1 | 2 => {
+                let most = if self.below(3) > 0 { bytes.len().min(120) } else { bytes.len() };
+                bytes.truncate(self.below(most) + 1);
+                bytes
+            }
+            // A good beginning with a bad end.
+            3 => {
+                bytes.truncate(self.below(bytes.len()) + 1);
+                [bytes, self.noise(3_000)].concat()
+            }
+            // One byte is another.
+            4 => {
+                let at = self.below(bytes.len().min(150));
+                bytes[at] = self.below(256) as u8;
+                bytes
+            }
+            _ => (0..self.below(4) + 1).flat_map(|_| self.request()).collect(),
+        }
+    }
+
+    async fn visit(mut self, address: SocketAddr) {
+        let mut client = Raw::connect(address).await;
+        let bytes = self.bytes();
+        let pieces = self.below(3) + 1;
+        for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
+            // A reader of nothing stops whoever sends to it; what counts is what is left of both.
+            if !matches!(timeout(Duration::from_millis(300), client.try_send(piece)).await, Ok(Ok(()))) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        match self.below(5) {
+            0 => client.reset(),
+            1 => {
+                sleep(Duration::from_millis(self.below(40) as u64)).await;
+                client.reset();
+            }
+            2 => {
+                let _ = timeout(Duration::from_millis(200), client.some()).await;
+            }
+            3 => {
+                client.half_close_if_open().await;
+                let _ = timeout(Duration::from_secs(1), client.read_to_end()).await;
+            }
+            // Silence until the other side has had enough of it.
+            _ => drop(timeout(Duration::from_secs(3), client.read_to_end()).await),
         }
     }
 }

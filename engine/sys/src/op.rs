@@ -15,6 +15,8 @@ use crate::wheel::{Link, Links};
 /// What an operation owns while the kernel may use it.
 pub(crate) enum Payload {
     Nothing,
+    /// Nothing either; the operation waits until the peer has taken something.
+    Room,
     /// Bytes of ours on their way out; the first `sent` of them are gone.
     SendBuf {
         buf: Buf,
@@ -33,7 +35,7 @@ pub(crate) enum Payload {
 impl Payload {
     /// Ends with the socket or with its future, since nobody could use its result.
     pub(crate) fn is_cancelled_with_its_future(&self) -> bool {
-        matches!(self, Payload::Nothing | Payload::Fill(_) | Payload::Address { .. })
+        matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(_) | Payload::Address { .. })
     }
 
     /// Counts bytes that were sent; says whether all are gone.
@@ -221,6 +223,11 @@ impl Ops {
 impl Op {
     pub(crate) fn is_send(&self) -> bool {
         self.payload.is_send()
+    }
+
+    /// It goes on when the peer takes something.
+    pub(crate) fn waits_for_reader(&self) -> bool {
+        self.payload.is_send() || matches!(self.payload, Payload::Room)
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Stats {
     pub buffers_ran_dry: u64,
     /// A socket's receive was stopped because its queue was full.
     pub receives_stopped: u64,
-    /// Sends given up because the peer took nothing in its time.
+    /// Sends, and waits for room to send, given up because the peer took nothing in its time.
     pub sends_stalled: u64,
     /// Idle connections closed because their deadline had passed.
     pub idle_expired: u64,

@@ -32,7 +32,9 @@ impl Driver {
     /// Waits until the socket can be read or written, without doing it.
     pub(crate) fn poll_ready(&mut self, index: u32, events: u32, stall_ms: u64) -> u32 {
         let fd = types::Fd(self.table.at(index).fd);
-        self.start_op(index, Payload::Nothing, opcode::PollAdd::new(fd, events).build(), stall_ms)
+        let is_for_room = events & libc::POLLOUT as u32 != 0;
+        let payload = if is_for_room { Payload::Room } else { Payload::Nothing };
+        self.start_op(index, payload, opcode::PollAdd::new(fd, events).build(), stall_ms)
     }
 
     fn start_op(&mut self, index: u32, payload: Payload, entry: squeue::Entry, stall_ms: u64) -> u32 {

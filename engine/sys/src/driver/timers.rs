@@ -21,7 +21,7 @@ impl Driver {
         if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
             let op = self.ops.at(index);
             op.timed_out = true;
-            self.stats.sends_stalled += u64::from(op.is_send());
+            self.stats.sends_stalled += u64::from(op.waits_for_reader());
             self.cancel(self.ops.key(index));
             return Some(Wake::Nobody);
         }

@@ -1,0 +1,316 @@
+//! Limits: what is told to a client that meets one, which counter says so, and that others do not suffer.
+//!
+//! Those of heads and bodies as such are in `bad_requests`.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use sluice_tests::{
+    client::Raw,
+    origin,
+    proxy::{Counters, Proxy},
+    wire::Response,
+};
+use tokio::time::sleep;
+
+fn closes(answer: &Response) -> bool {
+    answer.head.fields.lists("connection", "close")
+}
+
+/// The counter `name` reaches `count` and stays there.
+async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
+    let reached = |now: &Counters| now.other(name) >= count;
+    let counters = proxy.counters_until(name, reached).await;
+    assert_eq!(counters.other(name), count, "{name}: {counters:?}");
+}
+
+#[tokio::test]
+async fn heads_beyond_their_limits_are_counted_by_limit() {
+    let origin = origin::real("real").await;
+    let flags = ["--limit-request-line-bytes=200", "--limit-head-bytes=2000", "--limit-header-fields=20"];
+    let proxy = Proxy::to_with(origin.address, &flags).await;
+    for (request, counter, count) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(200)), "request_lines_too_long", 1),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2000)), "heads_too_large", 1),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(20)), "heads_too_large", 2),
+    ] {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(&request).await;
+        assert!([414, 431].contains(&client.answer_to("GET").await.status()));
+        client.assert_closed().await;
+        assert_counted(&proxy, counter, count).await;
+    }
+}
+
+#[tokio::test]
+async fn a_route_has_its_own_body_limit() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::configured(
+        1,
+        &format!(
+            "[limits]\nbody_bytes = 1000\n\
+             [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
+             [[route]]\nupstream = \"real\"\n\
+             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/small\"\nbody_bytes = 10\n\
+             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/any\"\nbody_bytes = 0\n",
+            origin.address
+        ),
+    )
+    .await;
+    let cases = [("/echo", 1000, 1001), ("/echo/small", 10, 11), ("/echo/any", 5000, 0)];
+    for (nth, (path, most, too_many)) in cases.into_iter().enumerate() {
+        let mut client = Raw::connect(proxy.address).await;
+        for (bytes, framing) in
+            [(most, "length"), (most, "chunks"), (too_many, "length"), (too_many, "chunks")]
+        {
+            if bytes == 0 {
+                continue;
+            }
+            let body = "x".repeat(bytes);
+            client
+                .send(match framing {
+                    "length" => {
+                        format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n{body}")
+                    }
+                    _ => format!(
+                        "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n{body}\r\n0\r\n\r\n"
+                    ),
+                })
+                .await;
+            let answer = client.answer_to("POST").await;
+            let wanted = if bytes == most { 200 } else { 413 };
+            assert_eq!(answer.status(), wanted, "{path}, {bytes} bytes by {framing}");
+            if wanted == 413 {
+                assert!(closes(&answer));
+                client.assert_closed().await;
+                client = Raw::connect(proxy.address).await;
+            }
+        }
+        assert_counted(&proxy, "bodies_too_large", 2 * (nth as u64 + 1).min(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_after_its_last_request() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-requests-per-connection=3"]).await;
+    for round in 1..=3 {
+        let mut client = Raw::connect(proxy.address).await;
+        for nth in 1..=3 {
+            let answer = client.ask("GET", "/").await;
+            assert_eq!((answer.status(), closes(&answer)), (200, nth == 3));
+        }
+        client.assert_closed().await;
+        assert_counted(&proxy, "connections_used_up", round).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_of_a_shard_are_closed() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-connections=5"]).await;
+    let mut within_limit = Vec::new();
+    for _ in 0..5 {
+        within_limit.push(Raw::connect(proxy.address).await);
+    }
+    proxy.counters_until("all are open", |now| now.connections == 5).await;
+    for _ in 0..3 {
+        Raw::connect(proxy.address).await.assert_closed().await;
+    }
+    assert_counted(&proxy, "connections_refused", 3).await;
+    for client in &mut within_limit {
+        client.assert_open().await;
+    }
+    drop(within_limit.pop());
+    proxy.counters_until("one is gone", |now| now.connections == 4).await;
+    Raw::connect(proxy.address).await.assert_open().await;
+}
+
+/// Over two shards: the limit is one for both.
+#[tokio::test]
+async fn connections_of_one_address_are_limited() {
+    const LIMIT: usize = 4;
+    /// Beyond the limit, but let in to be told so.
+    const TOLD: usize = 8;
+    let origin = origin::real("real").await;
+    let upstream = format!("http://{}", origin.address);
+    let flags = ["--listen", "127.0.0.1:0", "--cpus", "0-1", "--upstream", &upstream];
+    let limit = format!("--limit-connections-per-address={LIMIT}");
+    let proxy = Proxy::start(&[&flags[..], &[&limit]].concat()).await;
+
+    let mut served = Vec::new();
+    for _ in 0..LIMIT {
+        let mut client = Raw::connect(proxy.address).await;
+        client.assert_open().await;
+        served.push(client);
+    }
+    for refused in 1..=3 {
+        let answer = one_too_many(&proxy).await;
+        assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
+        assert_counted(&proxy, "address_refused", refused).await;
+    }
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        silent.push(Raw::connect(proxy.address).await);
+    }
+    let full = |now: &Counters| now.other("accepted") == (LIMIT + 3 + 30) as u64;
+    let counters = proxy.counters_until("all were accepted", full).await;
+    // Two shards that accept at once may each overlook the other's.
+    let most = (LIMIT + TOLD + 2) as u64;
+    assert!((LIMIT as u64 + 1..=most).contains(&counters.connections), "{counters:?}");
+
+    // Those that were served before still are, and so is everybody else.
+    for client in &mut served {
+        client.assert_open().await;
+    }
+    Raw::connect_from(Ipv4Addr::new(127, 0, 0, 2), proxy.address).await.assert_open().await;
+    drop(silent);
+    drop(served);
+    proxy.counters_until("all are gone", |now| now.connections == 0).await;
+    Raw::connect(proxy.address).await.assert_open().await;
+}
+
+/// What a connection above the limit of its address is told. The one before may not be gone yet.
+async fn one_too_many(proxy: &Proxy) -> Response {
+    proxy.counters_until("the last one is gone", |now| now.connections == 4).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let answer = client.ask("GET", "/").await;
+    client.assert_closed().await;
+    answer
+}
+
+#[tokio::test]
+async fn an_old_connection_is_closed_after_an_answer() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-connection-age=500ms"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let begun = Instant::now();
+    let answer = loop {
+        let answer = client.ask("GET", "/delay/20").await;
+        assert_eq!(answer.status(), 200);
+        if closes(&answer) {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "it lives for ever");
+    };
+    assert!(begun.elapsed() >= Duration::from_millis(490), "{:?}", begun.elapsed());
+    assert_eq!(answer.text(), "real");
+    client.assert_closed().await;
+    assert_counted(&proxy, "connections_aged", 1).await;
+
+    // An idle one need not be asked first.
+    let mut idle = Raw::connect(proxy.address).await;
+    idle.assert_open().await;
+    let begun = Instant::now();
+    idle.assert_closed().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// Only `/real` is routed.
+async fn with_misbehaviour(points: u8, address: std::net::SocketAddr) -> Proxy {
+    Proxy::configured(
+        1,
+        &format!(
+            "[limits]\nmisbehaviour = {points}\n\
+             [[upstream]]\nname = \"real\"\nservers = [\"http://{address}\"]\n\
+             [[route]]\nupstream = \"real\"\npath_prefix = \"/real\"\n"
+        ),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn guessing_ends_the_connection() {
+    let origin = origin::real("real").await;
+    let proxy = with_misbehaviour(10, origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let mut refused = 0;
+    loop {
+        let answer = client.ask("GET", "/admin").await;
+        assert_eq!(answer.status(), 404);
+        refused += 1;
+        if closes(&answer) {
+            break;
+        }
+        assert!(refused < 10, "nobody minds");
+    }
+    client.assert_closed().await;
+    // Three points each, and one off for going on.
+    assert_eq!(refused, 5);
+    assert_counted(&proxy, "misbehaviour_refusals", 5).await;
+    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+
+    // A slip now and then is forgiven, however long it goes on.
+    let mut client = Raw::connect(proxy.address).await;
+    for _ in 0..20 {
+        assert!(!closes(&client.ask("GET", "/admin").await));
+        for _ in 0..2 {
+            assert!(!closes(&client.ask("GET", "/real").await));
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_lines_before_every_request_end_the_connection() {
+    let origin = origin::real("real").await;
+    let proxy = with_misbehaviour(5, origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let mut served = 0;
+    loop {
+        client.send("\r\nGET /real HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = client.answer_to("GET").await;
+        assert_eq!(answer.status(), 200, "the request itself is in order");
+        served += 1;
+        if closes(&answer) {
+            break;
+        }
+        assert!(served < 10, "nobody minds");
+    }
+    client.assert_closed().await;
+    assert_eq!(served, 4);
+    assert_counted(&proxy, "misbehaviour_empty_lines", 4).await;
+    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+}
+
+#[tokio::test]
+async fn a_head_in_hundreds_of_pieces_is_429() {
+    let origin = origin::real("real").await;
+    let proxy = with_misbehaviour(4, origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let head = format!("GET /real HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(3000));
+    let dripping =
+        tokio::time::timeout(Duration::from_secs(8), client.drip(head, 1, Duration::from_millis(1)));
+    let _ = dripping.await;
+    let answer = client.answer_to("GET").await;
+    assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
+    client.assert_closed().await;
+    assert_counted(&proxy, "misbehaviour_dripped_heads", 2).await;
+    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
+    let origin = origin::answers(origin::ok("taken")).await;
+    let proxy = with_misbehaviour(4, origin.address).await;
+    let head = "POST /real HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = Raw::connect(proxy.address).await;
+    client.send(head).await;
+    let _ = client.try_send("1\r\nx\r\n".repeat(20_000)).await;
+    let answer = client.answer_to("POST").await;
+    assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
+    client.assert_closed().await;
+    assert_counted(&proxy, "misbehaviour_tiny_chunks", 2).await;
+    assert!(!origin.recorder.text().contains("\r\n0\r\n"), "the origin must not take it for a whole request");
+
+    let mut client = Raw::connect(proxy.address).await;
+    client.send(head).await;
+    for _ in 0..400 {
+        client.send("1\r\nx\r\n".repeat(10)).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.answer_to("POST").await.text(), "taken");
+    assert_counted(&proxy, "misbehaviour_tiny_chunks", 2).await;
+}
