@@ -57,15 +57,19 @@ pub struct Counters {
     pub pipes_kept: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
-    /// All others, by name.
-    #[serde(flatten)]
-    pub others: BTreeMap<String, u64>,
+    /// All of them, by name.
+    #[serde(skip)]
+    pub all: BTreeMap<String, u64>,
 }
 
 impl Counters {
-    /// A counter that has no field here.
-    pub fn other(&self, name: &str) -> u64 {
-        *self.others.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    /// Any of them, by its name.
+    pub fn named(&self, name: &str) -> u64 {
+        *self.all.get(name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    fn parse(json: &str) -> serde_json::Result<Self> {
+        Ok(Self { all: serde_json::from_str(json)?, ..serde_json::from_str(json)? })
     }
 }
 
@@ -201,7 +205,7 @@ impl Proxy {
         let skip = self.stderr.borrow().len();
         self.signal(Signal::USR1);
         let json = self.line_after(skip, "sluice: counters ").await;
-        serde_json::from_str(&json).unwrap_or_else(|error| panic!("counters {json}: {error}"))
+        Counters::parse(&json).unwrap_or_else(|error| panic!("counters {json}: {error}"))
     }
 
     /// Every shard as `sluice topology --live` shows it.

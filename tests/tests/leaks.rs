@@ -211,11 +211,11 @@ async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
             now.upstream_connections,
             now.tasks_busy,
             now.buffers_held,
-            now.other("heads_begun"),
+            now.named("heads_begun"),
         ) == (0, 0, 0, 0, 0)
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
-    assert_eq!(after.other("accepted"), GARBAGE, "{after:?}");
+    assert_eq!(after.named("accepted"), GARBAGE, "{after:?}");
     // Every phase was reached: heads and bodies that are wrong, late or cut, and servers that are.
     for name in [
         "bad_requests",
@@ -227,7 +227,7 @@ async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
         "upstream_cuts",
         "upstream_timeouts",
     ] {
-        assert!(after.other(name) > 10, "{name}: {after:?}");
+        assert!(after.named(name) > 10, "{name}: {after:?}");
     }
     assert_same_descriptors(&before, &proxy.descriptors(), &after);
     proxy.drain().await.assert_clean();

@@ -21,9 +21,9 @@ fn closes(answer: &Response) -> bool {
 
 /// The counter `name` reaches `count` and stays there.
 async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
-    let reached = |now: &Counters| now.other(name) >= count;
+    let reached = |now: &Counters| now.named(name) >= count;
     let counters = proxy.counters_until(name, reached).await;
-    assert_eq!(counters.other(name), count, "{name}: {counters:?}");
+    assert_eq!(counters.named(name), count, "{name}: {counters:?}");
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn connections_of_one_address_are_limited() {
     for _ in 0..30 {
         silent.push(Raw::connect(proxy.address).await);
     }
-    let full = |now: &Counters| now.other("accepted") == (LIMIT + 3 + 30) as u64;
+    let full = |now: &Counters| now.named("accepted") == (LIMIT + 3 + 30) as u64;
     let counters = proxy.counters_until("all were accepted", full).await;
     // Two shards that accept at once may each overlook the other's.
     let most = (LIMIT + TOLD + 2) as u64;

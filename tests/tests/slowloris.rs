@@ -55,10 +55,10 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
 
     let begun = Instant::now();
     let mut dripping = JoinSet::new();
-    for stream in connect_all(proxy.address).await {
-        dripping.spawn(drip(stream));
+    for (stream, made) in connect_all(proxy.address).await {
+        dripping.spawn(drip(stream, made));
     }
-    let all_begun = |now: &Counters| now.other("heads_begun") == CONNECTIONS as u64;
+    let all_begun = |now: &Counters| now.named("heads_begun") == CONNECTIONS as u64;
     let counters = proxy.counters_until("all have begun a head", all_begun).await;
     assert!(counters.tasks_busy <= 1 && counters.buffers_held <= 64, "{counters:?}");
     let mut with_dripping = 0;
@@ -75,17 +75,31 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     let after = proxy.counters_until("they are gone", |now| now.connections == 1).await;
 
     let each = |bytes: u64| bytes.saturating_sub(empty) / CONNECTIONS as u64;
-    println!("resident: {empty} bytes with none, {with_idle} with {CONNECTIONS} idle ({} each)", each(with_idle));
-    println!("          {with_dripping} with {CONNECTIONS} dripping ({} each), {afterwards} after", each(with_dripping));
+    println!(
+        "resident: {empty} bytes with none, {with_idle} with {CONNECTIONS} idle ({} each)",
+        each(with_idle)
+    );
+    println!(
+        "          {with_dripping} with {CONNECTIONS} dripping ({} each), {afterwards} after",
+        each(with_dripping)
+    );
     println!("ended between {first:?} and {last:?} after they began, {HEADER:?} allowed");
-    println!("p50, p99 of a normal client: {alone:?} alone, {beside_idle:?} beside idle ones, {beside_dripping:?} beside dripping");
+    println!(
+        "p50, p99 of a normal client: {alone:?} alone, {beside_idle:?} beside idle ones, {beside_dripping:?} beside dripping"
+    );
 
-    assert!(with_dripping <= with_idle + BYTES_PER_DRIPPING * CONNECTIONS as u64, "{with_idle} {with_dripping}");
-    assert!(afterwards <= with_idle + 2 * BYTES_PER_DRIPPING * CONNECTIONS as u64, "{with_idle} {afterwards}");
+    assert!(
+        with_dripping <= with_idle + BYTES_PER_DRIPPING * CONNECTIONS as u64,
+        "{with_idle} {with_dripping}"
+    );
+    assert!(
+        afterwards <= with_idle + 2 * BYTES_PER_DRIPPING * CONNECTIONS as u64,
+        "{with_idle} {afterwards}"
+    );
     let refused = ends.iter().filter(|end| end.got.starts_with(b"HTTP/1.1 408 ")).count();
     // A byte may cross the answer and turn it into a reset; not many do.
     assert!(refused > CONNECTIONS * 9 / 10, "{refused} were told so");
-    assert_eq!(after.other("head_timeouts"), CONNECTIONS as u64);
+    assert_eq!(after.named("head_timeouts"), CONNECTIONS as u64);
     assert!(first.is_some_and(|at| at > HEADER.mul_f32(0.95)), "{first:?}");
     assert!(last.is_some_and(|at| at < HEADER + Duration::from_secs(10)), "{last:?}");
     // Twice its time, and what a busy machine adds to either.
@@ -95,24 +109,25 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     proxy.drain().await.assert_clean();
 }
 
-async fn connect_all(address: SocketAddr) -> Vec<TcpStream> {
+/// The connections, and when each was begun.
+async fn connect_all(address: SocketAddr) -> Vec<(TcpStream, Instant)> {
     let mut all = Vec::new();
     for _ in 0..CONNECTIONS {
-        all.push(TcpStream::connect(address).await.expect("the proxy accepts"));
+        let begun = Instant::now();
+        all.push((TcpStream::connect(address).await.expect("the proxy accepts"), begun));
     }
     all
 }
 
 /// How a dripping connection ended.
 struct End {
-    /// After it was made, or a little less.
+    /// After it was made.
     at: Duration,
     got: Vec<u8>,
 }
 
 /// Sends the beginning of a head and then a byte a second, until the proxy has had enough.
-async fn drip(mut stream: TcpStream) -> End {
-    let begun = Instant::now();
+async fn drip(mut stream: TcpStream, made: Instant) -> End {
     let mut got = Vec::new();
     let ended: io::Result<()> = async {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: slow\r\nX: ").await?;
@@ -131,7 +146,7 @@ async fn drip(mut stream: TcpStream) -> End {
     }
     .await;
     drop(ended);
-    End { at: begun.elapsed(), got }
+    End { at: made.elapsed(), got }
 }
 
 /// Times of requests one after the other, a little apart.

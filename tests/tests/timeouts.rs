@@ -34,9 +34,9 @@ fn assert_took(begun: Instant, least: Duration) {
 }
 
 async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
-    let reached = |now: &Counters| now.other(name) >= count;
+    let reached = |now: &Counters| now.named(name) >= count;
     let counters = proxy.counters_until(name, reached).await;
-    assert_eq!(counters.other(name), count, "{name}: {counters:?}");
+    assert_eq!(counters.named(name), count, "{name}: {counters:?}");
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn a_head_has_one_deadline_from_the_start_of_its_connection() {
     let mut client = Raw::connect(proxy.address).await;
     sleep(HEADER / 2).await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    let begun_head = |now: &Counters| now.other("heads_begun") == 1;
+    let begun_head = |now: &Counters| now.named("heads_begun") == 1;
     let counters = proxy.counters_until("the head is parked", begun_head).await;
     assert_eq!(
         (counters.tasks_busy, counters.buffers_held),
@@ -92,7 +92,7 @@ async fn a_begun_head_behind_a_pipeline_is_finished_later() {
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHo").await;
     assert_eq!(client.answer_to("GET").await.status(), 200);
-    proxy.counters_until("the head is parked", |now| now.other("heads_begun") == 1).await;
+    proxy.counters_until("the head is parked", |now| now.named("heads_begun") == 1).await;
     client.send("st: a\r\n\r\n").await;
     assert_eq!(client.answer_to("GET").await.status(), 200);
     let seen = origin.seen();
@@ -106,7 +106,7 @@ async fn a_drain_waits_for_a_begun_head() {
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHo").await;
-    proxy.counters_until("the head is parked", |now| now.other("heads_begun") == 1).await;
+    proxy.counters_until("the head is parked", |now| now.named("heads_begun") == 1).await;
     let drained = tokio::spawn(proxy.drain());
     sleep(Duration::from_millis(200)).await;
     client.send("st: a\r\n\r\n").await;
@@ -170,8 +170,7 @@ async fn a_body_held_back_by_the_server_is_not_slow() {
         use tokio::io::AsyncWriteExt;
         let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n\r\n");
         writer.write_all(head.as_bytes()).await.unwrap();
-        let piece = [b'x'; 30_000];
-        for _ in 0..LENGTH / piece.len() {
+        for piece in pattern::pieces(LENGTH as u64) {
             writer.write_all(&piece).await.unwrap();
         }
         writer
