@@ -551,7 +551,7 @@ async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -
         Cause::TimedOut => shard.counters.head_timeouts.increment(),
         Cause::Fault(Fault::RequestLineTooLong) => shard.counters.request_lines_too_long.increment(),
         Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => {
-            shard.counters.heads_too_large.increment()
+            shard.counters.heads_too_large.increment();
         }
         _ => {}
     }
