@@ -144,6 +144,12 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 /// # Errors
 /// As [`run`].
 pub fn run_foundation(args: &FoundationArgs) -> Result<(), Failure> {
+    if cfg!(not(feature = "runtimes")) {
+        eprintln!(
+            "sluice-bench: built without the cargo feature runtimes: the relays on tokio, monoio and glommio are left \
+             out (cargo build --release -p sluice-bench --features runtimes)"
+        );
+    }
     let peers = if args.peers.is_empty() { Peer::relays() } else { args.peers.clone() };
     compare("foundation", &peers, args.reference.unwrap_or(Peer::RelayBare), &args.cases, &args.work)
 }

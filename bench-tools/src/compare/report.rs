@@ -40,9 +40,13 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
+/// How servers become comparable, proxies and relays.
+const PROXIES: &str = "configured to do the same work (bench-tools/peers)";
+const RELAYS: &str = "the same relay written for each runtime, the bare one passing bytes without a look at them \
+(bench-tools/src/relay)";
+
 const HOW: &str = "\
-Servers take turns within each round: one worker each on one CPU, load and origin together on another, configured to do \
-the same work (bench-tools/peers). Values are medians over the rounds and drift with the machine. **Ratios** are what \
+Servers take turns within each round: one worker each on one CPU, load and origin together on another. Values are medians over the rounds and drift with the machine. **Ratios** are what \
 this report says: each server to the reference in the same round, their median, and their quartiles in brackets.";
 
 /// What the machine hides. Said in every report, since reports travel alone.
@@ -58,7 +62,7 @@ limit.
 ";
 
 /// What a relay is not.
-const RELAYS: &str = "\
+const LIMITS_OF_RELAYS: &str = "\
 - The relays keep a task, its buffers and an upstream connection per client connection; their memory is that of such a \
 design on each runtime, not that of sluice.
 ";
@@ -97,8 +101,9 @@ impl Report {
         let rounds = if self.rounds == 1 { "1 round".into() } else { format!("{} rounds", self.rounds) };
         writeln!(
             out,
-            "- {rounds} of {seconds} s per measurement, {:.0} s in all; reference: {reference}\n\n{HOW}\n",
-            self.elapsed_s
+            "- {rounds} of {seconds} s per measurement, {:.0} s in all; {}\n- reference: {reference}\n\n{HOW}\n",
+            self.elapsed_s,
+            if is_foundation { RELAYS } else { PROXIES }
         )?;
         if self.interrupted {
             writeln!(out, "Interrupted: this is what was measured until then.\n")?;
@@ -115,7 +120,7 @@ impl Report {
         for failure in &self.failures {
             writeln!(out, "Failed: {failure}\n")?;
         }
-        write!(out, "{LIMITS}{}", if is_foundation { RELAYS } else { "" })
+        write!(out, "{LIMITS}{}", if is_foundation { LIMITS_OF_RELAYS } else { "" })
     }
 
     fn write_case(&self, out: &mut String, case: &CaseResult) -> std::fmt::Result {
