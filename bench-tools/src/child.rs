@@ -5,7 +5,6 @@
 //! process end its workers.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command};
@@ -32,17 +31,15 @@ pub struct ChildArgs {
 }
 
 /// The command that starts a program as a child of this process, to end when the calling thread does.
-///
-/// # Errors
-/// When this program does not find itself.
-pub(crate) fn command(program: &Path, cpu: Option<usize>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+pub(crate) fn command(program: &Path, cpu: Option<usize>) -> Command {
+    // Not by its path: a build may have put another program there since this one was started.
+    let mut command = Command::new("/proc/self/exe");
     command.args(["child", "--parent", &process::id().to_string()]);
     if let Some(cpu) = cpu {
         command.args(["--cpu", &cpu.to_string()]);
     }
     command.arg("--").arg(program);
-    Ok(command)
+    command
 }
 
 /// Becomes the program.

@@ -190,8 +190,7 @@ impl Order {
     }
 
     fn command(&self, binary: &Path, dir: &Path) -> Result<Command, Failure> {
-        let mut command = child::command(binary, self.cpu)
-            .map_err(|error| Failure::Target(format!("cannot start {}: {error}", binary.display())))?;
+        let mut command = child::command(binary, self.cpu);
         let (listen, origin) = (self.listen.to_string(), self.origin.to_string());
         match self.peer {
             Peer::Origin => {

@@ -204,6 +204,28 @@ fn a_comparison_tells_memory_per_idle_connection() {
 }
 
 #[test]
+fn every_peer_that_is_installed_does_its_work() {
+    let _turn = one_at_a_time();
+    for peer in ["nginx", "haproxy", "envoy", "pingora"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags =
+            ["--cases", "small64", "--rounds", "1", "--duration", "1s", "--threads", "1", "--name", "c"];
+        let mut command = tool();
+        command.args(["compare", "--peers", peer]).args(flags).arg("--out").arg(dir.path());
+        let output = command.output().expect("runs");
+        if String::from_utf8_lossy(&output.stderr).contains("not installed") {
+            continue;
+        }
+        assert!(output.status.success(), "{output:?}");
+        let json = std::fs::read(dir.path().join("c.json")).expect("a report");
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        assert!(count(&json, &format!("/cases/0/health/{peer}/requests")) > 0, "{json}");
+        let errors = json.pointer(&format!("/cases/0/health/{peer}/errors")).and_then(Value::as_object);
+        assert!(errors.is_some_and(serde_json::Map::is_empty), "{json}");
+    }
+}
+
+#[test]
 fn a_rate_that_is_not_kept_is_told() {
     let json = foundation(&["--cases", "fixed-rate", "--rate", "5M", "--rounds", "1"]);
     let doubts = json.pointer("/doubts").and_then(Value::as_array).expect("doubts");
