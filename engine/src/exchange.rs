@@ -17,7 +17,7 @@ use sluice_proto::h1::{
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::path::forms;
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version};
-use sluice_sys::{Buf, Conn, Timer};
+use sluice_sys::{Buf, Conn, Timer, now_ms};
 
 use crate::answer::{Answer, Shape};
 use crate::downstream::h1::{Down, GoAhead, Read, RequestBody};
@@ -60,6 +60,8 @@ struct Plan {
     is_persistent: bool,
     is_idempotent: bool,
     expect_continue: bool,
+    /// When the client's connection is too old.
+    connection_end_ms: u64,
     progress: Progress,
     /// Whether the server's connection may serve another request afterwards.
     reuse: Reuse,
@@ -128,6 +130,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
         Err(aborted) => return give_up_on_head(shard, down, aborted).await,
     };
     plan.is_persistent &= !down.is_last_request();
+    plan.connection_end_ms = down.history.end_ms;
     let limit_ms = shard.route_limits[plan.route].request_ms;
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let served = {
@@ -220,6 +223,7 @@ impl Plan {
             is_persistent: head.persistent,
             is_idempotent: head.method.is_idempotent(),
             expect_continue: head.expect_continue,
+            connection_end_ms: u64::MAX,
             progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
             reuse: Reuse::after(head),
             trailers: head.trailers,
@@ -468,11 +472,13 @@ impl Answering<'_> {
     /// Writes a response head for the client.
     fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
         self.go_ahead.is_given();
+        let is_old = now_ms() >= self.plan.connection_end_ms;
         let asked = Asked {
             version: self.plan.version,
             is_persistent: self.plan.is_persistent
                 && self.plan.progress.upload.get() == Upload::Done
-                && !self.shard.is_draining(),
+                && !self.shard.is_draining()
+                && !is_old,
             reuse: self.plan.reuse,
         };
         let reply = asked.reply(head);
@@ -486,14 +492,19 @@ impl Answering<'_> {
                 };
                 write_response(out, head, &interim);
             }
-            Reply::Final(reply) => self.write_final(head, reply, out),
+            Reply::Final(reply) => {
+                if is_old && self.plan.is_persistent {
+                    self.shard.counters.connections_aged.increment();
+                }
+                self.write_final(head, reply, out);
+            }
             Reply::Interim { .. } | Reply::Upgrade => {}
         }
         reply
     }
 
     fn write_final(&self, head: &ResponseHead<'_>, reply: &FinalReply, out: &mut Buf) {
-        self.shard.clock.with_date(sluice_sys::now_ms(), |date| {
+        self.shard.clock.with_date(now_ms(), |date| {
             let forwarding = ResponseForwarding {
                 version_to: self.plan.version,
                 body: reply.framing,
