@@ -232,7 +232,7 @@ fn careful_forms<'a>(
 ) -> Result<PathForms<'a>, Fault> {
     let PathStore { target, matching } = store;
     let mut writer = Writer { rules, out: target, segment: 0, is_split: false, seen: Seen::default() };
-    writer.write(path.as_bytes())?;
+    writer.write(path)?;
     let seen = writer.seen;
     let len = target.len();
     let is_as_received = *target == *path;
@@ -243,31 +243,20 @@ fn careful_forms<'a>(
         target
     };
     let path = &path_and_query[..len];
-    let matching = match seen {
-        Seen { reserved: false, parameter: false, .. } => path,
-        Seen { reserved: false, .. } if rules.parameters != Parameters::Ignore => path,
-        _ => {
-            write_matching(path, rules, matching);
-            matching
-        }
+    let matching = if seen.reserved || (seen.parameter && rules.parameters == Parameters::Ignore) {
+        write_matching(path, rules, matching);
+        matching
+    } else {
+        path
     };
-    // A dot segment may have taken it away again.
-    let has_encoded_slash = seen.slash && path.contains("%2F");
-    Ok(PathForms {
-        path_and_query,
-        path,
-        matching,
-        is_as_received,
-        has_encoded_slash,
-        had_dot_segments: seen.dots,
-    })
+    let has_encoded_slash = rules.encoded_slash == SlashLike::Keep && path.contains("%2F");
+    let had_dot_segments = seen.dots;
+    Ok(PathForms { path_and_query, path, matching, is_as_received, has_encoded_slash, had_dot_segments })
 }
 
 /// What the writer has come upon.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// An encoded slash.
-    slash: bool,
     /// An encoded sub-delimiter, `:` or `@`.
     reserved: bool,
     /// A `;`, encoded or not.
@@ -297,12 +286,20 @@ enum Char {
 
 impl Writer<'_> {
     /// `path` begins with a slash.
-    fn write(&mut self, path: &[u8]) -> Result<(), Fault> {
+    fn write(&mut self, path: &str) -> Result<(), Fault> {
         self.out.clear();
-        let Some((b'/', mut rest)) = path.split_first() else { return Err(Fault::InvalidTarget) };
+        let mut rest = path.strip_prefix('/').ok_or(Fault::InvalidTarget)?;
         self.out.push('/');
-        while !rest.is_empty() {
-            let (char, len) = read_char(rest, self.rules)?;
+        loop {
+            // Most of any path can be copied as it is.
+            let is_plain = |byte| PCHAR.contains(byte) && byte != b';';
+            let plain_len = rest.bytes().position(|byte| !is_plain(byte)).unwrap_or(rest.len());
+            self.out.push_str(&rest[..plain_len]);
+            rest = &rest[plain_len..];
+            if rest.is_empty() {
+                return self.close_segment(Place::Last);
+            }
+            let (char, len) = read_char(rest.as_bytes(), self.rules)?;
             match char {
                 Char::Slash => {
                     self.close_segment(Place::Inner)?;
@@ -316,14 +313,12 @@ impl Writer<'_> {
                 }
                 Char::Encoded(byte) => {
                     self.note_divider(byte)?;
-                    self.seen.slash |= byte == b'/';
                     self.seen.reserved |= PCHAR.contains(byte);
                     put_encoded(self.out, byte);
                 }
             }
             rest = &rest[len..];
         }
-        self.close_segment(Place::Last)
     }
 
     /// Takes note of a character at which some servers divide a segment.
