@@ -140,31 +140,50 @@ mod tests {
         assert_eq!(version("ring"), None);
     }
 
+    /// A relay, which runs until the process ends, and a connection to it.
+    fn start(runtime: Kind) -> TcpStream {
+        let listen = crate::peers::free_address().expect("a port");
+        let args = RelayArgs { runtime, listen, origin: mirror() };
+        thread::spawn(move || run(&args).expect("relays"));
+        connect(listen)
+    }
+
+    /// Sends a request and reads both heads of the answer: its own, and the one that came to the origin.
+    fn ask(stream: &mut TcpStream, path: &str) -> String {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
+        let mut answer = Vec::new();
+        while answer.windows(4).filter(|end| end == b"\r\n\r\n").count() < 2 {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            answer.push(byte[0]);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
     #[test]
     fn every_relay_passes_requests_and_answers() {
         for &runtime in Kind::value_variants() {
-            let listen = crate::peers::free_address().expect("a port");
-            let args = RelayArgs { runtime, listen, origin: mirror() };
-            // Relays run until the process ends.
-            thread::spawn(move || run(&args).expect("relays"));
-            let mut stream = connect(listen);
+            let mut stream = start(runtime);
             for path in ["/one", "/two"] {
-                write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("writes");
-                let mut answer = Vec::new();
-                while !answer.ends_with(b"\r\n\r\n")
-                    || answer.windows(4).filter(|end| end == b"\r\n\r\n").count() < 2
-                {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).expect("an answer");
-                    answer.push(byte[0]);
-                }
-                let answer = String::from_utf8_lossy(&answer).into_owned();
+                let answer = ask(&mut stream, path);
                 assert!(
                     answer.contains(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n")),
                     "{runtime:?}: {answer}"
                 );
                 assert_eq!(answer.contains("X-Forwarded-For: 127.0.0.1"), runtime != Kind::Bare);
             }
+        }
+    }
+
+    #[test]
+    fn idle_connections_are_not_bound_to_the_time_to_connect() {
+        let mut streams = [Kind::Bare, Kind::Ring].map(start);
+        for stream in &mut streams {
+            ask(stream, "/before");
+        }
+        thread::sleep(Duration::from_millis(ring::CONNECT_MS + 500));
+        for stream in &mut streams {
+            assert!(ask(stream, "/after").contains("GET /after"));
         }
     }
 }

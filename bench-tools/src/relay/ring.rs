@@ -10,7 +10,8 @@ use super::{Kind, RelayArgs, failed};
 use crate::Failure;
 use crate::http::response::ResponseReader;
 
-const CONNECT_MS: u64 = 5_000;
+/// How long connecting to the origin may take.
+pub(super) const CONNECT_MS: u64 = 5_000;
 
 pub(super) fn run(args: &RelayArgs) -> Result<(), Failure> {
     let bound = BoundListener::bind(args.listen, 65_535).map_err(|error| failed(args, &error))?;
@@ -34,9 +35,16 @@ async fn worker(kind: Kind, origin: SocketAddr) {
     }
 }
 
+async fn connect(origin: SocketAddr) -> std::io::Result<Conn> {
+    let upstream = Conn::connect(origin, CONNECT_MS).await?;
+    // Else the connection would end when that time is over.
+    upstream.clear_deadline();
+    Ok(upstream)
+}
+
 /// Bytes in both directions, from the buffers they came in.
 async fn pass(client: Conn, origin: SocketAddr) -> std::io::Result<()> {
-    let upstream = Rc::new(Conn::connect(origin, CONNECT_MS).await?);
+    let upstream = Rc::new(connect(origin).await?);
     let client = Rc::new(client);
     spawn(pump(upstream.clone(), client.clone()));
     pump(client, upstream).await;
@@ -52,7 +60,7 @@ async fn pump(from: Rc<Conn>, to: Rc<Conn>) {
 
 /// Request heads there, answers back.
 async fn relay(client: Conn, origin: SocketAddr) -> std::io::Result<()> {
-    let upstream = Conn::connect(origin, CONNECT_MS).await?;
+    let upstream = connect(origin).await?;
     let peer = client.peer()?.ip().to_string();
     let mut reader = ResponseReader::default();
     let mut carry: Vec<u8> = Vec::new();

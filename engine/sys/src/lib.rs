@@ -46,8 +46,8 @@ pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id}
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{Outstanding, Stats};
 pub use executor::{
-    Runtime, buffers_held, memory_ranges, next_begun_connection, next_connection, next_message, now_ms, spawn,
-    stats, workers_busy,
+    Runtime, buffers_held, memory_ranges, next_begun_connection, next_connection, next_message, now_ms,
+    spawn, stats, workers_busy,
 };
 pub use files::HugePages;
 pub use kept::Kept;
