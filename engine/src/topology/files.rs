@@ -30,6 +30,14 @@ impl Files<'_> {
         CpuSet::parse(&text).map(Some).map_err(|what| self.error(file, what))
     }
 
+    /// CPUs in a file that holds a list, or else in one that holds a mask: some kernels offer only that.
+    pub(super) fn cpus(self, list: &str, mask: &str) -> Result<Option<CpuSet>, TopologyError> {
+        match self.list(list)? {
+            Some(cpus) => Ok(Some(cpus)),
+            None => Ok(self.text(mask).map(|mask| CpuSet::from_mask(&mask))),
+        }
+    }
+
     /// A line of `/proc/self/status` that holds a list.
     pub(super) fn status_list(self, status: &str, name: &str) -> Result<Option<CpuSet>, TopologyError> {
         let Some(text) = status.lines().find_map(|line| line.strip_prefix(name)) else { return Ok(None) };

@@ -45,7 +45,7 @@ pub struct Interrupt {
     pub name: String,
     /// The queue it serves, by the number in its name; none for those that serve no queue (configuration, events).
     pub queue: Option<usize>,
-    /// Where it goes: the effective affinity, or else the mask that was set.
+    /// Where it goes: the effective affinity, if it is within the mask that was set, else that mask.
     pub cpus: CpuSet,
 }
 
@@ -103,11 +103,11 @@ fn read_nic(
     for irq in irqs {
         let action = actions(table).find(|(number, _)| *number == irq).map_or("", |(_, action)| action);
         let list = |kind: &str| files.list(&format!("proc/irq/{irq}/{kind}_affinity_list"));
-        let effective = list("effective")?.filter(|cpus| !cpus.is_empty());
-        let cpus = match effective {
-            Some(cpus) => cpus,
-            None => list("smp")?.unwrap_or_default(),
-        };
+        let mask = list("smp")?.unwrap_or_default();
+        // A new mask takes effect with the next interrupt: until then the effective CPU is yesterday's.
+        let effective =
+            list("effective")?.filter(|cpus| !cpus.is_empty() && cpus.intersection(&mask) == *cpus);
+        let cpus = effective.unwrap_or(mask);
         let queue = queue_of(action);
         interrupts.push(Interrupt { irq, name: action.to_owned(), queue, cpus: cpus.intersection(online) });
     }

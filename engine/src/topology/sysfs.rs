@@ -38,11 +38,7 @@ impl Topology {
         let status = files.text("proc/self/status").unwrap_or_default();
         let allowed_cpus = files.status_list(&status, "Cpus_allowed_list:")?;
         let allowed_mems = files.status_list(&status, "Mems_allowed_list:")?;
-        let online = match (files.list("sys/devices/system/cpu/online")?, &allowed_cpus) {
-            (Some(online), _) => online,
-            (None, Some(allowed)) => allowed.clone(),
-            (None, None) => return Err(files.error("sys/devices/system/cpu/online", "cannot be read")),
-        };
+        let online = read_online(files, allowed_cpus.as_ref())?;
         let allowed_cpus = allowed_cpus.unwrap_or_else(|| online.clone());
         let present = files.list("sys/devices/system/cpu/present")?.unwrap_or_default();
         let nodes = read_nodes(files, &online, allowed_mems.as_ref())?;
@@ -62,6 +58,21 @@ impl Topology {
     }
 }
 
+fn read_online(files: Files<'_>, allowed: Option<&CpuSet>) -> Result<CpuSet, TopologyError> {
+    let dir = "sys/devices/system/cpu";
+    if let Some(online) = files.list(&format!("{dir}/online"))? {
+        return Ok(online);
+    }
+    // The first CPU may have no such file: it cannot be switched off.
+    let is_off = |cpu: &usize| files.number(&format!("{dir}/cpu{cpu}/online")) == Some(0);
+    let online: CpuSet = files.numbered(dir, "cpu").into_iter().filter(|cpu| !is_off(cpu)).collect();
+    match allowed {
+        _ if !online.is_empty() => Ok(online),
+        Some(allowed) => Ok(allowed.clone()),
+        None => Err(files.error("sys/devices/system/cpu/online", "cannot be read")),
+    }
+}
+
 fn read_nodes(
     files: Files<'_>,
     online: &CpuSet,
@@ -73,7 +84,8 @@ fn read_nodes(
     ids.sort_unstable();
     let mut nodes = Vec::with_capacity(ids.len().max(1));
     for &id in &ids {
-        let cpus = files.list(&format!("{dir}/node{id}/cpulist"))?.unwrap_or_default().intersection(online);
+        let cpus = files.cpus(&format!("{dir}/node{id}/cpulist"), &format!("{dir}/node{id}/cpumap"))?;
+        let cpus = cpus.unwrap_or_default().intersection(online);
         let distances = files.text(&format!("{dir}/node{id}/distance")).unwrap_or_default();
         let distances = distances.split_whitespace().map(str::parse::<u32>).zip(&ids);
         let distances =
@@ -103,10 +115,10 @@ fn read_cpu(
 ) -> Result<Cpu, TopologyError> {
     let dir = format!("sys/devices/system/cpu/cpu{id}/topology");
     let number = |name: &str| files.number(&format!("{dir}/{name}"));
-    // Kernels before 5.x call the file thread_siblings_list, newer ones offer both names.
-    let siblings = match files.list(&format!("{dir}/core_cpus_list"))? {
+    // Kernels before 5.x call it thread_siblings, newer ones offer both names.
+    let siblings = match files.cpus(&format!("{dir}/core_cpus_list"), &format!("{dir}/core_cpus"))? {
         Some(siblings) => Some(siblings),
-        None => files.list(&format!("{dir}/thread_siblings_list"))?,
+        None => files.cpus(&format!("{dir}/thread_siblings_list"), &format!("{dir}/thread_siblings"))?,
     };
     let siblings = siblings.unwrap_or_default().intersection(online);
     let node = nodes.iter().find(|node| node.cpus.contains(id)).map_or(nodes[0].id, |node| node.id);
@@ -156,8 +168,9 @@ fn read_caches(files: Files<'_>, online: &CpuSet) -> Result<Vec<Cache>, Topology
             if level < 2 || text("type").trim() == "Instruction" {
                 continue;
             }
-            let cpus = files.list(&format!("{dir}/index{index}/shared_cpu_list"))?.unwrap_or_default();
-            let cpus = cpus.intersection(online);
+            let file = |name: &str| format!("{dir}/index{index}/{name}");
+            let cpus = files.cpus(&file("shared_cpu_list"), &file("shared_cpu_map"))?;
+            let cpus = cpus.unwrap_or_default().intersection(online);
             if cpus.first() == Some(cpu) && !caches.iter().any(|c| c.level == level && c.cpus == cpus) {
                 caches.push(Cache { level, bytes: parse_cache_size(text("size").trim()), cpus });
             }

@@ -82,6 +82,25 @@ fn container_without_node_files_has_one_node() {
 }
 
 #[test]
+fn masks_do_where_there_are_no_lists() {
+    let machine = Machine::empty();
+    for cpu in 0..4 {
+        let dir = format!("sys/devices/system/cpu/cpu{cpu}");
+        machine.write(&format!("{dir}/online"), if cpu == 3 { "0" } else { "1" });
+        machine.write(&format!("{dir}/topology/thread_siblings"), ["3", "3", "4", ""][cpu]);
+        machine.write(&format!("{dir}/cache/index3/level"), "3");
+        machine.write(&format!("{dir}/cache/index3/shared_cpu_map"), "f");
+    }
+    machine.write("sys/devices/system/node/node0/cpumap", "00000003");
+    machine.write("sys/devices/system/node/node1/cpumap", "0000000c");
+    let topology = machine.read();
+    assert_eq!(topology.online_cpus(), set("0-2"));
+    assert_eq!(topology.nodes.iter().map(|node| node.cpus.to_string()).collect::<Vec<_>>(), ["0-1", "2"]);
+    assert_eq!(topology.cpu(1).unwrap().siblings, set("0-1"));
+    assert_eq!(topology.caches[0].cpus, set("0-2"));
+}
+
+#[test]
 fn without_sysfs_the_cpus_allowed_are_the_machine() {
     let machine = Machine::empty();
     machine.allow("0,4", "0");
@@ -186,6 +205,8 @@ fn a_card_is_read_with_its_queues_and_interrupts() {
     let machine = two_sockets_interleaved();
     machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1"), (41, "eth0-TxRx-1", "0-7"), (42, "eth0-misc", "0")]);
     machine.write("proc/irq/41/effective_affinity_list", "3");
+    // Moved, and not yet there.
+    machine.write("proc/irq/40/effective_affinity_list", "6");
     machine.write("sys/class/net/eth0/queues/rx-1/rps_cpus", "00000000,0000000c");
     machine.write("sys/class/net/lo/operstate", "unknown");
     let topology = machine.read();
@@ -232,4 +253,37 @@ fn cores_of_different_speed_have_classes() {
         machine.write(&format!("sys/devices/system/cpu/cpu{cpu}/cpu_capacity"), capacity);
     }
     assert_eq!(classes(&machine), [2, 0, 2, 1]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+    /// Whatever a tree or a flag holds, it is read or refused; what was read is written in a way that reads the same.
+    #[test]
+    fn no_text_panics(text in "[0-9a-f,: \\n-]{0,40}|\\PC{0,20}") {
+        if let Ok(set) = CpuSet::parse(&text) {
+            proptest::prop_assert_eq!(CpuSet::parse(&set.to_string()), Ok(set.clone()));
+            proptest::prop_assert_eq!(CpuSet::from_mask(&set.to_mask()), set);
+        }
+        CpuSet::from_mask(&text);
+        let machine = one_socket();
+        machine.card("eth0", 0, &[(40, "eth0-TxRx-0", "0")]);
+        for file in [
+            "proc/interrupts",
+            "proc/self/cgroup",
+            "proc/self/status",
+            "sys/fs/cgroup/cpu.max",
+            "sys/devices/system/node/node0/meminfo",
+            "sys/devices/system/node/node0/distance",
+            "sys/devices/system/cpu/cpu1/topology/core_cpus_list",
+            "sys/devices/system/cpu/cpu1/cache/index3/size",
+            "sys/class/net/eth0/queues/rx-0/rps_cpus",
+        ] {
+            machine.write(file, &text);
+        }
+        if let Ok(topology) = Topology::read(machine.root())
+            && let Ok(plan) = plan(&topology, &ShardChoice::default())
+        {
+            draw(&topology, &plan);
+        }
+    }
 }
