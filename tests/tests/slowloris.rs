@@ -102,8 +102,9 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     assert_eq!(after.named("head_timeouts"), CONNECTIONS as u64);
     assert!(first.is_some_and(|at| at > HEADER.mul_f32(0.95)), "{first:?}");
     assert!(last.is_some_and(|at| at < HEADER + Duration::from_secs(10)), "{last:?}");
-    // Twice its time, and what a busy machine adds to either.
-    assert!(beside_dripping.1 < 2 * beside_idle.1 + Duration::from_millis(20), "{beside_dripping:?}");
+    // Twice its time, and what a busy machine may add to either: a shard that they keep busy would show all the same.
+    assert!(beside_dripping.0 < 2 * beside_idle.0 + Duration::from_millis(20), "{beside_dripping:?}");
+    assert!(beside_dripping.1 < 2 * beside_idle.1 + Duration::from_millis(250), "{beside_dripping:?}");
     normal.assert_open().await;
     drop(normal);
     proxy.drain().await.assert_clean();
