@@ -15,6 +15,8 @@ pub(crate) enum Answer<'a> {
     FinalRecipient,
     /// The client's address has more connections than it may have.
     TooManyConnections,
+    /// There are too many unfinished requests.
+    Crowded,
     /// The client's connection was abused.
     Misbehaved,
     /// No route leads anywhere.
@@ -51,6 +53,7 @@ impl Answer<'_> {
             (Side::Downstream, Cause::TooSlow) => {
                 Answer::Refused { status: 408, why: "the request body comes too slowly" }
             }
+            (_, Cause::Crowded) => Answer::Crowded,
             (_, Cause::Misbehaved) => Answer::Misbehaved,
             (Side::Downstream, Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade) => {
                 return None;
@@ -78,7 +81,7 @@ impl Answer<'_> {
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
-            Answer::NoneAvailable => 503,
+            Answer::NoneAvailable | Answer::Crowded => 503,
             Answer::UpstreamTimeout => 504,
         }
     }
@@ -90,6 +93,7 @@ impl Answer<'_> {
             Answer::NoTunnel => "Upgrade to another protocol is not supported",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::TooManyConnections => "too many connections from this address",
+            Answer::Crowded => "too many requests are unfinished",
             Answer::Misbehaved => "this connection has misbehaved too often",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the method is not allowed here",
@@ -112,7 +116,7 @@ impl Answer<'_> {
                 &allow
             }
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
-            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Misbehaved => {
+            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Misbehaved => {
                 &[("Retry-After", "1")]
             }
             _ => &[],

@@ -81,6 +81,8 @@ counters! {
     heads_too_large,
     /// Client connections parked in the middle of a request head now.
     heads_begun,
+    /// Unfinished request heads answered with 503 because `limits.begun_heads_bytes` was reached.
+    begun_heads_refused,
     /// Request heads that were not complete within `timeouts.header`.
     head_timeouts,
     /// Request bodies that paused for longer than `timeouts.body_idle`.
@@ -181,6 +183,7 @@ mod tests {
         ("timeouts.continue_wait", None),
         ("limits.request_line_bytes", Some("request_lines_too_long")),
         ("limits.head_bytes", Some("heads_too_large")),
+        ("limits.begun_heads_bytes", Some("begun_heads_refused")),
         ("limits.header_fields", Some("heads_too_large")),
         ("limits.body_bytes", Some("bodies_too_large")),
         ("limits.body_rate", Some("bodies_too_slow")),

@@ -560,6 +560,7 @@ async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> 
 async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -> Next {
     match aborted.cause {
         Cause::TimedOut => shard.counters.head_timeouts.increment(),
+        Cause::Crowded => shard.counters.begun_heads_refused.increment(),
         Cause::Fault(Fault::RequestLineTooLong) => shard.counters.request_lines_too_long.increment(),
         Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => {
             shard.counters.heads_too_large.increment();
@@ -567,7 +568,7 @@ async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -
         _ => {}
     }
     let next = refuse_aborted(shard, down, aborted, RequestKind::Other).await;
-    if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Misbehaved) {
+    if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Crowded | Cause::Misbehaved) {
         // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.
         down.forget_unread();
         return Next::Close;
@@ -592,7 +593,7 @@ async fn refuse_aborted(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: 
         Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => {
             shard.counters.client_aborts.increment();
         }
-        Cause::TooLarge | Cause::TimedOut | Cause::TooSlow | Cause::Misbehaved => {}
+        Cause::TooLarge | Cause::TimedOut | Cause::TooSlow | Cause::Crowded | Cause::Misbehaved => {}
     }
     let Some(answer) = Answer::for_aborted(aborted) else { return Next::Drop };
     let shape = Shape { connection: ConnectionField::Close, is_head_only: kind == RequestKind::Head };

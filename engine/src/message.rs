@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     TooSlow,
     /// The peer takes nothing of what waits for it.
     Stalled,
+    /// There is no room for what the peer has begun.
+    Crowded,
     /// The peer's misbehaviour is more than its connection may have.
     Misbehaved,
     /// The peer closed the connection.

@@ -55,6 +55,7 @@ pub(crate) struct Shard {
     pub(crate) head_limits: HeadLimits,
     /// By the number of the route.
     pub(crate) route_limits: Box<[RouteLimits]>,
+    pub(crate) begun_heads_bytes_max: usize,
     pub(crate) body_rate: u32,
     pub(crate) requests_per_connection: u32,
     pub(crate) connections_per_address: u32,
@@ -108,6 +109,7 @@ impl Shard {
                 fields_max: limits.header_fields,
             },
             route_limits: config.routes.iter().map(|route| RouteLimits::new(route, config)).collect(),
+            begun_heads_bytes_max: limits.begun_heads_bytes,
             body_rate: limits.body_rate,
             requests_per_connection: unlimited(limits.requests_per_connection),
             connections_per_address: unlimited(limits.connections_per_address),

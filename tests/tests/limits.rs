@@ -8,7 +8,7 @@ use std::{
 };
 
 use sluice_tests::{
-    client::Raw,
+    client::{self, Raw},
     origin,
     proxy::{Counters, Proxy},
     wire::Response,
@@ -40,6 +40,34 @@ async fn heads_beyond_their_limits_are_counted_by_limit() {
         assert!([414, 431].contains(&client.answer_to("GET").await.status()));
         client.assert_closed().await;
         assert_counted(&proxy, counter, count).await;
+    }
+}
+
+#[tokio::test]
+async fn unfinished_heads_do_not_fill_the_memory() {
+    const LARGE: usize = 12_000;
+    let origin = origin::real("real").await;
+    let flags = ["--limit-begun-heads-bytes=64KiB", "--timeout-header=1m"];
+    let proxy = Proxy::to_with(origin.address, &flags).await;
+    let begun = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(LARGE));
+    let mut held = Vec::new();
+    for nth in 1..=5 {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(&begun).await;
+        proxy.counters_until("it is kept", |now| now.named("heads_begun") == nth).await;
+        held.push(client);
+    }
+    let mut client = Raw::connect(proxy.address).await;
+    client.send(&begun).await;
+    let answer = client.answer_to("GET").await;
+    assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (503, Some("1"), true));
+    client.assert_closed().await;
+    assert_counted(&proxy, "begun_heads_refused", 1).await;
+    // Whole requests are served, and what was begun can be finished.
+    assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    for mut client in held {
+        client.send("\r\n\r\n").await;
+        assert_eq!(client.answer_to("GET").await.text(), "real");
     }
 }
 

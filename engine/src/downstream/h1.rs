@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use sluice_proto::RequestHead;
 use sluice_proto::h1::{Parsed, parse_request};
-use sluice_sys::{Buf, Conn, Kept, ReadAhead, next_begun_connection, now_ms};
+use sluice_sys::{Buf, Conn, Kept, ReadAhead, bytes_begun, next_begun_connection, now_ms};
 
 use crate::answer::{Answer, Shape};
 use crate::downstream::history::History;
@@ -158,6 +158,9 @@ impl<'s> Down<'s> {
         let is_dripping = self.pieces > HEAD_PIECES_MAX && self.pieces.is_multiple_of(PIECES_PER_MISDEED);
         if is_dripping && self.note_misdeed(Misdeed::DrippedHead) == Verdict::End {
             return Err(Aborted::by(Side::Downstream, Cause::Misbehaved));
+        }
+        if bytes_begun() + self.inbox.unread().len() > self.shard.begun_heads_bytes_max {
+            return Err(Aborted::by(Side::Downstream, Cause::Crowded));
         }
         Ok(())
     }

@@ -15,10 +15,12 @@ pub struct Kept {
 pub(crate) struct KeptBytes {
     slots: Vec<Kept>,
     free: Vec<u32>,
+    bytes: usize,
 }
 
 impl KeptBytes {
     pub(crate) fn put(&mut self, kept: Kept) -> u32 {
+        self.bytes += kept.bytes.len();
         if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = kept;
             return slot;
@@ -30,6 +32,7 @@ impl KeptBytes {
     pub(crate) fn take(&mut self, slot: u32) -> Kept {
         let kept = std::mem::take(&mut self.slots[slot as usize]);
         self.free.push(slot);
+        self.bytes -= kept.bytes.len();
         if self.free.len() == self.slots.len() {
             // The last one of a flood gives back the room that the flood took.
             *self = KeptBytes::default();
@@ -40,6 +43,11 @@ impl KeptBytes {
     /// Connections that have something here.
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Bytes that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -58,8 +66,8 @@ mod tests {
         assert_eq!(&*all.take(first).bytes, b"a");
         assert_eq!(all.put(kept(b"c")), first);
         assert_eq!(&*all.take(second).bytes, b"b");
-        assert_eq!(all.len(), 1);
+        assert_eq!((all.len(), all.bytes()), (1, 1));
         assert_eq!(&*all.take(first).bytes, b"c");
-        assert_eq!((all.len(), all.slots.capacity(), all.free.capacity()), (0, 0, 0));
+        assert_eq!((all.len(), all.bytes(), all.slots.capacity(), all.free.capacity()), (0, 0, 0, 0));
     }
 }

@@ -59,8 +59,8 @@ pub use peers::{PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
-    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, close_idle, connections_begun,
-    connections_idle, connections_open, sleep, sockets_open,
+    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
+    connections_begun, connections_idle, connections_open, sleep, sockets_open,
 };
 pub use unfit::Unfit;
 

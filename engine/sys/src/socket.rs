@@ -612,6 +612,11 @@ pub fn connections_begun() -> usize {
     driver::with(|driver| driver.begun())
 }
 
+/// Bytes kept for connections that are parked in the middle of a message.
+pub fn bytes_begun() -> usize {
+    driver::with(|driver| driver.begun_bytes())
+}
+
 /// Sockets this shard has open: listeners, connections and timers.
 pub fn sockets_open() -> u32 {
     driver::with(|driver| driver.table().open())

@@ -39,6 +39,11 @@ impl Driver {
         self.kept.len()
     }
 
+    /// What they have said.
+    pub(crate) fn begun_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
     /// Keeps the connection open with nobody waiting on it. Refused like [`Driver::park`].
     pub(crate) fn rest(&mut self, index: u32, idle_ms: u64) -> bool {
         self.let_go(index, Flags::RESTING, idle_ms)
