@@ -118,14 +118,26 @@ const IDENTITY: [&str; 5] = ["x-forwarded-", "forwarded:", "via:", "x-request-id
 
 /// What arrived on one connection of an origin: each request with its head as it came, without the identity fields
 /// and with its body taken out of its framing. What is not a whole request ends with `[cut]`.
-pub fn arrived(mut bytes: &[u8]) -> Vec<String> {
-    let mut requests = Vec::new();
-    while !bytes.is_empty() {
-        let (text, used) = one_request(bytes);
-        requests.push(text);
-        bytes = &bytes[used..];
+pub fn arrived(bytes: &[u8]) -> Vec<String> {
+    let (mut requests, used) = arrived_whole(bytes);
+    if used < bytes.len() {
+        requests.push(one_request(&bytes[used..]).0);
     }
     requests
+}
+
+/// The same without what is not whole, and how many bytes that was.
+pub fn arrived_whole(bytes: &[u8]) -> (Vec<String>, usize) {
+    let (mut requests, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let (text, used) = one_request(&bytes[at..]);
+        if text.ends_with("[cut]") {
+            break;
+        }
+        requests.push(text);
+        at += used;
+    }
+    (requests, at)
 }
 
 fn one_request(bytes: &[u8]) -> (String, usize) {
