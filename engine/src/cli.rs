@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    ForwardingFlags, HostFlags, LimitFlags, PathFlags, TimeoutFlags, parse_duration, parse_listen,
+    Choice, ForwardingFlags, HostFlags, LimitFlags, PathFlags, ProxyProtocolOut, SendHost, TimeoutFlags,
+    parse_duration, parse_listen,
 };
 
 const EXAMPLES: &str = "\
@@ -64,10 +65,23 @@ pub struct RunArgs {
     /// Address and port to accept connections on; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
+    /// The same, where every connection begins with a PROXY protocol header; repeatable
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen_proxy_protocol: Vec<String>,
+    /// Address or network (CIDR) that may send PROXY protocol headers there [default: everybody]; repeatable
+    #[arg(long, value_name = "CIDR", requires = "listen_proxy_protocol")]
+    pub proxy_protocol_from: Vec<String>,
     /// Server for every request, as http://host:port; repeatable: round robin. Replaces upstreams and routes of
     /// the file
     #[arg(long, value_name = "URL")]
     pub upstream: Vec<String>,
+    /// With --upstream: begin connections to servers with a PROXY protocol header; each then serves one client only
+    /// [default: off]
+    #[arg(long, value_name = "off|v1|v2", value_parser = ProxyProtocolOut::parse, requires = "upstream")]
+    pub upstream_proxy_protocol: Option<ProxyProtocolOut>,
+    /// With --upstream: the Host that servers get, the client's or their own [default: client]
+    #[arg(long, value_name = "client|server", value_parser = SendHost::parse, requires = "upstream")]
+    pub upstream_host: Option<SendHost>,
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub shards: ShardArgs,

@@ -95,6 +95,12 @@ counters! {
     write_stalls,
     /// Requests whose body was above `limits.body_bytes`, or their route's.
     bodies_too_large,
+    /// Connections closed for a PROXY protocol header that was missing or malformed.
+    proxy_headers_malformed,
+    /// Connections closed for a PROXY protocol header that did not come in time.
+    proxy_headers_late,
+    /// Connections closed because their peer may not send a PROXY protocol header.
+    proxy_headers_forbidden,
     /// Requests without a route.
     no_route,
     /// Empty lines before requests.

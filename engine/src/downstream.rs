@@ -2,3 +2,4 @@
 
 pub(crate) mod h1;
 pub(crate) mod history;
+pub(crate) mod proxy_protocol;

@@ -7,12 +7,13 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use sluice_proto::h1::{
-    Asked, ConnectionField, FinalReply, Forwarding, Reply, ResponseForwarding, Reuse, write_request,
-    write_response,
+    Asked, ConnectionField, FinalReply, Forwarding, Reply, ResponseForwarding, Reuse, replace_host,
+    write_request, write_response,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::path::forms;
@@ -20,6 +21,7 @@ use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, Response
 use sluice_sys::{Buf, Conn, Timer, now_ms};
 
 use crate::answer::{Answer, Shape};
+use crate::config::SendHost;
 use crate::downstream::h1::{Down, GoAhead, Read, RequestBody};
 use crate::h1::{BodyProgress, BodyWriter, Last};
 use crate::identity::Client;
@@ -30,8 +32,8 @@ use crate::path_policy;
 use crate::relay::{relay, take_whole};
 use crate::route::{Lookup, RouteTarget};
 use crate::shard::Shard;
-use crate::upstream::connect::{connected, kept};
-use crate::upstream::h1::{Receiver, Unanswered};
+use crate::upstream::connect::{Behalf, connected, kept};
+use crate::upstream::h1::{Receiver, Unanswered, Up};
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,9 @@ struct Plan {
     /// Whether the server's connection may serve another request afterwards.
     reuse: Reuse,
     trailers: TrailerRule,
+    /// The client, for servers that are told of it.
+    client: SocketAddr,
+    send_host: SendHost,
 }
 
 /// Why a request goes nowhere.
@@ -208,10 +213,9 @@ impl Plan {
             shard.counters.bodies_too_large.increment();
             return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
         }
-        let host = match head.authority {
-            "" => &shard.groups[upstream].servers()[0].authority,
-            authority => authority,
-        };
+        // A client of HTTP/1.0 need not name a host.
+        let send_host = if head.authority.is_empty() { SendHost::Server } else { shard.send_host[route] };
+        let host = if send_host == SendHost::Client { head.authority } else { "" };
         let identity = &shard.identity.policy;
         write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
         Ok(Plan {
@@ -227,7 +231,21 @@ impl Plan {
             progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
             reuse: Reuse::after(head),
             trailers: head.trailers,
+            client: client.address,
+            send_host,
         })
+    }
+
+    /// For whom a connection to a server is wanted.
+    fn behalf<'a>(&self, down: &'a Down<'_>) -> Behalf<'a> {
+        Behalf { conn: &down.conn, client: self.client }
+    }
+
+    /// Puts the name of the server that was chosen into the head, if that is the Host it gets.
+    fn name_server(&self, wire: &mut Buf, up: &Up<'_>) {
+        if self.send_host == SendHost::Server {
+            replace_host(wire, up.authority());
+        }
     }
 
     fn connection_field(&self, is_persistent: bool) -> ConnectionField {
@@ -276,17 +294,18 @@ impl<'t> Refusal<'t> {
 async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
     let shard = down.shard;
     let go_ahead = GoAhead::new(false);
-    let wire_bytes = wire.len() as u64;
     let group = &shard.groups[plan.upstream];
-    let mut reused = kept(shard, group);
+    let mut reused = kept(shard, group, plan.behalf(down));
     loop {
         let mut up = match reused.take() {
             Some(up) => up,
-            None => match connected(shard, group).await {
+            None => match connected(shard, group, plan.behalf(down)).await {
                 Ok(up) => up,
                 Err(answer) => return answer_for_server(down, plan, answer).await,
             },
         };
+        plan.name_server(&mut wire, &up);
+        let wire_bytes = wire.len() as u64;
         let (conn, receiver) = up.split();
         let sending = conn.send(wire, shard.times.write_stall);
         conn.set_deadline(shard.times.upstream_response);
@@ -332,19 +351,20 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
 async fn send_streamed(
     down: &mut Down<'_>,
     plan: &Plan,
-    wire: Buf,
+    mut wire: Buf,
     body: &mut BodyProgress,
     go_ahead: &GoAhead,
 ) -> Next {
     let shard = down.shard;
     let group = &shard.groups[plan.upstream];
-    let mut up = match kept(shard, group) {
+    let mut up = match kept(shard, group, plan.behalf(down)) {
         Some(up) => up,
-        None => match connected(shard, group).await {
+        None => match connected(shard, group, plan.behalf(down)).await {
             Ok(up) => up,
             Err(answer) => return answer_for_server(down, plan, answer).await,
         },
     };
+    plan.name_server(&mut wire, &up);
     let (conn, receiver) = up.split();
     conn.send(wire, shard.times.write_stall).detach();
     conn.clear_deadline();

@@ -32,7 +32,6 @@ pub(crate) struct Client<'t> {
     /// As the fields of the request will say it.
     pub(crate) sender: Sender<'t>,
     /// The client's address; port 0 where only a trusted proxy knows it.
-    #[allow(dead_code)] // Until connections are kept per client.
     pub(crate) address: SocketAddr,
 }
 

@@ -113,7 +113,8 @@ pub fn run(
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
     let connections_max = descriptors_for(&config, plan.shards.len())?;
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
-    let reserved = reserve(&config.listen)?;
+    let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
+    let reserved = reserve(&wanted)?;
     let listen: Vec<SocketAddr> = reserved.iter().map(|(_, address)| *address).collect();
     let mut nodes: Vec<usize> = plan.shards.iter().map(|place| place.memory_node).collect();
     nodes.sort_unstable();

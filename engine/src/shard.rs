@@ -17,11 +17,12 @@ use sluice_proto::path::PathStore;
 use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
 use crate::clock::Clock;
-use crate::config::{Config, Route};
+use crate::config::{Config, Route, SendHost};
 use crate::control::Message;
 use crate::counters::Counters;
 use crate::downstream::h1::{next_client, serve};
 use crate::downstream::history::AgeLimit;
+use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::identity::{Identity, SenderTexts};
 use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
@@ -34,6 +35,7 @@ const DRAIN_LOOK_MS: u64 = 20;
 /// Timeouts in milliseconds, as the ring wants them.
 pub(crate) struct Times {
     pub(crate) header: u64,
+    pub(crate) proxy_header: u64,
     pub(crate) body_idle: u64,
     pub(crate) body_rate_grace: u64,
     pub(crate) keep_alive_idle: u64,
@@ -67,6 +69,9 @@ pub(crate) struct Shard {
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) groups: Vec<Group>,
     pub(crate) identity: Identity,
+    pub(crate) proxy_protocol: ProxyProtocol,
+    /// Which Host servers get, by route.
+    pub(crate) send_host: Vec<SendHost>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
     pub(crate) scratch: RefCell<Scratch>,
@@ -120,6 +125,8 @@ impl Shard {
             routes,
             groups: groups(config, resolved),
             identity: Identity::new(&config.forwarding),
+            proxy_protocol: ProxyProtocol::new(&config.listeners),
+            send_host: config.routes.iter().map(|route| route.send_host).collect(),
             clock: Clock::new(),
             counters,
             scratch: RefCell::default(),
@@ -135,8 +142,11 @@ impl Shard {
 
     /// Accepts and serves until a drain is over.
     pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>) {
-        let listeners: Vec<Listener> =
-            listeners.into_iter().zip(0..).map(|(bound, id)| Listener::start(bound, id)).collect();
+        let start = |(bound, id)| {
+            let listener = Listener::start(bound, id);
+            if self.proxy_protocol.is_expected(id) { listener.behind_balancer() } else { listener }
+        };
+        let listeners: Vec<Listener> = listeners.into_iter().zip(0..).map(start).collect();
         loop {
             match Message::from_number(next_message().await) {
                 Some(Message::Publish) => self.publish(),
@@ -230,6 +240,7 @@ impl Times {
         let times = &config.timeouts;
         Times {
             header: ms(times.header),
+            proxy_header: ms(times.proxy_header),
             body_idle: ms(times.body_idle),
             body_rate_grace: ms(times.body_rate_grace),
             keep_alive_idle: ms(times.keep_alive_idle),
@@ -248,7 +259,10 @@ fn groups(config: &Config, resolved: &Resolved) -> Vec<Group> {
     let pairs = config.upstreams.iter().zip(resolved);
     let group = |(group, addresses): (&crate::config::UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
         let servers = group.servers.iter().zip(addresses);
-        Group::new(servers.map(|(server, found)| Server::new(&server.authority, found.clone())).collect())
+        Group::new(
+            servers.map(|(server, found)| Server::new(&server.authority, found.clone())).collect(),
+            group.proxy_protocol,
+        )
     };
     pairs.map(group).collect()
 }

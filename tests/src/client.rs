@@ -61,6 +61,11 @@ impl Raw {
         Self { reader: Reader::new(stream) }
     }
 
+    /// Our own address on the connection.
+    pub fn local(&mut self) -> SocketAddr {
+        self.reader.stream().local_addr().expect("connected")
+    }
+
     /// Sends these bytes.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.expect("the proxy takes the bytes");

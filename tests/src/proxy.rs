@@ -55,6 +55,12 @@ pub struct Counters {
     pub buffers_held: u64,
     /// Empty pipes kept for the next large body, two descriptors each.
     pub pipes_kept: u64,
+    /// Connections closed for a PROXY protocol header that was missing or malformed.
+    pub proxy_headers_malformed: u64,
+    /// ... that did not come in time.
+    pub proxy_headers_late: u64,
+    /// ... that came from somebody who may not send one.
+    pub proxy_headers_forbidden: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
     /// All of them, by name.

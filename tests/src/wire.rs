@@ -322,7 +322,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         }
     }
 
-    async fn line(&mut self) -> io::Result<String> {
+    pub(crate) async fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(at) = find(&self.buffer, b"\r\n") {
                 let line = self.buffer.split_to(at + 2);

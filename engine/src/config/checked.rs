@@ -4,17 +4,17 @@
 //! its report is complete.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use sluice_proto::path::SlashLike;
 
-use super::address::{UpstreamServer, parse_listen};
-use super::choices::{PathForward, Paths};
+use super::address::UpstreamServer;
+use super::choices::{Choice, PathForward, Paths};
 use super::forwarding::Forwarding;
 use super::host::Host;
+use super::listeners::{Listener, check_listeners};
 use super::pattern::{HostPattern, PathPattern};
-use super::problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
+use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
 use super::raw::{Field, Raw, RawUpstream};
 use super::routes::check_routes;
 use super::settings::{Limits, Timeouts};
@@ -28,7 +28,7 @@ const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where to accept connections; at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     /// Which CPUs get a shard.
     pub shards: ShardChoice,
     /// How shards use the machine.
@@ -58,6 +58,40 @@ pub struct UpstreamGroup {
     pub name: String,
     /// At least one server.
     pub servers: Vec<UpstreamServer>,
+    /// What a new connection to a server begins with.
+    pub proxy_protocol: ProxyProtocolOut,
+    /// Which Host servers get, unless a route says otherwise.
+    pub send_host: SendHost,
+}
+
+/// Whether connections to servers begin with a PROXY protocol header that names the client. Each then serves one client only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocolOut {
+    /// No header.
+    #[default]
+    Off,
+    /// A line.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+impl Choice for ProxyProtocolOut {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
+}
+
+/// Which Host a server gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SendHost {
+    /// The client's.
+    #[default]
+    Client,
+    /// The server's own, as it is configured.
+    Server,
+}
+
+impl Choice for SendHost {
+    const WORDS: &'static [(&'static str, Self)] = &[("client", Self::Client), ("server", Self::Server)];
 }
 
 /// Which requests go to which group.
@@ -77,6 +111,8 @@ pub struct Route {
     pub body_bytes: Option<u64>,
     /// Longest time for a request here, zero for no limit; `None` for what [`Timeouts::request`] says.
     pub request_timeout: Option<Duration>,
+    /// Which Host the server gets.
+    pub send_host: SendHost,
 }
 
 /// Those of the settings in [`Paths`] that a route can have for itself.
@@ -108,12 +144,12 @@ impl Config {
         let whole = raw.file.clone().unwrap_or(Origin::CommandLine);
         let limits = Limits::check(&raw.limits, &mut report);
         check_head_limits(raw, &limits, &mut report);
-        let listen = check_listen(&raw.listen, &whole, &mut report);
+        let listeners = check_listeners(&raw.listen, &raw.listeners, &whole, &mut report);
         let upstreams = check_upstreams(&raw.upstreams, &whole, &mut report);
         let paths = Paths::check(&raw.paths);
         let routes = check_routes(&raw.routes, &upstreams, &paths, &whole, &mut report);
         let config = Self {
-            listen,
+            listeners,
             shards: ShardChoice::check(&raw.shards, &mut report),
             host: Host::check(&raw.host, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
@@ -146,7 +182,7 @@ impl Config {
     /// One line for people: what was understood.
     pub fn summary(&self) -> String {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
+        let listen: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
         let servers = self.upstreams.iter().map(|group| group.servers.len()).sum();
         format!(
             "listening on {}; {} to {} with {}",
@@ -156,34 +192,6 @@ impl Config {
             count(servers, "server"),
         )
     }
-}
-
-fn check_listen(field: &Field<Vec<Located<String>>>, whole: &Origin, report: &mut Report) -> Vec<SocketAddr> {
-    let given = match field {
-        Field::Faulty => return Vec::new(),
-        Field::Given(given) if !given.value.is_empty() => given,
-        Field::Given(_) | Field::Absent => {
-            let at = field.given().map_or(whole, |given| &given.at);
-            let hint = match whole {
-                Origin::CommandLine => "--listen 127.0.0.1:8080",
-                _ => "listen = [\"127.0.0.1:8080\"]",
-            };
-            report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
-            return Vec::new();
-        }
-    };
-    let mut listen: Vec<SocketAddr> = Vec::new();
-    for text in &given.value {
-        match parse_listen(&text.value) {
-            Err(fault) => report.error(&text.at, "listen", fault),
-            // Port 0 asks for any free port, and may do so twice.
-            Ok(address) if address.port() != 0 && listen.contains(&address) => {
-                report.error(&text.at, "listen", Fault::new(format!("`{address}` is there twice")));
-            }
-            Ok(address) => listen.push(address),
-        }
-    }
-    listen
 }
 
 fn check_drain_timeout(field: &Field<Duration>, report: &mut Report) -> Duration {
@@ -256,7 +264,12 @@ fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut Report) ->
             report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
         } else {
             upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
-            upstreams.groups.push(UpstreamGroup { name: name.value.clone(), servers });
+            upstreams.groups.push(UpstreamGroup {
+                name: name.value.clone(),
+                servers,
+                proxy_protocol: raw.proxy_protocol.given().map_or(ProxyProtocolOut::Off, |given| given.value),
+                send_host: raw.send_host.given().map_or(SendHost::Client, |given| given.value),
+            });
             upstreams.origins.push(name.at.clone());
         }
     }
@@ -294,6 +307,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::RawListener;
+    use crate::config::raw::{ROUTE_KEYS, UPSTREAM_KEYS};
     use crate::config::{ChoiceSetting, Policy, Segment, Setting, ShardPer, Tail, choices, settings};
     use crate::topology::CpuSet;
 
@@ -358,6 +373,9 @@ mod tests {
         assert_eq!(config.upstreams[0].servers[1].host, "::1");
         let text = include_str!("../../../examples/sluice.toml");
         for key in ["pinning", "steering", "huge_pages", "busy_poll"] {
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
+        }
+        for key in RawListener::KEYS.iter().chain(UPSTREAM_KEYS).chain(ROUTE_KEYS) {
             assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
         }
         for setting in settings() {

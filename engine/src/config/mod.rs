@@ -10,6 +10,7 @@ mod checked;
 mod choices;
 mod host;
 mod forwarding;
+mod listeners;
 mod networks;
 mod pattern;
 mod problem;
@@ -21,10 +22,11 @@ mod source;
 mod units;
 
 pub use address::{UpstreamServer, parse_listen};
-pub use checked::{Config, Methods, Route, RoutePaths, UpstreamGroup};
+pub use checked::{Config, Methods, ProxyProtocolOut, Route, RoutePaths, SendHost, UpstreamGroup};
 pub use choices::{Choice, ChoiceSetting, PathFlags, PathForward, Paths, RawPaths, all as choices};
 pub use forwarding::{FieldsSent, Forwarding, ForwardingFlags, RawForwarding};
 pub use host::{Host, HostFlags, RawHost};
+pub use listeners::{Listener, ProxyProtocolIn, RawListener};
 pub use networks::Networks;
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
@@ -107,7 +109,7 @@ mod tests {
             "keep",
         ])
         .unwrap();
-        assert_eq!(config.listen.len(), 1);
+        assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.shards.policy, Policy::Cpus([1].into_iter().collect()));
         assert_eq!(config.drain_timeout.as_secs(), 3);
         assert_eq!(config.timeouts.header.as_secs(), 4);

@@ -7,9 +7,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::checked::{ProxyProtocolOut, SendHost};
 use super::choices::{Choice, PathForward, RawPaths};
 use super::forwarding::RawForwarding;
 use super::host::RawHost;
+use super::listeners::RawListener;
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Bytes, Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
@@ -51,6 +53,8 @@ pub struct Raw {
     pub file: Option<Origin>,
     /// `listen`.
     pub listen: Field<Vec<Located<String>>>,
+    /// `[[listener]]`.
+    pub listeners: Vec<RawListener>,
     /// `shards`, `placement` and what belongs to them.
     pub shards: RawShards,
     /// `pinning`, `steering`, `huge_pages`, `busy_poll`.
@@ -82,6 +86,10 @@ pub struct RawUpstream {
     pub name: Field<String>,
     /// `servers`.
     pub servers: Field<Vec<Located<String>>>,
+    /// `proxy_protocol`.
+    pub proxy_protocol: Field<ProxyProtocolOut>,
+    /// `send_host`.
+    pub send_host: Field<SendHost>,
 }
 
 /// One `[[route]]`.
@@ -107,6 +115,8 @@ pub struct RawRoute {
     pub body_bytes: Field<u64>,
     /// `request_timeout`.
     pub request_timeout: Field<Duration>,
+    /// `send_host`.
+    pub send_host: Field<SendHost>,
 }
 
 const TOP_KEYS: &[&str] = &[
@@ -125,11 +135,12 @@ const TOP_KEYS: &[&str] = &[
     "limits",
     "paths",
     "forwarding",
+    "listener",
     "upstream",
     "route",
 ];
-const UPSTREAM_KEYS: &[&str] = &["name", "servers"];
-const ROUTE_KEYS: &[&str] = &[
+pub(super) const UPSTREAM_KEYS: &[&str] = &["name", "servers", "proxy_protocol", "send_host"];
+pub(super) const ROUTE_KEYS: &[&str] = &[
     "host",
     "path",
     "path_prefix",
@@ -139,6 +150,7 @@ const ROUTE_KEYS: &[&str] = &[
     "upstream",
     "body_bytes",
     "request_timeout",
+    "send_host",
 ];
 
 /// The keys of every section, to tell where a misplaced one belongs.
@@ -148,6 +160,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("limits", RawLimits::KEYS),
     ("paths", RawPaths::KEYS),
     ("forwarding", RawForwarding::KEYS),
+    ("listener", RawListener::KEYS),
     ("upstream", UPSTREAM_KEYS),
     ("route", ROUTE_KEYS),
 ];
@@ -218,12 +231,19 @@ impl Raw {
         if let Some(node) = top.find("forwarding") {
             raw.forwarding = RawForwarding::read(walk, node);
         }
+        for node in top.tables(walk, "listener") {
+            let fields = walk.table(node, "listener", RawListener::KEYS);
+            let at = walk.source.at(node.offset);
+            raw.listeners.push(RawListener::read(walk, at, &fields));
+        }
         for node in top.tables(walk, "upstream") {
             let fields = walk.table(node, "upstream", UPSTREAM_KEYS);
             raw.upstreams.push(RawUpstream {
                 at: walk.source.at(node.offset),
                 name: fields.text(walk, "name"),
                 servers: fields.texts(walk, "servers"),
+                proxy_protocol: fields.choice(walk, "proxy_protocol"),
+                send_host: fields.choice(walk, "send_host"),
             });
         }
         for node in top.tables(walk, "route") {
@@ -239,6 +259,7 @@ impl Raw {
                 upstream: fields.text(walk, "upstream"),
                 body_bytes: fields.number::<Bytes>(walk, "body_bytes"),
                 request_timeout: fields.number::<Time>(walk, "request_timeout"),
+                send_host: fields.choice(walk, "send_host"),
             });
         }
         raw
@@ -253,9 +274,7 @@ impl Raw {
                 values.iter().map(|value| Located::new(value.clone(), Origin::Flag(flag))).collect();
             Field::flag(flag, located)
         };
-        if !flags.listen.is_empty() {
-            self.listen = texts("--listen", &flags.listen);
-        }
+        self.set_listeners(flags);
         self.shards.set(&flags.shards);
         if let Some(timeout) = flags.drain_timeout {
             self.drain_timeout = Field::flag("--drain-timeout", timeout);
@@ -281,6 +300,10 @@ impl Raw {
             at: at.clone(),
             name: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
             servers: texts("--upstream", &flags.upstream),
+            proxy_protocol: flags
+                .upstream_proxy_protocol
+                .map_or(Field::Absent, |version| Field::flag("--upstream-proxy-protocol", version)),
+            send_host: flags.upstream_host.map_or(Field::Absent, |host| Field::flag("--upstream-host", host)),
         }];
         self.routes = vec![RawRoute {
             at,
@@ -293,7 +316,27 @@ impl Raw {
             upstream: Field::flag("--upstream", FLAG_UPSTREAM.to_owned()),
             body_bytes: Field::Absent,
             request_timeout: Field::Absent,
+            send_host: Field::Absent,
         }];
+    }
+
+    /// Listeners of flags replace all of the file.
+    fn set_listeners(&mut self, flags: &RunArgs) {
+        let texts = |flag: &'static str, values: &[String]| {
+            let located =
+                values.iter().map(|value| Located::new(value.clone(), Origin::Flag(flag))).collect();
+            Field::flag(flag, located)
+        };
+        if flags.listen.is_empty() && flags.listen_proxy_protocol.is_empty() {
+            return;
+        }
+        self.listen = if flags.listen.is_empty() { Field::Absent } else { texts("--listen", &flags.listen) };
+        let from = match &*flags.proxy_protocol_from {
+            [] => Field::Absent,
+            networks => texts("--proxy-protocol-from", networks),
+        };
+        let of_flag = |address: &String| RawListener::of_flag(address, &from);
+        self.listeners = flags.listen_proxy_protocol.iter().map(of_flag).collect();
     }
 }
 

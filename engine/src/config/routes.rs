@@ -52,6 +52,8 @@ pub(super) fn check_routes(
         let request_timeout = in_range::<Time>(time, "route.request_timeout", &raw.request_timeout, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         if let Some(upstream) = upstream {
+            let send_host =
+                raw.send_host.given().map_or(upstreams.groups[upstream].send_host, |given| given.value);
             routes.push(Route {
                 host,
                 path,
@@ -60,6 +62,7 @@ pub(super) fn check_routes(
                 upstream,
                 body_bytes,
                 request_timeout,
+                send_host,
             });
         }
     }

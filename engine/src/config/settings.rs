@@ -200,6 +200,8 @@ settings! {
 
     header: Duration as Time, "timeout-header", "10s", "1ms" to "24h",
         "Longest time for a whole request head, from its first byte (from the start of a new connection)";
+    proxy_header: Duration as Time, "timeout-proxy-header", "5s", "1ms" to "24h",
+        "Longest time for a PROXY protocol header, from its first byte";
     body_idle: Duration as Time, "timeout-body-idle", "30s", "1ms" to "24h",
         "Longest pause between two parts of a request body";
     body_rate_grace: Duration as Time, "timeout-body-rate-grace", "10s", "0s" to "24h",

@@ -11,6 +11,7 @@ use sluice_sys::{Buf, Conn, Kept, ReadAhead, bytes_begun, next_begun_connection,
 
 use crate::answer::{Answer, Shape};
 use crate::downstream::history::History;
+use crate::downstream::proxy_protocol;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
@@ -60,6 +61,18 @@ pub(crate) async fn next_client(shard: &Shard) -> Down<'_> {
 /// Serves a connection that has bytes to read until it is idle or gone.
 pub(crate) async fn serve(mut down: Down<'_>) {
     let shard = down.shard;
+    if proxy_protocol::is_due(shard, &down.conn) {
+        if !proxy_protocol::read_header(&mut down).await {
+            return;
+        }
+        if down.inbox.is_empty() {
+            down.history.store(&down.conn);
+            match down.conn.park(shard.times.header) {
+                Ok(()) => return,
+                Err(conn) => down = Down { conn, ..down },
+            }
+        }
+    }
     loop {
         // A client that does not read its answers is not served: the next request waits until the last answer is with the
         // kernel. Usually it has been for long.

@@ -266,6 +266,7 @@ mod tests {
                 upstream: i * 10,
                 body_bytes: None,
                 request_timeout: None,
+                send_host: crate::config::SendHost::Client,
             }
         });
         RouteTable::build(&naive::config_of(routes.collect()))

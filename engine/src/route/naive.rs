@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{Lookup, RouteTable, RouteTarget};
 use crate::config::{
     Config, Forwarding, Host, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route,
-    RoutePaths, Segment, ShardChoice, Tail, Timeouts,
+    RoutePaths, Segment, SendHost, ShardChoice, Tail, Timeouts,
 };
 
 /// What routes do about paths when they say nothing.
@@ -18,7 +18,7 @@ pub(super) const ORDINARY: RoutePaths =
 /// A configuration of nothing but routes.
 pub(super) fn config_of(routes: Vec<Route>) -> Config {
     Config {
-        listen: Vec::new(),
+        listeners: Vec::new(),
         shards: ShardChoice::default(),
         host: Host::default(),
         drain_timeout: std::time::Duration::ZERO,
@@ -163,6 +163,7 @@ fn route() -> impl Strategy<Value = Route> {
         upstream,
         body_bytes: None,
         request_timeout: None,
+        send_host: SendHost::Client,
     })
 }
 

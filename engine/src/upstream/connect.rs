@@ -1,33 +1,65 @@
 //! Gets a connection to a server of a group: a kept one, or a new one.
 
 use std::io;
+use std::net::SocketAddr;
 
-use sluice_sys::Conn;
+use sluice_proto::proxy_protocol::{self, Ends};
+use sluice_sys::{Buf, Conn};
 
 use crate::answer::Answer;
+use crate::config::ProxyProtocolOut;
 use crate::shard::Shard;
 use crate::upstream::group::{Group, Server};
 use crate::upstream::h1::Up;
 
-/// A kept connection to the server whose turn it is. The usual case, and nothing in it waits.
-pub(crate) fn kept<'s>(shard: &Shard, group: &'s Group) -> Option<Up<'s>> {
-    let found = group.turn(sluice_sys::now_ms(), |server| Some((server, server.take_idle()?)));
+/// For whom a connection is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Behalf<'a> {
+    /// The connection of the client, or of a proxy that it came by.
+    pub(crate) conn: &'a Conn,
+    pub(crate) client: SocketAddr,
+}
+
+impl Behalf<'_> {
+    /// The client's connection as a server is told of it: from the client to where it connected to.
+    fn ends(self) -> Ends {
+        let told = self.conn.announced().map(|(_, destination)| destination);
+        // Without a name there is no connection any more, which its receive will tell.
+        let destination = told.or_else(|| self.conn.local().ok()).unwrap_or(self.client);
+        let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Ends { source: plain(self.client), destination: plain(destination) }
+    }
+}
+
+/// A kept connection to the server whose turn it is. The usual case, and nothing in it waits. Where servers are told of
+/// clients, one on which it was told of the same client.
+pub(crate) fn kept<'s>(shard: &Shard, group: &'s Group, behalf: Behalf<'_>) -> Option<Up<'s>> {
+    let found = group.turn(sluice_sys::now_ms(), |server| match group.proxy_protocol {
+        ProxyProtocolOut::Off => Some((server, server.take_idle()?)),
+        ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => Some((server, server.take_idle_of(&behalf.ends())?)),
+    });
     let (server, conn) = found?;
     shard.counters.upstream_reuses.increment();
     Some(Up::new(server, conn, true))
 }
 
-/// A new connection to the server whose turn it is, or to the next one that can be reached.
+/// A new connection to the server whose turn it is, or to the next one that can be reached. Where servers are
+/// told of clients, that goes first.
 ///
 /// # Errors
 /// The answer for the client when there is none.
-pub(crate) async fn connected<'s>(shard: &Shard, group: &'s Group) -> Result<Up<'s>, Answer<'static>> {
+pub(crate) async fn connected<'s>(
+    shard: &Shard,
+    group: &'s Group,
+    behalf: Behalf<'_>,
+) -> Result<Up<'s>, Answer<'static>> {
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.turn(sluice_sys::now_ms(), Some) else { break };
         match connect(server, shard.times.upstream_connect).await {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
+                announce(&conn, group.proxy_protocol, behalf, shard.times.write_stall);
                 shard.counters.upstream_connects.increment();
                 return Ok(Up::new(server, conn, false));
             }
@@ -44,6 +76,21 @@ pub(crate) async fn connected<'s>(shard: &Shard, group: &'s Group) -> Result<Up<
         }
     }
     Err(answer)
+}
+
+/// Begins a connection with the header that names the client.
+fn announce(conn: &Conn, version: ProxyProtocolOut, behalf: Behalf<'_>, stall_ms: u64) {
+    let write = match version {
+        ProxyProtocolOut::Off => return,
+        ProxyProtocolOut::V1 => proxy_protocol::write_v1,
+        ProxyProtocolOut::V2 => proxy_protocol::write_v2,
+    };
+    let ends = behalf.ends();
+    let mut header = Buf::small();
+    write(&mut header, &ends);
+    conn.announce(ends.source, ends.destination);
+    // If it fails, so does the request behind it.
+    conn.send(header, stall_ms).detach();
 }
 
 /// Tries the server's addresses, the one that worked last first.

@@ -3,7 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
+use sluice_proto::proxy_protocol::Ends;
 use sluice_sys::{Conn, ReadAhead};
+
+use crate::config::ProxyProtocolOut;
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
 pub(crate) const BACK_OFF_MS: u64 = 1_000;
@@ -18,6 +21,8 @@ const LARGE_MEMORY: u8 = 8;
 pub(crate) struct Group {
     servers: Vec<Server>,
     next: Cell<usize>,
+    /// What a new connection begins with.
+    pub(crate) proxy_protocol: ProxyProtocolOut,
 }
 
 /// One server, and this shard's idle connections to it.
@@ -41,8 +46,8 @@ pub(crate) struct Server {
 }
 
 impl Group {
-    pub(crate) fn new(servers: Vec<Server>) -> Group {
-        Group { servers, next: Cell::new(0) }
+    pub(crate) fn new(servers: Vec<Server>, proxy_protocol: ProxyProtocolOut) -> Group {
+        Group { servers, next: Cell::new(0), proxy_protocol }
     }
 
     pub(crate) fn servers(&self) -> &[Server] {
@@ -95,6 +100,19 @@ impl Server {
         None
     }
 
+    /// The same among the connections that the server knows to be of one client.
+    pub(crate) fn take_idle_of(&self, ends: &Ends) -> Option<Conn> {
+        let mut idle = self.idle.borrow_mut();
+        let announced = Some((ends.source, ends.destination));
+        while let Some(at) = idle.iter().rposition(|conn| conn.announced() == announced) {
+            let conn = idle.remove(at);
+            if conn.resume() {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
     /// Keeps a connection for the next request, if it is good and there is room.
     pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) {
         conn.set_read_ahead(self.read_ahead());
@@ -102,6 +120,10 @@ impl Server {
         if idle.len() >= idle_max && sluice_sys::now_ms() >= self.tidy_at_ms.get() {
             self.tidy_at_ms.set(sluice_sys::now_ms() + TIDY_EVERY_MS);
             idle.retain(Conn::is_quiet);
+        }
+        // Only one client has a use for it, and the one that has waited longest may never come back.
+        if idle.len() >= idle_max && !idle.is_empty() && conn.announced().is_some() {
+            idle.remove(0);
         }
         if idle.len() < idle_max && conn.rest(idle_ms) {
             idle.push(conn);
@@ -138,7 +160,10 @@ mod tests {
     use super::*;
 
     fn group(count: usize) -> Group {
-        Group::new((0..count).map(|n| Server::new(&n.to_string(), Vec::new())).collect())
+        Group::new(
+            (0..count).map(|n| Server::new(&n.to_string(), Vec::new())).collect(),
+            ProxyProtocolOut::Off,
+        )
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {

@@ -26,6 +26,11 @@ impl<'s> Up<'s> {
         Up { server, conn: Some(conn), inbox: Inbox::default(), is_reused }
     }
 
+    /// Host and port of the server, as configured.
+    pub(crate) fn authority(&self) -> &'s str {
+        &self.server.authority
+    }
+
     pub(crate) fn conn(&self) -> &Conn {
         self.conn.as_ref().expect("an exchange under way has its connection")
     }

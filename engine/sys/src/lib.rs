@@ -11,6 +11,7 @@
 
 #[cfg(feature = "count-alloc")]
 mod alloc;
+mod aside;
 mod buf;
 mod buf_ring;
 mod cpu;

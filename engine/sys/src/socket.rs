@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::aside::Announced;
 use crate::buf::Buf;
 use crate::driver;
 use crate::kept::Kept;
@@ -261,6 +262,19 @@ impl Conn {
             let entry = driver.table().at(self.index);
             (entry.tag, entry.mark) = (tag, mark);
         });
+    }
+
+    /// Notes the ends of the connection that this one is a part of: those that a proxy in front of us has told, or those
+    /// that a server was told. From now on [`Conn::peer`] is `source`.
+    pub fn announce(&self, source: SocketAddr, destination: SocketAddr) {
+        let announced = Announced { source, destination };
+        driver::with(|driver| driver.announce(self.index, announced));
+    }
+
+    /// Source and destination as they were announced, if they were.
+    pub fn announced(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let announced = driver::with(|driver| driver.table().announced(self.index))?;
+        Some((announced.source, announced.destination))
     }
 
     /// The peer's address, asked of the kernel once.
@@ -581,9 +595,15 @@ impl Listener {
         let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
         Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
     }
-}
 
-impl Listener {
+    /// Who connects is not the client: accepted connections are not counted for their peer (see
+    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::announce`] or [`Conn::peer`].
+    #[must_use]
+    pub fn behind_balancer(self) -> Listener {
+        driver::with(|driver| driver.table().at(self.index).mark = 1);
+        self
+    }
+
     /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
     pub async fn stop(self) {
         poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;

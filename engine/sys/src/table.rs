@@ -1,10 +1,10 @@
 //! The socket table: one 52-byte entry per socket of a shard, downstream and upstream alike. For an idle connection
 //! this entry is all there is.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 
+use crate::aside::{Announced, Aside};
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::memory::MemoryRange;
@@ -43,8 +43,8 @@ impl Flags {
     pub(crate) const STARVED: Flags = Flags(1 << 7);
     /// The peer's address is in the entry ...
     pub(crate) const PEER_KNOWN: Flags = Flags(1 << 8);
-    /// ... or rather in the side table, being IPv6.
-    pub(crate) const PEER_V6: Flags = Flags(1 << 9);
+    /// ... or rather in a side table, being IPv6 or announced by a proxy.
+    pub(crate) const PEER_ASIDE: Flags = Flags(1 << 9);
     /// A listener.
     pub(crate) const LISTENER: Flags = Flags(1 << 10);
     /// No socket at all, only a deadline.
@@ -79,7 +79,7 @@ pub(crate) struct Entry {
     /// The send in flight; further ones are chained behind it.
     pub(crate) send: u32,
     link: Link,
-    /// An IPv4 peer, or the next free slot.
+    /// An IPv4 peer, or where it is in the side tables, or the next free slot.
     peer: u32,
     peer_port: u16,
     queue_head: u16,
@@ -110,7 +110,7 @@ pub(crate) struct Table {
     free: u32,
     open: u32,
     queued: Box<[Queued]>,
-    peers_v6: HashMap<u32, Ipv6Addr>,
+    aside: Aside,
 }
 
 impl Table {
@@ -121,7 +121,7 @@ impl Table {
             free: NONE,
             open: 0,
             queued: vec![Queued { next: NO_BUFFER, len: 0 }; usize::from(buffers)].into(),
-            peers_v6: HashMap::new(),
+            aside: Aside::new(),
         }
     }
 
@@ -186,8 +186,8 @@ impl Table {
         let free = self.free;
         let entry = &mut self.entries[index as usize];
         debug_assert!(entry.flags.has(Flags::OPEN) && entry.queue_len == 0);
-        if entry.flags.has(Flags::PEER_V6) {
-            self.peers_v6.remove(&index);
+        if entry.flags.has(Flags::PEER_ASIDE) {
+            self.aside.remove(entry.peer);
         }
         entry.generation = entry.generation.wrapping_add(1);
         entry.flags = Flags::NONE;
@@ -258,12 +258,13 @@ impl Table {
         if !entry.flags.has(Flags::PEER_KNOWN) {
             return None;
         }
-        let ip = if entry.flags.has(Flags::PEER_V6) {
-            IpAddr::V6(*self.peers_v6.get(&index)?)
-        } else {
-            IpAddr::V4(Ipv4Addr::from_bits(entry.peer))
-        };
-        Some(SocketAddr::new(ip, entry.peer_port))
+        if !entry.flags.has(Flags::PEER_ASIDE) {
+            return Some(SocketAddr::new(Ipv4Addr::from_bits(entry.peer).into(), entry.peer_port));
+        }
+        match self.aside.announced(entry.peer) {
+            Some(announced) => Some(announced.source),
+            None => Some(SocketAddr::new(self.aside.peer(entry.peer)?.into(), entry.peer_port)),
+        }
     }
 
     /// Remembers the peer. An IPv4 address mapped into IPv6 is kept as what it is.
@@ -271,17 +272,34 @@ impl Table {
         let entry = &mut self.entries[index as usize];
         entry.flags.set(Flags::PEER_KNOWN);
         entry.peer_port = peer.port();
-        if entry.flags.has(Flags::PEER_V6) {
-            entry.flags.clear(Flags::PEER_V6);
-            self.peers_v6.remove(&index);
+        if entry.flags.has(Flags::PEER_ASIDE) {
+            entry.flags.clear(Flags::PEER_ASIDE);
+            self.aside.remove(entry.peer);
         }
         match peer.ip().to_canonical() {
             IpAddr::V4(v4) => entry.peer = v4.to_bits(),
             IpAddr::V6(v6) => {
-                entry.flags.set(Flags::PEER_V6);
-                self.peers_v6.insert(index, v6);
+                entry.flags.set(Flags::PEER_ASIDE);
+                entry.peer = self.aside.add_peer(v6);
             }
         }
+    }
+
+    /// The ends that were announced for the connection, if any were.
+    pub(crate) fn announced(&self, index: u32) -> Option<Announced> {
+        let entry = &self.entries[index as usize];
+        if entry.flags.has(Flags::PEER_ASIDE) { self.aside.announced(entry.peer) } else { None }
+    }
+
+    /// Remembers ends that were announced for the connection; its source takes the place of the peer.
+    pub(crate) fn announce(&mut self, index: u32, announced: Announced) {
+        let entry = &mut self.entries[index as usize];
+        if entry.flags.has(Flags::PEER_ASIDE) {
+            self.aside.remove(entry.peer);
+        }
+        entry.flags.set(Flags::PEER_KNOWN);
+        entry.flags.set(Flags::PEER_ASIDE);
+        entry.peer = self.aside.add_announced(announced);
     }
 }
 

@@ -22,6 +22,6 @@ pub use identity::{IdentityPolicy, RealIp, RequestId, Sender, Trust};
 pub use reply::{Asked, FinalReply, Reply, Reuse};
 pub use trailers::Trailers;
 pub use write::{
-    CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, write_answer,
+    CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, replace_host, write_answer,
     write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };

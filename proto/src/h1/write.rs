@@ -81,6 +81,17 @@ pub fn write_upgrade_request(
     write_request_offering(out, head, fwd, Some(protocol));
 }
 
+/// Replaces the value of Host at the start of what [`write_request`] has written: for a request whose server is chosen when
+/// its head stands already.
+pub fn replace_host(written: &mut Vec<u8>, host: &str) {
+    let Some(line_end) = memchr::memchr(b'\n', written) else { return };
+    let start = line_end + 1 + "Host: ".len();
+    let Some(len) = written.get(start..).and_then(|rest| memchr::memchr(b'\r', rest)) else { return };
+    if &written[start..start + len] != host.as_bytes() {
+        written.splice(start..start + len, host.bytes());
+    }
+}
+
 fn write_request_offering(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
@@ -427,6 +438,23 @@ mod tests {
              X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: a.example\r\n\
              X-Forwarded-Port: 80\r\nX-Request-Id: 000000000000000000000000000000ab\r\nVia: 1.1 sluice\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_host_can_be_replaced_in_what_was_written() {
+        let sent = forward("POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\n", None);
+        for host in ["", "x", "other.example:8080", "up.example"] {
+            let mut again = sent.clone().into_bytes();
+            again.extend_from_slice(b"abc");
+            for host in ["elsewhere", host] {
+                replace_host(&mut again, host);
+            }
+            let wanted = alloc::format!(
+                "{}abc",
+                sent.replace("Host: up.example\r", &alloc::format!("Host: {host}\r"))
+            );
+            assert_eq!(String::from_utf8(again).unwrap(), wanted);
+        }
     }
 
     #[test]

@@ -155,6 +155,11 @@ impl Peer {
         self.reader.request().await
     }
 
+    /// Reads one line.
+    pub async fn line(&mut self) -> io::Result<String> {
+        self.reader.line().await
+    }
+
     /// Reads one request head.
     pub async fn head(&mut self) -> io::Result<Head> {
         self.reader.head().await

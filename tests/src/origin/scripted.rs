@@ -55,6 +55,23 @@ pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
+/// Expects a PROXY protocol line at the start of each connection and answers every request on it with that line.
+pub async fn expects_proxy_line() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        let line = peer.line().await?;
+        loop {
+            peer.request().await?;
+            peer.answer(&line).await?;
+        }
+    })
+    .await
+}
+
+/// Takes whatever comes and never says a word.
+pub async fn only_listens() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move { peer.until_closed().await }).await
+}
+
 /// Answers the first request of the first connection with `first`, byte for byte, and all others with `then`.
 pub async fn answers_first(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) -> Origin {
     let (first, then) = (first.into(), then.into());

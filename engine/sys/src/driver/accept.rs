@@ -66,7 +66,9 @@ impl Driver {
         self.table.at(index).flags.set(Flags::ACCEPTED);
         self.connections += 1;
         self.table.at(index).listener = id;
-        if self.peers.is_some() && !self.is_peer_welcome(index) {
+        // Behind a balancer, everybody's peer is the balancer, until it has said who the client is.
+        let is_told_later = self.table.at(listener).mark != 0;
+        if self.peers.is_some() && !is_told_later && !self.is_peer_welcome(index) {
             self.stats.peer_refused += 1;
             self.close(index);
             return;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::Driver;
+use crate::aside::Announced;
 use crate::peers::PeerShare;
 use crate::table::Flags;
 
@@ -29,6 +30,17 @@ impl Driver {
             && self.table.at(index).flags.has(Flags::ACCEPTED)
         {
             share.add(peer.ip());
+        }
+    }
+
+    /// The peer is what was announced, and the connection counts for its address.
+    pub(crate) fn announce(&mut self, index: u32, announced: Announced) {
+        self.forget_peer(index);
+        self.table.announce(index, announced);
+        if let Some(share) = &self.peers
+            && self.table.at(index).flags.has(Flags::ACCEPTED)
+        {
+            share.add(announced.source.ip());
         }
     }
 

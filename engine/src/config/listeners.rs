@@ -1,0 +1,242 @@
+//! `listen` and `[[listener]]`: where connections are accepted, and what each of them begins with.
+
+use std::net::SocketAddr;
+
+use super::address::parse_listen;
+use super::choices::Choice;
+use super::networks::Networks;
+use super::problem::{Fault, Located, Origin, Report};
+use super::raw::{Field, Fields, Walk};
+
+/// Listeners have a number of one byte.
+const LISTENERS_MAX: usize = 128;
+
+/// An address to accept connections on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address.
+    pub address: SocketAddr,
+    /// What a connection begins with.
+    pub proxy_protocol: ProxyProtocolIn,
+    /// Who may send a PROXY protocol header; everybody if it is empty.
+    pub proxy_protocol_from: Networks,
+}
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocolIn {
+    /// None does.
+    #[default]
+    Off,
+    /// Each one does, with one of version 1 or 2.
+    Required,
+}
+
+impl Choice for ProxyProtocolIn {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("required", Self::Required)];
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawListener {
+    /// Where its table starts.
+    pub at: Origin,
+    /// `address`.
+    pub address: Field<String>,
+    /// `proxy_protocol`.
+    pub proxy_protocol: Field<ProxyProtocolIn>,
+    /// `proxy_protocol_from`.
+    pub proxy_protocol_from: Field<Vec<Located<String>>>,
+}
+
+impl RawListener {
+    /// The keys of the section.
+    pub(crate) const KEYS: &'static [&'static str] = &["address", "proxy_protocol", "proxy_protocol_from"];
+
+    /// Reads one table.
+    pub(crate) fn read(walk: &mut Walk<'_>, at: Origin, fields: &Fields<'_>) -> Self {
+        Self {
+            at,
+            address: fields.text(walk, "address"),
+            proxy_protocol: fields.choice(walk, "proxy_protocol"),
+            proxy_protocol_from: fields.texts(walk, "proxy_protocol_from"),
+        }
+    }
+
+    /// A listener that a flag asks for.
+    pub(crate) fn of_flag(address: &str, from: &Field<Vec<Located<String>>>) -> Self {
+        let flag = "--listen-proxy-protocol";
+        Self {
+            at: Origin::Flag(flag),
+            address: Field::flag(flag, address.to_owned()),
+            proxy_protocol: Field::flag(flag, ProxyProtocolIn::Required),
+            proxy_protocol_from: from.clone(),
+        }
+    }
+}
+
+/// All listeners: those of `listen` first.
+pub(super) fn check_listeners(
+    listen: &Field<Vec<Located<String>>>,
+    raws: &[RawListener],
+    whole: &Origin,
+    report: &mut Report,
+) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    match listen {
+        Field::Faulty => {}
+        Field::Given(given) if !given.value.is_empty() => {
+            for text in &given.value {
+                let plain = (ProxyProtocolIn::Off, Networks::default());
+                check_address(&mut listeners, text, "listen", plain, report);
+            }
+        }
+        Field::Given(_) | Field::Absent if !raws.is_empty() => {}
+        Field::Given(_) | Field::Absent => {
+            let at = listen.given().map_or(whole, |given| &given.at);
+            let hint = match whole {
+                Origin::CommandLine => "--listen 127.0.0.1:8080",
+                _ => "listen = [\"127.0.0.1:8080\"]",
+            };
+            report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
+        }
+    }
+    for raw in raws {
+        let proxy_protocol = check_proxy_protocol(raw, report);
+        match &raw.address {
+            Field::Given(address) => {
+                check_address(&mut listeners, address, "listener.address", proxy_protocol, report);
+            }
+            Field::Faulty => {}
+            Field::Absent => {
+                let fault = Fault::new("a listener needs an address");
+                report.error(&raw.at, "listener.address", fault.hint("add address = \"127.0.0.1:8080\""));
+            }
+        }
+    }
+    if listeners.len() > LISTENERS_MAX {
+        let fault = Fault::new(format!("{} addresses to listen on are too many", listeners.len()));
+        report.error(
+            whole,
+            "listen",
+            fault.hint(format!("at most {LISTENERS_MAX}; 0.0.0.0 and [::] stand for all")),
+        );
+    }
+    listeners
+}
+
+fn check_address(
+    listeners: &mut Vec<Listener>,
+    text: &Located<String>,
+    key: &str,
+    (proxy_protocol, proxy_protocol_from): (ProxyProtocolIn, Networks),
+    report: &mut Report,
+) {
+    match parse_listen(&text.value) {
+        Err(fault) => report.error(&text.at, key, fault),
+        // Port 0 asks for any free port, and may do so twice.
+        Ok(address) if address.port() != 0 && listeners.iter().any(|known| known.address == address) => {
+            report.error(&text.at, key, Fault::new(format!("`{address}` is there twice")));
+        }
+        Ok(address) => listeners.push(Listener { address, proxy_protocol, proxy_protocol_from }),
+    }
+}
+
+fn check_proxy_protocol(raw: &RawListener, report: &mut Report) -> (ProxyProtocolIn, Networks) {
+    let from = Networks::check(&raw.proxy_protocol_from, "listener.proxy_protocol_from", report);
+    let chosen = raw.proxy_protocol.given().map_or(ProxyProtocolIn::Off, |given| given.value);
+    match (chosen, &raw.proxy_protocol_from, &raw.proxy_protocol) {
+        (ProxyProtocolIn::Off, Field::Given(given), Field::Given(_) | Field::Absent) => {
+            let fault = Fault::new("this listener expects no PROXY protocol header");
+            let key = "listener.proxy_protocol_from";
+            report.error(&given.at, key, fault.hint("add proxy_protocol = \"required\""));
+        }
+        (ProxyProtocolIn::Required, Field::Given(given), _) if given.value.is_empty() => {
+            let fault = Fault::new("nobody may send the header that everybody must send");
+            let key = "listener.proxy_protocol_from";
+            report.error(&given.at, key, fault.hint("name the balancers, or leave it out"));
+        }
+        (ProxyProtocolIn::Required, Field::Absent, _) => {
+            let fault = Fault::new("whoever reaches this listener can claim any client address");
+            let hint = match raw.at {
+                Origin::Flag(_) => "add --proxy-protocol-from with the balancer's address",
+                _ => "add proxy_protocol_from = [...] with the balancers' addresses",
+            };
+            report.warn(&raw.at, "listener.proxy_protocol", fault.hint(hint));
+        }
+        _ => {}
+    }
+    (chosen, from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Raw};
+
+    const REST: &str = "[[upstream]]\nname = \"a\"\nservers = [\"http://a\"]\n[[route]]\nupstream = \"a\"\n";
+
+    fn check(text: &str) -> Result<Config, String> {
+        let raw = Raw::parse(Path::new("f.toml"), format!("{text}\n{REST}"))
+            .map_err(|errors| errors.to_string())?;
+        Config::check(&raw).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn listeners_add_up() {
+        let config = check(
+            "listen = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"[::1]:2\"\nproxy_protocol = \"required\"\n\
+             proxy_protocol_from = [\"10.0.0.0/8\"]\n[[listener]]\naddress = \"127.0.0.1:3\"",
+        )
+        .unwrap();
+        let seen: Vec<_> =
+            config.listeners.iter().map(|one| (one.address.port(), one.proxy_protocol)).collect();
+        assert_eq!(
+            seen,
+            [(1, ProxyProtocolIn::Off), (2, ProxyProtocolIn::Required), (3, ProxyProtocolIn::Off)]
+        );
+        assert!(config.listeners[1].proxy_protocol_from.contains("10.1.1.1".parse().unwrap()));
+        assert_eq!(config.warnings, []);
+        assert_eq!(check("[[listener]]\naddress = \"127.0.0.1:0\"").unwrap().listeners.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_where_it_stands() {
+        for (text, words) in [
+            ("", "listen: nothing to listen on"),
+            ("[[listener]]", "f.toml:1:1: listener.address: a listener needs an address"),
+            ("[[listener]]\naddress = \"localhost:1\"", "did you mean 127.0.0.1:1"),
+            (
+                "listen = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"127.0.0.1:1\"",
+                "`127.0.0.1:1` is there twice",
+            ),
+            (
+                "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = \"v2\"",
+                "f.toml:3:18: listener.proxy_protocol: `v2` is none of off, required",
+            ),
+            (
+                "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.1\"]",
+                "add proxy_protocol = \"required\"",
+            ),
+            (
+                "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = \"required\"\nproxy_protocol_from = []",
+                "name the balancers",
+            ),
+            (
+                "[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = \"required\"\nproxy_protocol_from = [\"lb\"]",
+                "f.toml:4:24: listener.proxy_protocol_from: `lb` is not an address",
+            ),
+        ] {
+            let errors = check(text).unwrap_err();
+            assert!(errors.lines().count() == 1 && errors.contains(words), "{text}: {errors}");
+        }
+    }
+
+    #[test]
+    fn a_listener_for_everybody_is_a_warning() {
+        let config = check("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = \"required\"").unwrap();
+        assert!(config.warnings[0].to_string().contains("can claim any client address"));
+    }
+}
