@@ -112,6 +112,26 @@ fn accept_completes_after_drop_closes_fd() {
 }
 
 #[test]
+fn announced_ends_go_with_their_connection() {
+    let left = run(&small(), async {
+        let (conn, _peer) = pair().await;
+        let actual = conn.peer().expect("a name");
+        assert_eq!(conn.announced(), None);
+        let [one, two] = ["[2001:db8::7]:1", "192.0.2.1:2"].map(|end| end.parse().expect("an address"));
+        conn.announce(one, two);
+        assert_eq!((conn.peer().expect("a name"), conn.announced()), (one, Some((one, two))));
+        conn.announce(two, one);
+        assert_eq!((conn.peer().expect("a name"), conn.announced()), (two, Some((two, one))));
+        drop(conn);
+        // The next tenant of the slot knows nothing of it.
+        let (next, _peer) = pair().await;
+        assert_eq!(next.announced(), None);
+        assert_eq!(next.peer().expect("a name").ip(), actual.ip());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
 fn cancelled_op_returns_ring_buffer() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;
