@@ -8,9 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use sluice_tests::{machine, origin, proxy, proxy::Proxy};
+use tokio::process::Command;
 
 const POLICIES: &[&[&str]] = &[
     &["--smt"],
@@ -142,6 +144,25 @@ async fn topology_of_this_host_is_what_proc_says() {
     let ours: BTreeSet<(u64, u64)> =
         list(&json, "cpus").map(|cpu| (number(cpu, "package"), number(cpu, "core"))).collect();
     assert!(cores.is_empty() || cores.len() == ours.len(), "{cores:?} {ours:?}");
+}
+
+/// What `scripts/record-machine` writes of this host is this host again.
+#[tokio::test]
+async fn a_recorded_host_is_the_same_host() {
+    let root = tempfile::tempdir().expect("a directory");
+    let script = machine::directory().join("../../scripts/record-machine");
+    let mut command = Command::new("sh");
+    let pipeline = "sh \"$1\" | sh \"$1\" --unpack \"$2\"";
+    command.args(["-c", pipeline, "sh"]).arg(script).arg(root.path());
+    // It starts a program for every file.
+    let status = sluice_tests::within_time(Duration::from_secs(120), "the recording", command.status()).await;
+    assert!(status.expect("sh starts").success());
+    let here = proxy::run(&["topology"]).await.stdout;
+    let copy = proxy::run(&["topology", "--root", root.path().to_str().unwrap()]).await.stdout;
+    // Interrupts may move between the two.
+    let lasting =
+        |text: &str| text.lines().filter(|l| !l.contains("interrupt")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lasting(&copy), lasting(&here));
 }
 
 /// The plan of `topology` is the plan of a run: every shard's thread is on its CPU, and the control thread off them.

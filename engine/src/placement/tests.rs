@@ -152,6 +152,20 @@ fn fallback_nodes_and_cache_groups_come_with_every_shard() {
 }
 
 #[test]
+fn cores_without_a_large_cache_are_a_group_of_their_own() {
+    // CPUs 1 and 3 have no L3, as low-power cores of some laptops.
+    let machine = one_socket();
+    for cpu in 0..4 {
+        machine.write(&format!("sys/devices/system/cpu/cpu{cpu}/cache/index3/shared_cpu_list"), "0,2");
+        let level = if cpu % 2 == 0 { "3" } else { "1" };
+        machine.write(&format!("sys/devices/system/cpu/cpu{cpu}/cache/index3/level"), level);
+    }
+    let plan = plan(&machine.read(), &ShardChoice::default()).unwrap();
+    let places = plan.shards.iter().map(|place| (place.cpu, place.l3_group));
+    assert_eq!(places.collect::<Vec<_>>(), [(0, 0), (2, 0), (1, 1), (3, 1)]);
+}
+
+#[test]
 fn uneven_hyper_threads_are_told() {
     let topology = two_sockets_interleaved().read();
     let warnings = |n| plan(&topology, &count(n)).unwrap().warnings;

@@ -1,5 +1,6 @@
 //! Shows the machine and where the shards go: a drawing for people, JSON for tools.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -70,15 +71,14 @@ pub fn draw(topology: &Topology, plan: &Plan) -> String {
 
 fn draw_head(out: &mut String, topology: &Topology) {
     let usable = topology.usable_cpus();
-    let count = |keys: Vec<(usize, usize)>| keys.into_iter().collect::<std::collections::BTreeSet<_>>().len();
-    let cores = count(topology.cpus.iter().filter_map(|cpu| Some((0, cpu.siblings.first()?))).collect());
-    let packages = count(topology.cpus.iter().map(|cpu| (0, cpu.package)).collect());
+    let cores: BTreeSet<_> = topology.cpus.iter().map(|cpu| cpu.siblings.first()).collect();
+    let packages: BTreeSet<_> = topology.cpus.iter().map(|cpu| cpu.package).collect();
     let _ = writeln!(
         out,
         "{} online on {} of {}, this process may use {} ({usable}); {}",
         plural(topology.cpus.len(), "CPU"),
-        plural(cores, "core"),
-        plural(packages, "package"),
+        plural(cores.len(), "core"),
+        plural(packages.len(), "package"),
         usable.len(),
         plural(topology.nodes.len(), "node"),
     );

@@ -129,15 +129,16 @@ impl Topology {
         if ids.is_empty() { vec![node] } else { ids }
     }
 
-    /// The CPUs that share a last-level cache with `cpu`, cut at the border of its node: all CPUs of the node
-    /// where the kernel names no cache above level 2. Empty if `cpu` is not online.
+    /// The CPUs that share a last-level cache with `cpu`, cut at the border of its node. Where the kernel names no
+    /// cache above level 2, the CPUs of the node of which that is true. Empty if `cpu` is not online.
     pub fn l3_cpus(&self, cpu: usize) -> CpuSet {
         let Some(cpu) = self.cpu(cpu) else { return CpuSet::default() };
         let node = self.node(cpu.node).map_or_else(CpuSet::default, |node| node.cpus.clone());
-        let caches = self.caches.iter().filter(|cache| cache.level > 2 && cache.cpus.contains(cpu.id));
-        match caches.max_by_key(|cache| cache.level) {
+        let caches_of =
+            |cpu| self.caches.iter().filter(move |cache| cache.level > 2 && cache.cpus.contains(cpu));
+        match caches_of(cpu.id).max_by_key(|cache| cache.level) {
             Some(cache) => cache.cpus.intersection(&node),
-            None => node,
+            None => node.iter().filter(|&other| caches_of(other).next().is_none()).collect(),
         }
     }
 }

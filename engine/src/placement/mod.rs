@@ -222,7 +222,7 @@ fn turns<K: PartialEq>(cores: &[Core], key: impl Fn(&Core) -> K) -> Vec<usize> {
 fn places(topology: &Topology, chosen: &CpuSet) -> Vec<ShardPlace> {
     let cpus = topology.cpus.iter().filter(|cpu| chosen.contains(cpu.id));
     let mut cpus: Vec<_> = cpus.map(|cpu| (cpu.node, topology.l3_cpus(cpu.id), cpu.id)).collect();
-    cpus.sort_by_key(|(node, cache, cpu)| (*node, cache.first(), *cpu));
+    cpus.sort_by_key(|(node, cache, cpu)| (*node, cache.first(), cache.len(), *cpu));
     let mut groups: Vec<CpuSet> = Vec::new();
     let mut shards = Vec::with_capacity(cpus.len());
     for (shard, (node, cache, cpu)) in cpus.into_iter().enumerate() {
