@@ -31,25 +31,25 @@ const HEADER: Duration = Duration::from_secs(15);
 /// What the entry of a connection in the table, which idle ones have too, and its first bytes may take beside each other.
 const BYTES_PER_DRIPPING: u64 = 300;
 
-/// Requests of the normal client in each phase.
-const REQUESTS: usize = 3_000;
+/// How long the normal client is looked at in each phase.
+const LOOK: Duration = Duration::from_secs(7);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     raise_descriptor_limit();
     let origin = origin::real("real").await;
     let header = format!("--timeout-header={}s", HEADER.as_secs());
-    let proxy = Proxy::to_with(origin.address, &[&header]).await;
+    let proxy = Proxy::to_with(origin.address, &[&header, "--limit-requests-per-connection=0"]).await;
 
     let mut normal = Raw::connect(proxy.address).await;
-    ask(&mut normal, REQUESTS).await;
+    ask(&mut normal, LOOK / 7).await;
     let empty = proxy.resident_bytes();
-    let alone = percentiles(ask(&mut normal, REQUESTS).await);
+    let alone = percentiles(ask(&mut normal, LOOK).await);
 
     let idle = connect_all(proxy.address).await;
     proxy.counters_until("all are accepted", |now| now.connections == CONNECTIONS as u64 + 1).await;
     let with_idle = proxy.resident_bytes();
-    let beside_idle = percentiles(ask(&mut normal, REQUESTS).await);
+    let beside_idle = percentiles(ask(&mut normal, LOOK).await);
     drop(idle);
     proxy.counters_until("the idle ones are gone", |now| now.connections == 1).await;
 
@@ -61,13 +61,12 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     let all_begun = |now: &Counters| now.named("heads_begun") == CONNECTIONS as u64;
     let counters = proxy.counters_until("all have begun a head", all_begun).await;
     assert!(counters.tasks_busy <= 1 && counters.buffers_held <= 64, "{counters:?}");
-    let mut with_dripping = 0;
-    let mut beside_dripping = Vec::new();
-    while begun.elapsed() < HEADER - Duration::from_secs(4) {
-        with_dripping = proxy.resident_bytes().max(with_dripping);
-        beside_dripping.extend(ask(&mut normal, REQUESTS / 10).await);
-    }
-    let beside_dripping = percentiles(beside_dripping);
+    let beside_dripping =
+        percentiles(ask(&mut normal, LOOK.min((HEADER / 2).saturating_sub(begun.elapsed()))).await);
+    let with_dripping = proxy.resident_bytes();
+    let cpu = proxy.cpu_time();
+    sleep(Duration::from_secs(2)).await;
+    let cpu = (proxy.cpu_time() - cpu) / 2;
 
     let ends = within_time(HEADER * 4, "the end of all", dripping.join_all()).await;
     let afterwards = proxy.resident_bytes();
@@ -83,6 +82,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
         "          {with_dripping} with {CONNECTIONS} dripping ({} each), {afterwards} after",
         each(with_dripping)
     );
+    println!("{cpu:?} of CPU a second for their {CONNECTIONS} bytes");
     println!("ended between {first:?} and {last:?} after they began, {HEADER:?} allowed");
     println!(
         "p50, p99 of a normal client: {alone:?} alone, {beside_idle:?} beside idle ones, {beside_dripping:?} beside dripping"
@@ -151,15 +151,14 @@ async fn drip(mut stream: TcpStream, made: Instant) -> End {
 }
 
 /// Times of requests one after the other, a little apart.
-async fn ask(client: &mut Raw, requests: usize) -> Vec<Duration> {
-    let mut times = Vec::with_capacity(requests);
-    for nth in 0..requests {
+async fn ask(client: &mut Raw, how_long: Duration) -> Vec<Duration> {
+    let until = Instant::now() + how_long;
+    let mut times = Vec::new();
+    while Instant::now() < until {
         let begun = Instant::now();
         assert_eq!(client.ask("GET", "/").await.status(), 200);
         times.push(begun.elapsed());
-        if nth % 100 == 0 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        sleep(Duration::from_millis(1)).await;
     }
     times
 }
