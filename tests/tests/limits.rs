@@ -199,6 +199,35 @@ async fn connections_of_one_address_are_limited() {
     Raw::connect(proxy.address).await.assert_open().await;
 }
 
+/// Behind a balancer all connections come from the balancer: those count whose client it names.
+#[tokio::test]
+async fn behind_a_balancer_the_announced_address_counts() {
+    let origin = origin::real("real").await;
+    let upstream = format!("http://{}", origin.address);
+    let flags = ["--listen-proxy-protocol", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream];
+    let proxy = Proxy::start(&[&flags[..], &["--limit-connections-per-address=2"]].concat()).await;
+    let connect = async |client: &str| {
+        let mut connection = Raw::connect(proxy.address).await;
+        connection.send(format!("PROXY TCP4 {client} 192.0.2.1 5000 80\r\n")).await;
+        connection
+    };
+    let mut served = Vec::new();
+    // Far more than one address may have.
+    for nth in 0..20 {
+        let mut client = connect(&format!("198.51.100.{}", nth / 2)).await;
+        client.assert_open().await;
+        served.push(client);
+    }
+    let mut client = connect("198.51.100.3").await;
+    let answer = client.ask("GET", "/").await;
+    assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
+    client.assert_closed().await;
+    assert_counted(&proxy, "address_refused", 1).await;
+    for client in &mut served {
+        client.assert_open().await;
+    }
+}
+
 /// What a connection above the limit of its address is told. The one before may not be gone yet.
 async fn one_too_many(proxy: &Proxy) -> Response {
     proxy.counters_until("the last one is gone", |now| now.connections == 4).await;
