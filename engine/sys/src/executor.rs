@@ -9,14 +9,17 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::Settings;
-use crate::driver::{self, BATCH, Driver, Outstanding, Stats, Wake};
+use crate::board::Board;
+use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
 use crate::kept::Kept;
 use crate::key::NONE;
 use crate::memory::{self, MemoryRange};
+use crate::message::Doorbell;
 use crate::peers::PeerShare;
 use crate::socket::Conn;
 use crate::unfit::Unfit;
@@ -266,7 +269,7 @@ pub async fn next_message() -> i32 {
     poll_fn(|_| driver::with(Driver::poll_message)).await
 }
 
-/// Milliseconds since this thread's runtime was made, as of the current turn: no clock is read.
+/// Milliseconds since the first runtime of the process was made, as of this one's current turn: no clock is read.
 pub fn now_ms() -> u64 {
     driver::with(|driver| driver.now_ms())
 }
@@ -284,6 +287,29 @@ pub fn workers_busy() -> u32 {
 /// Receive buffers held outside the kernel: now, and the most at once.
 pub fn buffers_held() -> (u32, u32) {
     driver::with(|driver| driver.buffers_held())
+}
+
+/// Makes this thread's runtime the shard `me` of those on the board, whose doorbells are in the same order: from now on
+/// connections can be given to them. Accepted ones are given to shards that have fewer: first to those in the first of
+/// `circles`, with a greater difference to those in the next, and so on.
+pub fn join_fleet(me: usize, board: Arc<Board>, doorbells: Vec<Doorbell>, circles: Vec<Vec<usize>>) {
+    driver::with(|driver| driver.join(me, board, doorbells, circles));
+}
+
+/// Gives no connections to other shards any more and asks them for none.
+pub fn leave_fleet() {
+    driver::with(Driver::part);
+}
+
+/// How much this shard had to do since the last call, in completions. `shares` says which connections they were for, by a
+/// sample of some; a connection that is not there had little to do.
+pub fn take_load(shares: &mut Vec<Share>) -> u64 {
+    driver::with(|driver| driver.take_load(shares))
+}
+
+/// Sends a connection to another shard the next time it is idle, unless [`take_load`] is called before.
+pub fn hand_over(connection: ConnectionId, to: usize) {
+    driver::with(|driver| driver.hand_over(connection, to));
 }
 
 /// Where this shard's memory is: ring, receive buffers, tables, and what its thread has on stack and heap.

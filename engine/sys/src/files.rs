@@ -31,6 +31,18 @@ pub(crate) fn huge_page_bytes() -> usize {
     kib.map_or(2 << 20, |kib| kib << 10)
 }
 
+/// Keeps huge pages out of this memory, whole pages of it. Neighbouring mappings become one for the kernel: where it uses huge
+/// pages on its own, one of them can hold the end of one shard's memory and the beginning of another's, on the node of whoever
+/// touched it first.
+pub(crate) fn use_ordinary_pages(start: usize, bytes: usize) {
+    let page = page_bytes();
+    let (first, end) = (start.next_multiple_of(page), (start + bytes) / page * page);
+    if first < end {
+        // SAFETY: advice that changes no content; the kernel may ignore it.
+        unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_NOHUGEPAGE) };
+    }
+}
+
 /// Anonymous private memory from mmap(2), page aligned, zeroed, not resident before it is touched.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -47,7 +59,11 @@ impl Mapping {
     /// Like [`Mapping::new`], of huge pages if so wished; the length is rounded up to whole ones.
     pub(crate) fn of_pages(bytes: usize, pages: HugePages) -> io::Result<Mapping> {
         match pages {
-            HugePages::Off => Mapping::new(bytes),
+            HugePages::Off => {
+                let mapping = Mapping::new(bytes)?;
+                use_ordinary_pages(mapping.address(), mapping.bytes);
+                Ok(mapping)
+            }
             // Counted at once: a mapping without reserve would meet the lack of pages as a fault in mid-run.
             HugePages::Reserved => Mapping::map(bytes.next_multiple_of(huge_page_bytes()), libc::MAP_HUGETLB),
             HugePages::Transparent => {

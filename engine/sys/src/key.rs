@@ -26,6 +26,10 @@ pub(crate) enum Kind {
     Op,
     /// A message from another ring.
     Message,
+    /// A message from another ring with a connection.
+    Handed,
+    /// Such a message of our own that did not arrive.
+    Returned,
 }
 
 /// A packed key.
@@ -55,6 +59,8 @@ impl Key {
             2 => Kind::Accept,
             3 => Kind::Op,
             4 => Kind::Message,
+            5 => Kind::Handed,
+            6 => Kind::Returned,
             _ => Kind::Ignored,
         }
     }
@@ -62,6 +68,16 @@ impl Key {
     #[cfg(test)]
     pub(crate) fn generation(self) -> u32 {
         (self.0 >> GENERATION_SHIFT) as u32 & GENERATION_MASK
+    }
+
+    /// A key that names no slot but carries an address: those of user space are far narrower.
+    pub(crate) fn with_payload(kind: Kind, payload: u64) -> Key {
+        debug_assert_eq!(payload >> KIND_SHIFT, 0);
+        Key((kind as u64) << KIND_SHIFT | payload)
+    }
+
+    pub(crate) fn payload(self) -> u64 {
+        self.0 & ((1 << KIND_SHIFT) - 1)
     }
 
     pub(crate) fn index(self) -> u32 {
@@ -75,7 +91,17 @@ mod tests {
 
     #[test]
     fn packs_and_unpacks() {
-        for kind in [Kind::Ignored, Kind::Receive, Kind::Accept, Kind::Op, Kind::Message] {
+        for kind in [
+            Kind::Ignored,
+            Kind::Receive,
+            Kind::Accept,
+            Kind::Op,
+            Kind::Message,
+            Kind::Handed,
+            Kind::Returned,
+        ] {
+            let carried = Key::from_bits(Key::with_payload(kind, 0x7fff_ffff_fff8).bits());
+            assert_eq!((carried.kind(), carried.payload()), (kind, 0x7fff_ffff_fff8));
             let key = Key::from_bits(Key::new(kind, 0x0abc_def1, 0xfedc_ba98).bits());
             assert_eq!((key.kind(), key.generation(), key.index()), (kind, 0x0abc_def1, 0xfedc_ba98));
         }

@@ -12,6 +12,7 @@
 #[cfg(feature = "count-alloc")]
 mod alloc;
 mod aside;
+mod board;
 mod buf;
 mod buf_ring;
 mod cpu;
@@ -42,13 +43,14 @@ mod tests;
 
 #[cfg(feature = "count-alloc")]
 pub use alloc::{CountingAllocator, allocations_of_this_thread};
+pub use board::Board;
 pub use buf::{Buf, LARGE_BYTES};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
-pub use driver::{Outstanding, Stats};
+pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, buffers_held, memory_ranges, next_begun_connection, next_connection, next_message, now_ms,
-    spawn, stats, workers_busy,
+    Runtime, buffers_held, hand_over, join_fleet, leave_fleet, memory_ranges, next_begun_connection,
+    next_connection, next_message, now_ms, spawn, stats, take_load, workers_busy,
 };
 pub use files::HugePages;
 pub use kept::Kept;

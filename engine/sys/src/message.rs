@@ -2,7 +2,7 @@
 //! What the number refers to travels by other means, usually a queue.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
@@ -27,6 +27,16 @@ impl Doorbell {
         // SAFETY: the ring is open as long as its driver is installed, which it is right now.
         let ring = unsafe { BorrowedFd::borrow_raw(raw) }.try_clone_to_owned()?;
         Ok(Doorbell { ring: Arc::new(ring) })
+    }
+
+    /// A doorbell that is none, to see what becomes of messages that do not arrive.
+    #[cfg(test)]
+    pub(crate) fn out_of_order() -> Doorbell {
+        Doorbell { ring: Arc::new(std::fs::File::open("/dev/null").expect("a file").into()) }
+    }
+
+    pub(crate) fn ring_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 
     /// Sends a number from one runtime to another, through this thread's ring.

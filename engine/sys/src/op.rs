@@ -194,6 +194,13 @@ impl Ops {
         Some(key.index())
     }
 
+    /// The socket entry that an operation in flight works on, and whose tenant is meant.
+    pub(crate) fn socket_of(&self, key: Key) -> Option<(u32, u32)> {
+        let op = self.slots.get(key.index() as usize)?;
+        let is_current = Key::new(Kind::Op, op.generation, key.index()) == key;
+        is_current.then_some((op.socket, op.socket_generation))
+    }
+
     pub(crate) fn key(&self, index: u32) -> Key {
         Key::new(Kind::Op, self.slots[index as usize].generation, index)
     }

@@ -248,7 +248,7 @@ impl Conn {
         driver::with(|driver| driver.table().at(self.index).listener)
     }
 
-    /// Two numbers that stay with the connection while it is parked, for its owner's use; 0 at first.
+    /// Two numbers that stay with the connection while it is parked, on whatever shard, for its owner's use; 0 at first.
     pub fn notes(&self) -> (u32, u8) {
         driver::with(|driver| {
             let entry = driver.table().at(self.index);
@@ -342,6 +342,11 @@ impl Conn {
     /// What getsockopt(2) says of TCP_INFO.
     pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
         crate::tcp_info::unacknowledged(self.fd())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> crate::ConnectionId {
+        driver::with(|driver| driver.connection_id(self.index))
     }
 
     pub(crate) fn fd(&self) -> RawFd {

@@ -31,6 +31,14 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) const UNLINKED: Link = Link { deadline: NEVER, next: NONE, previous: NONE, slot: UNLINKED };
 
+    /// Milliseconds from `now_ms` until the deadline.
+    pub(crate) fn due_in_ms(&self, now_ms: u64) -> u64 {
+        match self.deadline {
+            NEVER => u64::MAX,
+            tick => (u64::from(tick) * TICK_MS).saturating_sub(now_ms),
+        }
+    }
+
     /// Whether a deadline is set.
     #[cfg(test)]
     pub(crate) fn has_deadline(&self) -> bool {
@@ -54,6 +62,11 @@ pub(crate) struct Wheel {
 impl Wheel {
     pub(crate) fn new() -> Wheel {
         Wheel { heads: Box::new([NONE; SLOTS]), occupied: [0; WORDS], now: 0 }
+    }
+
+    /// A wheel whose time is not at its beginning.
+    pub(crate) fn starting_at(now_ms: u64) -> Wheel {
+        Wheel { now: u32::try_from(now_ms / TICK_MS).unwrap_or(NEVER - 1), ..Wheel::new() }
     }
 
     /// The tick that a time `after_ms` from `now_ms` falls into, rounded up so that nothing fires early.

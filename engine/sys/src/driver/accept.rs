@@ -7,7 +7,7 @@ use io_uring::{opcode, types};
 use super::{Driver, Wake, wake_of};
 use crate::key::Kind;
 use crate::ring::Completion;
-use crate::table::Flags;
+use crate::table::{Entry, Flags};
 
 /// How long a listener waits before it accepts again after descriptors or memory ran out.
 const ACCEPT_PAUSE_MS: u64 = 100;
@@ -55,26 +55,39 @@ impl Driver {
     }
 
     fn admit(&mut self, fd: RawFd, listener: u32) {
+        let Entry { listener: id, mark, .. } = *self.table.at(listener);
+        let is_told_later = mark != 0;
+        if let Some(shard) = self.better_place() {
+            self.stats.accepted += 1;
+            self.pass_on(fd, id, !is_told_later, shard);
+            return;
+        }
         if self.connections >= self.connections_max {
             self.stats.accept_refused += 1;
             self.close_descriptor(fd);
             return;
         }
         self.stats.accepted += 1;
-        let id = self.table.at(listener).listener;
         let index = self.table.insert(fd, Flags::IDLE);
         self.table.at(index).flags.set(Flags::ACCEPTED);
         self.connections += 1;
+        self.connections_changed();
         self.table.at(index).listener = id;
         // Behind a balancer, everybody's peer is the balancer, until it has said who the client is.
-        let is_told_later = self.table.at(listener).mark != 0;
-        if self.peers.is_some() && !is_told_later && !self.is_peer_welcome(index) {
-            self.stats.peer_refused += 1;
-            self.close(index);
-            return;
+        if is_told_later || self.may_stay(index) {
+            self.set_deadline(index, self.first_byte_ms);
+            self.arm_receive(index);
         }
-        self.set_deadline(index, self.first_byte_ms);
-        self.arm_receive(index);
+    }
+
+    /// Whether a new connection may stay; closes it if not.
+    pub(super) fn may_stay(&mut self, index: u32) -> bool {
+        if self.peers.is_none() || self.is_peer_welcome(index) {
+            return true;
+        }
+        self.stats.peer_refused += 1;
+        self.close(index);
+        false
     }
 
     pub(super) fn arm_accept(&mut self, index: u32) {

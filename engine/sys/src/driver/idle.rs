@@ -61,7 +61,9 @@ impl Driver {
         entry.flags.set(flag);
         entry.waiter = NONE;
         self.set_deadline(index, idle_ms);
-        self.arm_receive(index);
+        if !self.try_to_leave(index) {
+            self.arm_receive(index);
+        }
         true
     }
 

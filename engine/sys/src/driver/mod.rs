@@ -6,6 +6,7 @@
 
 mod accept;
 mod buffers;
+mod handover;
 mod idle;
 mod messages;
 mod operations;
@@ -20,12 +21,14 @@ mod wind_up;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use io_uring::{cqueue, squeue};
 
 use crate::Settings;
 use crate::buf_ring::BufRing;
+use crate::files::{HugePages, use_ordinary_pages};
 use crate::kept::KeptBytes;
 use crate::key::{Key, Kind, NONE};
 use crate::memory::MemoryRange;
@@ -36,8 +39,13 @@ use crate::table::Table;
 use crate::unfit::Unfit;
 use crate::wheel::Wheel;
 
+pub use handover::{ConnectionId, Share};
 pub(crate) use thread::{install, spend_thread, try_with, uninstall, with};
 pub use wind_up::Outstanding;
+
+/// When the first runtime of the process was made: all of them count their time from there, so that a time means the same on
+/// the shard that a connection is given to.
+static STARTED: OnceLock<Instant> = OnceLock::new();
 
 /// Completions read from the ring at a time.
 pub(crate) const BATCH: usize = 32;
@@ -71,6 +79,12 @@ pub struct Stats {
     pub sends_stalled: u64,
     /// Idle connections closed because their deadline had passed.
     pub idle_expired: u64,
+    /// Connections given to other shards.
+    pub handed_out: u64,
+    /// Connections that other shards gave to this one.
+    pub handed_in: u64,
+    /// Of those given away, the ones that came back because the other shard could not be reached.
+    pub handed_back: u64,
     /// Completions read.
     pub completions: u64,
     /// Turns of the loop, one io_uring_enter each.
@@ -111,6 +125,10 @@ pub(crate) struct Driver {
     started: Instant,
     now_ms: u64,
     first_byte_ms: u64,
+    /// The other shards, where connections are shared with them.
+    fleet: Option<Box<handover::Fleet>>,
+    /// Nothing new is wanted.
+    is_ending: bool,
     pub(crate) stats: Stats,
 }
 
@@ -128,13 +146,18 @@ impl Driver {
         let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes, settings.huge_pages)
             .map_err(|error| Unfit::from_buffers(&error, settings))?;
         let table = Table::new(settings.sockets_expected as usize, buffers.count());
+        if settings.huge_pages == HugePages::Off {
+            table.memory().iter().for_each(|range| use_ordinary_pages(range.start, range.bytes));
+        }
+        let started = *STARTED.get_or_init(Instant::now);
+        let now_ms = started.elapsed().as_millis() as u64;
         Ok(Driver {
             ring,
             buffers,
             table,
             ops: Ops::new(),
-            deadlines: Wheel::new(),
-            stalls: Wheel::new(),
+            deadlines: Wheel::starting_at(now_ms),
+            stalls: Wheel::starting_at(now_ms),
             starved: VecDeque::new(),
             kept: KeptBytes::default(),
             current: NONE,
@@ -147,9 +170,11 @@ impl Driver {
             connections: 0,
             connections_max: settings.connections_max,
             peers: None,
-            started: Instant::now(),
-            now_ms: 0,
+            started,
+            now_ms,
             first_byte_ms: settings.first_byte_ms,
+            fleet: None,
+            is_ending: false,
             stats: Stats::default(),
         })
     }
@@ -174,6 +199,7 @@ impl Driver {
     /// Applies a completion and says who waits for it.
     pub(crate) fn complete(&mut self, completion: Completion) -> Wake {
         self.stats.completions += 1;
+        self.sample(&completion);
         match completion.key.kind() {
             Kind::Ignored => Wake::Nobody,
             Kind::Receive => self.received(completion),
@@ -182,6 +208,10 @@ impl Driver {
             Kind::Message => {
                 self.messages.push_back(completion.result);
                 wake_of(&mut self.message_waiter)
+            }
+            Kind::Handed | Kind::Returned => {
+                self.handed(completion);
+                Wake::Nobody
             }
         }
     }

@@ -90,7 +90,9 @@ impl Driver {
             // Stopped on request; whoever waits arms it again when the queue is empty.
             (errno, _) if errno == -libc::ECANCELED => {
                 if entry.flags.has(Flags::RESTING) || entry.flags.has(Flags::IDLE) {
-                    self.arm_receive(index);
+                    if !self.try_to_leave(index) {
+                        self.arm_receive(index);
+                    }
                     return Wake::Nobody;
                 }
                 return wake_of(&mut entry.waiter);
@@ -185,7 +187,7 @@ impl Driver {
         }
     }
 
-    fn stop_receive(&mut self, index: u32) {
+    pub(super) fn stop_receive(&mut self, index: u32) {
         let entry = self.table.at(index);
         if !entry.flags.has(Flags::STOPPING) {
             entry.flags.set(Flags::STOPPING);

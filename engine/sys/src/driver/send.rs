@@ -110,6 +110,8 @@ impl Driver {
         let flags = self.table.at(socket).flags;
         if flags.has(Flags::IDLE) && flags.has(Flags::ENDED) {
             self.close(socket);
+        } else if flags.has(Flags::IDLE) {
+            self.try_to_leave(socket);
         }
     }
 

@@ -39,6 +39,7 @@ impl Driver {
         if self.table.at(index).flags.has(Flags::ACCEPTED) {
             self.connections -= 1;
             self.forget_peer(index);
+            self.connections_changed();
         }
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);

@@ -7,7 +7,7 @@ use super::{Driver, Wake, wake_of};
 use crate::key::NONE;
 use crate::ring::Wait;
 use crate::table::Flags;
-use crate::wheel::{NEVER, Wheel};
+use crate::wheel::{Links as _, NEVER, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
@@ -51,12 +51,17 @@ impl Driver {
         self.deadlines.set(&mut self.table, index, tick);
     }
 
+    /// Time left until a socket's deadline; the longest there is if it has none.
+    pub(super) fn deadline_in_ms(&mut self, index: u32) -> u64 {
+        self.table.link(index).due_in_ms(self.now_ms)
+    }
+
     pub(crate) fn clear_deadline(&mut self, index: u32) {
         self.table.at(index).flags.clear(Flags::EXPIRED);
         self.deadlines.set(&mut self.table, index, NEVER);
     }
 
-    /// Milliseconds since the driver was made, as of this turn.
+    /// Milliseconds since the first driver of the process was made, as of this turn.
     pub(crate) fn now_ms(&self) -> u64 {
         self.now_ms
     }

@@ -10,6 +10,8 @@ use crate::table::Flags;
 impl Driver {
     /// Closes all sockets and waits, for at most `patience`, until the kernel has given back what it was lent.
     pub(crate) fn wind_up(&mut self, patience: Duration) {
+        self.is_ending = true;
+        self.part();
         for index in self.table.with_flag(Flags::OPEN) {
             self.close(index);
         }

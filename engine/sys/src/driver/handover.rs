@@ -1,0 +1,325 @@
+//! Connections that go from one shard to another: the descriptor travels in a message, the socket stays as it is.
+//!
+//! Only an idle connection leaves: nothing of it is unread, unsent or in a task. Its receive is taken out of the kernel
+//! first, so that whatever the client sends from then on waits in the socket until the other shard has armed one. If the
+//! client was faster, its request is served here and the connection leaves the next time it is idle.
+//!
+//! What has to go along (peer, tag, deadline) lies in a box that the message points to. A message that does not arrive
+//! brings the box back.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use super::Driver;
+use crate::aside::Announced;
+use crate::board::Board;
+use crate::key::{Key, Kind, NONE};
+use crate::message::Doorbell;
+use crate::ring::Completion;
+use crate::table::{Entry, Flags};
+
+/// Connections that may be on their way out at once.
+const LEAVING_MAX: usize = 64;
+
+/// Samples kept between two looks at the load.
+const SAMPLES: usize = 256;
+
+/// A shard never gives away an accepted connection that it has fewer than so many of.
+const KEPT_MIN: u32 = 8;
+
+/// A connection of this shard, as long as it is here and open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+/// A connection and how often it was met among the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share<C = ConnectionId> {
+    /// The connection.
+    pub connection: C,
+    /// Samples that were its.
+    pub samples: u32,
+}
+
+/// What goes along with a descriptor.
+pub(crate) struct Handed {
+    fd: RawFd,
+    listener: u8,
+    mark: u8,
+    tag: u32,
+    peer: Option<SocketAddr>,
+    /// What a proxy in front of us said of it.
+    announced: Option<Announced>,
+    /// Nobody has looked yet whether its peer may have it.
+    is_unchecked: bool,
+    idle_ms: u64,
+}
+
+/// The other shards, and what is known about this one's load.
+pub(crate) struct Fleet {
+    me: usize,
+    board: Arc<Board>,
+    doorbells: Vec<Doorbell>,
+    /// Shards that connections may be given to: the nearest, those further away, and so on.
+    circles: Vec<Vec<usize>>,
+    /// For every shard: how many connections it had when this one looked, and how many of this one's are on their way there.
+    seen: Vec<(u64, u64)>,
+    /// Accepted connections that this shard keeps without looking at others.
+    keep: u32,
+    leaving: Vec<(ConnectionId, usize)>,
+    samples: Vec<ConnectionId>,
+    /// Completions until the next sample, and between two.
+    countdown: u32,
+    every: u32,
+    /// Completions up to the last look.
+    completions: u64,
+}
+
+impl Driver {
+    /// Makes this the shard `me` of those on the board.
+    pub(crate) fn join(
+        &mut self,
+        me: usize,
+        board: Arc<Board>,
+        doorbells: Vec<Doorbell>,
+        circles: Vec<Vec<usize>>,
+    ) {
+        self.fleet = Some(Box::new(Fleet {
+            me,
+            board,
+            seen: vec![(0, 0); doorbells.len()],
+            doorbells,
+            circles,
+            keep: KEPT_MIN,
+            leaving: Vec::with_capacity(LEAVING_MAX),
+            samples: Vec::with_capacity(SAMPLES),
+            countdown: 1,
+            every: 1,
+            completions: self.stats.completions,
+        }));
+        self.connections_changed();
+    }
+
+    /// Neither gives nor wants connections any more.
+    pub(crate) fn part(&mut self) {
+        if let Some(fleet) = self.fleet.take() {
+            fleet.board.close(fleet.me);
+        }
+    }
+
+    /// Shows how many connections there are.
+    pub(super) fn connections_changed(&self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.board.set_connections(fleet.me, self.connections);
+        }
+    }
+
+    // ---- what the load is made of ----
+
+    /// Notes whose completion this was, now and then.
+    pub(super) fn sample(&mut self, completion: &Completion) {
+        let Some(fleet) = &mut self.fleet else { return };
+        fleet.countdown -= 1;
+        if fleet.countdown > 0 {
+            return;
+        }
+        fleet.countdown = fleet.every;
+        let index = match completion.key.kind() {
+            Kind::Receive => self.table.current(completion.key),
+            Kind::Op => self
+                .ops
+                .socket_of(completion.key)
+                .filter(|&(socket, generation)| self.table.is_current(socket, generation))
+                .map(|(socket, _)| socket),
+            _ => None,
+        };
+        let Some(index) = index else { return };
+        if self.table.at(index).flags.has(Flags::ACCEPTED) && fleet.samples.len() < SAMPLES {
+            fleet.samples.push(ConnectionId { index, generation: self.table.generation(index) });
+        }
+    }
+
+    /// What this shard had to do since the last look, in completions, and whose they were; decides on nothing. Connections
+    /// that were to leave and have not yet, stay.
+    pub(crate) fn take_load(&mut self, shares: &mut Vec<Share>) -> u64 {
+        shares.clear();
+        let Some(fleet) = &mut self.fleet else { return 0 };
+        let completions = self.stats.completions - fleet.completions;
+        fleet.completions = self.stats.completions;
+        fleet.samples.sort_unstable();
+        for connection in fleet.samples.drain(..) {
+            match shares.last_mut() {
+                Some(share) if share.connection == connection => share.samples += 1,
+                _ => shares.push(Share { connection, samples: 1 }),
+            }
+        }
+        // An odd distance, since a request is the same few completions over and over.
+        fleet.every = u32::try_from(completions / SAMPLES as u64).unwrap_or(u32::MAX) | 1;
+        fleet.countdown = fleet.countdown.clamp(1, fleet.every);
+        fleet.leaving.clear();
+        fleet.seen.iter_mut().for_each(|(_, on_their_way)| *on_their_way = 0);
+        let all = (0..fleet.board.shards()).map(|shard| fleet.board.connections(shard)).sum::<u64>();
+        let mean = u32::try_from(all / fleet.board.shards() as u64).unwrap_or(u32::MAX);
+        fleet.keep = (mean.saturating_add(mean / 4)).max(KEPT_MIN);
+        completions
+    }
+
+    // ---- leaving ----
+
+    /// The shard that an accepted connection is better given to, if there is one.
+    pub(super) fn better_place(&mut self) -> Option<usize> {
+        let fleet = self.fleet.as_mut()?;
+        if self.connections < fleet.keep {
+            return None;
+        }
+        let Fleet { circles, board, seen, .. } = &mut **fleet;
+        let mut expected = |&shard: &usize| {
+            let (before, on_their_way) = &mut seen[shard];
+            let now = board.connections(shard);
+            *on_their_way = on_their_way.saturating_sub(now.saturating_sub(*before));
+            *before = now;
+            (now + *on_their_way, shard)
+        };
+        let mine = u64::from(self.connections);
+        // A difference that pays for the message, and the more so the further it goes.
+        let mut margin = 1;
+        for circle in circles.iter() {
+            let open = circle.iter().filter(|&&shard| board.work(shard).is_some());
+            if let Some((theirs, least)) = open.map(&mut expected).min()
+                && theirs + margin * (theirs / 4 + u64::from(KEPT_MIN) / 2) <= mine
+            {
+                seen[least].1 += 1;
+                return Some(least);
+            }
+            margin *= 2;
+        }
+        None
+    }
+
+    /// Sends a connection to another shard as soon as it is idle. Asked again from time to time: it may be forgotten.
+    pub(crate) fn hand_over(&mut self, connection: ConnectionId, to: usize) {
+        let ConnectionId { index, generation } = connection;
+        let Some(fleet) = &mut self.fleet else { return };
+        if !self.table.is_current(index, generation) || fleet.leaving.len() == LEAVING_MAX {
+            return;
+        }
+        fleet.leaving.push((connection, to));
+        self.try_to_leave(index);
+    }
+
+    /// Whether a connection is to leave, and where to.
+    fn destination(&self, index: u32) -> Option<usize> {
+        let fleet = self.fleet.as_ref().filter(|fleet| !fleet.leaving.is_empty())?;
+        let connection = ConnectionId { index, generation: self.table.generation(index) };
+        fleet.leaving.iter().find(|(leaving, _)| *leaving == connection).map(|(_, to)| *to)
+    }
+
+    /// Called whenever a connection may have become ready to leave; does nothing for those that are to stay. Says whether
+    /// it has left.
+    pub(super) fn try_to_leave(&mut self, index: u32) -> bool {
+        let Some(to) = self.destination(index) else { return false };
+        let is_quiet = self.is_quiet(index);
+        let entry = self.table.at(index);
+        // With a waiter, a beginning of a message is kept here (see `park_with`).
+        let is_at_rest = entry.flags.has(Flags::IDLE) && entry.send == NONE && entry.waiter == NONE;
+        if !is_quiet || !is_at_rest {
+            return false;
+        }
+        if entry.flags.has(Flags::ARMED) {
+            self.stop_receive(index);
+            return false;
+        }
+        self.depart(index, to);
+        true
+    }
+
+    fn depart(&mut self, index: u32, to: usize) {
+        let idle_ms = self.deadline_in_ms(index);
+        let peer = self.table.peer(index);
+        let entry = self.table.at(index);
+        let Entry { fd, listener, mark, tag, .. } = *entry;
+        let announced = self.table.announced(index);
+        let handed = Handed { fd, listener, mark, tag, peer, announced, is_unchecked: false, idle_ms };
+        self.forget_peer(index);
+        self.deadlines.remove(&mut self.table, index);
+        self.table.remove(index);
+        self.connections -= 1;
+        self.connections_changed();
+        if let Some(fleet) = &mut self.fleet {
+            fleet.leaving.retain(|(connection, _)| connection.index != index);
+        }
+        self.post_handed(handed, to);
+    }
+
+    /// Sends a descriptor on its way.
+    pub(super) fn post_handed(&mut self, handed: Handed, to: usize) {
+        let Some(ring) = self.fleet.as_ref().map(|fleet| fleet.doorbells[to].ring_fd()) else {
+            return self.arrive(&handed);
+        };
+        self.stats.handed_out += 1;
+        let address = Box::into_raw(Box::new(handed)) as u64;
+        let key = Key::with_payload(Kind::Handed, address).bits();
+        let message = opcode::MsgRingData::new(types::Fd(ring), 0, key, None).build();
+        // SAFETY: the kernel carries the address by value. Whoever reads it from a completion owns the box.
+        unsafe {
+            self.push(message.flags(squeue::Flags::SKIP_SUCCESS), Key::with_payload(Kind::Returned, address));
+        }
+    }
+
+    /// A new connection that is better off elsewhere, before anything of it is here.
+    pub(super) fn pass_on(&mut self, fd: RawFd, listener: u8, is_unchecked: bool, to: usize) {
+        let (peer, announced, idle_ms) = (None, None, self.first_byte_ms);
+        self.post_handed(
+            Handed { fd, listener, mark: 0, tag: 0, peer, announced, is_unchecked, idle_ms },
+            to,
+        );
+    }
+
+    /// What another shard would call this connection if it knew it.
+    #[cfg(test)]
+    pub(crate) fn connection_id(&self, index: u32) -> ConnectionId {
+        ConnectionId { index, generation: self.table.generation(index) }
+    }
+
+    // ---- arriving ----
+
+    /// A message with a descriptor has come, or come back.
+    pub(super) fn handed(&mut self, completion: Completion) {
+        // SAFETY: only `post_handed` makes such keys, from a box that it gave up. Of the two completions that carry the
+        // address, the kernel posts one: to the other ring if the message arrives, to its sender's if not.
+        let handed = unsafe { Box::from_raw(completion.key.payload() as *mut Handed) };
+        match completion.key.kind() {
+            Kind::Handed => self.stats.handed_in += 1,
+            _ => self.stats.handed_back += 1,
+        }
+        self.arrive(&handed);
+    }
+
+    fn arrive(&mut self, handed: &Handed) {
+        if self.is_ending {
+            return self.close_descriptor(handed.fd);
+        }
+        let index = self.table.insert(handed.fd, Flags::IDLE);
+        let entry = self.table.at(index);
+        entry.flags.set(Flags::ACCEPTED);
+        entry.listener = handed.listener;
+        (entry.mark, entry.tag) = (handed.mark, handed.tag);
+        self.connections += 1;
+        self.connections_changed();
+        match (handed.announced, handed.peer) {
+            (Some(announced), _) => self.announce(index, announced),
+            (None, Some(peer)) => self.set_peer(index, peer),
+            (None, None) => {}
+        }
+        if handed.is_unchecked && !self.may_stay(index) {
+            return;
+        }
+        self.set_deadline(index, handed.idle_ms);
+        self.arm_receive(index);
+    }
+}

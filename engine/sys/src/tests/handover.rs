@@ -1,0 +1,267 @@
+//! Connections that go from shard to shard: no byte lost, repeated or out of order, whatever happens meanwhile.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{LOOPBACK, small};
+use crate::*;
+
+/// Two shards on threads of their own, the first of which listens.
+struct Two {
+    address: SocketAddr,
+    /// Connections given away so far, by both.
+    handed: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    /// Connections by their peer's address.
+    peers: Arc<PeerCounts>,
+    shards: Vec<JoinHandle<Outstanding>>,
+}
+
+/// What a worker does before it parks a connection.
+type BeforePark = fn(&Conn, usize);
+
+impl Two {
+    fn start(before_park: BeforePark, near: bool) -> Two {
+        let bound = BoundListener::bind(LOOPBACK, 256).expect("bind");
+        let address = bound.local().expect("address");
+        let (handed, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let (board, all_there) = (Arc::new(Board::new(2)), Arc::new(Barrier::new(2)));
+        let (mut senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| channel::<Doorbell>()).unzip();
+        senders.reverse();
+        let mut bound = Some(bound);
+        let peers = PeerCounts::new(2);
+        let shards = (0..2)
+            .map(|me| {
+                let (board, handed, stop, all_there) =
+                    (board.clone(), handed.clone(), stop.clone(), all_there.clone());
+                let (tell, hear) = (senders.pop().expect("one each"), receivers.pop().expect("one each"));
+                let listener = bound.take();
+                let share = peers.share(me);
+                let shard = move || {
+                    let runtime = Runtime::new(&small()).expect("a runtime");
+                    runtime.count_peers(share, u32::MAX);
+                    meet(me, board, &tell, &hear, near);
+                    all_there.wait();
+                    let main = async move {
+                        let _listener = listener.map(|bound| Listener::start(bound, 3));
+                        let mut known = 0;
+                        while !stop.load(Relaxed) {
+                            sleep(32).await;
+                            let out = stats().handed_out;
+                            handed.fetch_add(out - known, Relaxed);
+                            known = out;
+                        }
+                        // What is on its way still arrives, and is then closed.
+                        sleep(200).await;
+                        close_idle();
+                    };
+                    runtime.run(main, move || echo(me, before_park))
+                };
+                thread::spawn(shard)
+            })
+            .collect();
+        Two { address, handed, stop, peers, shards }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Relaxed);
+        let share = self.peers.share(0);
+        for shard in self.shards {
+            assert_eq!(shard.join().expect("no panic"), Outstanding::default());
+        }
+        assert_eq!(share.total(self.address.ip()), 0, "every connection was counted where it was");
+    }
+}
+
+/// Tells the other shard of this one's doorbell, hears of its, and joins.
+fn meet(me: usize, board: Arc<Board>, tell: &Sender<Doorbell>, hear: &Receiver<Doorbell>, near: bool) {
+    let mine = Doorbell::of_this_thread().expect("a doorbell");
+    tell.send(mine.clone()).expect("the other one hears");
+    let other = hear.recv().expect("the other one tells");
+    let doorbells = if me == 0 { vec![mine, other] } else { vec![other, mine] };
+    join_fleet(me, board, doorbells, if near { vec![vec![1 - me]] } else { Vec::new() });
+}
+
+/// A worker that sends everything back.
+async fn echo(me: usize, before_park: BeforePark) {
+    loop {
+        let mut conn = next_connection().await;
+        loop {
+            match conn.receive().await {
+                Ok(Some(lease)) => conn.send_lease(lease, 5_000).detach(),
+                Ok(None) | Err(_) => break conn.flushed().await,
+            }
+            if !conn.is_quiet() {
+                continue;
+            }
+            before_park(&conn, me);
+            match conn.park(20_000) {
+                Ok(()) => break,
+                Err(back) => conn = back,
+            }
+        }
+    }
+}
+
+fn go_to_the_other(conn: &Conn, me: usize) {
+    hand_over(conn.id(), 1 - me);
+}
+
+fn stay(_: &Conn, _: usize) {}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).expect("connect");
+    client.set_nodelay(true).expect("no delay");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    client
+}
+
+fn random(seed: &mut u64, below: u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed % below
+}
+
+/// Sends bytes that count on and on, in pieces, now and then without waiting for the last ones to come back; every byte that
+/// comes back must be the next.
+fn count_on(address: SocketAddr, mut seed: u64, until: &dyn Fn() -> bool) -> u64 {
+    let mut client = connect(address);
+    let (mut sent, mut got) = (0_u64, 0_u64);
+    let byte = |at: u64| (at ^ (at >> 8)) as u8;
+    let mut bytes = [0; 4096];
+    while !until() {
+        for _ in 0..=random(&mut seed, 3) {
+            let length = 1 + random(&mut seed, 300) as usize;
+            let piece: Vec<u8> = (sent..).take(length).map(byte).collect();
+            client.write_all(&piece).expect("write");
+            sent += length as u64;
+        }
+        // Mostly all of it is awaited, else some is under way when the next is sent.
+        let behind = if random(&mut seed, 4) == 0 { 200 } else { 0 };
+        while got + behind < sent {
+            let read = client.read(&mut bytes).expect("read");
+            assert!(read > 0, "closed after {got} of {sent} bytes");
+            for &arrived in &bytes[..read] {
+                assert_eq!(arrived, byte(got), "byte {got}");
+                got += 1;
+            }
+        }
+    }
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("the rest");
+    assert!(rest.iter().zip(got..).all(|(&arrived, at)| arrived == byte(at)));
+    assert_eq!(got + rest.len() as u64, sent);
+    sent
+}
+
+#[test]
+fn a_hundred_thousand_handovers_keep_every_byte() {
+    let two = Two::start(go_to_the_other, false);
+    let (address, handed) = (two.address, two.handed.clone());
+    let started = Instant::now();
+    let clients: Vec<_> = (1..=16)
+        .map(|number| {
+            let handed = handed.clone();
+            let until = move || handed.load(Relaxed) >= 100_000;
+            thread::spawn(move || count_on(address, 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number), &until))
+        })
+        .collect();
+    let bytes: u64 = clients.into_iter().map(|client| client.join().expect("every byte in order")).sum();
+    let handed = two.handed.load(Relaxed);
+    assert!(two.peers.share(0).total(address.ip()) <= 16);
+    two.end();
+    assert!(handed >= 100_000, "{handed}");
+    println!("{handed} handovers, {bytes} bytes, {:?}", started.elapsed());
+}
+
+#[test]
+fn accepted_connections_go_where_there_are_fewer() {
+    let two = Two::start(stay, true);
+    let mut clients: Vec<_> = (0..100).map(|_| connect(two.address)).collect();
+    for (client, number) in clients.iter_mut().zip(0_u8..) {
+        client.write_all(&[number]).expect("write");
+    }
+    for (client, number) in clients.iter_mut().zip(0_u8..) {
+        let mut echoed = [255];
+        client.read_exact(&mut echoed).expect("echo");
+        assert_eq!(echoed, [number]);
+    }
+    let handed = || two.handed.load(Relaxed);
+    let until = Instant::now() + Duration::from_secs(10);
+    while handed() < 30 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!((30..=50).contains(&handed()), "{}", handed());
+    two.end();
+}
+
+/// What a proxy in front could have said: source and destination.
+const ANNOUNCED: (SocketAddr, SocketAddr) = (
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 2),
+);
+
+/// A connection's notes, listener and peer.
+type Seen = (u32, u8, u8, SocketAddr);
+
+#[test]
+fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
+    let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+    let served = seen.clone();
+    let main = async {
+        let bound = BoundListener::bind(LOOPBACK, 16).expect("bind");
+        let address = bound.local().expect("address");
+        let _listener = Listener::start(bound, 5);
+        let board = Arc::new(Board::new(2));
+        let mine = Doorbell::of_this_thread().expect("a doorbell");
+        join_fleet(0, board.clone(), vec![mine, Doorbell::out_of_order()], Vec::new());
+        let mut client = connect(address);
+        for round in 1..=2_u8 {
+            client.write_all(&[round]).expect("write");
+            sleep(100).await;
+            let mut echoed = [0];
+            client.read_exact(&mut echoed).expect("echo");
+            let counts = (stats().handed_out, stats().handed_back, stats().handed_in);
+            assert_eq!((echoed[0], counts), (round, (round.into(), round.into(), 0)));
+            assert_eq!((connections_open(), board.connections(0)), (1, 1));
+        }
+        // Its deadline came back with it: idle for too long, it is closed.
+        sleep(900).await;
+        assert_eq!((stats().idle_expired, connections_open(), board.connections(0)), (1, 0, 0));
+        assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    };
+    let worker = move || {
+        let served = served.clone();
+        async move {
+            loop {
+                let conn = next_connection().await;
+                let lease = conn.receive().await.expect("receive").expect("bytes");
+                let (tag, mark) = conn.notes();
+                served.borrow_mut().push((tag, mark, conn.listener(), conn.peer().expect("a peer")));
+                conn.set_notes(tag + 70, mark + 7);
+                if tag == 0 {
+                    conn.announce(ANNOUNCED.0, ANNOUNCED.1);
+                } else {
+                    assert_eq!(conn.announced(), Some(ANNOUNCED));
+                }
+                conn.send_lease(lease, 0).detach();
+                hand_over(conn.id(), 1);
+                conn.park(600).expect("nothing has come");
+            }
+        }
+    };
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    assert_eq!(left, Outstanding::default());
+    let seen = seen.borrow();
+    assert!(seen[0].3.ip().is_loopback());
+    assert_eq!(*seen, [(0, 0, 5, seen[0].3), (70, 7, 5, ANNOUNCED.0)]);
+}
