@@ -151,6 +151,12 @@ counters! {
     buffers_ran_dry,
     /// A receive was stopped because its reader was slow.
     receives_stopped,
+    /// Client connections given to other shards.
+    handed_out,
+    /// Client connections that other shards gave to this one.
+    handed_in,
+    /// Connections given away that came back, because the other shard could not be reached.
+    handed_back,
     /// Completions handled.
     completions,
     /// Turns of the loop, one io_uring_enter each.

@@ -14,8 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{BoundListener, Doorbell, PeerCounts, Runtime, Settings, Unfit};
+use sluice_sys::{Board, BoundListener, Doorbell, PeerCounts, Runtime, Settings, Unfit};
 
+use crate::balance::Team;
 use crate::config::Config;
 use crate::control::fleet::{Event, Fleet, Member};
 use crate::control::signals::{self, Request};
@@ -124,8 +125,8 @@ pub fn run(
     let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, peers, routes });
     let receivers = match blueprint.config.host.steering {
         Steering::Off => None,
-        Steering::Cpu if plan.shards.len() == 1 => None,
-        Steering::Cpu => Some(steering::receivers(topology, plan)),
+        Steering::Cpu | Steering::Load if plan.shards.len() == 1 => None,
+        Steering::Cpu | Steering::Load => Some(steering::receivers(topology, plan)),
     };
     let (mut fleet, go) = start(&blueprint, plan, receivers.as_deref(), &events, &inbox)?;
     if !plan.reserved.is_empty() {
@@ -133,10 +134,12 @@ pub fn run(
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
         })?;
     }
+    let shares_load = blueprint.config.host.steering == Steering::Load && plan.shards.len() > 1;
+    let teams = shares_load.then(|| Arc::new(Board::new(plan.shards.len())));
     // Every shard listens by now; the sockets that kept the ports may go.
     drop(reserved);
-    for sender in go {
-        let _ = sender.send(());
+    for (shard, sender) in go.into_iter().enumerate() {
+        let _ = sender.send(teams.as_ref().map(|board| fleet.team(shard, board)));
     }
     if let Err(error) = live::listen(events) {
         eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
@@ -149,7 +152,7 @@ pub fn run(
     }
     eprintln!("sluice: ready ({} shard{})", plan.shards.len(), if plan.shards.len() == 1 { "" } else { "s" });
     when_ready(&blueprint.listen);
-    fleet.command(&inbox, blueprint.config.drain_timeout);
+    fleet.command(&inbox, &blueprint.config);
     Ok(())
 }
 
@@ -221,6 +224,9 @@ fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen on {address}: {error} (hint: {hint})")
 }
 
+/// Lets a shard begin.
+type Go = Sender<Option<Team>>;
+
 /// Starts the threads and waits until all shards are ready to accept; returns what lets them begin.
 fn start(
     blueprint: &Arc<Blueprint>,
@@ -228,7 +234,7 @@ fn start(
     receivers: Option<&[(usize, usize)]>,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
-) -> Result<(Fleet, Vec<Sender<()>>), LaunchError> {
+) -> Result<(Fleet, Vec<Go>), LaunchError> {
     let mut fleet = Fleet::new()?;
     let mut go = Vec::new();
     for place in &plan.shards {
@@ -257,7 +263,7 @@ fn start_shard(
     place: &ShardPlace,
     receivers: Option<&[(usize, usize)]>,
     events: Sender<Event>,
-    wait: Receiver<()>,
+    wait: Receiver<Option<Team>>,
 ) -> Result<(), LaunchError> {
     let start = || {
         let listeners = listen_on(&blueprint.listen, place, receivers)?;
@@ -311,7 +317,7 @@ fn shard_thread(
     place: &ShardPlace,
     listeners: Vec<BoundListener>,
     events: &Sender<Event>,
-    go: &Receiver<()>,
+    go: &Receiver<Option<Team>>,
 ) {
     let (runtime, member, shard) = match make_shard(blueprint, place) {
         Ok(made) => made,
@@ -320,11 +326,12 @@ fn shard_thread(
             return;
         }
     };
-    if events.send(Event::Ready(Box::new(member))).is_err() || go.recv().is_err() {
+    if events.send(Event::Ready(Box::new(member))).is_err() {
         return;
     }
+    let Ok(team) = go.recv() else { return };
     let shard = Rc::new(shard);
-    let left = runtime.run(shard.clone().run(listeners), || shard.worker());
+    let left = runtime.run(shard.clone().run(listeners, team), || shard.worker());
     let _ = events.send(Event::Ended(left));
 }
 

@@ -10,6 +10,7 @@ pub mod topology;
 pub mod placement;
 pub mod steering;
 pub mod launch;
+mod balance;
 pub mod control;
 mod shard;
 

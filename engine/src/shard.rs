@@ -16,6 +16,7 @@ use sluice_proto::h1::HeadStore;
 use sluice_proto::path::PathStore;
 use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
+use crate::balance::{self, Team};
 use crate::clock::Clock;
 use crate::config::{Config, Route, SendHost};
 use crate::control::Message;
@@ -141,7 +142,10 @@ impl Shard {
     }
 
     /// Accepts and serves until a drain is over.
-    pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>) {
+    pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>, team: Option<Team>) {
+        if let Some(team) = team {
+            spawn(balance::run(team));
+        }
         let start = |(bound, id)| {
             let listener = Listener::start(bound, id);
             if self.proxy_protocol.is_expected(id) { listener.behind_balancer() } else { listener }
@@ -155,6 +159,7 @@ impl Shard {
             }
         }
         self.is_draining.set(true);
+        sluice_sys::leave_fleet();
         spawn(self.clone().go_on_publishing());
         for listener in listeners {
             listener.stop().await;
@@ -213,6 +218,9 @@ impl Shard {
         counters.pipes_kept.set(splice::pipes_kept() as u64);
         counters.buffers_ran_dry.set(stats.buffers_ran_dry);
         counters.receives_stopped.set(stats.receives_stopped);
+        counters.handed_out.set(stats.handed_out);
+        counters.handed_in.set(stats.handed_in);
+        counters.handed_back.set(stats.handed_back);
         counters.completions.set(stats.completions);
         counters.turns.set(stats.turns);
         #[cfg(feature = "count-alloc")]

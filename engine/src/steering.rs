@@ -1,7 +1,8 @@
 //! Which shard gets a connection: a pure function of the machine and the plan.
 //!
 //! A connection should be served where its packets arrive: by the shard on the CPU that takes the interrupt of its queue,
-//! whose cache has just seen the data. `launch` tells the kernel so.
+//! whose cache has just seen the data. `launch` tells the kernel so. What `load` does besides is in
+//! `balance`.
 
 use crate::placement::{Plan, ShardPlace};
 use crate::topology::Topology;
@@ -14,6 +15,8 @@ pub enum Steering {
     Off,
     /// By the CPU that received the connection.
     Cpu,
+    /// By the CPU, and away from shards that have more to do than others.
+    Load,
 }
 
 /// For every online CPU the shard that gets the connections it receives: its own if it has one, else one of the nearest

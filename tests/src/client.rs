@@ -56,7 +56,8 @@ impl Raw {
         Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// Takes over a connection.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         Self { reader: Reader::new(stream) }
     }

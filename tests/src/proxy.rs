@@ -61,6 +61,14 @@ pub struct Counters {
     pub proxy_headers_late: u64,
     /// ... that came from somebody who may not send one.
     pub proxy_headers_forbidden: u64,
+    /// Clients that left in the middle of something.
+    pub client_aborts: u64,
+    /// Answers of the proxy's own with a status of 400 or above.
+    pub own_answers: u64,
+    /// Client connections that a shard gave to another one.
+    pub handed_out: u64,
+    /// Client connections that a shard got from another one.
+    pub handed_in: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
     /// All of them, by name.

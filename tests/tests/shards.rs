@@ -1,11 +1,13 @@
 //! Where shards run, where their memory is, and which of them gets a connection.
 
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use sluice_tests::{
-    client, origin,
+    client::{self, Raw},
+    origin,
     proxy::{self, Proxy},
 };
 
@@ -117,6 +119,111 @@ async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
         drop(connections);
         proxy.counters_until("all are closed", |now| now.connections == 0).await;
     }
+    proxy.drain().await.assert_clean();
+}
+
+/// Eight connections of unequal load, all received on one CPU: after a second the busier shard may have a quarter more to do
+/// than the mean; without moving connections, it has twice as much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_is_shared_out_by_moving_connections() {
+    let cpus = usable_cpus();
+    if cpus.len() < 2 {
+        return eprintln!("skipped: one CPU is not enough to choose");
+    }
+    let list = format!("{},{}", cpus[0], cpus[1]);
+    let origin = origin::answers(origin::ok("x")).await;
+    let upstream = format!("http://{}", origin.address);
+    for (steering, most) in [("cpu", None), ("load", Some(1.25))] {
+        let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", steering];
+        let proxy = Proxy::start(&[&flags[..], &["--upstream", &upstream]].concat()).await;
+        let connections = connect_from(cpus[0], proxy.address, 8);
+        let clients: Vec<_> = connections
+            .into_iter()
+            .zip([4_u64, 5, 7, 9, 12, 16, 22, 30])
+            .map(|(connection, pause_ms)| tokio::spawn(ask_on_and_on(connection, pause_ms)))
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Over a while, since requests come one by one.
+        let before = requests(&proxy).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = requests(&proxy).await;
+        let done: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        let ratio = *done.iter().max().unwrap() as f64 * done.len() as f64 / done.iter().sum::<u64>() as f64;
+        eprintln!(
+            "--steering {steering}: {done:?} requests by shard, the busiest has {ratio:.2} times the mean"
+        );
+        match most {
+            None => assert!(ratio > 1.9, "{ratio}: the test needs all connections at one shard"),
+            Some(most) => assert!(ratio <= most, "{ratio}"),
+        }
+        for client in clients {
+            client.abort();
+            assert!(client.await.expect_err("it asks on and on").is_cancelled());
+        }
+        let counters = proxy.counters_until("all are closed", |now| now.connections == 0).await;
+        assert_eq!((counters.client_aborts, counters.own_answers), (0, 0));
+        proxy.drain().await.assert_clean();
+    }
+}
+
+/// Asks for the same again and again, and looks at every answer.
+async fn ask_on_and_on(connection: TcpStream, pause_ms: u64) {
+    connection.set_nonblocking(true).expect("non-blocking");
+    let mut client = Raw::over(tokio::net::TcpStream::from_std(connection).expect("a connection"));
+    loop {
+        let answer = client.ask("GET", "/").await;
+        assert_eq!((answer.status(), answer.text()), (200, "x".to_owned()));
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+}
+
+/// Requests served by every shard.
+async fn requests(proxy: &Proxy) -> Vec<u64> {
+    let shards = proxy.live().await;
+    shards.iter().map(|shard| shard["counters"]["requests"].as_u64().expect("a number")).collect()
+}
+
+/// Connections go over to the other shard while requests come on all of them, with bodies both ways: no answer fails, none is
+/// mixed up with another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moved_connections_lose_nothing() {
+    let cpus = usable_cpus();
+    if cpus.len() < 2 {
+        return eprintln!("skipped: one CPU is not enough to choose");
+    }
+    let list = format!("{},{}", cpus[0], cpus[1]);
+    let origin = origin::repeats_targets(3_000).await;
+    let upstream = format!("http://{}", origin.address);
+    let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", "load", "--upstream", &upstream];
+    let proxy = Proxy::start(&flags).await;
+    // Thirty on one CPU: more than the first shard keeps, so that the last are moved before their first byte.
+    let clients: Vec<_> = connect_from(cpus[0], proxy.address, 30)
+        .into_iter()
+        .enumerate()
+        .map(|(number, connection)| {
+            tokio::spawn(async move {
+                connection.set_nonblocking(true).expect("non-blocking");
+                let mut client =
+                    Raw::over(tokio::net::TcpStream::from_std(connection).expect("a connection"));
+                for request in 0..200 {
+                    let target = format!("/{number}-{request}");
+                    let answer = client.ask("GET", &target).await;
+                    assert_eq!((answer.status(), answer.text()), (200, origin::repeated(&target, 3_000)));
+                    // The first half of the clients goes to sleep for a while: loads change.
+                    if number % 2 == 0 && request == 50 {
+                        tokio::time::sleep(Duration::from_millis(700)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.expect("every answer is right");
+    }
+    let counters = proxy.counters().await;
+    assert_eq!((counters.requests, counters.own_answers, counters.client_aborts), (6_000, 0, 0));
+    assert!(counters.handed_out > 0, "{counters:?}");
+    assert_eq!(counters.handed_out, counters.handed_in);
     proxy.drain().await.assert_clean();
 }
 

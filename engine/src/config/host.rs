@@ -13,7 +13,8 @@ use sluice_sys::HugePages;
 const BUSY_POLL_MAX: Duration = Duration::from_millis(10);
 
 const PINNING: [(&str, bool); 2] = [("on", true), ("off", false)];
-const STEERING: [(&str, Steering); 2] = [("off", Steering::Off), ("cpu", Steering::Cpu)];
+const STEERING: [(&str, Steering); 3] =
+    [("off", Steering::Off), ("cpu", Steering::Cpu), ("load", Steering::Load)];
 const HUGE_PAGES: [(&str, HugePages); 3] =
     [("off", HugePages::Off), ("transparent", HugePages::Transparent), ("reserved", HugePages::Reserved)];
 
@@ -53,8 +54,9 @@ pub struct HostFlags {
     /// [default: on]
     #[arg(long, value_name = "on|off")]
     pub pinning: Option<String>,
-    /// Which shard gets a connection: any, by a hash (off), or that of the CPU which received it (cpu) [default: off]
-    #[arg(long, value_name = "off|cpu")]
+    /// Which shard gets a connection: any, by a hash (off), that of the CPU which received it (cpu), or that one unless it
+    /// has more to do than others (load) [default: off]
+    #[arg(long, value_name = "off|cpu|load")]
     pub steering: Option<String>,
     /// Pages of the receive buffers: off, transparent (where the kernel finds some), reserved (vm.nr_hugepages)
     /// [default: off]
@@ -181,7 +183,7 @@ mod tests {
     fn slips_are_told_with_their_mending() {
         let steering = |word: &str| check(|flags| flags.steering = Some(word.into())).unwrap_err();
         assert_eq!(steering("cup"), "--steering: `cup` is not a choice (hint: did you mean \"cpu\")");
-        assert_eq!(steering("hash"), "--steering: `hash` is not a choice (hint: one of off, cpu)");
+        assert_eq!(steering("hash"), "--steering: `hash` is not a choice (hint: one of off, cpu, load)");
         for (word, words) in [("50", "such as \"50us\""), ("0us", "\"off\""), ("1000000us", "at most")] {
             let error = check(|flags| flags.busy_poll = Some(word.into())).unwrap_err();
             assert!(error.contains(words), "{error}");

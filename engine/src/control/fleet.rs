@@ -8,12 +8,14 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Courier, Doorbell, MemoryRange, Outstanding, Unfit};
+use sluice_sys::{Board, Courier, Doorbell, MemoryRange, Outstanding, Unfit};
 
 use super::Message;
 use super::live::{self, Live};
 use super::signals::Request;
 use super::spill::Spill;
+use crate::balance::{self, Team};
+use crate::config::Config;
 use crate::counters::Counters;
 use crate::launch::LaunchError;
 use crate::placement::ShardPlace;
@@ -75,16 +77,28 @@ impl Fleet {
         self.members.insert(at, member);
     }
 
+    /// What a shard needs to share connections with the others.
+    pub(crate) fn team(&self, shard: usize, board: &Arc<Board>) -> Team {
+        let places: Vec<_> = self.members.iter().map(|member| &member.place).collect();
+        Team {
+            me: shard,
+            board: board.clone(),
+            doorbells: self.members.iter().map(|member| member.doorbell.clone()).collect(),
+            circles: balance::circles(&places, shard),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
     /// Does what signals and visitors ask for until all shards have ended.
-    pub(crate) fn command(&mut self, inbox: &Receiver<Event>, drain_timeout: Duration) {
+    pub(crate) fn command(&mut self, inbox: &Receiver<Event>, config: &Config) {
+        let (drain_timeout, is_pinned) = (config.drain_timeout, config.host.pinning);
         let mut running = self.members.len();
         let mut left = Outstanding::default();
         let mut is_draining = false;
-        let mut spill = Spill::watch(&self.members);
+        let mut spill = if is_pinned { Spill::watch(&self.members) } else { None };
         while running > 0 {
             match next_event(inbox, spill.is_some()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
