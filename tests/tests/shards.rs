@@ -249,3 +249,46 @@ async fn accepted_by_cpu(proxy: &Proxy) -> Vec<(usize, u64)> {
     let row = |shard: &Value| (number(&shard["cpu"]) as usize, number(&shard["counters"]["accepted"]));
     proxy.live().await.iter().map(row).collect()
 }
+
+/// Everything that threads can share is on the list of docs/sharing.md, with who writes it and when.
+#[test]
+fn what_shards_share_is_on_the_list() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let list = std::fs::read_to_string(root.join("docs/sharing.md")).expect("the list");
+    let mut sharing = Vec::new();
+    let mut directories = vec![root.join("engine/src"), root.join("engine/sys/src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("sources").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            let shares = |line: &str| {
+                let line = line.trim_start();
+                let words = ["Arc<", "Atomic", "Mutex", "RwLock", "OnceLock", "LazyLock", "static "];
+                let is_lifetime = line.contains("'static ") && !line.starts_with("static ");
+                !line.starts_with("//") && !is_lifetime && words.iter().any(|word| line.contains(word))
+            };
+            // Tests stand at the end of a file, or in a file of their own.
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let path = path.strip_prefix(root).expect("below the workspace").display().to_string();
+            if !path.contains("/tests") && !path.ends_with("fixture.rs") && code.lines().any(shares) {
+                sharing.push(path);
+            }
+        }
+    }
+    sharing.sort();
+    let missing: Vec<_> = sharing.iter().filter(|path| !list.contains(&format!("`{path}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/sharing.md: {missing:?}");
+    let listed = list.lines().filter(|line| line.starts_with("| `")).flat_map(|line| {
+        line.split('|')
+            .nth(1)
+            .unwrap_or_default()
+            .split(", ")
+            .map(|file| file.trim().trim_matches('`').to_owned())
+    });
+    let gone: Vec<_> = listed.filter(|path| !sharing.contains(path)).collect();
+    assert!(gone.is_empty(), "in docs/sharing.md without need: {gone:?}");
+}
