@@ -160,6 +160,12 @@ fn forwarded_is_quoted_where_it_must_be() {
         "Forwarded: for=192.0.2.1;proto=https, for=10.0.0.1, for=10.0.0.2, for=10.0.0.9;by=_edge;\
          host=\"a.example:8443\";proto=http"
     );
+    // Quotes that are left open must not swallow what follows them.
+    for open in ["for=\"x, for=192.0.2.1", "for=192.0.2.1;host=\"\\\"\""] {
+        let received = format!("Forwarded: {open}\r\n");
+        let begun_anew = "Forwarded: for=192.0.2.1;by=_edge;host=\"a.example:8443\";proto=http";
+        assert_eq!(sent(&named, Trust::Trusted, "192.0.2.1", &received)[0], begun_anew);
+    }
     // With the other list trusted, it is begun with the client that was found.
     let both = IdentityPolicy { x_forwarded: true, trusted_list: HopList::XForwardedFor, ..policy };
     let sent =

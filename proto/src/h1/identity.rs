@@ -164,8 +164,8 @@ impl IdentityPolicy {
     /// What a trusted proxy says, where that is well-formed, and its own address.
     fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
         put(out, "X-Forwarded-For: ");
-        self.put_earlier_hops(out, head, sender, HopList::XForwardedFor);
-        put(out, self.hop(sender, HopList::XForwardedFor));
+        let hop = self.continue_list(out, head, sender, HopList::XForwardedFor);
+        put(out, hop);
         put(out, "\r\nX-Forwarded-Proto: ");
         out.extend_from_slice(
             told(head, FieldId::XForwardedProto, is_scheme).unwrap_or(sender.proto.as_bytes()),
@@ -186,8 +186,7 @@ impl IdentityPolicy {
     //= https://www.rfc-editor.org/rfc/rfc7239#section-4
     fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
         put(out, "Forwarded: ");
-        self.put_earlier_hops(out, head, sender, HopList::Forwarded);
-        let hop = self.hop(sender, HopList::Forwarded);
+        let hop = self.continue_list(out, head, sender, HopList::Forwarded);
         //= https://www.rfc-editor.org/rfc/rfc7239#section-6
         // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
         let (before, after) = if hop.contains(':') { ("for=\"[", "]\"") } else { ("for=", "") };
@@ -209,31 +208,33 @@ impl IdentityPolicy {
         put(out, "\r\n");
     }
 
-    /// What a trusted proxy has written of the list that it maintains.
-    fn put_earlier_hops(
+    /// Appends what a trusted proxy has written of the list that it maintains; gives the address that comes next: of the
+    /// connection where the list goes on, of the client where it begins.
+    fn continue_list<'a>(
         &self,
         out: &mut Vec<u8>,
         head: &RequestHead<'_>,
-        sender: &Sender<'_>,
+        sender: &Sender<'a>,
         list: HopList,
-    ) {
-        if !self.continues(sender, list) {
-            return;
+    ) -> &'a str {
+        let start = out.len();
+        if sender.trust == Trust::Trusted && list == self.trusted_list {
+            for value in head.fields.values(list.field()).filter(|value| can_go_on(value, list)) {
+                out.extend_from_slice(value);
+                put(out, ", ");
+            }
         }
-        for value in head.fields.values(list.field()).filter(|value| !value.is_empty()) {
-            out.extend_from_slice(value);
-            put(out, ", ");
-        }
+        if out.len() > start { sender.peer } else { sender.client }
     }
+}
 
-    /// The address that we add to a list: of the connection where the list goes on, of the client where it begins.
-    fn hop<'a>(&self, sender: &Sender<'a>, list: HopList) -> &'a str {
-        if self.continues(sender, list) { sender.peer } else { sender.client }
-    }
-
-    fn continues(&self, sender: &Sender<'_>, list: HopList) -> bool {
-        sender.trust == Trust::Trusted && list == self.trusted_list
-    }
+/// Whether what is appended to a value of the list will be read as an entry of its own: not behind quotes that are left open.
+fn can_go_on(value: &[u8], list: HopList) -> bool {
+    let has_open_quotes = || {
+        let quotes = value.iter().filter(|&&byte| byte == b'"').count();
+        quotes % 2 != 0 || value.contains(&b'\\')
+    };
+    !value.is_empty() && (list == HopList::XForwardedFor || !has_open_quotes())
 }
 
 /// What we know ourselves. The usual case.
