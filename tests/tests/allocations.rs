@@ -2,7 +2,7 @@
 
 use sluice_tests::{
     client::Raw,
-    origin,
+    origin::{self, Origin},
     proxy::{Proxy, counting_binary},
 };
 use tokio::process::Command;
@@ -14,23 +14,84 @@ const TARGETS: [&str; 2] = ["/", "/a/..//%62/%40?q=1"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_allocate_nothing() {
-    let origin = origin::answers(origin::ok(&"x".repeat(1024))).await;
-    let mut command = Command::new(counting_binary().await);
-    let upstream = format!("http://{}", origin.address);
-    command.args(["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream]);
-    // The connections must outlive the measurement.
-    command.arg("--limit-requests-per-connection=0");
-    let proxy = Proxy::spawn(command, None).await;
-    let mut clients = Vec::new();
-    for _ in 0..CONNECTIONS {
-        clients.push(Raw::connect(proxy.address).await);
+    let proxy = Counting::start("--listen", "127.0.0.1:0", &[]).await;
+    proxy.assert_no_allocation(&[], "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_found_past_trusted_proxies_allocate_nothing() {
+    let flags = ["--trusted-proxy", "::1", "--trusted-proxy", "fd00::/8", "--forwarding-fields", "both"];
+    let proxy =
+        Counting::start("--listen", "[::1]:0", &[&flags[..], &["--forwarding-real-ip", "set"]].concat())
+            .await;
+    let fields = "X-Forwarded-For: 6.6.6.6, [2001:db8::7]:4711, fd00::1, fd00:1:2:3:4:5:6:7\r\n\
+        X-Forwarded-Proto: https\r\nX-Request-Id: a\r\nX_Custom: b\r\nX-Forwarded-Prefix: /c\r\n";
+    proxy.assert_no_allocation(&[], fields).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_are_announced_on_both_sides_allocate_nothing() {
+    let flags = ["--proxy-protocol-from", "::1", "--upstream-proxy-protocol", "v1"];
+    let origin = origin::expects_proxy_line().await;
+    let proxy = Counting::in_front_of(origin, "--listen-proxy-protocol", "[::1]:0", &flags).await;
+    proxy.assert_no_allocation(b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "").await;
+}
+
+/// IPv6 peers have their addresses beside the table: that must not cost anything when they come and go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_come_and_go_allocate_nothing() {
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let proxy = Counting::start("--listen", listen, &[]).await;
+        let come_and_go = async |count: usize| {
+            for _ in 0..count {
+                let mut client = Raw::connect(proxy.proxy.address).await;
+                client.ask("GET", "/").await;
+            }
+            proxy.proxy.counters_until("all are gone", |counters| counters.connections == 0).await;
+        };
+        come_and_go(300).await;
+        let before = allocations(&proxy.proxy).await;
+        come_and_go(1_000).await;
+        assert_eq!(allocations(&proxy.proxy).await - before, 0, "allocations for connections to {listen}");
     }
-    let clients = ask_all(clients, 500).await;
-    let before = allocations(&proxy).await;
-    let clients = ask_all(clients, REQUESTS / CONNECTIONS).await;
-    let grown = allocations(&proxy).await - before;
-    assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
-    assert_eq!(grown, 0, "allocations of the shard during {REQUESTS} requests");
+}
+
+/// A proxy that counts its allocations, in front of an origin of its own.
+struct Counting {
+    proxy: Proxy,
+    _origin: Origin,
+}
+
+impl Counting {
+    async fn start(listen: &str, address: &str, flags: &[&str]) -> Self {
+        let origin = origin::answers(origin::ok(&"x".repeat(1024))).await;
+        Self::in_front_of(origin, listen, address, flags).await
+    }
+
+    async fn in_front_of(origin: Origin, listen: &str, address: &str, flags: &[&str]) -> Self {
+        let mut command = Command::new(counting_binary().await);
+        let upstream = format!("http://{}", origin.address);
+        command.args([listen, address, "--shards", "1", "--upstream", &upstream]).args(flags);
+        // The connections must outlive the measurement.
+        command.arg("--limit-requests-per-connection=0");
+        Self { proxy: Proxy::spawn(command, None).await, _origin: origin }
+    }
+
+    /// Ten thousand requests with these fields, on connections that begin with these bytes.
+    async fn assert_no_allocation(&self, begin: &[u8], fields: &'static str) {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Raw::connect(self.proxy.address).await;
+            client.send(begin).await;
+            clients.push(client);
+        }
+        let clients = ask_all(clients, fields, 500).await;
+        let before = allocations(&self.proxy).await;
+        let clients = ask_all(clients, fields, REQUESTS / CONNECTIONS).await;
+        let grown = allocations(&self.proxy).await - before;
+        assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
+        assert_eq!(grown, 0, "allocations of the shard during {REQUESTS} requests");
+    }
 }
 
 async fn allocations(proxy: &Proxy) -> u64 {
@@ -40,11 +101,12 @@ async fn allocations(proxy: &Proxy) -> u64 {
 }
 
 /// Sends `requests` on each connection, all connections at once.
-async fn ask_all(clients: Vec<Raw>, requests: usize) -> Vec<Raw> {
+async fn ask_all(clients: Vec<Raw>, fields: &'static str, requests: usize) -> Vec<Raw> {
     let asking = clients.into_iter().map(|mut client| {
         tokio::spawn(async move {
             for target in TARGETS.iter().cycle().take(requests) {
-                assert_eq!(client.ask("GET", target).await.body.len(), 1024);
+                client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n")).await;
+                assert_eq!(client.answer_to("GET").await.status(), 200);
             }
             client
         })
