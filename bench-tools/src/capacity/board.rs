@@ -20,6 +20,8 @@ pub(super) enum Phase {
     Hold,
     /// Hand in what was counted in this step.
     Collect,
+    /// The same at once, whatever is still under way.
+    CollectNow,
     /// Stop.
     End,
 }
@@ -78,6 +80,7 @@ impl Board {
             0 => Phase::Open,
             1 => Phase::Hold,
             2 => Phase::Collect,
+            3 => Phase::CollectNow,
             _ => Phase::End,
         }
     }

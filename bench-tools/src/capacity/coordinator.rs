@@ -176,7 +176,7 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// What the lanes counted; requests under way are waited for.
+    /// What the lanes counted; requests under way are waited for, unless the user is waiting too.
     fn collect(&self, goal: u64) -> StepTally {
         self.board.order(Phase::Collect, goal);
         let patience = self.args.timeout * 2 + Duration::from_secs(5);
@@ -187,6 +187,9 @@ impl<'a> Coordinator<'a> {
             }
             if begin.elapsed() > patience || (self.has_stopped)() {
                 return StepTally::default();
+            }
+            if self.interrupt.is_set() {
+                self.board.order(Phase::CollectNow, goal);
             }
             thread::sleep(POLL / 10);
         }

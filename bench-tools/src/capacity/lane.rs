@@ -96,7 +96,7 @@ async fn conduct(shared: Rc<Shared>, ticker: Ticker) {
     loop {
         ticker.tick().await;
         let phase = shared.board.phase();
-        has_handed_in &= phase == Phase::Collect;
+        has_handed_in &= matches!(phase, Phase::Collect | Phase::CollectNow);
         match phase {
             Phase::Open => {
                 active = None;
@@ -108,9 +108,9 @@ async fn conduct(shared: Rc<Shared>, ticker: Ticker) {
                 let active = active.get_or_insert_with(|| Active::new(&shared));
                 active.send_due(&shared);
             }
-            Phase::Collect => {
+            Phase::Collect | Phase::CollectNow => {
                 active = None;
-                if !has_handed_in && shared.is_settled() {
+                if !has_handed_in && (phase == Phase::CollectNow || shared.is_settled()) {
                     has_handed_in = true;
                     shared.hand_in();
                 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
@@ -125,6 +125,26 @@ fn a_capacity_run_cut_short_keeps_what_it_measured() {
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
     let json = ended.report("cut");
     assert_eq!((count(&json, "/steps/0/held"), json.pointer("/interrupted")), (50, Some(&Value::Bool(true))));
+}
+
+#[test]
+fn a_capacity_run_cut_short_does_not_wait_for_a_target_that_hangs() {
+    let origin = Origin::start();
+    let target = origin.address.to_string();
+    let flags = ["--steps", "50", "--hold", "600s", "--active", "100%", "--interval", "200ms"];
+    let more = ["--timeout", "600s", "--name", "hangs", "--out", "DIR"];
+    let run = run(&[&["capacity", "--target", &target], &flags[..], &more].concat());
+    run.wait_for("holding");
+    let pid = Pid::from_child(&origin.child);
+    kill_process(pid, Signal::STOP).expect("signals");
+    std::thread::sleep(Duration::from_secs(1));
+    run.signal(Signal::INT);
+    // Far sooner than the requests that are under way end; the patience of `end` is what limits it.
+    let ended = run.end();
+    assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+    let json = ended.report("hangs");
+    assert_eq!(count(&json, "/steps/0/opened"), 50, "{json}");
+    assert!(count(&json, "/steps/0/connect_ns/max") > 0, "{json}");
 }
 
 #[test]

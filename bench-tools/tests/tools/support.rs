@@ -129,7 +129,7 @@ pub(crate) struct Ended {
 }
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Run {
     /// Starts a command; `DIR` in its arguments is the directory.
