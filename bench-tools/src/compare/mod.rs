@@ -45,8 +45,9 @@ JSON keys:
   cases     per kind of work: case, title, figures, health
   figures   figure, title, servers (by name): values (one per round), median, ratio (median of the ratios to the
             reference in the same round; null without any), ratio_quartiles
-  health    by server: requests, errors (kind: count), reconnects, behind (requests due and not sent), connects
-            (connections opened on the machine meanwhile), connects_expected
+  health    by server: requests, errors (kind: count), reconnects, behind (requests due and not sent),
+            unexplained_connects (one per round: connections opened on the machine meanwhile, per request, that the
+            load does not explain)
   doubts    sentences: which figures are not those of a healthy server, and why
   failures  sentences: measurements that failed
 Exit code 1 when a server could not be started or a measurement failed, 130 after Ctrl-C; the report is written.";
