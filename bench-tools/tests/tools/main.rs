@@ -195,9 +195,9 @@ fn a_comparison_tells_ratios_for_every_server() {
 
 #[test]
 fn a_comparison_tells_memory_per_idle_connection() {
-    let json = foundation(&["--cases", "idle", "--idle", "300", "--rounds", "1"]);
+    let json = foundation(&["--cases", "idle", "--idle", "100", "--rounds", "1"]);
     assert_eq!(json.pointer("/cases/0/case").and_then(Value::as_str), Some("idle"));
-    assert_eq!(count(&json, "/idle_connections"), 300);
+    assert_eq!(count(&json, "/idle_connections"), 100);
     // The relay keeps a task and a connection for each.
     let bytes = json.pointer("/cases/0/figures/0/servers/relay-ring/median").and_then(Value::as_f64);
     assert!(bytes.is_some_and(|bytes| bytes > 16.0), "{json}");
