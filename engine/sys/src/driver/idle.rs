@@ -84,7 +84,11 @@ impl Driver {
     /// ours; returns how many.
     pub(crate) fn close_idle(&mut self) -> usize {
         let mut idle = self.table.with_flag(Flags::IDLE);
-        idle.retain(|&index| self.table.at(index).send == NONE && self.table.at(index).waiter == NONE);
+        idle.retain(|&index| {
+            let entry = self.table.at(index);
+            // A request may wait in the socket whose receive this turn is only about to arm.
+            entry.send == NONE && entry.waiter == NONE && crate::socket::is_silent(entry.fd)
+        });
         for &index in &idle {
             self.close(index);
         }
