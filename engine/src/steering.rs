@@ -11,11 +11,11 @@ use crate::topology::Topology;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Steering {
     /// By the kernel's hash of addresses and ports.
-    #[default]
     Off,
     /// By the CPU that received the connection.
     Cpu,
     /// By the CPU, and away from shards that have more to do than others.
+    #[default]
     Load,
 }
 

@@ -132,7 +132,8 @@ async fn every_shard_has_a_cpu_of_its_own_and_gets_connections() {
     assert_eq!(proxy.shard_cpus().len(), 1);
 
     let upstream = format!("http://{}", origin.address);
-    let proxy = Proxy::start(&["--listen", "127.0.0.1:0", "--shards", "2", "--upstream", &upstream]).await;
+    let flags = ["--listen", "127.0.0.1:0", "--shards", "2", "--steering", "off", "--upstream", &upstream];
+    let proxy = Proxy::start(&flags).await;
     let shards = proxy.shard_cpus();
     let names: Vec<_> = shards.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["shard-0", "shard-1"]);
