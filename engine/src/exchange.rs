@@ -643,7 +643,8 @@ fn break_off(shard: &Shard, cut: &Cut) -> Next {
 async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
     let progress = &plan.progress;
     down.shard.counters.requests_overdue.increment();
-    if progress.is_answering.get() {
+    // What is on its way, an interim answer or one of ours, must not be followed by another.
+    if progress.is_answering.get() || down.conn.is_sending() {
         return Next::Abort;
     }
     let is_sent = progress.upload.get() != Upload::Running;
