@@ -3,6 +3,8 @@
 //! From the bottom up: [`ring`] is one io_uring; [`buf_ring`] the buffers the kernel picks from; [`table`] one small
 //! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
 //! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
+//! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU; [`board`] is what shards know of each
+//! other's load.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
 //! Who owns memory the kernel may write to or read from? The in-flight table or the buffer ring, always. Dropping a
