@@ -168,7 +168,7 @@ fn is_same_word(name: &[u8; 8], known: &[u8; 8]) -> bool {
 impl FieldId {
     /// Classifies a field name, in any case. One table lookup and at most one comparison.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-5.1
-    #[inline]
+    #[inline(always)]
     pub fn classify(name: &[u8]) -> Self {
         if name.is_empty() {
             return Self::Other;
@@ -278,16 +278,19 @@ pub(crate) const X_FORWARDED_OTHER: u8 = 4;
 /// Whether a name without an id begins with `X-Forwarded-`. To those who turn names into variables an underscore is a hyphen.
 #[inline]
 fn begins_with_x_forwarded(name: &[u8]) -> bool {
-    matches!(name, [b'X' | b'x', b'-' | b'_', b'F' | b'f', ..]) && name.len() >= 12 && {
+    /// Out of the way of the many names that do not even begin so.
+    #[cold]
+    fn in_full(name: &[u8]) -> bool {
         let is_alike = |(&a, &k): (&u8, &u8)| a.eq_ignore_ascii_case(&k) || (a == b'_' && k == b'-');
         name.iter().zip(b"X-Forwarded-").all(is_alike)
     }
+    matches!(name, [b'X' | b'x', _, b'F' | b'f', ..]) && name.len() >= 12 && in_full(name)
 }
 
 impl FieldSpan {
     /// Records where `name` and `value`, both slices of `head`, lie. `head` is at most
     /// [`HEAD_BYTES_HARD_MAX`](crate::limits::HEAD_BYTES_HARD_MAX) long and has passed the check for bare LFs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate(head: &[u8], name: &[u8], value: &[u8]) -> Self {
         let name_start = offset_in(head, name);
         let name_end = name_start + name.len();
