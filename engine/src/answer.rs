@@ -72,9 +72,8 @@ impl Answer<'_> {
     pub(crate) fn status(self) -> u16 {
         match self {
             Answer::Refused { status, .. } => status,
-            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.2
-            // Ignoring Upgrade would be allowed, but the request makes no sense without it to anybody.
-            Answer::NoTunnel => 501,
+            // Ignoring Upgrade would be allowed, but the request makes no sense without it to anybody. CONNECT gets the same.
+            Answer::NoTunnel => 400,
             Answer::FinalRecipient => 200,
             //= https://www.rfc-editor.org/rfc/rfc6585#section-4
             Answer::TooManyConnections | Answer::Misbehaved => 429,

@@ -348,7 +348,7 @@ impl Plan {
     fn new(head: &RequestHead<'_>, wire: &mut Vec<u8>) -> Result<Plan, (u16, ConnectionField, bool)> {
         let is_head_only = RequestKind::from(head.method) == RequestKind::Head;
         if head.wants_tunnel() {
-            return Err((501, ConnectionField::Close, is_head_only));
+            return Err((400, ConnectionField::Close, is_head_only));
         }
         if head.max_forwards() == Some(0) {
             let is_persistent = head.persistent && head.body.is_empty();

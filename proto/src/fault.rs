@@ -56,7 +56,7 @@ faults! {
     // The request line.
     InvalidMethod 400 "invalid_method" "method is not a token",
     MethodTooLong 501 "method_too_long" "method is too long",
-    ConnectUnsupported 501 "connect_unsupported" "CONNECT is not supported",
+    ConnectUnsupported 400 "connect_unsupported" "CONNECT is not supported",
     RequestLineSpacing 400 "request_line_spacing" "request line is not separated by single spaces",
     InvalidTarget 400 "invalid_target" "invalid request target",
     InvalidPercentEncoding 400 "invalid_percent_encoding" "malformed percent-encoding in the request target",

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::{Origin, Peer};
 use crate::pattern;
@@ -467,20 +467,17 @@ pub async fn resets_after_a_post() -> Origin {
     .await
 }
 
-/// Sends `count` interim answers of some 6,000 bytes each, and says how many are out, before the final one.
-pub async fn hints(count: usize, sent: watch::Sender<usize>) -> Origin {
+/// Sends `count` interim answers of some 6,000 bytes each before the final one.
+pub async fn hints(count: usize) -> Origin {
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>\r\n\r\n", "x".repeat(6000));
     Origin::scripted(move |mut peer: Peer| {
-        let (hint, sent) = (hint.clone(), sent.clone());
+        let hint = hint.clone();
         async move {
-            loop {
-                peer.request().await?;
-                for nth in 1..=count {
-                    peer.send(&hint).await?;
-                    sent.send_replace(nth);
-                }
-                peer.send(ok("final")).await?;
+            peer.request().await?;
+            for _ in 0..count {
+                peer.send(&hint).await?;
             }
+            peer.send(ok("final")).await
         }
     })
     .await

@@ -83,7 +83,7 @@ pub(crate) fn topic(topic: &str) -> &'static str {
              mended. `waits`: the line is still being skipped."
         }
         "connection" => {
-            "Sluice refuses an upgrade to anything but HTTP unless it is configured, with 501: what a tunnel carries is \
+            "Sluice refuses an upgrade to anything but HTTP unless it is configured, with 400: what a tunnel carries is \
              checked by nobody. nginx strips the field and forwards the request; HAProxy forwards it with the upgrade."
         }
         "semantics" => {

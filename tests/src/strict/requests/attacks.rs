@@ -67,6 +67,6 @@ pub(super) fn cases() -> Vec<RequestCase> {
         then(400, "a second request with two framings", "pipelining", concat!(get!(), post!("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")), [get!()]),
         refused(400, "an expectation and two framings", "0.CL by Expect", post!("Expect: 100-continue\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
         passes("an expectation whose body is a request", "0.CL by Expect", post!("Expect: 100-continue\r\nContent-Length: 34\r\n", "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n  "), [post!("Expect: 100-continue\r\nContent-Length: 34\r\n", "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n  ")]),
-        refused(501, "a tunnel that carries requests", "WebSocket smuggling", concat!(get!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\n"), "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")),
+        refused(400, "a tunnel that carries requests", "WebSocket smuggling", concat!(get!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\n"), "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n")),
     ]
 }
