@@ -1,4 +1,4 @@
-//! An exchange after the other as `engine/src/exchange.rs` has them, with bytes in place of sockets.
+//! An exchange after the other as `engine/src/exchange/` has them, with bytes in place of sockets.
 //!
 //! Owns the order in which the pieces of `sluice_proto` are put to use; every decision is theirs. Bytes arrive by
 //! [`Machine::client_says`] and [`Machine::server_says`], in any pieces and any order.

@@ -1,0 +1,148 @@
+//! The way back: from the head of the server's answer to the end of its body, at the client. Informational answers go
+//! before it. What breaks on the way is told to the caller as a [`Cut`]; nobody is told anything here.
+
+use sluice_proto::h1::{Asked, ConnectionField, FinalReply, Reply, ResponseForwarding, write_response};
+use sluice_proto::limits::INTERIM_ANSWERS_MAX;
+use sluice_proto::{BodyLength, Fault, ResponseHead};
+use sluice_sys::{Buf, Conn, now_ms};
+
+use super::Upload;
+use super::plan::Plan;
+use crate::downstream::h1::GoAhead;
+use crate::h1::{BodyProgress, BodyWriter, Last};
+use crate::message::{Aborted, Cause, Side};
+use crate::pace::Pace;
+use crate::relay::{relay, take_whole};
+use crate::shard::Shard;
+use crate::upstream::h1::{Receiver, Unanswered};
+
+/// The way back: from the server's head to the end of its body.
+pub(super) struct Answering<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) plan: &'a Plan,
+    pub(super) go_ahead: &'a GoAhead,
+}
+
+/// An answer that went through.
+pub(super) struct Finished {
+    pub(super) is_large: bool,
+    pub(super) is_upstream_persistent: bool,
+    pub(super) is_downstream_persistent: bool,
+}
+
+/// An answer that did not.
+pub(super) struct Cut {
+    pub(super) aborted: Aborted,
+    /// The server had not sent one byte.
+    pub(super) is_silent: bool,
+    /// The client can only tell by a reset.
+    pub(super) is_close_delimited: bool,
+}
+
+impl Cut {
+    pub(super) fn by(aborted: Aborted) -> Cut {
+        Cut { aborted, is_silent: false, is_close_delimited: false }
+    }
+}
+
+impl Answering<'_> {
+    pub(super) async fn relay_to(&self, client: &Conn, mut server: Receiver<'_>) -> Result<Finished, Cut> {
+        let mut out = Buf::small();
+        let mut interims = 0;
+        let reply = loop {
+            let kind = self.plan.kind;
+            match server.read_response(self.shard, kind, |head| self.begin(head, &mut out)).await {
+                Ok(Reply::Final(reply)) => break reply,
+                Ok(Reply::Interim { .. }) if interims == INTERIM_ANSWERS_MAX => {
+                    let cause = Cause::Fault(Fault::TooManyInterim);
+                    return Err(Cut::by(Aborted::by(Side::Upstream, cause)));
+                }
+                Ok(Reply::Interim { .. }) => {
+                    interims += 1;
+                    self.send_interim(client, &mut out).await?;
+                }
+                // Upgrade was not forwarded, so there is nothing to switch to.
+                Ok(Reply::Upgrade) => {
+                    return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
+                }
+                Err(Unanswered { aborted, is_silent }) => {
+                    return Err(Cut { is_silent: is_silent && interims == 0, ..Cut::by(aborted) });
+                }
+            }
+        };
+        let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
+        let is_chunked = reply.framing == BodyLength::Chunked;
+        let pace = Pace::by_pauses(self.shard.times.upstream_body_idle);
+        let mut progress = BodyProgress::new(reply.body, u64::MAX, pace).with_trailers(reply.trailers);
+        let mut body = server.body(&mut progress);
+        let is_whole = take_whole(&mut body, reply.framing, &mut out).map_err(Cut::by)?;
+        let mut to_client =
+            BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
+                .with_last(last)
+                .with_mark(&self.plan.progress.is_answering);
+        let is_close_delimited = reply.framing == BodyLength::UntilClose;
+        let relayed =
+            if is_whole { to_client.finish().await } else { relay(&mut body, &mut to_client).await };
+        relayed.map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
+        Ok(Finished {
+            is_large: progress.is_large(),
+            is_upstream_persistent: reply.is_upstream_persistent,
+            is_downstream_persistent: reply.is_downstream_persistent,
+        })
+    }
+
+    /// Writes a response head for the client.
+    fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
+        self.go_ahead.is_given();
+        let is_old = now_ms() >= self.plan.connection_end_ms;
+        let asked = Asked {
+            version: self.plan.version,
+            is_persistent: self.plan.is_persistent
+                && self.plan.progress.upload.get() == Upload::Done
+                && !self.shard.is_draining()
+                && !is_old,
+            reuse: self.plan.reuse,
+        };
+        let reply = asked.reply(head);
+        match &reply {
+            Reply::Interim { is_wanted: true } => {
+                let interim = ResponseForwarding {
+                    version_to: self.plan.version,
+                    body: BodyLength::None,
+                    connection: ConnectionField::Omit,
+                    date: None,
+                };
+                write_response(out, head, &interim);
+            }
+            Reply::Final(reply) => {
+                if is_old && self.plan.is_persistent {
+                    self.shard.counters.connections_aged.increment();
+                }
+                self.write_final(head, reply, out);
+            }
+            Reply::Interim { .. } | Reply::Upgrade => {}
+        }
+        reply
+    }
+
+    fn write_final(&self, head: &ResponseHead<'_>, reply: &FinalReply, out: &mut Buf) {
+        self.shard.clock.with_date(now_ms(), |date| {
+            let forwarding = ResponseForwarding {
+                version_to: self.plan.version,
+                body: reply.framing,
+                connection: reply.connection,
+                date: Some(date),
+            };
+            write_response(out, head, &forwarding);
+        });
+    }
+
+    async fn send_interim(&self, client: &Conn, out: &mut Buf) -> Result<(), Cut> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let interim = std::mem::replace(out, Buf::small());
+        let sent = client.send(interim, self.shard.times.write_stall).await;
+        sent.result.map_err(|error| Cut::by(Aborted::sending(Side::Downstream, &error)))
+    }
+}

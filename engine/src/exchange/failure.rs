@@ -1,0 +1,154 @@
+//! What a client is told when its request is refused or breaks off: by a status while none has been sent, else by how its
+//! connection ends. Each failure is counted here, once.
+
+use sluice_proto::h1::ConnectionField;
+use sluice_proto::{Fault, RequestKind};
+
+use super::answering::Cut;
+use super::plan::{Plan, Refusal};
+use super::{Next, Upload};
+use crate::answer::{Answer, Shape};
+use crate::downstream::h1::Down;
+use crate::message::{Aborted, Cause, Side};
+use crate::misbehaviour::Misdeed;
+use crate::shard::Shard;
+
+/// Answers a request that has no route or is too large.
+pub(super) async fn refuse_request(down: &Down<'_>, mut refusal: Refusal<'_>) -> Next {
+    if refusal.is_persistent() && refusal.answer.status() >= 400 {
+        // Reaching the limit makes this the connection's last request.
+        let _ = down.note_misdeed(Misdeed::Refusal);
+    }
+    if down.is_last_request() {
+        refusal.shape.connection = ConnectionField::Close;
+    }
+    refuse(down, refusal).await
+}
+
+async fn refuse(down: &Down<'_>, refusal: Refusal<'_>) -> Next {
+    let is_persistent = refusal.is_persistent();
+    match down.answer(refusal.answer, &refusal.shape).await {
+        Ok(()) if is_persistent => Next::Request,
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Drop,
+    }
+}
+
+/// Answers a request for which there is no server. Its body, if it has one, was not read to its end.
+pub(super) async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> Next {
+    let is_persistent = plan.is_persistent && plan.body.is_empty();
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// A head that is at fault, or was left unfinished.
+pub(super) async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -> Next {
+    match aborted.cause {
+        Cause::TimedOut => shard.counters.head_timeouts.increment(),
+        Cause::Crowded => shard.counters.begun_heads_refused.increment(),
+        Cause::Fault(Fault::RequestLineTooLong) => shard.counters.request_lines_too_long.increment(),
+        Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => {
+            shard.counters.heads_too_large.increment();
+        }
+        _ => {}
+    }
+    let next = refuse_aborted(shard, down, aborted, RequestKind::Other).await;
+    if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Crowded | Cause::Misbehaved) {
+        // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.
+        down.forget_unread();
+        return Next::Close;
+    }
+    next
+}
+
+/// A body that is at fault, or was left unfinished.
+pub(super) async fn give_up_on_request(
+    shard: &Shard,
+    down: &Down<'_>,
+    aborted: Aborted,
+    kind: RequestKind,
+) -> Next {
+    match aborted.cause {
+        Cause::TimedOut => shard.counters.body_timeouts.increment(),
+        Cause::TooSlow => shard.counters.bodies_too_slow.increment(),
+        Cause::TooLarge => shard.counters.bodies_too_large.increment(),
+        _ => {}
+    }
+    refuse_aborted(shard, down, aborted, kind).await
+}
+
+async fn refuse_aborted(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: RequestKind) -> Next {
+    match aborted.cause {
+        Cause::Fault(_) => shard.counters.bad_requests.increment(),
+        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => {
+            shard.counters.client_aborts.increment();
+        }
+        Cause::TooLarge | Cause::TimedOut | Cause::TooSlow | Cause::Crowded | Cause::Misbehaved => {}
+    }
+    let Some(answer) = Answer::for_aborted(aborted) else { return Next::Drop };
+    let shape = Shape { connection: ConnectionField::Close, is_head_only: kind == RequestKind::Head };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// The answer has begun, so no status can tell the client any more: what it gets must not look complete.
+fn break_off(shard: &Shard, cut: &Cut) -> Next {
+    match (cut.aborted.side, cut.aborted.cause) {
+        (Side::Upstream, Cause::TimedOut) => {
+            shard.counters.upstream_body_timeouts.increment();
+            shard.counters.upstream_cuts.increment();
+        }
+        (Side::Upstream, _) => shard.counters.upstream_cuts.increment(),
+        (Side::Downstream, Cause::TimedOut) => shard.counters.body_timeouts.increment(),
+        (Side::Downstream, Cause::TooSlow) => shard.counters.bodies_too_slow.increment(),
+        (Side::Downstream, Cause::TooLarge) => shard.counters.bodies_too_large.increment(),
+        (Side::Downstream, Cause::Fault(_)) => shard.counters.bad_requests.increment(),
+        (Side::Downstream, _) => shard.counters.client_aborts.increment(),
+    }
+    // Nor does a client that takes nothing need what the kernel still holds for it.
+    let is_stalled = cut.aborted == Aborted::by(Side::Downstream, Cause::Stalled);
+    if cut.is_close_delimited || is_stalled { Next::Abort } else { Next::Drop }
+}
+
+/// The exchange took longer than it may.
+pub(super) async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
+    let progress = &plan.progress;
+    down.shard.counters.requests_overdue.increment();
+    // What is on its way, an interim answer or one of ours, must not be followed by another.
+    if progress.is_answering.get() || down.conn.is_sending() {
+        return Next::Abort;
+    }
+    let is_sent = progress.upload.get() != Upload::Running;
+    let answer = if is_sent { Answer::UpstreamTimeout } else { Answer::OVERDUE };
+    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}
+
+/// An exchange broke off: tell the client, by a status while that is possible, else by how its connection ends.
+pub(super) async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, cut: &Cut) -> Next {
+    let progress = &plan.progress;
+    if progress.is_answering.get() {
+        return break_off(shard, cut);
+    }
+    if cut.aborted.side == Side::Downstream {
+        return give_up_on_request(shard, down, cut.aborted, plan.kind).await;
+    }
+    match cut.aborted.cause {
+        Cause::TimedOut => shard.counters.upstream_timeouts.increment(),
+        Cause::Closed | Cause::Failed(_) => shard.counters.upstream_closed.increment(),
+        _ => shard.counters.upstream_bad_responses.increment(),
+    }
+    let Some(answer) = Answer::for_aborted(cut.aborted) else { return Next::Drop };
+    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}

@@ -1,0 +1,167 @@
+//! The judgement of a request by its head: a plan, with the head as the server will see it already written, or a refusal.
+//! Everything here happens while the head lies in the receive buffer, before a server is chosen.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+
+use sluice_proto::h1::{ConnectionField, Forwarding, Reuse, replace_host, write_request};
+use sluice_proto::path::forms;
+use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, TrailerRule, Version};
+use sluice_sys::Buf;
+
+use super::{Progress, Upload};
+use crate::answer::{Answer, Shape};
+use crate::config::SendHost;
+use crate::downstream::h1::Down;
+use crate::identity::Client;
+use crate::path_policy;
+use crate::route::{Lookup, RouteTarget};
+use crate::shard::Shard;
+use crate::upstream::connect::Behalf;
+use crate::upstream::h1::Up;
+
+/// What was decided about a request when its head was read.
+pub(super) struct Plan {
+    pub(super) upstream: usize,
+    pub(super) route: usize,
+    pub(super) kind: RequestKind,
+    pub(super) version: Version,
+    pub(super) body: BodyLength,
+    pub(super) is_persistent: bool,
+    pub(super) is_idempotent: bool,
+    pub(super) expect_continue: bool,
+    /// When the client's connection is too old.
+    pub(super) connection_end_ms: u64,
+    pub(super) progress: Progress,
+    /// Whether the server's connection may serve another request afterwards.
+    pub(super) reuse: Reuse,
+    pub(super) trailers: TrailerRule,
+    /// The client, for servers that are told of it.
+    client: SocketAddr,
+    send_host: SendHost,
+}
+
+/// Why a request goes nowhere.
+pub(super) struct Refusal<'t> {
+    pub(super) answer: Answer<'t>,
+    pub(super) shape: Shape,
+}
+
+impl Plan {
+    /// Judges a request, and writes its head as the server will see it.
+    pub(super) fn new<'t>(
+        shard: &'t Shard,
+        head: &RequestHead<'_>,
+        client: &Client<'_>,
+        wire: &mut Buf,
+    ) -> Result<Plan, Refusal<'t>> {
+        shard.counters.requests.increment();
+        if head.wants_tunnel() {
+            shard.counters.bad_requests.increment();
+            return Err(Refusal::new(head, Answer::NoTunnel).and_close());
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+        if head.max_forwards() == Some(0) {
+            let trace =
+                Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
+            let is_trace = head.method == Method::Trace;
+            return Err(Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient }));
+        }
+        let mut path_store = shard.path_store.borrow_mut();
+        let paths = forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
+            .map_err(|fault| Refusal::of_path(shard, head, fault))?;
+        let RouteTarget { upstream, route } =
+            match shard.routes.lookup(head.authority, paths.matching, head.method.as_str()) {
+                Lookup::Found(target) => target,
+                Lookup::MethodNotAllowed { allow } => {
+                    return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
+                }
+                Lookup::NotFound => {
+                    shard.counters.no_route.increment();
+                    return Err(Refusal::new(head, Answer::NoRoute));
+                }
+            };
+        let respelled = shard.paths.respelled(head, &paths, route, &shard.counters);
+        let respelled = respelled.map_err(|fault| Refusal::of_path(shard, head, fault))?;
+        let head = respelled.as_ref().unwrap_or(head);
+        let body_bytes_max = shard.route_limits[route].body_bytes_max;
+        if matches!(head.body, BodyLength::Length(bytes) if bytes > body_bytes_max) {
+            shard.counters.bodies_too_large.increment();
+            return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
+        }
+        // A client of HTTP/1.0 need not name a host.
+        let send_host = if head.authority.is_empty() { SendHost::Server } else { shard.send_host[route] };
+        let host = if send_host == SendHost::Client { head.authority } else { "" };
+        let identity = &shard.identity.policy;
+        write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
+        Ok(Plan {
+            upstream,
+            route,
+            kind: RequestKind::from(head.method),
+            version: head.version,
+            body: head.body,
+            is_persistent: head.persistent,
+            is_idempotent: head.method.is_idempotent(),
+            expect_continue: head.expect_continue,
+            connection_end_ms: u64::MAX,
+            progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
+            reuse: Reuse::after(head),
+            trailers: head.trailers,
+            client: client.address,
+            send_host,
+        })
+    }
+
+    /// For whom a connection to a server is wanted.
+    pub(super) fn behalf<'a>(&self, down: &'a Down<'_>) -> Behalf<'a> {
+        Behalf { conn: &down.conn, client: self.client }
+    }
+
+    /// Puts the name of the server that was chosen into the head, if that is the Host it gets.
+    pub(super) fn name_server(&self, wire: &mut Buf, up: &Up<'_>) {
+        if self.send_host == SendHost::Server {
+            replace_host(wire, up.authority());
+        }
+    }
+
+    pub(super) fn connection_field(&self, is_persistent: bool) -> ConnectionField {
+        ConnectionField::of(self.version, is_persistent)
+    }
+}
+
+impl<'t> Refusal<'t> {
+    /// The connection survives a refusal if no body follows that somebody would have to read.
+    fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
+        let is_persistent = head.persistent && head.body.is_empty();
+        let shape = Shape {
+            connection: ConnectionField::of(head.version, is_persistent),
+            is_head_only: RequestKind::from(head.method) == RequestKind::Head,
+        };
+        Refusal { answer, shape }
+    }
+
+    /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
+    #[cold]
+    fn of_path(shard: &Shard, head: &RequestHead<'_>, fault: Fault) -> Refusal<'t> {
+        shard.counters.bad_requests.increment();
+        path_policy::count_refused(fault, &shard.counters);
+        Refusal::new(head, Answer::Refused { status: fault.status(), why: fault.reason() }).and_close()
+    }
+
+    /// The connection ends with the answer.
+    fn and_close(mut self) -> Refusal<'t> {
+        self.shape.connection = ConnectionField::Close;
+        self
+    }
+
+    /// The client has too many connections, and this is one of them.
+    pub(super) fn of_connection(shard: &Shard, head: &RequestHead<'_>) -> Refusal<'t> {
+        shard.counters.requests.increment();
+        shard.crowded.set(shard.crowded.get() + 1);
+        Refusal::new(head, Answer::TooManyConnections).and_close()
+    }
+
+    pub(super) fn is_persistent(&self) -> bool {
+        self.shape.connection != ConnectionField::Close
+    }
+}
