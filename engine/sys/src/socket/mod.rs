@@ -4,22 +4,29 @@
 //! Sockets are non-blocking, for splice(2), which looks at the socket's mode and not at its own flag. The ring waits all
 //! the same: its sends and receives heed MSG_DONTWAIT only (checked by a test on 6.1, 6.12 and 6.18).
 
-use std::future::{Future, poll_fn};
+mod calls;
+mod listener;
+mod operation;
+mod timer;
+
+use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::os::fd::{AsRawFd, RawFd};
 
+pub(crate) use self::calls::{accept_queued, check, is_silent, peer_of, set_option, shutdown_both};
+use self::calls::{bind, has_hung_up, name_of, tcp_socket};
+pub use self::listener::{BoundListener, Listener};
+use self::operation::Operation;
+pub use self::operation::{Receive, Sending, Sent};
+pub use self::timer::{Timer, sleep};
 use crate::aside::Announced;
 use crate::buf::Buf;
 use crate::driver;
 use crate::kept::Kept;
-use crate::key::NONE;
 use crate::lease::Lease;
-use crate::op::{Payload, SockAddr};
-use crate::steer;
+use crate::op::Payload;
 use crate::table::Flags;
 
 /// How often a connection that cannot be watched by its receive is looked at.
@@ -375,253 +382,6 @@ pub enum ReadAhead {
     OneBuffer,
 }
 
-/// Waits for bytes; see [`Conn::receive`].
-#[must_use = "futures do nothing unless awaited"]
-pub struct Receive<'a> {
-    conn: &'a Conn,
-}
-
-impl Future for Receive<'_> {
-    type Output = io::Result<Option<Lease>>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = driver::with(|driver| driver.poll_receive(self.conn.index));
-        polled.map(|result| result.map(|lease| lease.map(Lease::from_raw)))
-    }
-}
-
-/// The future of one operation in the in-flight table. Dropping it makes the operation an orphan.
-struct Operation(u32);
-
-impl Future for Operation {
-    type Output = (i32, Payload);
-
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = driver::with(|driver| driver.poll_op(self.0));
-        if polled.is_ready() {
-            self.0 = NONE;
-        }
-        polled
-    }
-}
-
-impl Drop for Operation {
-    fn drop(&mut self) {
-        if self.0 != NONE {
-            driver::try_with(|driver| driver.orphan(self.0));
-        }
-    }
-}
-
-/// A send under way; see [`Conn::send`]. The connection may be used and even dropped meanwhile; dropping it cancels
-/// the send.
-#[must_use = "a send whose end nobody waits for should say so with `detach`"]
-pub struct Sending(Operation);
-
-/// How a send ended.
-#[derive(Debug)]
-pub struct Sent {
-    /// All bytes are with the kernel, or why not.
-    pub result: io::Result<()>,
-    /// The buffer, when it was one of ours.
-    pub buf: Option<Buf>,
-}
-
-impl Sending {
-    /// Lets the send go on by itself. If it fails, the connection's receive ends.
-    pub fn detach(self) {}
-
-    /// The end of the send, if it is over by now.
-    ///
-    /// # Errors
-    /// Hands the send back while it is under way.
-    pub fn try_finish(mut self) -> Result<Sent, Sending> {
-        match driver::with(|driver| driver.poll_op(self.0.0)) {
-            Poll::Ready((result, payload)) => {
-                self.0.0 = NONE;
-                Ok(sent(result, payload))
-            }
-            Poll::Pending => Err(self),
-        }
-    }
-}
-
-impl Future for Sending {
-    type Output = Sent;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Sent> {
-        Pin::new(&mut self.0).poll(context).map(|(result, payload)| sent(result, payload))
-    }
-}
-
-fn sent(result: i32, payload: Payload) -> Sent {
-    let buf = if let Payload::SendBuf { buf, .. } = payload { Some(buf) } else { None };
-    let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
-    Sent { result, buf }
-}
-
-/// A deadline of its own, for waits that are not about one socket.
-pub struct Timer {
-    index: u32,
-    _on_this_thread: PhantomData<*const u8>,
-}
-
-impl Timer {
-    /// A timer that goes off `after_ms` from now.
-    pub fn new(after_ms: u64) -> Timer {
-        let index = driver::with(|driver| {
-            let index = driver.open_timer();
-            driver.set_deadline(index, after_ms);
-            index
-        });
-        Timer { index, _on_this_thread: PhantomData }
-    }
-
-    /// Whether the timer has gone off; if not, the task is polled again when it does.
-    pub fn poll_expired(&self) -> Poll<()> {
-        driver::with(|driver| driver.poll_expired(self.index))
-    }
-
-    /// Starts the timer anew.
-    pub fn reset(&self, after_ms: u64) {
-        driver::with(|driver| driver.set_deadline(self.index, after_ms));
-    }
-
-    /// Waits until the timer has gone off.
-    pub async fn expired(&self) {
-        poll_fn(|_| self.poll_expired()).await;
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        driver::try_with(|driver| driver.close(self.index));
-    }
-}
-
-/// Waits for a time.
-pub async fn sleep(ms: u64) {
-    Timer::new(ms).expired().await;
-}
-
-/// A listening socket that was bound but belongs to no shard yet; it can be made by one thread and used by another.
-#[derive(Debug)]
-pub struct BoundListener {
-    fd: OwnedFd,
-}
-
-impl BoundListener {
-    /// Binds with SO_REUSEPORT and listens. Connections queue up (at most `backlog`, capped by net.core.somaxconn)
-    /// until a shard accepts them.
-    ///
-    /// # Errors
-    /// What socket(2), bind(2) and listen(2) say.
-    pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<BoundListener> {
-        let listener = BoundListener::reserve(address)?;
-        // SAFETY: listen takes no memory.
-        check(unsafe { libc::listen(listener.fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
-        Ok(listener)
-    }
-
-    /// Finds out whether the address could be had by one process alone: with SO_REUSEPORT, a second instance would
-    /// silently share the port of the first.
-    ///
-    /// # Errors
-    /// What socket(2) and bind(2) say.
-    pub fn probe(address: SocketAddr) -> io::Result<()> {
-        let fd = tcp_socket(&address)?;
-        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        if address.is_ipv6() {
-            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        }
-        bind(fd.as_raw_fd(), &address)
-    }
-
-    /// Binds without listening: holds the port (useful with port 0) while connections are still refused.
-    ///
-    /// # Errors
-    /// What socket(2) and bind(2) say.
-    pub fn reserve(address: SocketAddr) -> io::Result<BoundListener> {
-        let fd = tcp_socket(&address)?;
-        let raw = fd.as_raw_fd();
-        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-        // Accepted sockets inherit these.
-        set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is said to be readable.
-        set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
-        if address.is_ipv6() {
-            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        }
-        bind(raw, &address)?;
-        Ok(BoundListener { fd })
-    }
-
-    /// Of the listeners of this port, this one is for connections that are received on `cpu`.
-    ///
-    /// # Errors
-    /// What setsockopt(2) says of SO_INCOMING_CPU.
-    pub fn prefer_incoming_cpu(&self, cpu: usize) -> io::Result<()> {
-        steer::prefer_incoming_cpu(self.raw_fd(), cpu)
-    }
-
-    /// Decides for all listeners of this port: connections received on the first CPU of a pair go to the listener with the
-    /// second as its number, counted from 0 in the order in which they began to listen; others by the kernel's hash.
-    ///
-    /// # Errors
-    /// What setsockopt(2) says of SO_ATTACH_REUSEPORT_CBPF.
-    pub fn steer_by_cpu(&self, listeners: &[(usize, usize)]) -> io::Result<()> {
-        steer::steer_by_cpu(self.raw_fd(), listeners)
-    }
-
-    pub(crate) fn raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-
-    /// The bound address, with the port the kernel picked.
-    ///
-    /// # Errors
-    /// What getsockname(2) says.
-    pub fn local(&self) -> io::Result<SocketAddr> {
-        name_of(self.fd.as_raw_fd(), libc::getsockname)
-    }
-}
-
-/// A listener of this shard. Accepted connections are parked until their first bytes and then given to a worker.
-/// Dropping it stops accepting.
-pub struct Listener {
-    index: u32,
-    _on_this_thread: PhantomData<*const u8>,
-}
-
-impl Listener {
-    /// Starts accepting. `id` comes back from [`Conn::listener`].
-    pub fn start(bound: BoundListener, id: u8) -> Listener {
-        let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
-        Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
-    }
-
-    /// Who connects is not the client: accepted connections are not counted for their peer (see
-    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::announce`] or [`Conn::peer`].
-    #[must_use]
-    pub fn behind_balancer(self) -> Listener {
-        driver::with(|driver| driver.table().at(self.index).mark = 1);
-        self
-    }
-
-    /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
-    pub async fn stop(self) {
-        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
-        driver::with(|driver| driver.accept_queued(self.index));
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        driver::try_with(|driver| driver.close(self.index));
-    }
-}
-
 /// Closes the connections that are parked (see [`Conn::park`]); returns how many there were.
 pub fn close_idle() -> usize {
     driver::with(driver::Driver::close_idle)
@@ -650,94 +410,4 @@ pub fn sockets_open() -> u32 {
 /// Parked connections; walks the table, so it is for reports and draining.
 pub fn connections_idle() -> usize {
     driver::with(|driver| driver.table().with_flag(Flags::IDLE).len())
-}
-
-/// Ends both directions of a socket, so that whoever waits on it sees an end.
-pub(crate) fn shutdown_both(fd: RawFd) {
-    // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
-    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
-}
-
-/// The next connection in a listener's queue, without waiting for one.
-pub(crate) fn accept_queued(fd: RawFd) -> Option<RawFd> {
-    // SAFETY: F_SETFL takes an int; the listener has no other status flag that we set.
-    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
-    // SAFETY: null addresses say that the peer's is not wanted.
-    let accepted = unsafe {
-        libc::accept4(
-            fd,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-        )
-    };
-    check(accepted).ok()
-}
-
-/// Whether a connection is over in both directions, or has failed.
-fn has_hung_up(fd: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
-    // SAFETY: one pollfd that lives through the call, which does not wait.
-    unsafe { libc::poll(&raw mut poll, 1, 0) };
-    poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
-}
-
-/// Whether a socket has neither bytes nor an end nor an error to tell.
-pub(crate) fn is_silent(fd: RawFd) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: the buffer is one byte long and lives through the call.
-    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
-}
-
-fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: socket takes no memory.
-    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
-    let (address, bytes) = SockAddr::new(address);
-    // SAFETY: the address is a sockaddr of the given length and lives through the call.
-    check(unsafe { libc::bind(fd, (&raw const address).cast(), bytes) }).map(drop)
-}
-
-pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
-    let bytes = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value is an int of the given size and lives through the call.
-    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)
-}
-
-/// The address at the other end of a socket.
-pub(crate) fn peer_of(fd: RawFd) -> io::Result<SocketAddr> {
-    name_of(fd, libc::getpeername)
-}
-
-type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
-
-fn name_of(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
-    // SAFETY: all zeroes is a valid sockaddr_storage.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: the storage is as long as said and lives through the call.
-    check(unsafe { call(fd, (&raw mut storage).cast(), &raw mut bytes) })?;
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the kernel wrote a sockaddr_in; the storage is large and aligned enough.
-            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
-            Ok(SocketAddr::from((v4.sin_addr.s_addr.to_ne_bytes(), u16::from_be(v4.sin_port))))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: likewise a sockaddr_in6.
-            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
-            Ok(SocketAddr::from((v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port))))
-        }
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
-}
-
-pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,0 +1,97 @@
+//! What is asked of a socket by plain system calls: on the way to the ring, and where the ring has no answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use crate::op::SockAddr;
+
+/// Ends both directions of a socket, so that whoever waits on it sees an end.
+pub(crate) fn shutdown_both(fd: RawFd) {
+    // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// The next connection in a listener's queue, without waiting for one.
+pub(crate) fn accept_queued(fd: RawFd) -> Option<RawFd> {
+    // SAFETY: F_SETFL takes an int; the listener has no other status flag that we set.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
+    // SAFETY: null addresses say that the peer's is not wanted.
+    let accepted = unsafe {
+        libc::accept4(
+            fd,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+        )
+    };
+    check(accepted).ok()
+}
+
+/// Whether a connection is over in both directions, or has failed.
+pub(super) fn has_hung_up(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
+    // SAFETY: one pollfd that lives through the call, which does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+}
+
+/// Whether a socket has neither bytes nor an end nor an error to tell.
+pub(crate) fn is_silent(fd: RawFd) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is one byte long and lives through the call.
+    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+pub(super) fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: socket takes no memory.
+    let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(super) fn bind(fd: RawFd, address: &SocketAddr) -> io::Result<()> {
+    let (address, bytes) = SockAddr::new(address);
+    // SAFETY: the address is a sockaddr of the given length and lives through the call.
+    check(unsafe { libc::bind(fd, (&raw const address).cast(), bytes) }).map(drop)
+}
+
+pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let bytes = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value is an int of the given size and lives through the call.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)
+}
+
+/// The address at the other end of a socket.
+pub(crate) fn peer_of(fd: RawFd) -> io::Result<SocketAddr> {
+    name_of(fd, libc::getpeername)
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+pub(super) fn name_of(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
+    // SAFETY: all zeroes is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage is as long as said and lives through the call.
+    check(unsafe { call(fd, (&raw mut storage).cast(), &raw mut bytes) })?;
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in; the storage is large and aligned enough.
+            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
+            Ok(SocketAddr::from((v4.sin_addr.s_addr.to_ne_bytes(), u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: likewise a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
+            Ok(SocketAddr::from((v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port))))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

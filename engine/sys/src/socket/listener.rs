@@ -1,0 +1,128 @@
+//! Sockets that listen: bound by whoever opens the port, started by the shard that accepts from them.
+
+use std::future::poll_fn;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::calls::{bind, check, name_of, set_option, tcp_socket};
+use crate::{driver, steer};
+
+/// A listening socket that was bound but belongs to no shard yet; it can be made by one thread and used by another.
+#[derive(Debug)]
+pub struct BoundListener {
+    fd: OwnedFd,
+}
+
+impl BoundListener {
+    /// Binds with SO_REUSEPORT and listens. Connections queue up (at most `backlog`, capped by net.core.somaxconn)
+    /// until a shard accepts them.
+    ///
+    /// # Errors
+    /// What socket(2), bind(2) and listen(2) say.
+    pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<BoundListener> {
+        let listener = BoundListener::reserve(address)?;
+        // SAFETY: listen takes no memory.
+        check(unsafe { libc::listen(listener.fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
+        Ok(listener)
+    }
+
+    /// Finds out whether the address could be had by one process alone: with SO_REUSEPORT, a second instance would
+    /// silently share the port of the first.
+    ///
+    /// # Errors
+    /// What socket(2) and bind(2) say.
+    pub fn probe(address: SocketAddr) -> io::Result<()> {
+        let fd = tcp_socket(&address)?;
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if address.is_ipv6() {
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        bind(fd.as_raw_fd(), &address)
+    }
+
+    /// Binds without listening: holds the port (useful with port 0) while connections are still refused.
+    ///
+    /// # Errors
+    /// What socket(2) and bind(2) say.
+    pub fn reserve(address: SocketAddr) -> io::Result<BoundListener> {
+        let fd = tcp_socket(&address)?;
+        let raw = fd.as_raw_fd();
+        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        // Accepted sockets inherit these.
+        set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is said to be readable.
+        set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
+        if address.is_ipv6() {
+            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        bind(raw, &address)?;
+        Ok(BoundListener { fd })
+    }
+
+    /// Of the listeners of this port, this one is for connections that are received on `cpu`.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says of SO_INCOMING_CPU.
+    pub fn prefer_incoming_cpu(&self, cpu: usize) -> io::Result<()> {
+        steer::prefer_incoming_cpu(self.raw_fd(), cpu)
+    }
+
+    /// Decides for all listeners of this port: connections received on the first CPU of a pair go to the listener with the
+    /// second as its number, counted from 0 in the order in which they began to listen; others by the kernel's hash.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says of SO_ATTACH_REUSEPORT_CBPF.
+    pub fn steer_by_cpu(&self, listeners: &[(usize, usize)]) -> io::Result<()> {
+        steer::steer_by_cpu(self.raw_fd(), listeners)
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// The bound address, with the port the kernel picked.
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        name_of(self.fd.as_raw_fd(), libc::getsockname)
+    }
+}
+
+/// A listener of this shard. Accepted connections are parked until their first bytes and then given to a worker.
+/// Dropping it stops accepting.
+pub struct Listener {
+    index: u32,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Listener {
+    /// Starts accepting. `id` comes back from [`Conn::listener`].
+    pub fn start(bound: BoundListener, id: u8) -> Listener {
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
+        Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
+    }
+
+    /// Who connects is not the client: accepted connections are not counted for their peer (see
+    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::announce`] or [`Conn::peer`].
+    #[must_use]
+    pub fn behind_balancer(self) -> Listener {
+        driver::with(|driver| driver.table().at(self.index).mark = 1);
+        self
+    }
+
+    /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
+    pub async fn stop(self) {
+        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
+        driver::with(|driver| driver.accept_queued(self.index));
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        driver::try_with(|driver| driver.close(self.index));
+    }
+}

@@ -1,0 +1,98 @@
+//! Futures of what is under way on a connection: receives, sends, and operations of the in-flight table in general.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::Conn;
+use crate::buf::Buf;
+use crate::driver;
+use crate::key::NONE;
+use crate::lease::Lease;
+use crate::op::Payload;
+
+/// Waits for bytes; see [`Conn::receive`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Receive<'a> {
+    pub(super) conn: &'a Conn,
+}
+
+impl Future for Receive<'_> {
+    type Output = io::Result<Option<Lease>>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = driver::with(|driver| driver.poll_receive(self.conn.index));
+        polled.map(|result| result.map(|lease| lease.map(Lease::from_raw)))
+    }
+}
+
+/// The future of one operation in the in-flight table. Dropping it makes the operation an orphan.
+pub(super) struct Operation(pub(super) u32);
+
+impl Future for Operation {
+    type Output = (i32, Payload);
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = driver::with(|driver| driver.poll_op(self.0));
+        if polled.is_ready() {
+            self.0 = NONE;
+        }
+        polled
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.0 != NONE {
+            driver::try_with(|driver| driver.orphan(self.0));
+        }
+    }
+}
+
+/// A send under way; see [`Conn::send`]. The connection may be used and even dropped meanwhile; dropping it cancels
+/// the send.
+#[must_use = "a send whose end nobody waits for should say so with `detach`"]
+pub struct Sending(pub(super) Operation);
+
+/// How a send ended.
+#[derive(Debug)]
+pub struct Sent {
+    /// All bytes are with the kernel, or why not.
+    pub result: io::Result<()>,
+    /// The buffer, when it was one of ours.
+    pub buf: Option<Buf>,
+}
+
+impl Sending {
+    /// Lets the send go on by itself. If it fails, the connection's receive ends.
+    pub fn detach(self) {}
+
+    /// The end of the send, if it is over by now.
+    ///
+    /// # Errors
+    /// Hands the send back while it is under way.
+    pub fn try_finish(mut self) -> Result<Sent, Sending> {
+        match driver::with(|driver| driver.poll_op(self.0.0)) {
+            Poll::Ready((result, payload)) => {
+                self.0.0 = NONE;
+                Ok(sent(result, payload))
+            }
+            Poll::Pending => Err(self),
+        }
+    }
+}
+
+impl Future for Sending {
+    type Output = Sent;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Sent> {
+        Pin::new(&mut self.0).poll(context).map(|(result, payload)| sent(result, payload))
+    }
+}
+
+fn sent(result: i32, payload: Payload) -> Sent {
+    let buf = if let Payload::SendBuf { buf, .. } = payload { Some(buf) } else { None };
+    let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) };
+    Sent { result, buf }
+}
