@@ -3,22 +3,18 @@
 //! `Config::check` is the only way to make one from what somebody wrote. It goes on after an error, so that
 //! its report is complete.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sluice_proto::path::SlashLike;
-
-use super::address::UpstreamServer;
-use super::choices::{Choice, PathForward, Paths};
+use super::choices::Paths;
 use super::forwarding::Forwarding;
 use super::host::Host;
 use super::listeners::{Listener, check_listeners};
-use super::pattern::{HostPattern, PathPattern};
 use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
-use super::raw::{Field, Raw, RawUpstream};
-use super::routes::check_routes;
+use super::raw::{Field, Raw};
+use super::routes::{Route, check_routes};
 use super::settings::{Limits, Timeouts};
 use super::shards::ShardChoice;
+use super::upstreams::{UpstreamGroup, check_upstreams};
 
 /// What `drain_timeout` is when nobody says.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,89 +45,6 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is allowed and probably not meant; to be logged.
     pub warnings: Vec<Problem>,
-}
-
-/// Servers that requests are spread over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamGroup {
-    /// Its name, as routes say it.
-    pub name: String,
-    /// At least one server.
-    pub servers: Vec<UpstreamServer>,
-    /// What a new connection to a server begins with.
-    pub proxy_protocol: ProxyProtocolOut,
-    /// Which Host servers get, unless a route says otherwise.
-    pub send_host: SendHost,
-}
-
-/// Whether connections to servers begin with a PROXY protocol header that names the client. Each then serves one client only.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ProxyProtocolOut {
-    /// No header.
-    #[default]
-    Off,
-    /// A line.
-    V1,
-    /// The binary form.
-    V2,
-}
-
-impl Choice for ProxyProtocolOut {
-    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
-}
-
-/// Which Host a server gets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SendHost {
-    /// The client's.
-    #[default]
-    Client,
-    /// The server's own, as it is configured.
-    Server,
-}
-
-impl Choice for SendHost {
-    const WORDS: &'static [(&'static str, Self)] = &[("client", Self::Client), ("server", Self::Server)];
-}
-
-/// Which requests go to which group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The hosts it answers to.
-    pub host: HostPattern,
-    /// The paths it answers to.
-    pub path: PathPattern,
-    /// The methods it answers to.
-    pub methods: Methods,
-    /// What is special about its paths.
-    pub paths: RoutePaths,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
-    /// Largest request body here, 0 for no limit; `None` for what [`Limits::body_bytes`] says.
-    pub body_bytes: Option<u64>,
-    /// Longest time for a request here, zero for no limit; `None` for what [`Timeouts::request`] says.
-    pub request_timeout: Option<Duration>,
-    /// Which Host the server gets.
-    pub send_host: SendHost,
-}
-
-/// Those of the settings in [`Paths`] that a route can have for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RoutePaths {
-    /// Which path the server gets.
-    pub forward: PathForward,
-    /// What becomes of `%2F`.
-    pub encoded_slash: SlashLike,
-}
-
-/// The methods of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Methods {
-    /// All of them.
-    Any,
-    /// These; at least one, none twice. GET includes HEAD unless another route of the same host and path
-    /// names HEAD.
-    Only(Vec<String>),
 }
 
 impl Config {
@@ -220,96 +133,19 @@ fn check_head_limits(raw: &Raw, limits: &Limits, report: &mut Report) {
     report.error(at, key, Fault::new(what).hint("request_line_bytes must not be above head_bytes"));
 }
 
-/// The groups, as far as they are in order.
-pub(super) struct Upstreams {
-    pub(super) groups: Vec<UpstreamGroup>,
-    /// Index of a group by its name.
-    pub(super) numbers: BTreeMap<String, usize>,
-    /// Where each group got its name.
-    pub(super) origins: Vec<Origin>,
-    /// Some group has no readable name, so a route may well mean that one.
-    pub(super) some_unnamed: bool,
-}
-
-fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut Report) -> Upstreams {
-    let mut upstreams =
-        Upstreams { groups: Vec::new(), numbers: BTreeMap::new(), origins: Vec::new(), some_unnamed: false };
-    if raws.is_empty() {
-        let hint = match whole {
-            Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
-            _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
-        };
-        report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
-    }
-    for raw in raws {
-        let servers = check_servers(raw, report);
-        let name = match &raw.name {
-            Field::Given(name) => name,
-            Field::Faulty => {
-                upstreams.some_unnamed = true;
-                continue;
-            }
-            Field::Absent => {
-                let fault = Fault::new("an upstream needs a name").hint("add name = \"app\"");
-                report.error(&raw.at, "upstream.name", fault);
-                upstreams.some_unnamed = true;
-                continue;
-            }
-        };
-        if name.value.is_empty() {
-            report.error(&name.at, "upstream.name", Fault::new("the name is empty"));
-            upstreams.some_unnamed = true;
-        } else if upstreams.numbers.contains_key(&name.value) {
-            let fault = Fault::new(format!("a second upstream is called `{}`", name.value));
-            report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
-        } else {
-            upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
-            upstreams.groups.push(UpstreamGroup {
-                name: name.value.clone(),
-                servers,
-                proxy_protocol: raw.proxy_protocol.given().map_or(ProxyProtocolOut::Off, |given| given.value),
-                send_host: raw.send_host.given().map_or(SendHost::Client, |given| given.value),
-            });
-            upstreams.origins.push(name.at.clone());
-        }
-    }
-    upstreams
-}
-
-fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> {
-    let key = "upstream.servers";
-    let mut servers: Vec<UpstreamServer> = Vec::new();
-    match &raw.servers {
-        Field::Faulty => {}
-        Field::Given(given) if !given.value.is_empty() => {
-            for text in &given.value {
-                match UpstreamServer::parse(&text.value) {
-                    Err(fault) => report.error(&text.at, key, fault),
-                    Ok(server) if servers.contains(&server) => {
-                        let fault = Fault::new(format!("`{}` is there twice", server.authority));
-                        report.error(&text.at, key, fault.hint("each server gets the same share"));
-                    }
-                    Ok(server) => servers.push(server),
-                }
-            }
-        }
-        Field::Given(_) | Field::Absent => {
-            let at = raw.servers.given().map_or(&raw.at, |given| &given.at);
-            let hint = "add servers = [\"http://127.0.0.1:9000\"]";
-            report.error(at, key, Fault::new("an upstream needs at least one server").hint(hint));
-        }
-    }
-    servers
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use sluice_proto::path::SlashLike;
+
     use super::*;
     use crate::config::RawListener;
     use crate::config::raw::{ROUTE_KEYS, UPSTREAM_KEYS};
-    use crate::config::{ChoiceSetting, Policy, Segment, Setting, ShardPer, Tail, choices, settings};
+    use crate::config::{
+        ChoiceSetting, PathForward, PathPattern, Policy, RoutePaths, Segment, Setting, ShardPer, Tail,
+        choices, settings,
+    };
     use crate::topology::CpuSet;
 
     fn check(name: &str, text: &str) -> Result<Config, ConfigErrors> {

@@ -1,9 +1,9 @@
 //! Configuration: read once into a raw form, checked once into the only form the engine sees.
 //!
 //! `source` turns TOML or JSON into one tree with positions, `raw` knows keys and types, `checked` knows what
-//! values mean together. `settings` is the table of every timeout and limit, `choices` of everything that is one of a
-//! few words. Every error is found in one run and says where it is. Called once at start (and by `sluice check`); never
-//! on the data path.
+//! values mean together, with a file for each part that has much to it. `settings` is the table of every timeout and
+//! limit, `choices` of everything that is one of a few words. Every error is found in one run and says where it is.
+//! Called once at start (and by `sluice check`); never on the data path.
 
 mod address;
 mod checked;
@@ -20,9 +20,10 @@ mod settings;
 mod shards;
 mod source;
 mod units;
+mod upstreams;
 
 pub use address::{UpstreamServer, parse_listen};
-pub use checked::{Config, Methods, ProxyProtocolOut, Route, RoutePaths, SendHost, UpstreamGroup};
+pub use checked::Config;
 pub use choices::{Choice, ChoiceSetting, PathFlags, PathForward, Paths, RawPaths, all as choices};
 pub use forwarding::{FieldsSent, Forwarding, ForwardingFlags, RawForwarding};
 pub use host::{Host, HostFlags, RawHost};
@@ -31,11 +32,13 @@ pub use networks::Networks;
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
 pub use raw::{FLAG_UPSTREAM, Field, Raw, RawRoute, RawUpstream};
+pub use routes::{Methods, Route, RoutePaths};
 pub use settings::{
     LimitFlags, Limits, RawLimits, RawTimeouts, Setting, TimeoutFlags, Timeouts, all as settings,
 };
 pub use shards::{Policy, RawShards, ShardChoice, ShardPer};
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
+pub use upstreams::{ProxyProtocolOut, SendHost, UpstreamGroup};
 
 use std::path::Path;
 

@@ -7,7 +7,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::checked::{ProxyProtocolOut, SendHost};
 use super::choices::{Choice, PathForward, RawPaths};
 use super::forwarding::RawForwarding;
 use super::host::RawHost;
@@ -16,6 +15,7 @@ use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Bytes, Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
 use super::source::{Format, Key, Node, Source, Value};
+use super::upstreams::{ProxyProtocolOut, SendHost};
 use crate::cli::RunArgs;
 use sluice_proto::path::SlashLike;
 

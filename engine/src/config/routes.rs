@@ -1,18 +1,59 @@
-//! Checks routes: each by itself, then against upstreams and against each other.
+//! Routes: what a checked one holds, and the checking of each by itself, then against upstreams and against each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sluice_proto::path::{PathRules, SlashLike};
 
-use super::checked::{Methods, Route, RoutePaths, Upstreams};
-use super::choices::Paths;
+use super::choices::{PathForward, Paths};
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
 use super::raw::{Field, RawRoute};
 use super::settings::{self, Bytes, Time, in_range};
+use super::upstreams::{SendHost, Upstreams};
 
 /// Methods in use, to tell a typing error from an extension method.
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// Which requests go to which group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The hosts it answers to.
+    pub host: HostPattern,
+    /// The paths it answers to.
+    pub path: PathPattern,
+    /// The methods it answers to.
+    pub methods: Methods,
+    /// What is special about its paths.
+    pub paths: RoutePaths,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Largest request body here, 0 for no limit; `None` for what [`Limits::body_bytes`] says.
+    pub body_bytes: Option<u64>,
+    /// Longest time for a request here, zero for no limit; `None` for what [`Timeouts::request`] says.
+    pub request_timeout: Option<Duration>,
+    /// Which Host the server gets.
+    pub send_host: SendHost,
+}
+
+/// Those of the settings in [`Paths`] that a route can have for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutePaths {
+    /// Which path the server gets.
+    pub forward: PathForward,
+    /// What becomes of `%2F`.
+    pub encoded_slash: SlashLike,
+}
+
+/// The methods of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Methods {
+    /// All of them.
+    Any,
+    /// These; at least one, none twice. GET includes HEAD unless another route of the same host and path
+    /// names HEAD.
+    Only(Vec<String>),
+}
 
 /// Checks every route by itself and against the others.
 pub(super) fn check_routes(

@@ -1,0 +1,133 @@
+//! Groups of servers: what a checked one holds, and the checking of each.
+
+use std::collections::BTreeMap;
+
+use super::address::UpstreamServer;
+use super::choices::Choice;
+use super::problem::{Fault, Origin, Report};
+use super::raw::{Field, RawUpstream};
+
+/// Servers that requests are spread over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamGroup {
+    /// Its name, as routes say it.
+    pub name: String,
+    /// At least one server.
+    pub servers: Vec<UpstreamServer>,
+    /// What a new connection to a server begins with.
+    pub proxy_protocol: ProxyProtocolOut,
+    /// Which Host servers get, unless a route says otherwise.
+    pub send_host: SendHost,
+}
+
+/// Whether connections to servers begin with a PROXY protocol header that names the client. Each then serves one client only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocolOut {
+    /// No header.
+    #[default]
+    Off,
+    /// A line.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+impl Choice for ProxyProtocolOut {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
+}
+
+/// Which Host a server gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SendHost {
+    /// The client's.
+    #[default]
+    Client,
+    /// The server's own, as it is configured.
+    Server,
+}
+
+impl Choice for SendHost {
+    const WORDS: &'static [(&'static str, Self)] = &[("client", Self::Client), ("server", Self::Server)];
+}
+
+/// The groups, as far as they are in order.
+pub(super) struct Upstreams {
+    pub(super) groups: Vec<UpstreamGroup>,
+    /// Index of a group by its name.
+    pub(super) numbers: BTreeMap<String, usize>,
+    /// Where each group got its name.
+    pub(super) origins: Vec<Origin>,
+    /// Some group has no readable name, so a route may well mean that one.
+    pub(super) some_unnamed: bool,
+}
+
+pub(super) fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut Report) -> Upstreams {
+    let mut upstreams =
+        Upstreams { groups: Vec::new(), numbers: BTreeMap::new(), origins: Vec::new(), some_unnamed: false };
+    if raws.is_empty() {
+        let hint = match whole {
+            Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
+            _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
+        };
+        report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
+    }
+    for raw in raws {
+        let servers = check_servers(raw, report);
+        let name = match &raw.name {
+            Field::Given(name) => name,
+            Field::Faulty => {
+                upstreams.some_unnamed = true;
+                continue;
+            }
+            Field::Absent => {
+                let fault = Fault::new("an upstream needs a name").hint("add name = \"app\"");
+                report.error(&raw.at, "upstream.name", fault);
+                upstreams.some_unnamed = true;
+                continue;
+            }
+        };
+        if name.value.is_empty() {
+            report.error(&name.at, "upstream.name", Fault::new("the name is empty"));
+            upstreams.some_unnamed = true;
+        } else if upstreams.numbers.contains_key(&name.value) {
+            let fault = Fault::new(format!("a second upstream is called `{}`", name.value));
+            report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
+        } else {
+            upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
+            upstreams.groups.push(UpstreamGroup {
+                name: name.value.clone(),
+                servers,
+                proxy_protocol: raw.proxy_protocol.given().map_or(ProxyProtocolOut::Off, |given| given.value),
+                send_host: raw.send_host.given().map_or(SendHost::Client, |given| given.value),
+            });
+            upstreams.origins.push(name.at.clone());
+        }
+    }
+    upstreams
+}
+
+fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> {
+    let key = "upstream.servers";
+    let mut servers: Vec<UpstreamServer> = Vec::new();
+    match &raw.servers {
+        Field::Faulty => {}
+        Field::Given(given) if !given.value.is_empty() => {
+            for text in &given.value {
+                match UpstreamServer::parse(&text.value) {
+                    Err(fault) => report.error(&text.at, key, fault),
+                    Ok(server) if servers.contains(&server) => {
+                        let fault = Fault::new(format!("`{}` is there twice", server.authority));
+                        report.error(&text.at, key, fault.hint("each server gets the same share"));
+                    }
+                    Ok(server) => servers.push(server),
+                }
+            }
+        }
+        Field::Given(_) | Field::Absent => {
+            let at = raw.servers.given().map_or(&raw.at, |given| &given.at);
+            let hint = "add servers = [\"http://127.0.0.1:9000\"]";
+            report.error(at, key, Fault::new("an upstream needs at least one server").hint(hint));
+        }
+    }
+    servers
+}
