@@ -193,6 +193,7 @@ mod tests {
         ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
         ("timeouts.upstream_idle", None),
         ("timeouts.continue_wait", None),
+        ("timeouts.proxy_header", Some("proxy_headers_late")),
         ("limits.request_line_bytes", Some("request_lines_too_long")),
         ("limits.head_bytes", Some("heads_too_large")),
         ("limits.begun_heads_bytes", Some("begun_heads_refused")),

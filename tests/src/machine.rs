@@ -2,16 +2,18 @@
 //!
 //! A `.tree` was recorded by `scripts/record-machine`; a `.machine` is a description, one fact a line:
 //!
-//!     node 0 memory 32GiB distance 10 21          a node; no memory: 0GiB
-//!     cpus 0-15 node 0 package 0 threads 2 apart l2 1MiB/1 l3 32MiB/8
-//!                                                 cores of a package, `threads` a core, whose numbers are half the list
-//!                                                 `apart` or `adjacent`; a cache and how many cores share it
-//!     cache 3 30MiB 0-23                          a cache with its CPUs
-//!     offline 5   allowed 1,3   memory-nodes 0    not online; what this process may use
-//!     quota 250000 100000                         cgroup v2, in microseconds
-//!     slow 16-23                                  efficiency cores of x86
-//!     capacity 446 0-3                            speed on ARM
-//!     nic eth0 node 1 queues 4 interrupts 40 on 0-3
+//! ```text
+//! node 0 memory 32GiB distance 10 21          a node; no memory: 0GiB
+//! cpus 0-15 node 0 package 0 threads 2 apart l2 1MiB/1 l3 32MiB/8
+//!                                             cores of a package, `threads` a core, whose numbers are half the list
+//!                                             `apart` or `adjacent`; a cache and how many cores share it
+//! cache 3 30MiB 0-23                          a cache with its CPUs
+//! offline 5   allowed 1,3   memory-nodes 0    not online; what this process may use
+//! quota 250000 100000                         cgroup v2, in microseconds
+//! slow 16-23                                  efficiency cores of x86
+//! capacity 446 0-3                            speed on ARM
+//! nic eth0 node 1 queues 4 interrupts 40 on 0-3
+//! ```
 //!
 //! Lists of CPUs may have a step: `0-14:2`.
 
