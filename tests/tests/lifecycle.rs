@@ -86,6 +86,37 @@ async fn a_drain_finishes_a_body_in_flight() {
     proxy.stopped().await.assert_clean();
 }
 
+/// The answer that was under way when the drain began did not say that it is the last.
+#[tokio::test]
+async fn a_drain_answers_the_request_behind_an_answer_in_flight() {
+    for is_sent_before in [true, false] {
+        const NEXT: &str = "POST /next HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx";
+        let go = origin::Go::new();
+        let origin = origin::takes_its_time(go.clone()).await;
+        let proxy = Proxy::to(origin.address).await;
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        if is_sent_before {
+            client.send(NEXT).await;
+        }
+        let head = client.head().await;
+        assert!(!head.fields.lists("connection", "close"), "{head:?}");
+        proxy.signal(Signal::TERM);
+        let refused = async || TcpStream::connect(proxy.address).await.is_err();
+        sluice_tests::eventually("the drain begins", refused).await;
+        if !is_sent_before {
+            client.send(NEXT).await;
+        }
+        go.steps(1);
+        client.body_to(head.response_framing("GET").unwrap(), |_| {}).await.unwrap();
+        let answer = client.answer_to("POST").await;
+        assert_eq!(answer.text(), "/next");
+        assert!(answer.head.fields.lists("connection", "close"), "{:?}", answer.head);
+        client.assert_closed().await;
+        proxy.stopped().await.assert_clean();
+    }
+}
+
 #[tokio::test]
 async fn the_drain_timeout_cuts_what_does_not_end() {
     let origin = origin::never_answers().await;

@@ -78,8 +78,9 @@ pub(crate) async fn serve(mut down: Down<'_>) {
         // kernel. Usually it has been for long.
         down.conn.flushed().await;
         match exchange::run(shard, &mut down).await {
-            Next::Request if down.may_go_on() => {}
-            Next::Request | Next::Close => return down.close().await,
+            // Also in a drain: the answer had begun before it, so the client may have sent its next request in good faith.
+            Next::Request => down.note_request(),
+            Next::Close => return down.close().await,
             Next::Wait => match down.park_begun() {
                 None => return,
                 Some(again) => {
@@ -231,11 +232,10 @@ impl<'s> Down<'s> {
         is_used_up || is_old
     }
 
-    /// Counts the request that was just answered; says whether the connection may have another.
-    fn may_go_on(&mut self) -> bool {
+    /// Counts the request that was just answered.
+    fn note_request(&mut self) {
         self.history.requests += 1;
         self.history.score.forgive();
-        !self.shard.is_draining()
     }
 
     /// What has arrived will not be used.

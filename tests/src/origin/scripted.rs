@@ -345,6 +345,26 @@ pub async fn sends_events(events: &'static [&'static str], go: Go) -> Origin {
     .await
 }
 
+/// Begins its answer to `/slow` at once and ends it when told to; answers all else with the target.
+pub async fn takes_its_time(go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            loop {
+                let request = peer.request().await?;
+                if request.head.target() == "/slow" {
+                    peer.send(chunked_head()).await?;
+                    go.wait().await?;
+                    peer.send("0\r\n\r\n").await?;
+                } else {
+                    peer.answer(request.head.target()).await?;
+                }
+            }
+        }
+    })
+    .await
+}
+
 /// Answers every request with `length` bytes of the pattern, as fast as they are taken.
 pub async fn floods(length: u64) -> Origin {
     Origin::scripted(move |mut peer: Peer| async move {
