@@ -466,7 +466,7 @@ impl<'n> Fields<'n> {
         let parsed = match &node.value {
             Value::Text(text) => K::parse(text),
             Value::Number(number) => K::from_number(*number),
-            _ => return walk.wrong_type(node, &key, &format!("a {}", K::PLACEHOLDER.to_lowercase())),
+            _ => return walk.wrong_type(node, &key, K::NAME),
         };
         let at = walk.source.at(node.offset);
         match parsed {
@@ -525,6 +525,7 @@ body_idle = "soon"
 hedaer = "1s"
 [limits]
 head_bytes = true
+misbehaviour = -1
 [[upstream]]
 name = 1
 servers = ["http://a", 2]
@@ -542,9 +543,10 @@ pathprefix = "/"
                 "f.toml:7:13: timeouts.body_idle: `soon` is not a duration (hint: write a whole number and a unit: \
                  500ms, 10s, 2m or 1h)",
                 "f.toml:10:14: limits.head_bytes: expected a size, found a boolean",
-                "f.toml:12:8: upstream.name: expected a string, found a number",
-                "f.toml:13:24: upstream.servers: expected a string, found a number",
-                "f.toml:15:1: route.pathprefix: unknown key (hint: did you mean `path_prefix`)",
+                "f.toml:11:16: limits.misbehaviour: expected a whole number, found a negative number",
+                "f.toml:13:8: upstream.name: expected a string, found a number",
+                "f.toml:14:24: upstream.servers: expected a string, found a number",
+                "f.toml:16:1: route.pathprefix: unknown key (hint: did you mean `path_prefix`)",
             ]
         );
     }

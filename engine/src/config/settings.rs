@@ -16,6 +16,8 @@ pub trait Kind {
     type Raw: Copy + PartialOrd + Debug;
     /// Placeholder in help texts.
     const PLACEHOLDER: &'static str;
+    /// What is expected, in words.
+    const NAME: &'static str;
     /// Reads the text form.
     fn parse(text: &str) -> Result<Self::Raw, Fault>;
     /// A plain number in the file, where the kind has one.
@@ -37,6 +39,7 @@ pub struct Count;
 impl Kind for Time {
     type Raw = Duration;
     const PLACEHOLDER: &'static str = "DURATION";
+    const NAME: &'static str = "a duration";
 
     fn parse(text: &str) -> Result<Duration, Fault> {
         units::parse_duration(text)
@@ -54,6 +57,7 @@ impl Kind for Time {
 impl Kind for Bytes {
     type Raw = u64;
     const PLACEHOLDER: &'static str = "SIZE";
+    const NAME: &'static str = "a size";
 
     fn parse(text: &str) -> Result<u64, Fault> {
         units::parse_bytes(text)
@@ -71,6 +75,7 @@ impl Kind for Bytes {
 impl Kind for Count {
     type Raw = u64;
     const PLACEHOLDER: &'static str = "N";
+    const NAME: &'static str = "a whole number";
 
     fn parse(text: &str) -> Result<u64, Fault> {
         units::parse_count(text)
