@@ -37,6 +37,19 @@ async fn the_proxy_says_continue_where_the_origin_ignores_the_question() {
 }
 
 #[tokio::test]
+async fn the_proxy_says_continue_where_the_origin_says_something_else() {
+    let origin = origin::hints_and_waits().await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=300ms"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    client.send(EXPECTING).await;
+    assert_eq!(client.head().await.status().unwrap(), 103);
+    assert_eq!(client.head().await.status().unwrap(), 100, "hints are no leave to send the body");
+    client.send("body").await;
+    let answer = client.answer_to("POST").await;
+    assert_eq!((&*answer.text(), answer.interim.len()), ("body", 0));
+}
+
+#[tokio::test]
 async fn a_final_answer_comes_without_a_100() {
     let origin = origin::early_answer().await;
     let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=30s"]).await;

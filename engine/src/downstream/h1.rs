@@ -282,7 +282,7 @@ impl GoAhead {
         GoAhead { is_due: Cell::new(expect_continue) }
     }
 
-    /// The server's own word (an interim or the final answer) goes to the client.
+    /// The server's own word (100 or the final answer) goes to the client.
     pub(crate) fn is_given(&self) {
         self.is_due.set(false);
     }

@@ -93,7 +93,11 @@ impl Answering<'_> {
 
     /// Writes a response head for the client.
     fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
-        self.go_ahead.is_given();
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+        // Other interim answers leave a client that waits for 100 where it was.
+        if head.status == 100 || !head.is_interim() {
+            self.go_ahead.is_given();
+        }
         let is_old = now_ms() >= self.plan.connection_end_ms;
         let asked = Asked {
             version: self.plan.version,

@@ -303,6 +303,20 @@ pub async fn continues() -> Origin {
     .await
 }
 
+/// Says `103 Early Hints` after the head of a request and no more until it has the body, which is its answer.
+pub async fn hints_and_waits() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            let head = peer.head().await?;
+            peer.send("HTTP/1.1 103 Early Hints\r\n\r\n").await?;
+            let mut body = Vec::new();
+            peer.body_to(head.request_framing()?, |piece| body.extend_from_slice(piece)).await?;
+            peer.send(ok(&String::from_utf8_lossy(&body))).await?;
+        }
+    })
+    .await
+}
+
 /// Answers with the body and the trailers of the request, chunked, announced by `Trailer`.
 pub async fn echoes_trailers() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {
