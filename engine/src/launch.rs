@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Board, BoundListener, Doorbell, PeerCounts, Runtime, Settings, Unfit};
+use sluice_sys::{Board, BoundListener, Doorbell, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
 
 use crate::balance::Team;
 use crate::config::Config;
@@ -22,6 +22,7 @@ use crate::control::fleet::{Event, Fleet, Member};
 use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
+use crate::downstream::history::ONE_TOO_MANY;
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
@@ -370,7 +371,12 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
     let runtime = Runtime::new(&settings)?;
     if let Some(peers) = &blueprint.peers {
         let limit = blueprint.config.limits.connections_per_address;
-        runtime.count_peers(peers.share(place.shard), limit.saturating_add(politely_refused(limit)));
+        let bounds = PeerBounds {
+            noted_above: limit,
+            tag: ONE_TOO_MANY,
+            accept_max: limit.saturating_add(politely_refused(limit)),
+        };
+        runtime.count_peers(peers.share(place.shard), bounds);
     }
     let doorbell =
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;

@@ -199,6 +199,29 @@ async fn connections_of_one_address_are_limited() {
     Raw::connect(proxy.address).await.assert_open().await;
 }
 
+/// Those that came last are refused, and only while they are too many.
+#[tokio::test]
+async fn the_connections_of_an_address_that_came_first_are_served() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-connections-per-address=2"]).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Raw::connect(proxy.address).await);
+    }
+    proxy.counters_until("all were accepted", |now| now.connections == 4).await;
+    let mut last = clients.pop().expect("four");
+    let mut third = clients.pop().expect("three");
+    for client in &mut clients {
+        assert_eq!(client.ask("GET", "/").await.status(), 200);
+    }
+    assert_eq!(third.ask("GET", "/").await.status(), 429);
+    third.assert_closed().await;
+    drop((third, clients));
+    proxy.counters_until("one is left", |now| now.connections == 1).await;
+    assert_eq!(last.ask("GET", "/").await.status(), 200);
+    assert_counted(&proxy, "address_refused", 1).await;
+}
+
 /// Behind a balancer all connections come from the balancer: those count whose client it names.
 #[tokio::test]
 async fn behind_a_balancer_the_announced_address_counts() {

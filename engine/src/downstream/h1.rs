@@ -195,10 +195,15 @@ impl<'s> Down<'s> {
         }
     }
 
-    /// Whether the address of a client that asks for the first time has more connections than it may have.
+    /// Whether a client asks for the first time on a connection that was one too many for its address and still is.
     pub(crate) fn is_one_too_many(&self) -> bool {
+        self.history.is_one_too_many && self.history.requests == 0 && self.is_address_crowded()
+    }
+
+    /// Whether the client's address has more connections than it may have.
+    pub(crate) fn is_address_crowded(&self) -> bool {
         let limit = self.shard.connections_per_address;
-        limit != u32::MAX && self.history.requests == 0 && self.conn.connections_of_peer() > limit
+        limit != u32::MAX && self.conn.connections_of_peer() > limit
     }
 
     /// Sends an answer of ours.

@@ -7,7 +7,9 @@ use crate::misbehaviour::Score;
 
 /// The low bits of the tag count requests; the others say when the first one came.
 const REQUESTS_BITS: u32 = 20;
-const REQUESTS_MAX: u32 = (1 << REQUESTS_BITS) - 1;
+const REQUESTS_MAX: u32 = ONE_TOO_MANY - 1;
+/// In place of the requests: there was none, and the client's address had too many connections when this one came.
+pub(crate) const ONE_TOO_MANY: u32 = (1 << REQUESTS_BITS) - 1;
 /// Times are kept modulo so many units.
 const TIME_MASK: u32 = (1 << (32 - REQUESTS_BITS)) - 1;
 
@@ -50,6 +52,8 @@ impl AgeLimit {
 pub(crate) struct History {
     /// Requests answered.
     pub(crate) requests: u32,
+    /// The client's address had too many connections when this one came.
+    pub(crate) is_one_too_many: bool,
     born: u32,
     pub(crate) score: Score,
     /// When the connection is too old.
@@ -60,14 +64,18 @@ impl History {
     /// Of a connection that was parked, or is new.
     pub(crate) fn load(conn: &Conn, age: AgeLimit, now_ms: u64) -> History {
         let (tag, mark) = conn.notes();
-        let requests = tag & REQUESTS_MAX;
-        let born = if tag == 0 { age.units(now_ms) } else { tag >> REQUESTS_BITS };
-        History { requests, born, score: Score::new(mark), end_ms: age.end_ms(born, now_ms) }
+        let is_one_too_many = tag & ONE_TOO_MANY == ONE_TOO_MANY;
+        let requests = if is_one_too_many { 0 } else { tag & ONE_TOO_MANY };
+        let is_new = matches!(tag, 0 | ONE_TOO_MANY);
+        let born = if is_new { age.units(now_ms) } else { tag >> REQUESTS_BITS };
+        History { requests, is_one_too_many, born, score: Score::new(mark), end_ms: age.end_ms(born, now_ms) }
     }
 
     /// Leaves it with the connection.
     pub(crate) fn store(&self, conn: &Conn) {
-        conn.set_notes(self.born << REQUESTS_BITS | self.requests.min(REQUESTS_MAX), self.score.points());
+        let is_one_too_many = self.is_one_too_many && self.requests == 0;
+        let requests = if is_one_too_many { ONE_TOO_MANY } else { self.requests.min(REQUESTS_MAX) };
+        conn.set_notes(self.born << REQUESTS_BITS | requests, self.score.points());
     }
 }
 

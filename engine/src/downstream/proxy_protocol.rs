@@ -90,6 +90,7 @@ async fn read(down: &mut Down<'_>) -> Result<(), Refused> {
                     None => Ends { source: peer, destination: down.conn.local().map_err(|_| Refused::Gone)? },
                 };
                 down.conn.announce(ends.source, ends.destination);
+                down.history.is_one_too_many = down.is_address_crowded();
                 // Now the client has the time of a new connection for its first request.
                 down.conn.set_deadline(shard.times.header);
                 return Ok(());

@@ -20,7 +20,7 @@ use crate::kept::Kept;
 use crate::key::NONE;
 use crate::memory::{self, MemoryRange};
 use crate::message::Doorbell;
-use crate::peers::PeerShare;
+use crate::peers::{PeerBounds, PeerShare};
 use crate::socket::Conn;
 use crate::unfit::Unfit;
 
@@ -62,10 +62,9 @@ impl Runtime {
         })
     }
 
-    /// Counts connections by their peer's address from now on; accepted ones that would be more than `accept_max` for their
-    /// address are closed at once.
-    pub fn count_peers(&self, share: PeerShare, accept_max: u32) {
-        driver::with(|driver| driver.count_peers(share, accept_max));
+    /// Counts connections by their peer's address from now on, and keeps them within these bounds.
+    pub fn count_peers(&self, share: PeerShare, bounds: PeerBounds) {
+        driver::with(|driver| driver.count_peers(share, bounds));
     }
 
     /// Runs `main` to its end, with as many workers beside it as there are busy connections. Returns what could not

@@ -60,7 +60,7 @@ pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};
 pub use memory::{MemoryRange, Pages, locate_pages, prefer_memory_of, while_visiting};
 pub use message::{Courier, Doorbell};
-pub use peers::{PeerCounts, PeerShare};
+pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{

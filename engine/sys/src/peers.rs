@@ -30,7 +30,23 @@ pub struct PeerCounts {
 pub struct PeerShare {
     counts: Arc<PeerCounts>,
     shard: usize,
-    pub(crate) accept_max: u32,
+    pub(crate) bounds: PeerBounds,
+}
+
+/// How many connections one address may have.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerBounds {
+    /// A connection that is one more than this when it is accepted begins with `tag` for its owner's note.
+    pub noted_above: u32,
+    /// See [`Conn::notes`](crate::Conn::notes).
+    pub tag: u32,
+    /// A connection that is one more than this is closed at once.
+    pub accept_max: u32,
+}
+
+impl PeerBounds {
+    /// Connections are counted, and all accepted.
+    pub const NONE: PeerBounds = PeerBounds { noted_above: u32::MAX, tag: 0, accept_max: u32::MAX };
 }
 
 impl PeerCounts {
@@ -46,7 +62,7 @@ impl PeerCounts {
     /// When there is no shard of that number.
     pub fn share(self: &Arc<PeerCounts>, shard: usize) -> PeerShare {
         self.shards[shard].get_or_init(|| (0..ROWS * PLACES).map(|_| AtomicU32::new(0)).collect());
-        PeerShare { counts: self.clone(), shard, accept_max: u32::MAX }
+        PeerShare { counts: self.clone(), shard, bounds: PeerBounds::NONE }
     }
 
     /// Where an address is counted, in each row.

@@ -469,14 +469,14 @@ fn connections_are_counted_by_their_peer() {
     };
     let worker = || async {
         let conn = next_connection().await;
-        assert_eq!(conn.connections_of_peer(), 3);
+        assert_eq!((conn.connections_of_peer(), conn.notes()), (3, (0, 0)), "the first of three");
         conn.set_peer("192.0.2.1:1".parse().expect("an address"));
         assert_eq!((conn.connections_of_peer(), conn.peer().expect("a peer").port()), (1, 1));
         conn.set_peer("127.0.0.1:1".parse().expect("an address"));
         assert_eq!(conn.connections_of_peer(), 3);
     };
     let runtime = Runtime::new(&small()).expect("a runtime");
-    runtime.count_peers(counts.share(0), 3);
+    runtime.count_peers(counts.share(0), PeerBounds { noted_above: 2, tag: 7, accept_max: 3 });
     assert_eq!(runtime.run(main, worker), Outstanding::default());
     assert_eq!(counts.share(0).total(LOOPBACK.ip()), 0);
 }

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use super::Driver;
 use crate::aside::Announced;
-use crate::peers::PeerShare;
+use crate::peers::{PeerBounds, PeerShare};
 use crate::table::Flags;
 
 impl Driver {
-    pub(crate) fn count_peers(&mut self, mut share: PeerShare, accept_max: u32) {
-        share.accept_max = accept_max;
+    pub(crate) fn count_peers(&mut self, mut share: PeerShare, bounds: PeerBounds) {
+        share.bounds = bounds;
         self.peers = Some(share);
     }
 
@@ -19,8 +19,12 @@ impl Driver {
         // A connection that has failed already tells so by its receive.
         let Ok(peer) = crate::socket::peer_of(self.table.at(index).fd) else { return true };
         self.set_peer(index, peer);
-        let accept_max = self.peers.as_ref().map_or(u32::MAX, |share| share.accept_max);
-        self.connections_of_peer(index) <= accept_max
+        let bounds = self.peers.as_ref().map_or(PeerBounds::NONE, |share| share.bounds);
+        let connections = self.connections_of_peer(index);
+        if connections > bounds.noted_above {
+            self.table.at(index).tag = bounds.tag;
+        }
+        connections <= bounds.accept_max
     }
 
     pub(crate) fn set_peer(&mut self, index: u32, peer: SocketAddr) {

@@ -46,7 +46,7 @@ impl Two {
                 let share = peers.share(me);
                 let shard = move || {
                     let runtime = Runtime::new(&small()).expect("a runtime");
-                    runtime.count_peers(share, u32::MAX);
+                    runtime.count_peers(share, PeerBounds::NONE);
                     meet(me, board, &tell, &hear, near);
                     all_there.wait();
                     let main = async move {
