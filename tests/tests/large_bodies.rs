@@ -15,7 +15,7 @@ use sluice_tests::{
     wire::Framing,
     within,
 };
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 
 const LARGE: usize = 5_000_000;
 
@@ -222,4 +222,23 @@ async fn large_bodies_of_different_clients_do_not_mix() {
         });
     }
     clients.join_all().await;
+}
+
+/// A reset would overtake the answer on its way to the client.
+#[tokio::test]
+async fn what_a_client_sends_behind_its_last_large_body_does_not_cost_it_the_answer() {
+    const BODY_BYTES: usize = 256 * 1024;
+    let origin = origin::answers(origin::ok("taken")).await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-requests-per-connection=1"]).await;
+    let mut client = Raw::connect(proxy.address).await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY_BYTES}\r\n\r\n")).await;
+    // By then the proxy has forwarded the head and waits for bytes to splice.
+    sleep(Duration::from_millis(300)).await;
+    client.send("x".repeat(BODY_BYTES) + "GET /next HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let answer = client.answer_to("POST").await;
+    assert_eq!(
+        (answer.status(), &*answer.text(), answer.head.fields.first("connection")),
+        (200, "taken", Some("close"))
+    );
+    assert!(matches!(client.some().await, Ok(None)), "closed by a reset");
 }

@@ -251,7 +251,8 @@ impl<'s> Down<'s> {
     /// Closes after everything was sent; lingers if the client has said more than was read.
     async fn close(self) {
         self.conn.flushed().await;
-        if !self.inbox.is_empty() || !self.conn.is_quiet() {
+        // After a large body no receive is armed, and only the socket knows what else has come.
+        if !self.inbox.is_empty() || !self.conn.is_quiet_by_peek() {
             self.linger().await;
         }
     }

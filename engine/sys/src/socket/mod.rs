@@ -100,7 +100,7 @@ impl Conn {
         driver::with(|driver| driver.is_quiet(self.index))
     }
 
-    /// The same for a connection on which no receive is armed, asked of the kernel by a system call.
+    /// The same also of what no receive has taken out of the socket, by a system call.
     pub fn is_quiet_by_peek(&self) -> bool {
         let mut byte = 0u8;
         // SAFETY: the kernel may write one byte, and there is room for one.
