@@ -242,7 +242,7 @@ settings! {
     begun_heads_bytes: usize as Bytes, "limit-begun-heads-bytes", "64MiB", "64KiB" to "1024GiB",
         "Most bytes of unfinished request heads that one shard keeps (503 above it)";
     header_fields: usize as Count, "limit-header-fields", "100", "1" to "256",
-        "Most header fields in a head, and most trailer fields (431 above it, 502 for a response)";
+        "Most header fields in a head (431 above it, 502 for a response); trailers have 32 at most";
     body_bytes: u64 as Bytes, "limit-body-bytes", "1GiB", "0" to "8589934591GiB",
         "Largest request body (413 above it); 0 for no limit";
     body_rate: u32 as Bytes, "limit-body-rate", "240", "0" to "1GiB",
