@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::{interval, sleep},
+    time::{interval_at, sleep},
 };
 
 const CONNECTIONS: usize = 5_000;
@@ -55,8 +55,9 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
 
     let begun = Instant::now();
     let mut dripping = JoinSet::new();
-    for (stream, made) in connect_all(proxy.address).await {
-        dripping.spawn(drip(stream, made));
+    for (nth, (stream, made)) in connect_all(proxy.address).await.into_iter().enumerate() {
+        let offset = Duration::from_secs(1).mul_f64(nth as f64 / CONNECTIONS as f64);
+        dripping.spawn(drip(stream, made, offset));
     }
     let all_begun = |now: &Counters| now.named("heads_begun") == CONNECTIONS as u64;
     let counters = proxy.counters_until("all have begun a head", all_begun).await;
@@ -128,12 +129,12 @@ struct End {
 }
 
 /// Sends the beginning of a head and then a byte a second, until the proxy has had enough.
-async fn drip(mut stream: TcpStream, made: Instant) -> End {
+async fn drip(mut stream: TcpStream, made: Instant, offset: Duration) -> End {
     let mut got = Vec::new();
     let ended: io::Result<()> = async {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: slow\r\nX: ").await?;
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.tick().await;
+        // From the first byte on, so that the bytes of all of them are spread over each second.
+        let mut seconds = interval_at(tokio::time::Instant::now() + offset, Duration::from_secs(1));
         loop {
             tokio::select! {
                 read = stream.read_buf(&mut got) => {
