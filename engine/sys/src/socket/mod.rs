@@ -102,11 +102,7 @@ impl Conn {
 
     /// The same also of what no receive has taken out of the socket, by a system call.
     pub fn is_quiet_by_peek(&self) -> bool {
-        let mut byte = 0u8;
-        // SAFETY: the kernel may write one byte, and there is room for one.
-        let peeked =
-            unsafe { libc::recv(self.fd(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-        self.is_quiet() && peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+        self.is_quiet() && is_silent(self.fd())
     }
 
     /// Sends all of a buffer, after earlier sends of this connection. Starts at once; the future is for its end.
