@@ -213,6 +213,7 @@ impl Driver {
     }
 
     /// Whether a connection is to leave, and where to.
+    #[inline]
     fn destination(&self, index: u32) -> Option<usize> {
         let fleet = self.fleet.as_ref().filter(|fleet| !fleet.leaving.is_empty())?;
         let connection = ConnectionId { index, generation: self.table.generation(index) };
@@ -221,8 +222,17 @@ impl Driver {
 
     /// Called whenever a connection may have become ready to leave; does nothing for those that are to stay. Says whether
     /// it has left.
+    #[inline]
     pub(super) fn try_to_leave(&mut self, index: u32) -> bool {
-        let Some(to) = self.destination(index) else { return false };
+        match self.destination(index) {
+            Some(to) => self.leave_if_at_rest(index, to),
+            None => false,
+        }
+    }
+
+    /// Out of the way of the many connections that go nowhere.
+    #[cold]
+    fn leave_if_at_rest(&mut self, index: u32, to: usize) -> bool {
         let is_quiet = self.is_quiet(index);
         let entry = self.table.at(index);
         // With a waiter, a beginning of a message is kept here (see `park_with`).
