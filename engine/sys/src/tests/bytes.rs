@@ -1,0 +1,211 @@
+//! Bytes on their way through: received, held back, lent, spliced, sent, cut off.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+
+use super::{buf, pair, receive_all, run, small, start};
+use crate::*;
+
+#[test]
+fn a_slow_reader_stops_the_receive_and_loses_nothing() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let writer = std::thread::spawn(move || {
+            let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+            peer.write_all(&bytes).expect("write");
+        });
+        let mut got = Vec::new();
+        while got.len() < 1_000_000 {
+            sleep(1).await;
+            got.extend_from_slice(&conn.receive().await.expect("receive").expect("bytes"));
+            while let Some(lease) = conn.receive_ready() {
+                got.extend_from_slice(&lease);
+            }
+        }
+        assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
+        assert!(stats().receives_stopped > 0 || stats().buffers_ran_dry > 0);
+        writer.join().expect("writer");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn leases_are_sent_from_where_they_arrived() {
+    let left = run(&small(), async {
+        let (from, mut source) = pair().await;
+        let (to, mut sink) = pair().await;
+        source.write_all(b"--through--").expect("write");
+        let mut lease = from.receive().await.expect("receive").expect("bytes");
+        lease.advance(2);
+        lease.truncate(7);
+        assert!(to.send_lease(lease, 1_000).await.result.is_ok());
+        let mut got = [0; 7];
+        sink.read_exact(&mut got).expect("read");
+        assert_eq!(&got, b"through");
+        assert_eq!(buffers_held().0, 0);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn disarmed_connections_fill_buffers_and_splice() {
+    let left = run(&small(), async {
+        let (from, mut source) = pair().await;
+        let (to, mut sink) = pair().await;
+        source.write_all(b"head").expect("write");
+        assert_eq!(receive_all(&from, 4).await, b"head");
+        from.disarm().await;
+        source.write_all(&[9; 5_000]).expect("write");
+        let mut filled = 0;
+        while filled < 5_000 {
+            filled += from.fill(Buf::large(), 1_000).await.expect("fill").len();
+        }
+        source.write_all(b"spliced").expect("write");
+        from.readable(1_000).await.expect("readable");
+        let mut pipe = Pipe::new().expect("pipe");
+        assert_eq!(pipe.fill_from(&from, 100).expect("fill"), Spliced::Bytes(7));
+        assert_eq!(pipe.drain_into(&to).expect("drain"), Spliced::Bytes(7));
+        let mut got = [0; 7];
+        sink.read_exact(&mut got).expect("read");
+        assert_eq!(&got, b"spliced");
+        source.write_all(b"again").expect("write");
+        assert_eq!(receive_all(&from, 5).await, b"again");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_half_closed_peer_gets_the_rest_of_its_answer() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut big = Buf::large();
+        big.resize(16 << 20, 7);
+        conn.send(big, 60_000).detach();
+        conn.park(60_000).expect("parks");
+        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        sleep(50).await;
+        assert_eq!((connections_idle(), close_idle()), (1, 0), "still sending");
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all.len())
+        });
+        while connections_idle() > 0 {
+            sleep(5).await;
+        }
+        // The close itself goes out with the next turn.
+        sleep(50).await;
+        assert_eq!(reader.join().expect("reader").expect("a clean end"), 16 << 20);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        conn.set_read_ahead(ReadAhead::OneBuffer);
+        peer.write_all(&[1; 3_000]).expect("write");
+        assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
+        sleep(20).await;
+        assert!(conn.is_quiet(), "the rest waits in the socket");
+        conn.set_read_ahead(ReadAhead::Buffers);
+        assert_eq!(receive_all(&conn, 1_976).await, [1; 1_976]);
+
+        // A pooled connection changes its way of receiving while it rests.
+        conn.set_read_ahead(ReadAhead::OneBuffer);
+        assert!(conn.rest(60_000));
+        sleep(20).await;
+        assert!(conn.resume());
+        peer.write_all(&[2; 3_000]).expect("write");
+        sleep(20).await;
+        assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
+        assert!(conn.is_quiet());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn nothing_is_sent_behind_a_fragment() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut big = Buf::large();
+        big.resize(64 << 20, 7);
+        let (first, second) = (conn.send(big, 100), conn.send(buf(b"behind"), 0));
+        assert_eq!(first.await.result.expect_err("stuck").kind(), ErrorKind::TimedOut);
+        assert!(second.await.result.is_err());
+        assert!(conn.send(buf(b"later"), 0).await.result.is_err());
+        drop(conn);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let _ = peer.read_to_end(&mut all);
+            assert!(all.iter().all(|&byte| byte == 7));
+        });
+        while !reader.is_finished() {
+            sleep(5).await;
+        }
+        reader.join().expect("only the fragment");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_failure_is_noticed_behind_an_end_and_behind_unread_bytes() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut receive = Box::pin(async { conn.receive().await.map(drop) });
+        start(receive.as_mut()).await;
+        drop(receive);
+        peer.write_all(b"ahead").expect("write");
+        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        sleep(50).await;
+        let mut failed = Box::pin(conn.failed());
+        start(failed.as_mut()).await;
+        // Closing with unread bytes resets.
+        conn.send(buf(b"unread"), 0).await.result.expect("sent");
+        drop(peer);
+        failed.await;
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn receives_and_sends_wait_although_sockets_are_non_blocking() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let echo = std::thread::spawn(move || {
+            let mut all = vec![0; 4 << 20];
+            std::thread::sleep(Duration::from_millis(100));
+            peer.read_exact(&mut all).expect("read");
+            for piece in all.chunks(1_000) {
+                peer.write_all(piece).expect("write");
+            }
+            peer
+        });
+        let mut big = Buf::large();
+        big.extend((0..4 << 20).map(|n: u32| (n % 251) as u8));
+        let sending = conn.send(big, 5_000);
+        let got = receive_all(&conn, 4 << 20).await;
+        assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
+        assert!(sending.await.result.is_ok());
+        drop(echo.join().expect("echo"));
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn unacknowledged_bytes_are_told() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        assert_eq!(conn.unacknowledged_bytes().expect("tcp_info"), 0);
+        conn.send(buf(b"hello"), 0).await.result.expect("sent");
+        peer.read_exact(&mut [0; 5]).expect("read");
+        assert_eq!(conn.unacknowledged_bytes().expect("tcp_info"), 0);
+        // The peer is gone for good: what is sent now meets a reset and is never acknowledged.
+        drop(peer);
+        sleep(20).await;
+        conn.send(buf(b"lost"), 0).await.result.expect("sent into the void");
+        sleep(20).await;
+        assert_eq!(conn.unacknowledged_bytes().expect("tcp_info"), 4);
+    });
+    assert_eq!(left, Outstanding::default());
+}
