@@ -96,6 +96,11 @@ fn what_a_trusted_proxy_says_must_be_well_formed() {
         "X-Forwarded-Proto: https\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-Host: b\r\n\
          X-Forwarded-Port: 1\r\nX-Forwarded-Port: 1\r\nX-Request-Id: a\r\nX-Request-Id: a\r\n",
         "X-Forwarded-Proto: \"https\"\r\nX-Forwarded-Host: u@b\r\nX-Forwarded-Port: -1\r\nX-Request-Id: \u{e9}\r\n",
+        "X-Forwarded-Port: 99999\r\n",
+        "X-Forwarded-Port: 65536\r\n",
+        "X-Forwarded-Port: 0\r\n",
+        "X-Forwarded-Port: 0443\r\n",
+        "X-Forwarded-Port: 00000\r\n",
     ] {
         assert_eq!(
             sent(&IdentityPolicy::default(), Trust::Trusted, PEER, fields),

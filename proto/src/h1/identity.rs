@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::str;
 
 use super::write::put;
+use crate::ascii;
 use crate::authority::Authority;
 use crate::fields::{FieldId, FieldSet, X_FORWARDED_OTHER};
 use crate::forwarded::HopList;
@@ -271,8 +272,9 @@ fn is_authority(value: &[u8]) -> bool {
     str::from_utf8(value).is_ok_and(|text| Authority::parse(text).is_some())
 }
 
+/// 1 to 65535, written plainly.
 fn is_port(value: &[u8]) -> bool {
-    (1..=5).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
+    !value.starts_with(b"0") && ascii::parse_decimal(value).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
 /// Letters, digits and the punctuation of UUIDs, base64 and trace identifiers.
