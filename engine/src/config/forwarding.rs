@@ -6,6 +6,7 @@ use sluice_proto::authority::Authority;
 use sluice_proto::forwarded::HopList;
 use sluice_proto::h1::{IdentityPolicy, RealIp, RequestId};
 
+use super::address::split_port;
 use super::choices::Choice;
 use super::networks::Networks;
 use super::problem::{Fault, Located, Origin, Report};
@@ -198,20 +199,31 @@ fn check_by(text: &str) -> Result<String, Fault> {
     if is_obfuscated || text == "unknown" {
         return Ok(text.to_owned());
     }
-    let quoted = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-        (Ok(IpAddr::V4(v4)), _) => return Ok(v4.to_string()),
-        (Ok(IpAddr::V6(v6)), _) => format!("\"[{v6}]\""),
-        (_, Ok(address)) => format!("\"{address}\""),
+    match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+        (Ok(IpAddr::V4(v4)), _) => Ok(v4.to_string()),
+        (Ok(IpAddr::V6(v6)), _) => Ok(format!("\"[{v6}]\"")),
+        (_, Ok(address)) if address.port() != 0 => Ok(format!("\"{address}\"")),
         _ => {
             let fault = Fault::new(format!("`{text}` cannot stand behind by= in a Forwarded field"));
+            Err(fault.hint(instead_of(text)))
+        }
+    }
+}
+
+/// What somebody who wrote `text` behind by= may have meant.
+fn instead_of(text: &str) -> String {
+    let (host, port) = split_port(text).unwrap_or((text, None));
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match (bare.parse::<IpAddr>(), port) {
+        (Ok(_), Some(port)) => format!("`{port}` is no port (1 to 65535)"),
+        (Ok(address), None) => format!("\"{address}\", without brackets"),
+        (Err(_), _) => {
             let name: String =
                 text.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
-            return Err(fault.hint(format!(
-                "an address, \"unknown\", or a name that begins with an underscore: \"_{name}\""
-            )));
+            let name = Some(name.trim_start_matches('_')).filter(|name| !name.is_empty()).unwrap_or("edge-1");
+            format!("an address, \"unknown\", or a name that begins with an underscore: \"_{name}\"")
         }
-    };
-    Ok(quoted)
+    }
 }
 
 /// token of RFC 9110 section 5.6.2.
@@ -260,8 +272,22 @@ mod tests {
         ] {
             assert_eq!(check_by(by).as_deref(), Ok(written));
         }
-        for by in ["", "edge", "_", "_a b", "a\"b", "example.com"] {
-            assert!(check_by(by).is_err(), "{by}");
+        for (by, hint) in [
+            ("", "\"_edge-1\""),
+            ("edge", "\"_edge\""),
+            ("_", "\"_edge-1\""),
+            ("_a b", "\"_ab\""),
+            ("a\"b", "\"_ab\""),
+            ("example.com", "\"_example.com\""),
+            ("1.2.3.4:99999", "`99999` is no port (1 to 65535)"),
+            ("1.2.3.4:", "`` is no port"),
+            ("[2001:db8::1]:x", "`x` is no port"),
+            ("[2001:db8::1]", "\"2001:db8::1\", without brackets"),
+            ("1.2.3.4:0", "`0` is no port"),
+            ("1.2.3.400", "an address, \"unknown\""),
+        ] {
+            let fault = check_by(by).unwrap_err().to_string();
+            assert!(fault.contains(hint), "{by}: {fault}");
         }
         for via in ["sluice", "edge-1", "proxy.example:8080", "[::1]:80"] {
             assert_eq!(check_via(via).as_deref(), Ok(via));
