@@ -30,6 +30,35 @@ impl HopList {
     }
 }
 
+/// What an element of Forwarded says about one hop, each part only where it is well-formed.
+//= https://www.rfc-editor.org/rfc/rfc7239#section-5
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Element<'a> {
+    /// `for=`, where it is an address.
+    pub address: Option<IpAddr>,
+    /// `host=`, without its quotes.
+    pub host: Option<&'a [u8]>,
+    /// `proto=`, without its quotes.
+    pub proto: Option<&'a [u8]>,
+}
+
+/// The element of Forwarded that is about `client`, as [`client_address`] has found it in that list.
+pub fn element_of<'a>(fields: &Fields<'a>, client: IpAddr) -> Option<Element<'a>> {
+    let mut elements = fields.values(FieldId::Forwarded).rev().flat_map(elements);
+    loop {
+        // Beyond an entry without an address nobody has vouched for anything.
+        let element = elements.next()??;
+        if element.address?.to_canonical() == client {
+            return Some(element);
+        }
+    }
+}
+
+/// The elements in a value of Forwarded, the last one first; `None` for one that is malformed.
+fn elements(value: &[u8]) -> impl Iterator<Item = Option<Element<'_>>> {
+    entries(value, HopList::Forwarded).map(parse_element)
+}
+
 /// The address of the client of a request that came from `peer`: past trusted proxies, from the end of the list, to the first
 /// address that is not one of theirs. An entry that is no address ends the walk before it, because nobody who is trusted has
 /// vouched for what is left of it.
@@ -52,15 +81,22 @@ pub fn client_address(
 /// The addresses in the value of a list field, the last one first; `None` for an entry that is no address. IPv4 addresses that
 /// are mapped into IPv6 are given as what they are.
 pub fn hops(value: &[u8], list: HopList) -> impl Iterator<Item = Option<IpAddr>> {
+    entries(value, list).map(move |entry| {
+        let address = match list {
+            HopList::XForwardedFor => parse_node(trim_ows(entry), Brackets::Optional),
+            HopList::Forwarded => parse_element(entry).and_then(|element| element.address),
+        };
+        address.map(|address| address.to_canonical())
+    })
+}
+
+/// The entries of a list, the last one first.
+fn entries(value: &[u8], list: HopList) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     core::iter::from_fn(move || {
         let (before, entry) = split_last_entry(rest?, list);
         rest = before;
-        let address = match list {
-            HopList::XForwardedFor => parse_node(trim_ows(entry), Brackets::Optional),
-            HopList::Forwarded => parse_element(entry),
-        };
-        Some(address.map(|address| address.to_canonical()))
+        Some(entry)
     })
 }
 
@@ -78,10 +114,10 @@ fn split_last_entry(value: &[u8], list: HopList) -> (Option<&[u8]>, &[u8]) {
     }
 }
 
-/// The address in the one `for=` of an element. Nothing at all when some part of the element is not as it should be.
+/// Reads an element. Nothing at all when some part of it is not as it should be.
 //= https://www.rfc-editor.org/rfc/rfc7239#section-4
-fn parse_element(element: &[u8]) -> Option<IpAddr> {
-    let mut address = None;
+fn parse_element(element: &[u8]) -> Option<Element<'_>> {
+    let mut read = Element::default();
     for pair in element.split(|&byte| byte == b';').map(trim_ows).filter(|pair| !pair.is_empty()) {
         let equals = memchr::memchr(b'=', pair)?;
         let (name, value) = (&pair[..equals], &pair[equals + 1..]);
@@ -91,13 +127,19 @@ fn parse_element(element: &[u8]) -> Option<IpAddr> {
         }
         //= https://www.rfc-editor.org/rfc/rfc7239#section-4
         // "Each parameter MUST NOT occur more than once per field-value" element. `unknown` and `_hidden` are no addresses.
-        if name.eq_ignore_ascii_case(b"for")
-            && address.replace(parse_node(value, Brackets::Needed)?).is_some()
-        {
+        let is_repeated = match () {
+            () if name.eq_ignore_ascii_case(b"for") => {
+                read.address.replace(parse_node(value, Brackets::Needed)?).is_some()
+            }
+            () if name.eq_ignore_ascii_case(b"host") => read.host.replace(value).is_some(),
+            () if name.eq_ignore_ascii_case(b"proto") => read.proto.replace(value).is_some(),
+            () => false,
+        };
+        if is_repeated {
             return None;
         }
     }
-    address
+    Some(read)
 }
 
 /// A token, or what is between quotes. A value that needs a backslash is none that names a node.

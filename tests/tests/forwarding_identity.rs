@@ -136,10 +136,45 @@ async fn forwarded_is_sent_read_and_continued() {
         &got,
         &[
             ("X-Forwarded-For", &["6.6.6.6, 198.51.100.7, 127.0.0.1"]),
-            ("Forwarded", &["for=198.51.100.7;by=_edge;host=\"shop.example:8443\";proto=http"]),
+            ("Forwarded", &["for=198.51.100.7;by=_edge;host=\"www.example\";proto=https"]),
             ("X-Real-IP", &["198.51.100.7"]),
         ],
     );
+}
+
+/// One list comes from the proxies in front, the other goes to the servers: what is told in the one is told in the other,
+/// and what the proxies do not maintain is believed no more than from anybody else.
+#[tokio::test]
+async fn one_list_is_translated_into_the_other() {
+    let flags = |sent, trusted| {
+        ["--trusted-proxy", "127.0.0.1", "--forwarding-fields", sent, "--forwarding-trusted-field", trusted]
+    };
+    let got = received(&flags("forwarded", "x-forwarded-for"), CLAIMS).await;
+    assert_fields(
+        &got,
+        &[
+            ("Forwarded", &["for=198.51.100.7;host=\"www.example\";proto=https"]),
+            ("X-Forwarded-For", &[]),
+            ("X-Forwarded-Proto", &[]),
+        ],
+    );
+    let claims = "GET / HTTP/1.1\r\nHost: shop.example:8443\r\nX-Forwarded-For: 6.6.6.6\r\n\
+        X-Forwarded-Proto: wss\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Port: 1\r\n\
+        Forwarded: for=198.51.100.8;proto=https;host=www.example, for=127.0.0.1;proto=http\r\n\r\n";
+    let translated: &[(&str, &[&str])] = &[
+        ("X-Forwarded-For", &["198.51.100.8"]),
+        ("X-Forwarded-Proto", &["https"]),
+        ("X-Forwarded-Host", &["www.example"]),
+        ("X-Forwarded-Port", &[]),
+    ];
+    let got = received(&flags("x-forwarded", "forwarded"), claims).await;
+    assert_fields(&got, translated);
+    assert_fields(&got, &[("Forwarded", &[])]);
+    let got = received(&flags("both", "forwarded"), claims).await;
+    assert_fields(&got, translated);
+    let ours = "for=127.0.0.1;host=\"shop.example:8443\";proto=http";
+    let theirs = "for=198.51.100.8;proto=https;host=www.example, for=127.0.0.1;proto=http";
+    assert_fields(&got, &[("Forwarded", &[&format!("{theirs}, {ours}")])]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::write::put;
 use crate::ascii;
 use crate::authority::Authority;
 use crate::fields::{FieldId, FieldSet, X_FORWARDED_OTHER};
-use crate::forwarded::HopList;
+use crate::forwarded::{HopList, element_of};
 use crate::message::{RequestHead, Version};
 
 /// Which of these fields servers get, settled once from the configuration.
@@ -164,30 +164,58 @@ impl IdentityPolicy {
 
     /// What a trusted proxy says, where that is well-formed, and its own address.
     fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+        let told = self.told(head, sender);
         put(out, "X-Forwarded-For: ");
         let hop = self.continue_list(out, head, sender, HopList::XForwardedFor);
         put(out, hop);
         put(out, "\r\nX-Forwarded-Proto: ");
-        out.extend_from_slice(
-            told(head, FieldId::XForwardedProto, is_scheme).unwrap_or(sender.proto.as_bytes()),
-        );
-        let host = told(head, FieldId::XForwardedHost, is_authority).unwrap_or(head.authority.as_bytes());
+        out.extend_from_slice(told.proto.unwrap_or(sender.proto.as_bytes()));
+        let host = told.host.unwrap_or(head.authority.as_bytes());
         if !host.is_empty() {
             put(out, "\r\nX-Forwarded-Host: ");
             out.extend_from_slice(host);
         }
         // A proxy that ends TLS in front of us knows the port; ours would be a wrong guess beside its scheme.
-        if let Some(port) = told(head, FieldId::XForwardedPort, is_port) {
+        if let Some(port) = told.port {
             put(out, "\r\nX-Forwarded-Port: ");
             out.extend_from_slice(port);
         }
         put(out, "\r\n");
     }
 
+    /// What a trusted proxy says of the client's request, where that is well-formed: in the fields that it maintains, since
+    /// the others may have come from anybody.
+    fn told<'a>(&self, head: &RequestHead<'a>, sender: &Sender<'_>) -> Told<'a> {
+        if sender.trust == Trust::Stranger {
+            return Told::default();
+        }
+        let (proto, host, port) = match self.trusted_list {
+            HopList::XForwardedFor => (
+                head.fields.single(FieldId::XForwardedProto),
+                head.fields.single(FieldId::XForwardedHost),
+                head.fields.single(FieldId::XForwardedPort),
+            ),
+            HopList::Forwarded => {
+                let client = sender.client.parse().ok();
+                let element = client.and_then(|client| element_of(&head.field_list(), client));
+                let element = element.unwrap_or_default();
+                (element.proto, element.host, None)
+            }
+        };
+        Told {
+            proto: proto.filter(|value| is_scheme(value)),
+            host: host.filter(|value| is_authority(value)),
+            port: port.filter(|value| is_port(value)),
+        }
+    }
+
     //= https://www.rfc-editor.org/rfc/rfc7239#section-4
     fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
         put(out, "Forwarded: ");
+        let start = out.len();
         let hop = self.continue_list(out, head, sender, HopList::Forwarded);
+        // An element that begins the list is about the client, one that continues it about the proxy in front of us.
+        let told = if out.len() == start { self.told(head, sender) } else { Told::default() };
         //= https://www.rfc-editor.org/rfc/rfc7239#section-6
         // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
         let (before, after) = if hop.contains(':') { ("for=\"[", "]\"") } else { ("for=", "") };
@@ -198,14 +226,15 @@ impl IdentityPolicy {
             put(out, ";by=");
             put(out, &self.by);
         }
-        if !head.authority.is_empty() {
+        let host = told.host.unwrap_or(head.authority.as_bytes());
+        if !host.is_empty() {
             // A valid authority holds neither quotes nor backslashes, but may well hold a colon.
             put(out, ";host=\"");
-            put(out, head.authority);
+            out.extend_from_slice(host);
             put(out, "\"");
         }
         put(out, ";proto=");
-        put(out, sender.proto);
+        out.extend_from_slice(told.proto.unwrap_or(sender.proto.as_bytes()));
         put(out, "\r\n");
     }
 
@@ -259,9 +288,12 @@ fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_
     }
 }
 
-/// What a trusted proxy says in a field of one value, if that is well-formed.
-fn told<'a>(head: &RequestHead<'a>, id: FieldId, is_well_formed: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
-    head.fields.single(id).filter(|value| is_well_formed(value))
+/// What a trusted proxy says of the client's request.
+#[derive(Default)]
+struct Told<'a> {
+    proto: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    port: Option<&'a [u8]>,
 }
 
 fn is_scheme(value: &[u8]) -> bool {
