@@ -324,6 +324,28 @@ async fn an_early_answer_reaches_a_client_that_still_uploads() {
     }
 }
 
+/// A server that answers before it has the body may never read it, and then takes it for its next request.
+#[tokio::test]
+async fn an_answer_that_began_before_its_request_ended_uses_the_connection_up() {
+    let origin = origin::early_answer_to_a_post().await;
+    let proxy = Proxy::to(origin.address).await;
+    assert_eq!(client::get(proxy.address, "/").await.text(), "connection 0");
+    for chunked in [false, true] {
+        let before = origin.recorder.connections();
+        let framing = if chunked { "Transfer-Encoding: chunked" } else { "Content-Length: 5" };
+        let (first, rest) = if chunked { ("2\r\nab\r\n", "3\r\ncde\r\n0\r\n\r\n") } else { ("ab", "cde") };
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n{first}")).await;
+        let head = client.head().await;
+        assert_eq!((head.status().unwrap(), head.fields.lists("connection", "close")), (200, true));
+        client.send(rest).await;
+        client.body_to(Framing::Length(12), |_| ()).await.unwrap();
+        client.assert_closed().await;
+        let next = client::get(proxy.address, "/").await;
+        assert_eq!(next.text(), format!("connection {before}"), "chunked: {chunked}");
+    }
+}
+
 async fn assert_502(origin: Origin, what: &str) {
     let proxy = Proxy::to(origin.address).await;
     let answer = client::get(proxy.address, "/").await;

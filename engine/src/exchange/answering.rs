@@ -1,7 +1,9 @@
 //! The way back: from the head of the server's answer to the end of its body, at the client. Informational answers go
 //! before it. What breaks on the way is told to the caller as a [`Cut`]; nobody is told anything here.
 
-use sluice_proto::h1::{Asked, ConnectionField, FinalReply, Reply, ResponseForwarding, write_response};
+use sluice_proto::h1::{
+    Asked, ConnectionField, FinalReply, Reply, ResponseForwarding, Reuse, write_response,
+};
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::{BodyLength, Fault, ResponseHead};
 use sluice_sys::{Buf, Conn, now_ms};
@@ -99,13 +101,12 @@ impl Answering<'_> {
             self.go_ahead.is_given();
         }
         let is_old = now_ms() >= self.plan.connection_end_ms;
+        let is_request_sent = self.plan.progress.upload.get() == Upload::Done;
         let asked = Asked {
             version: self.plan.version,
-            is_persistent: self.plan.is_persistent
-                && self.plan.progress.upload.get() == Upload::Done
-                && !self.shard.is_draining()
-                && !is_old,
-            reuse: self.plan.reuse,
+            is_persistent: self.plan.is_persistent && is_request_sent && !self.shard.is_draining() && !is_old,
+            // A server that answers before it has the body may leave it unread, and take it for its next request.
+            reuse: if is_request_sent { self.plan.reuse } else { Reuse::Forbidden },
         };
         let reply = asked.reply(head);
         match &reply {

@@ -246,6 +246,26 @@ pub async fn early_answer() -> Origin {
     .await
 }
 
+/// Begins to answer POST after the request head, and ends the answer when the body has arrived. Answers name the connection.
+pub async fn early_answer_to_a_post() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            let head = peer.head().await?;
+            let body = format!("connection {}", peer.nth);
+            let answer = ok(&body);
+            let (early, late) = answer.split_at(answer.len() - 5);
+            if head.method() == "POST" {
+                peer.send(early).await?;
+                peer.body_to(head.request_framing()?, |_| ()).await?;
+                peer.send(late).await?;
+            } else {
+                peer.send(&answer).await?;
+            }
+        }
+    })
+    .await
+}
+
 /// Refuses after the request head and closes with the body unread, which resets the connection.
 pub async fn early_answer_and_close() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {
