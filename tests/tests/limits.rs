@@ -119,6 +119,29 @@ async fn a_route_has_its_own_body_limit() {
     }
 }
 
+/// A chunk that is too large is refused by its size line, not when its bytes come.
+#[tokio::test]
+async fn a_chunk_beyond_the_limit_is_refused_at_its_size() {
+    let origin = origin::answers(origin::ok("")).await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-body-bytes=1000"]).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (nth, (before, size)) in
+        [("", "3e9"), ("3e8\r\n", "1"), ("190\r\n", "259"), ("", "ffffffffffffffff")].into_iter().enumerate()
+    {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(head).await;
+        if !before.is_empty() {
+            let bytes = usize::from_str_radix(before.trim_end(), 16).unwrap();
+            client.send(format!("{before}{}\r\n", "x".repeat(bytes))).await;
+        }
+        client.send(format!("{size}\r\n")).await;
+        let answer = client.answer_to("POST").await;
+        assert_eq!((answer.status(), closes(&answer)), (413, true), "{before:?} {size}");
+        client.assert_closed().await;
+        assert_counted(&proxy, "bodies_too_large", nth as u64 + 1).await;
+    }
+}
+
 #[tokio::test]
 async fn a_connection_is_closed_after_its_last_request() {
     let origin = origin::real("real").await;

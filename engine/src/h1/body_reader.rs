@@ -96,7 +96,8 @@ impl BodyReader<'_> {
             }
             BodyEvent::Trailers(trailers) => Some(Event::Trailers(trailers)),
             BodyEvent::End => Some(Event::End),
-            BodyEvent::NeedMore => None,
+            // What has been announced may be too much already.
+            BodyEvent::NeedMore => self.check_announced(self.progress.bytes_left).map(|()| None)?,
         };
         self.inbox.consume(used);
         Ok(event)
@@ -120,13 +121,19 @@ impl BodyReader<'_> {
             self.progress.tiny_parts += 1;
         }
         let (bytes, before) = (bytes as u64, self.progress.pace.bytes());
-        let left = self.progress.bytes_left.checked_sub(bytes);
-        self.progress.bytes_left = left.ok_or(self.abort(Cause::TooLarge))?;
+        let left = self.progress.bytes_left.checked_sub(bytes).ok_or(self.abort(Cause::TooLarge))?;
+        self.check_announced(left)?;
+        self.progress.bytes_left = left;
         self.progress.pace.received(bytes);
         if before < LARGE_BYTES && self.progress.pace.bytes() >= LARGE_BYTES {
             self.conn.set_read_ahead(ReadAhead::OneBuffer);
         }
         Ok(())
+    }
+
+    fn check_announced(&self, bytes_left: u64) -> Result<(), Aborted> {
+        let is_too_large = self.progress.decoder.announced() > bytes_left;
+        if is_too_large { Err(self.abort(Cause::TooLarge)) } else { Ok(()) }
     }
 
     fn note_receive(&mut self) {

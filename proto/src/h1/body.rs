@@ -100,6 +100,16 @@ impl BodyDecoder {
         }
     }
 
+    /// Bytes of data that the sender has announced and that are still to come: of the body where its length is known, else
+    /// of the chunk that has begun.
+    pub fn announced(&self) -> u64 {
+        match &self.rest {
+            Rest::Length(remaining) => *remaining,
+            Rest::Chunked(decoder) => decoder.announced(),
+            Rest::UntilClose => 0,
+        }
+    }
+
     /// Counts `len` bytes of data that went past without [`BodyDecoder::next`], by splice for example. `len` is at most
     /// [`BodyDecoder::remaining_length`], where that is known; chunked bodies cannot be skipped in.
     pub fn skip(&mut self, len: u64) {
@@ -168,6 +178,19 @@ mod tests {
         let mut body = decoder(BodyLength::Chunked);
         assert_eq!(body.next(b"0\r\n"), Ok((3, BodyEvent::NeedMore)));
         assert_eq!(body.on_eof(), Err(Fault::CutShort));
+    }
+
+    #[test]
+    fn a_chunk_is_announced_by_its_size_line() {
+        let mut body = decoder(BodyLength::Chunked);
+        assert_eq!(body.next(b"5"), Ok((1, BodyEvent::NeedMore)));
+        assert_eq!(body.announced(), 0, "more digits may come");
+        assert_eq!(body.next(b"\r\n"), Ok((2, BodyEvent::NeedMore)));
+        assert_eq!(body.announced(), 5);
+        assert_eq!(body.next(b"ab"), Ok((2, BodyEvent::Data(0..2))));
+        assert_eq!(body.announced(), 3);
+        assert_eq!(body.next(b"cde\r\n"), Ok((3, BodyEvent::Data(0..3))));
+        assert_eq!(body.announced(), 0);
     }
 
     #[test]

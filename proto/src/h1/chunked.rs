@@ -142,6 +142,11 @@ impl ChunkedDecoder {
         self.state == State::Done
     }
 
+    /// Bytes of data still to come of a chunk whose size line is complete.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data { self.remaining } else { 0 }
+    }
+
     /// Takes one byte of framing and says what the next one belongs to.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
     fn step(&mut self, byte: u8) -> Result<State, Fault> {
