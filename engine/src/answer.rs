@@ -55,13 +55,21 @@ impl Answer<'_> {
             }
             (_, Cause::Crowded) => Answer::Crowded,
             (_, Cause::Misbehaved) => Answer::Misbehaved,
-            (Side::Downstream, Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade) => {
-                return None;
-            }
+            (
+                Side::Downstream,
+                Cause::Stalled
+                | Cause::Closed
+                | Cause::Failed(_)
+                | Cause::UnaskedUpgrade
+                | Cause::UnaskedAnswer,
+            ) => return None,
             (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) => Answer::UpstreamTimeout,
             (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
             (Side::Upstream, Cause::UnaskedUpgrade) => {
                 Answer::BadUpstream { why: "the server switched protocols without having been asked to" }
+            }
+            (Side::Upstream, Cause::UnaskedAnswer) => {
+                Answer::BadUpstream { why: "the server answered before it was asked" }
             }
             (Side::Upstream, Cause::TooLarge | Cause::Closed | Cause::Failed(_)) => {
                 Answer::BadUpstream { why: "the server closed the connection before it had answered" }

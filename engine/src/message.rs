@@ -38,6 +38,8 @@ pub(crate) enum Cause {
     TooLarge,
     /// The peer switched protocols without having been asked to.
     UnaskedUpgrade,
+    /// The peer has said something before it was asked: whatever it is, it answers something else.
+    UnaskedAnswer,
     /// The peer let us wait too long.
     TimedOut,
     /// The peer sends, but less than it must in its time.

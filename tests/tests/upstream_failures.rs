@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use sluice_tests::{
     client::{self, Raw},
-    origin::{self, Origin},
+    origin::{self, Go, Origin},
     pattern,
     proxy::Proxy,
     wire::{Framing, Response},
@@ -156,7 +157,7 @@ async fn a_body_that_is_cut_is_never_whole() {
 
 #[tokio::test]
 async fn a_reset_mid_body_is_passed_on() {
-    let (sent, go) = (5000, origin::Go::new());
+    let (sent, go) = (5000, Go::new());
     let origin = origin::resets_mid_body(sent, go.clone()).await;
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
@@ -219,6 +220,75 @@ async fn what_follows_an_answer_is_not_the_next_answer() {
     let mut client = Raw::connect(proxy.address).await;
     for nth in 0..5 {
         assert_eq!(client.ask("GET", "/").await.text(), "good", "answer {nth}");
+    }
+}
+
+const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+
+/// What a server says of itself, right behind an answer or later, answers nobody's request.
+#[tokio::test]
+async fn what_an_idle_server_says_is_not_the_next_answer() {
+    for (pause_ms, poison) in [
+        (0, POISON),
+        (50, POISON),
+        (0, "HTTP/1.1 100 Continue\r\n\r\n"),
+        (50, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"),
+        (50, "\r\n"),
+        (50, "H"),
+    ] {
+        for method in ["GET", "POST"] {
+            let go = Go::new();
+            let origin = origin::speaks_unasked(1, poison, go.clone()).await;
+            let proxy = Proxy::to(origin.address).await;
+            assert_eq!(client::get(proxy.address, "/").await.text(), "connection 0");
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            go.steps(1);
+            proxy.counters_until("the connection is closed", |now| now.upstream_connections == 0).await;
+            let answer = Raw::connect(proxy.address).await.ask(method, "/").await;
+            assert_eq!(answer.text(), "connection 1", "{method} after {pause_ms} ms and {poison:?}");
+        }
+    }
+}
+
+/// The request and what the server said before it wait for the proxy together, in either order.
+#[tokio::test]
+async fn what_came_before_a_request_was_sent_is_not_its_answer() {
+    let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx";
+    let streamed = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nx";
+    for is_request_first in [false, true] {
+        for (request, rest, statuses) in
+            [(get, "", &[200][..]), (post, "", &[200, 502]), (streamed, "x", &[200, 502])]
+        {
+            let go = Go::new();
+            let origin = origin::speaks_unasked(2, POISON, go.clone()).await;
+            let proxy = Proxy::to(origin.address).await;
+            let mut client = Raw::connect(proxy.address).await;
+            for _ in 0..2 {
+                assert_eq!(client.ask("GET", "/").await.text(), "connection 0");
+            }
+            // Both lie in the proxy's sockets before it goes on; the pauses keep them in order.
+            let pause = || tokio::time::sleep(Duration::from_millis(50));
+            proxy.signal(Signal::STOP);
+            pause().await;
+            if is_request_first {
+                client.send(request).await;
+                pause().await;
+            }
+            go.steps(1);
+            pause().await;
+            if !is_request_first {
+                client.send(request).await;
+                pause().await;
+            }
+            proxy.signal(Signal::CONT);
+            let _ = client.try_send(rest).await;
+            let answer = client.answer_to("GET").await;
+            let what = format!("{request:?}, request first: {is_request_first}");
+            assert!(statuses.contains(&answer.status()), "{what}: {:?}", answer.head);
+            assert!(answer.status() != 200 || answer.text() == "connection 1", "{what}: {}", answer.text());
+            assert_eq!(client::get(proxy.address, "/").await.text(), "connection 1", "{what}");
+        }
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn give_up_on_request(
 async fn refuse_aborted(shard: &Shard, down: &Down<'_>, aborted: Aborted, kind: RequestKind) -> Next {
     match aborted.cause {
         Cause::Fault(_) => shard.counters.bad_requests.increment(),
-        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade => {
+        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade | Cause::UnaskedAnswer => {
             shard.counters.client_aborts.increment();
         }
         Cause::TooLarge | Cause::TimedOut | Cause::TooSlow | Cause::Crowded | Cause::Misbehaved => {}

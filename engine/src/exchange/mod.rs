@@ -133,9 +133,10 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
             },
         };
         plan.name_server(&mut wire, &up);
-        let wire_bytes = wire.len() as u64;
+        let (wire_bytes, is_reused) = (wire.len() as u64, up.is_reused);
         let (conn, receiver) = up.split();
         let sending = conn.send(wire, shard.times.write_stall);
+        let receiver = if is_reused { receiver.not_before(&sending) } else { receiver };
         conn.set_deadline(shard.times.upstream_response);
         let answer = Answering { shard, plan, go_ahead: &go_ahead };
         let result = {
@@ -193,8 +194,10 @@ async fn send_streamed(
         },
     };
     plan.name_server(&mut wire, &up);
+    let is_reused = up.is_reused;
     let (conn, receiver) = up.split();
-    conn.send(wire, shard.times.write_stall).detach();
+    let sending = conn.send(wire, shard.times.write_stall);
+    let receiver = if is_reused { receiver.not_before(&sending) } else { receiver };
     conn.clear_deadline();
     let result = {
         let (mut body, client) = RequestBody::new(down, body, go_ahead);

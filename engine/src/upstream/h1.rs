@@ -2,7 +2,7 @@
 
 use sluice_proto::h1::{Parsed, parse_response};
 use sluice_proto::{RequestKind, ResponseHead};
-use sluice_sys::Conn;
+use sluice_sys::{Conn, Sending};
 
 use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
@@ -38,7 +38,7 @@ impl<'s> Up<'s> {
     /// The connection for sending, and what receives from it.
     pub(crate) fn split(&mut self) -> (&Conn, Receiver<'_>) {
         let conn = self.conn.as_ref().expect("an exchange under way has its connection");
-        (conn, Receiver { conn, inbox: &mut self.inbox })
+        (conn, Receiver { conn, inbox: &mut self.inbox, request: None })
     }
 
     /// Takes note of an answer, for how to receive the next one.
@@ -66,6 +66,8 @@ impl Drop for Up<'_> {
 pub(crate) struct Receiver<'a> {
     pub(crate) conn: &'a Conn,
     inbox: &'a mut Inbox,
+    /// The sending of the request, as long as nothing has been received that is younger than it.
+    request: Option<&'a Sending>,
 }
 
 /// No answer came.
@@ -77,6 +79,12 @@ pub(crate) struct Unanswered {
 }
 
 impl<'a> Receiver<'a> {
+    /// What arrives before this request has begun to go out is no answer to it. On a connection that has served others it
+    /// may be meant for one of them.
+    pub(crate) fn not_before(self, request: &'a Sending) -> Receiver<'a> {
+        Receiver { request: Some(request), ..self }
+    }
+
     /// Reads a response head and shows it to `visit`. The connection's deadline is the caller's.
     pub(crate) async fn read_response<R>(
         &mut self,
@@ -86,6 +94,10 @@ impl<'a> Receiver<'a> {
     ) -> Result<R, Unanswered> {
         loop {
             if !self.inbox.is_empty() {
+                if self.request.take().is_some_and(|request| !request.has_begun()) {
+                    let aborted = Aborted::by(Side::Upstream, Cause::UnaskedAnswer);
+                    return Err(Unanswered { aborted, is_silent: true });
+                }
                 let scratch = &mut *shard.scratch.borrow_mut();
                 match parse_response(self.inbox.unread(), &mut scratch.head, &shard.head_limits, &kind) {
                     Ok(Parsed::Complete { head, bytes }) => {

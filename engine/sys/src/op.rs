@@ -53,6 +53,11 @@ impl Payload {
         }
     }
 
+    /// Some bytes of a send are gone. Of a leased buffer that is not known.
+    pub(crate) fn is_begun(&self) -> bool {
+        matches!(self, Payload::SendBuf { sent: 1.., .. })
+    }
+
     fn is_send(&self) -> bool {
         matches!(self, Payload::SendBuf { .. } | Payload::SendLease(_))
     }

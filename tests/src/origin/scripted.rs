@@ -266,6 +266,25 @@ pub async fn early_answer_to_a_post() -> Origin {
     .await
 }
 
+/// Answers `served` requests of the first connection with its number, then says `poison` when told to, which nobody asked
+/// for. Other connections answer with their number only.
+pub async fn speaks_unasked(served: usize, poison: &'static str, go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            let body = format!("connection {}", peer.nth);
+            for _ in 0..if peer.nth == 0 { served } else { usize::MAX } {
+                peer.request().await?;
+                peer.answer(&body).await?;
+            }
+            go.wait().await?;
+            peer.send(poison).await?;
+            peer.until_closed().await
+        }
+    })
+    .await
+}
+
 /// Refuses after the request head and closes with the body unread, which resets the connection.
 pub async fn early_answer_and_close() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {

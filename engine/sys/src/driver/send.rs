@@ -6,7 +6,7 @@ use io_uring::{opcode, types};
 
 use super::Driver;
 use crate::key::NONE;
-use crate::op::Payload;
+use crate::op::{Payload, State};
 use crate::table::Flags;
 use crate::wheel::Wheel;
 
@@ -34,6 +34,12 @@ impl Driver {
     /// Sends that are under way on a socket.
     pub(crate) fn is_sending(&mut self, index: u32) -> bool {
         self.table.at(index).send != NONE
+    }
+
+    /// Whether a completion has told that some bytes of a send are gone, or that it is over.
+    pub(crate) fn has_begun(&mut self, op: u32) -> bool {
+        let op = self.ops.at(op);
+        op.state == State::Done || op.payload.is_begun()
     }
 
     /// Waits until no send of the socket is under way.

@@ -68,6 +68,11 @@ impl Sending {
     /// Lets the send go on by itself. If it fails, the connection's receive ends.
     pub fn detach(self) {}
 
+    /// Whether the kernel is known to have taken any of it. What was received before that is older than what is sent.
+    pub fn has_begun(&self) -> bool {
+        driver::with(|driver| driver.has_begun(self.0.0))
+    }
+
     /// The end of the send, if it is over by now.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
 
-use super::{LOOPBACK, pair, run, small};
+use super::{LOOPBACK, buf, pair, receive_all, run, small};
 use crate::*;
 
 #[test]
@@ -244,4 +244,29 @@ fn messages_cross_threads() {
         sleep(10).await;
     });
     assert_eq!((left, thread.join().expect("thread")), (Outstanding::default(), Outstanding::default()));
+}
+
+#[test]
+fn a_send_begins_when_the_kernel_has_taken_some_of_it() {
+    let left = run(&small(), async {
+        let ((first, mut first_peer), (second, mut second_peer)) = (pair().await, pair().await);
+        assert!(first.rest(10_000) && second.rest(10_000));
+        // Both receives are in the kernel.
+        sleep(20).await;
+        assert!(second.resume());
+        second_peer.write_all(b"wake").expect("write");
+        first_peer.write_all(b"unasked").expect("write");
+        // One turn brings both, and this task runs between the two.
+        assert_eq!(&*receive_all(&second, 4).await, b"wake");
+        assert!(first.resume(), "nobody has seen yet what came");
+        let sending = first.send(buf(b"request"), 0);
+        assert!(!sending.has_begun());
+        assert_eq!(&*receive_all(&first, 7).await, b"unasked");
+        assert!(!sending.has_begun(), "these bytes are older than the request");
+        first_peer.write_all(b"later").expect("write");
+        assert_eq!(&*receive_all(&first, 5).await, b"later");
+        assert!(sending.has_begun());
+        drop(sending);
+    });
+    assert_eq!(left, Outstanding::default());
 }
