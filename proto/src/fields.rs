@@ -5,6 +5,7 @@
 //! ids from then on and never compare a name again. Filled by `h1::head` and `h1::trailers`, read by everybody.
 
 use core::fmt;
+use core::ops::Range;
 
 /// Declares the known names once; the classifier, the set type and [`FieldId::name`] all derive from this list.
 macro_rules! field_ids {
@@ -192,6 +193,12 @@ impl FieldId {
         }
     }
 
+    /// True for all but [`FieldId::Other`] and [`FieldId::Underscored`].
+    #[inline]
+    pub(crate) const fn is_known(self) -> bool {
+        (self as usize) < KNOWN.len()
+    }
+
     /// The name as registered; `None` for [`FieldId::Other`] and [`FieldId::Underscored`].
     pub fn name(self) -> Option<&'static str> {
         KNOWN.get(self as usize).map(|(name, _)| *name)
@@ -288,25 +295,25 @@ fn begins_with_x_forwarded(name: &[u8]) -> bool {
 }
 
 impl FieldSpan {
-    /// Records where `name` and `value`, both slices of `head`, lie. `head` is at most
-    /// [`HEAD_BYTES_HARD_MAX`](crate::limits::HEAD_BYTES_HARD_MAX) long and has passed the check for bare LFs.
-    #[inline(always)]
-    pub(crate) fn locate(head: &[u8], name: &[u8], value: &[u8]) -> Self {
-        let name_start = offset_in(head, name);
-        let name_end = name_start + name.len();
-        let value_start = offset_in(head, value);
-        let value_end = value_start + value.len();
-        let canonical = head.get(name_end..value_start) == Some(b": ")
-            && head.get(value_end..value_end + 2) == Some(b"\r\n");
-        let id = FieldId::classify(name);
+    /// The field that begins at `name_start` in its head, with its value at `value`; all within
+    /// [`HEAD_BYTES_HARD_MAX`](crate::limits::HEAD_BYTES_HARD_MAX). `is_canonical` if the line is as we would write it.
+    #[inline]
+    pub(crate) fn new(
+        name: &[u8],
+        id: FieldId,
+        name_start: usize,
+        value: Range<usize>,
+        is_canonical: bool,
+    ) -> Self {
         let is_x_forwarded = id == FieldId::Other && begins_with_x_forwarded(name);
         Self {
             name_start: name_start as u32,
-            value_start: value_start as u32,
+            value_start: value.start as u32,
             value_len: value.len() as u32,
             name_len: name.len() as u16,
             id,
-            flags: if canonical { CANONICAL } else { 0 } | if is_x_forwarded { X_FORWARDED_OTHER } else { 0 },
+            flags: if is_canonical { CANONICAL } else { 0 }
+                | if is_x_forwarded { X_FORWARDED_OTHER } else { 0 },
         }
     }
 
@@ -349,14 +356,6 @@ impl FieldSpan {
     pub(crate) fn set_named_by_connection(&mut self) {
         self.flags |= NAMED_BY_CONNECTION;
     }
-}
-
-/// The offset of `part` in `whole`, of which it is a slice.
-#[inline]
-pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
-    let offset = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
-    debug_assert!(offset <= whole.len(), "not a slice of the same bytes");
-    offset
 }
 
 /// The fields of one message, in the order received.

@@ -170,13 +170,15 @@ mod tests {
     fn named_fields_are_marked_unless_we_rely_on_them() {
         let head = b"Connection: x-one, Cookie, Host, Date, missing\r\nX-One: 1\r\nHost: a\r\nCookie: b\r\nDate: c\r\nX: y\r\n";
         let mut options = ConnectionOptions::default();
-        let mut spans: alloc::vec::Vec<FieldSpan> = head
-            .split(|&b| b == b'\n')
-            .filter_map(|line| {
-                let colon = line.iter().position(|&b| b == b':')?;
-                Some(FieldSpan::locate(head, &line[..colon], line[colon + 1..].trim_ascii()))
-            })
-            .collect();
+        let mut spans = alloc::vec::Vec::new();
+        let mut start = 0;
+        for line in head.split_inclusive(|&b| b == b'\n') {
+            let colon = line.iter().position(|&b| b == b':').unwrap();
+            let value = start + colon + 2..start + line.len() - 2;
+            let name = &line[..colon];
+            spans.push(FieldSpan::new(name, FieldId::classify(name), start, value, true));
+            start += line.len();
+        }
         options.add(spans[0].value(head)).unwrap();
         options.mark_named(head, &mut spans);
         let marked: alloc::vec::Vec<_> =

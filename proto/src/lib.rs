@@ -18,6 +18,7 @@ extern crate alloc;
 
 mod ascii;
 pub mod authority;
+mod block;
 pub mod fault;
 pub mod fields;
 pub mod forwarded;

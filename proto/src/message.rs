@@ -51,18 +51,24 @@ impl<'a> Method<'a> {
     /// The method with this name. Any text is accepted; whether it is a token is the parser's check.
     #[inline]
     pub fn parse(name: &'a str) -> Self {
-        match name {
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "DELETE" => Self::Delete,
-            "OPTIONS" => Self::Options,
-            "TRACE" => Self::Trace,
-            "PATCH" => Self::Patch,
-            "CONNECT" => Self::Connect,
-            other => Self::Other(other),
-        }
+        Self::known(name.as_bytes()).unwrap_or(Self::Other(name))
+    }
+
+    /// The method with this name, unless it is [`Method::Other`].
+    #[inline]
+    pub(crate) fn known(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"PATCH" => Self::Patch,
+            b"CONNECT" => Self::Connect,
+            _ => return None,
+        })
     }
 
     /// The name as it stands in a request line.

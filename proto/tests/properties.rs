@@ -12,7 +12,7 @@ use sluice_proto::h1::{
     write_last_chunk, write_request, write_response,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
-use sluice_proto::{BodyLength, ChunkLimits, Fault, FieldId, HeadLimits, RequestKind, Version};
+use sluice_proto::{BodyLength, ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
 
 const SENDER: Sender<'static> =
     Sender { peer: "::1", client: "::1", trust: Trust::Stranger, proto: "http", request_id: 1 };
@@ -92,6 +92,47 @@ fn summary_of_response(bytes: &[u8]) -> Summary {
         Parsed::Complete { head, bytes } => Some((bytes, format!("{head:?}"))),
         Parsed::Partial => None,
     })
+}
+
+/// Reads an accepted request with a parser of somebody else's, which must find the same in it.
+fn check_against_httparse_request(bytes: &[u8]) {
+    let mut store = HeadStore::default();
+    let Ok(Parsed::Complete { head, bytes: used }) = parse_request(bytes, &mut store, &LIMITS) else {
+        return;
+    };
+    let mut slots = [httparse::EMPTY_HEADER; 8];
+    let mut theirs = httparse::Request::new(&mut slots);
+    assert_eq!(theirs.parse(bytes), Ok(httparse::Status::Complete(used)), "{}", bytes.escape_ascii());
+    assert_eq!(theirs.method, Some(head.method.as_str()));
+    assert_eq!(theirs.version, Some(u8::from(head.version == Version::Http11)));
+    assert!(
+        head.path_and_query == "*"
+            || theirs.path.unwrap().ends_with(head.path_and_query.trim_start_matches('/'))
+    );
+    check_fields(head.fields(), theirs.headers);
+}
+
+/// The same for a response.
+fn check_against_httparse_response(bytes: &[u8]) {
+    let mut store = HeadStore::default();
+    let parsed = parse_response(bytes, &mut store, &LIMITS, &RequestKind::Other);
+    let Ok(Parsed::Complete { head, bytes: used }) = parsed else { return };
+    let mut slots = [httparse::EMPTY_HEADER; 8];
+    let mut theirs = httparse::Response::new(&mut slots);
+    assert_eq!(theirs.parse(bytes), Ok(httparse::Status::Complete(used)), "{}", bytes.escape_ascii());
+    assert_eq!(
+        (theirs.code, theirs.version),
+        (Some(head.status), Some(u8::from(head.version == Version::Http11)))
+    );
+    // It gives no phrase at all where there are bytes beyond ASCII.
+    assert!(theirs.reason == Some("") || theirs.reason.map(str::as_bytes) == Some(head.reason));
+    check_fields(head.fields(), theirs.headers);
+}
+
+fn check_fields<'a>(ours: impl Iterator<Item = Field<'a>>, theirs: &[httparse::Header<'_>]) {
+    let ours: Vec<(&str, &[u8])> = ours.map(|field| (field.name, field.value)).collect();
+    let theirs: Vec<(&str, &[u8])> = theirs.iter().map(|field| (field.name, field.value)).collect();
+    assert_eq!(ours, theirs);
 }
 
 /// Parses ever longer prefixes: once the verdict is in, it stays.
@@ -177,11 +218,13 @@ proptest! {
     #[test]
     fn a_verdict_on_a_request_is_final(bytes in nearly_a_head()) {
         check_prefixes(&bytes, summary_of_request);
+        check_against_httparse_request(&bytes);
     }
 
     #[test]
     fn a_verdict_on_a_response_is_final(bytes in nearly_a_head()) {
         check_prefixes(&bytes, summary_of_response);
+        check_against_httparse_response(&bytes);
     }
 
     #[test]

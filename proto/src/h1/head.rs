@@ -1,24 +1,24 @@
 //! Reads the head of a request or a response.
 //!
-//! Owns the order of the checks: `httparse` scans the window of bytes that the limits allow, one pass over its fields turns
-//! them into spans and notes what framing, routing and persistence need, and the rules of RFC 9112 decide. `httparse` is more
-//! tolerant than we are about line ends; every line end is checked here. Nothing is kept between calls: a head that arrives in
-//! pieces is scanned again from its start, at most `head_bytes_max` bytes of it.
+//! Owns the order of the checks: `scan` takes the lines off the window of bytes that the limits allow, what framing, routing and
+//! persistence need is noted as each field goes by, and the rules of RFC 9112 decide. Nothing is kept between calls: a head that
+//! arrives in pieces is scanned again from its start, at most `head_bytes_max` bytes of it.
 //!
-//! The first fault in byte order wins, so a head that was refused stays refused for the same cause when more bytes arrive.
+//! The first fault of syntax in byte order wins, so a head that was refused stays refused for the same cause when more bytes
+//! arrive. What a well-formed head says is judged when it is whole.
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::mem::MaybeUninit;
 
-use super::diagnose;
+use super::diagnose::{self, Incomplete, Stopped};
+use super::scan::{Line, Lines, RequestLine, StatusLine};
 use super::target::{self, Target};
 use crate::ascii;
 use crate::fault::Fault;
-use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, offset_in};
+use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
 use crate::framing::FramingFields;
 use crate::hop_by_hop::ConnectionOptions;
-use crate::limits::{FIELDS_HARD_MAX, HeadLimits, LEADING_LINES_MAX, METHOD_BYTES_MAX};
+use crate::limits::{HeadLimits, LEADING_LINES_MAX};
 use crate::message::{BodyLength, Method, RequestHead, RequestKind, ResponseHead, Version};
 
 /// Scratch space of the parser, one per connection or per shard. Once it has seen a typical head it does not allocate again.
@@ -43,8 +43,6 @@ pub enum Parsed<T> {
     Partial,
 }
 
-type Slots<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_HARD_MAX];
-
 /// Parses the request head at the start of `bytes`.
 ///
 /// # Errors
@@ -58,18 +56,20 @@ pub fn parse_request<'a>(
 ) -> Result<Parsed<RequestHead<'a>>, Fault> {
     let Some(skipped) = skip_leading_lines(bytes)? else { return Ok(Parsed::Partial) };
     let window = window(&bytes[skipped..], limits);
-    let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; FIELDS_HARD_MAX];
-    let mut scanned = httparse::Request::new(&mut []);
-    match scanned.parse_with_uninit_headers(window, &mut slots[..limits.fields()]) {
-        Ok(httparse::Status::Complete(len)) => {
-            let head = accept_request(&window[..len], &scanned, store, limits)?;
-            Ok(Parsed::Complete { head, bytes: skipped + len })
+    let mut lines = Lines::new(window);
+    let Some(line) = lines.request_line() else {
+        return partial(diagnose::request_line(window, limits)?, window, limits);
+    };
+    if line.len > limits.request_line_bytes_max {
+        return Err(Fault::RequestLineTooLong);
+    }
+    let mut seen = Seen::default();
+    match seen.scan(&mut lines, &mut store.spans, limits, Direction::Request) {
+        Ok(()) => {
+            let head = accept_request(&window[..lines.len()], &line, &seen, store)?;
+            Ok(Parsed::Complete { head, bytes: skipped + lines.len() })
         }
-        Ok(httparse::Status::Partial) => {
-            check_partial_request_line(window, limits)?;
-            partial(window, limits)
-        }
-        Err(_) => Err(diagnose::request(window, limits)),
+        Err(stopped) => partial(diagnose::fields(window, stopped, limits)?, window, limits),
     }
 }
 
@@ -84,21 +84,18 @@ pub fn parse_response<'a>(
     limits: &HeadLimits,
     request: &RequestKind,
 ) -> Result<Parsed<ResponseHead<'a>>, Fault> {
-    // httparse would skip empty lines; a response has nothing in front of it.
-    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
-        return Err(Fault::InvalidStatus);
-    }
     let window = window(bytes, limits);
-    let mut slots: Slots<'a> = [const { MaybeUninit::uninit() }; FIELDS_HARD_MAX];
-    let mut scanned = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut scanned, window, &mut slots[..limits.fields()]) {
-        Ok(httparse::Status::Complete(len)) => {
-            let head = accept_response(&window[..len], &scanned, store, limits, *request)?;
-            Ok(Parsed::Complete { head, bytes: len })
+    let mut lines = Lines::new(window);
+    let Some(line) = lines.status_line() else {
+        return partial(diagnose::status_line(window)?, window, limits);
+    };
+    let mut seen = Seen::default();
+    match seen.scan(&mut lines, &mut store.spans, limits, Direction::Response) {
+        Ok(()) => {
+            let head = accept_response(&window[..lines.len()], &line, &seen, &store.spans, *request)?;
+            Ok(Parsed::Complete { head, bytes: lines.len() })
         }
-        Ok(httparse::Status::Partial) => partial(window, limits),
-        Err(_) => Err(diagnose::response(window, limits)),
+        Err(stopped) => partial(diagnose::fields(window, stopped, limits)?, window, limits),
     }
 }
 
@@ -108,7 +105,7 @@ fn window<'a>(bytes: &'a [u8], limits: &HeadLimits) -> &'a [u8] {
 }
 
 /// The answer for a head without an end: wait, or give up when it has filled its window.
-fn partial<T>(window: &[u8], limits: &HeadLimits) -> Result<Parsed<T>, Fault> {
+fn partial<T>(_: Incomplete, window: &[u8], limits: &HeadLimits) -> Result<Parsed<T>, Fault> {
     if window.len() >= limits.head_bytes() { Err(Fault::HeadTooLarge) } else { Ok(Parsed::Partial) }
 }
 
@@ -128,41 +125,22 @@ fn skip_leading_lines(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     }
 }
 
-/// Gives up on a request line that is too long before its end has been seen.
-fn check_partial_request_line(window: &[u8], limits: &HeadLimits) -> Result<(), Fault> {
-    let method_is_long = window.len() > METHOD_BYTES_MAX && !window[..=METHOD_BYTES_MAX].contains(&b' ');
-    // The two bytes more are the line's CRLF.
-    let line_is_long = window
-        .get(..limits.request_line_bytes_max.saturating_add(2))
-        .is_some_and(|start| memchr::memchr(b'\n', start).is_none());
-    if method_is_long || line_is_long { Err(diagnose::request(window, limits)) } else { Ok(()) }
-}
-
-/// Applies the rules to a request that httparse has found complete. `head` ends with its empty line.
+/// Applies the rules to a request whose lines are well-formed. `head` ends with its empty line.
 fn accept_request<'a>(
     head: &'a [u8],
-    scanned: &httparse::Request<'_, 'a>,
+    line: &RequestLine<'a>,
+    seen: &Seen<'a>,
     store: &'a mut HeadStore,
-    limits: &HeadLimits,
 ) -> Result<RequestHead<'a>, Fault> {
     let HeadStore { spans, target: scratch } = store;
-    let name = scanned.method.unwrap_or_default();
-    let target = scanned.path.unwrap_or_default();
-    let version = version(scanned.version);
-    let line_len = offset_in(head, target.as_bytes()) + target.len() + " HTTP/1.1".len();
-    if name.len() > METHOD_BYTES_MAX || line_len > limits.request_line_bytes_max {
-        return Err(diagnose::request(head, limits));
-    }
-    let seen = Seen::scan(head, scanned.headers, spans, Direction::Request)?
-        .ok_or_else(|| diagnose::request(head, limits))?;
-
-    let method = Method::parse(name);
+    let &RequestLine { method, version, .. } = line;
+    seen.fault.map_or(Ok(()), Err)?;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
     // A gateway may decline to be a tunnel; 501 says that it does so for every target.
     if method == Method::Connect {
         return Err(Fault::ConnectUnsupported);
     }
-    let Target { path_and_query, path, authority } = target::parse(target, method, scratch)?;
+    let Target { path_and_query, path, authority } = target::parse(line, scratch)?;
     let authority = target::check_host(authority, seen.host, version, path_and_query == "*")?;
     let body = seen.framing.request_body(version)?;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
@@ -189,19 +167,16 @@ fn accept_request<'a>(
     Ok(head)
 }
 
-/// Applies the rules to a response that httparse has found complete. `head` ends with its empty line.
+/// Applies the rules to a response whose lines are well-formed. `head` ends with its empty line.
 fn accept_response<'a>(
     head: &'a [u8],
-    scanned: &httparse::Response<'_, 'a>,
-    store: &'a mut HeadStore,
-    limits: &HeadLimits,
+    line: &StatusLine<'a>,
+    seen: &Seen<'_>,
+    spans: &'a [FieldSpan],
     request: RequestKind,
 ) -> Result<ResponseHead<'a>, Fault> {
-    let version = version(scanned.version);
-    let status = scanned.code.unwrap_or_default();
-    let spans = &mut store.spans;
-    let seen = Seen::scan(head, scanned.headers, spans, Direction::Response)?
-        .ok_or_else(|| diagnose::response(head, limits))?;
+    let &StatusLine { version, status, reason } = line;
+    seen.fault.map_or(Ok(()), Err)?;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15
     if !(100..=599).contains(&status) {
         return Err(Fault::InvalidStatus);
@@ -214,9 +189,6 @@ fn accept_response<'a>(
     let body = seen.framing.response_body(version, status, request)?;
     // A body that only closing ends uses the connection up.
     let persistent = body != BodyLength::UntilClose && seen.is_persistent(version);
-    let line_end = spans.first().map_or(head.len() - 2, FieldSpan::name_start) - 2;
-    // The space and the phrase are both optional in practice, whatever the grammar says about the space.
-    let reason = head.get("HTTP/1.1 200 ".len()..line_end).unwrap_or_default();
     Ok(ResponseHead {
         status,
         reason,
@@ -227,11 +199,6 @@ fn accept_response<'a>(
         trailers: seen.connection.trailer_rule(),
         fields: Fields { bytes: head, spans, present: seen.present },
     })
-}
-
-/// httparse reports the minor version, and only of 1.0 and 1.1.
-fn version(minor: Option<u8>) -> Version {
-    if minor == Some(0) { Version::Http10 } else { Version::Http11 }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,6 +215,8 @@ struct Seen<'a> {
     connection: ConnectionOptions,
     host: Option<&'a [u8]>,
     expect: Expect,
+    /// The first rule that one of those breaks.
+    fault: Option<Fault>,
 }
 
 /// What the Expect fields of a request ask for.
@@ -270,37 +239,35 @@ const NOTED: FieldSet = FieldSet::of(&[
 ]);
 
 impl<'a> Seen<'a> {
-    /// Records all fields in `spans` and reads those that decide something. `None` when a line does not end with CRLF.
+    /// Records all fields in `spans` and reads those that decide something; or says where it stopped short of the end.
     fn scan(
-        head: &'a [u8],
-        fields: &[httparse::Header<'a>],
+        &mut self,
+        lines: &mut Lines<'a>,
         spans: &mut Vec<FieldSpan>,
+        limits: &HeadLimits,
         direction: Direction,
-    ) -> Result<Option<Self>, Fault> {
-        let mut seen = Self::default();
+    ) -> Result<(), Stopped> {
+        let head = lines.bytes();
         spans.clear();
-        spans.reserve(fields.len());
-        for field in fields {
-            let span = FieldSpan::locate(head, field.name.as_bytes(), field.value);
-            //= https://www.rfc-editor.org/rfc/rfc9112#section-2.2
-            // httparse ends a line at CRLF or at LF and lets no other CR through. So it is enough to look at the byte in front
-            // of each LF: two before the start of each line, and below at the last two lines.
-            if span.name_start().checked_sub(2).is_none_or(|before_lf| head[before_lf] != b'\r') {
-                return Ok(None);
-            }
-            seen.present.insert(span.id());
-            if NOTED.contains(span.id()) {
-                seen.note(span.id(), field.value, direction)?;
+        loop {
+            let at = lines.len();
+            let span = match lines.line() {
+                Some(Line::Field(span)) if spans.len() < limits.fields() => span,
+                Some(Line::End) => break,
+                _ => return Err(Stopped { at, fields: spans.len() }),
+            };
+            self.present.insert(span.id());
+            if NOTED.contains(span.id())
+                && let Err(fault) = self.note(span.id(), span.value(head), direction)
+            {
+                self.fault = self.fault.or(Some(fault));
             }
             spans.push(span);
         }
-        if !head.ends_with(b"\r\n\r\n") {
-            return Ok(None);
+        if self.present.contains(FieldId::Connection) {
+            self.connection.mark_named(head, spans);
         }
-        if seen.present.contains(FieldId::Connection) {
-            seen.connection.mark_named(head, spans);
-        }
-        Ok(Some(seen))
+        Ok(())
     }
 
     /// Takes in one of the fields that decide something.

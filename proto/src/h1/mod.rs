@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the wire: heads in and out, chunked bodies in and out.
 //!
-//! `head` reads (with `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
+//! `head` reads (with `scan` for lines, `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
 //! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `reply` decides how an
 //! answer goes back, `write` turns messages into bytes again, with the fields of `identity` that say whose request it is.
 //! Connection order (keep-alive, pipelining, 100-continue) is the engine's: it is a story about sockets.
@@ -11,6 +11,7 @@ mod diagnose;
 mod head;
 mod identity;
 mod reply;
+mod scan;
 mod target;
 mod trailers;
 mod write;

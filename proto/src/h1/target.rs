@@ -5,6 +5,7 @@
 
 use alloc::string::String;
 
+use super::scan::RequestLine;
 use crate::ascii;
 use crate::authority::Authority;
 use crate::fault::Fault;
@@ -23,16 +24,20 @@ pub(super) struct Target<'a> {
     pub(super) authority: Option<&'a str>,
 }
 
-/// Takes `target` apart. `scratch` holds the result in the one case that cannot be borrowed.
-pub(super) fn parse<'a>(
-    target: &'a str,
-    method: Method<'_>,
-    scratch: &'a mut String,
-) -> Result<Target<'a>, Fault> {
-    check_bytes(target.as_bytes())?;
+/// Takes the target of a request line apart. `scratch` holds the result in the one case that cannot be borrowed.
+///
+/// Browsers send a few bytes unencoded that RFC 3986 wants encoded (`"` `<` `>` `\` `^` `` ` `` `{` `|` `}`); they have one
+/// reading only and are forwarded as they are.
+//= https://www.rfc-editor.org/rfc/rfc3986#section-2
+pub(super) fn parse<'a>(line: &RequestLine<'a>, scratch: &'a mut String) -> Result<Target<'a>, Fault> {
+    let &RequestLine { method, target, query, .. } = line;
+    if line.has_escapes {
+        check_escapes(target.as_bytes())?;
+    }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
     if target.starts_with('/') {
-        return Ok(split_query(target, None));
+        let path = query.map_or(target, |len| &target[..len]);
+        return Ok(Target { path_and_query: target, path, authority: None });
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
     if target == "*" {
@@ -42,23 +47,14 @@ pub(super) fn parse<'a>(
     parse_absolute(target, method, scratch)
 }
 
-/// Refuses targets with bytes that have no place in one.
-///
-/// Browsers send a few bytes unencoded that RFC 3986 wants encoded (`"` `<` `>` `\` `^` `` ` `` `{` `|` `}`); they have one
-/// reading only and are forwarded as they are. httparse has already refused controls and spaces.
-//= https://www.rfc-editor.org/rfc/rfc3986#section-2
-fn check_bytes(target: &[u8]) -> Result<(), Fault> {
-    if !target.is_ascii() {
-        return Err(Fault::InvalidTarget);
+/// Refuses fragments, and percent-encodings that are none.
+fn check_escapes(target: &[u8]) -> Result<(), Fault> {
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.1
+    // The fragment is never sent; a peer that cuts it off would see another path than one that does not.
+    if target.contains(&b'#') {
+        return Err(Fault::FragmentInTarget);
     }
-    match memchr::memchr2(b'#', b'%', target) {
-        None => Ok(()),
-        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.1
-        // The fragment is never sent; a peer that cuts it off would see another path than one that does not.
-        Some(_) if memchr::memchr(b'#', target).is_some() => Err(Fault::FragmentInTarget),
-        Some(_) if !ascii::has_valid_percent_encoding(target) => Err(Fault::InvalidPercentEncoding),
-        Some(_) => Ok(()),
-    }
+    if ascii::has_valid_percent_encoding(target) { Ok(()) } else { Err(Fault::InvalidPercentEncoding) }
 }
 
 /// Reduces `scheme://authority/path?query` to origin-form.
@@ -143,10 +139,13 @@ pub(super) fn check_host<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::h1::scan::Lines;
 
     fn parts(target: &str, method: Method<'_>) -> Result<(String, String, String), Fault> {
+        let line = alloc::format!("{method} {target} HTTP/1.1\r\n");
+        let line = Lines::new(line.as_bytes()).request_line().ok_or(Fault::InvalidTarget)?;
         let mut scratch = String::new();
-        let parsed = parse(target, method, &mut scratch)?;
+        let parsed = parse(&line, &mut scratch)?;
         let authority = parsed.authority.unwrap_or_default();
         Ok((parsed.path_and_query.into(), parsed.path.into(), authority.into()))
     }

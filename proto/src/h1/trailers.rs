@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::diagnose;
+use super::scan::{Line, Lines};
 use crate::fault::Fault;
 use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields, X_FORWARDED_OTHER};
 use crate::hop_by_hop::HOP_BY_HOP;
@@ -67,17 +68,19 @@ pub struct Trailers {
 impl Trailers {
     /// Parses a complete trailer section, its empty line included; `None` when no field of it may be forwarded.
     pub(super) fn parse(section: Vec<u8>, fields_max: usize) -> Result<Option<Self>, Fault> {
-        let mut slots = [httparse::EMPTY_HEADER; FIELDS_HARD_MAX];
-        let slots = &mut slots[..fields_max.min(FIELDS_HARD_MAX)];
-        // The decoder has seen to it that lines end with CRLF, so httparse's tolerance for LF does not matter here.
-        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, slots) else {
-            return Err(diagnose::trailers(&section, fields_max));
-        };
-        let spans: Vec<FieldSpan> = fields
-            .iter()
-            .map(|field| FieldSpan::locate(&section, field.name.as_bytes(), field.value))
-            .filter(|span| !FORBIDDEN.contains(span.id()) && !span.has(X_FORWARDED_OTHER))
-            .collect();
+        let mut spans = Vec::new();
+        let mut lines = Lines::new(&section);
+        for count in 0.. {
+            match lines.line() {
+                Some(Line::End) => break,
+                Some(Line::Field(span)) if count < fields_max.min(FIELDS_HARD_MAX) => {
+                    if !FORBIDDEN.contains(span.id()) && !span.has(X_FORWARDED_OTHER) {
+                        spans.push(span);
+                    }
+                }
+                _ => return Err(diagnose::trailers(&section, fields_max)),
+            }
+        }
         Ok((!spans.is_empty()).then_some(Self { bytes: section, spans }))
     }
 
