@@ -64,12 +64,18 @@ impl Inbox {
 
     /// The first `count` unread bytes are used.
     pub(crate) fn consume(&mut self, count: usize) {
-        match &mut self.held {
-            Held::Nothing => debug_assert_eq!(count, 0),
-            Held::Lease(lease) => lease.advance(count),
-            Held::Joined { start, .. } => *start += count,
-        }
-        if self.unread().is_empty() {
+        let is_used_up = match &mut self.held {
+            Held::Nothing => return debug_assert_eq!(count, 0),
+            Held::Lease(lease) => {
+                lease.advance(count);
+                lease.is_empty()
+            }
+            Held::Joined { buf, start } => {
+                *start += count;
+                *start == buf.len()
+            }
+        };
+        if is_used_up {
             self.held = Held::Nothing;
         }
     }
