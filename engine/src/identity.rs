@@ -10,7 +10,7 @@ use sluice_proto::RequestHead;
 use sluice_proto::forwarded::client_address;
 use sluice_proto::h1::{IdentityPolicy, Sender, Trust};
 
-use crate::client_address::write_address;
+use crate::client_address::AddressText;
 use crate::config::{Forwarding, Networks};
 
 /// What a shard needs to say whose requests it forwards.
@@ -23,8 +23,8 @@ pub(crate) struct Identity {
 /// Room for two addresses as text, kept from request to request.
 #[derive(Default)]
 pub(crate) struct SenderTexts {
-    peer: String,
-    client: String,
+    peer: AddressText,
+    client: AddressText,
 }
 
 /// Who sent a request.
@@ -51,10 +51,10 @@ impl Identity {
         head: &RequestHead<'_>,
         texts: &'t mut SenderTexts,
     ) -> Client<'t> {
-        write_address(&mut texts.peer, peer.ip());
+        texts.peer.write(peer.ip());
         let stranger = Sender {
-            peer: &texts.peer,
-            client: &texts.peer,
+            peer: texts.peer.as_bytes(),
+            client: texts.peer.as_bytes(),
             trust: Trust::Stranger,
             proto: "http",
             request_id: self.request_ids.next(),
@@ -64,8 +64,8 @@ impl Identity {
         }
         let list = self.policy.trusted_list;
         let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
-        write_address(&mut texts.client, found);
-        let sender = Sender { client: &texts.client, trust: Trust::Trusted, ..stranger };
+        texts.client.write(found);
+        let sender = Sender { client: texts.client.as_bytes(), trust: Trust::Trusted, ..stranger };
         let is_peer = found == peer.ip().to_canonical();
         Client { sender, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
     }

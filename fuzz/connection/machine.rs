@@ -357,8 +357,8 @@ impl Plan {
         let host = if head.authority.is_empty() { "up.example" } else { head.authority };
         let identity = &IdentityPolicy::default();
         let sender = Sender {
-            peer: "10.0.0.1",
-            client: "192.0.2.7",
+            peer: b"10.0.0.1",
+            client: b"192.0.2.7",
             trust: Trust::Stranger,
             proto: "http",
             request_id: 1,

@@ -85,7 +85,7 @@ fn check_round_trip(head: &RequestHead<'_>) {
     // A trusted peer: then nothing but the fields we write is taken away.
     let identity = &IdentityPolicy { forwarded: true, ..IdentityPolicy::default() };
     let sender =
-        Sender { peer: "10.0.0.1", client: "192.0.2.7", trust: Trust::Trusted, proto: "http", request_id: 1 };
+        Sender { peer: b"10.0.0.1", client: b"192.0.2.7", trust: Trust::Trusted, proto: "http", request_id: 1 };
     write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body });
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());

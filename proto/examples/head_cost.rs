@@ -102,8 +102,8 @@ fn request_through(
         unreachable!("the sample is complete and valid")
     };
     let sender = Sender {
-        peer: "192.0.2.7",
-        client: "192.0.2.7",
+        peer: b"192.0.2.7",
+        client: b"192.0.2.7",
         trust: Trust::Stranger,
         proto: "http",
         request_id: 0x9e37_79b9_7f4a_7c15,

@@ -22,7 +22,8 @@ fn with_head<R>(fields: &str, see: impl FnOnce(&RequestHead<'_>) -> R) -> R {
 /// The fields that a server gets, after Host, when the client was found to be `client`.
 fn sent(policy: &IdentityPolicy, trust: Trust, client: &str, fields: &str) -> Vec<String> {
     with_head(fields, |head| {
-        let sender = Sender { peer: PEER, client, trust, proto: "http", request_id: 7 };
+        let sender =
+            Sender { peer: PEER.as_bytes(), client: client.as_bytes(), trust, proto: "http", request_id: 7 };
         let mut out = Vec::new();
         write_request(&mut out, head, &Forwarding { identity: policy, sender, host: "up", body: head.body });
         let text = String::from_utf8(out).unwrap();

@@ -15,7 +15,7 @@ use sluice_proto::hop_by_hop::HOP_BY_HOP;
 use sluice_proto::{BodyLength, ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
 
 const SENDER: Sender<'static> =
-    Sender { peer: "::1", client: "::1", trust: Trust::Stranger, proto: "http", request_id: 1 };
+    Sender { peer: b"::1", client: b"::1", trust: Trust::Stranger, proto: "http", request_id: 1 };
 
 /// Small enough that generated heads run into every limit.
 const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 60, head_bytes_max: 200, fields_max: 5 };

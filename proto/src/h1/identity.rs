@@ -81,10 +81,10 @@ pub enum Trust {
 /// What is known about where one request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Sender<'a> {
-    /// The address of the connection; IPv6 without brackets.
-    pub peer: &'a str,
-    /// The address of the client, found past trusted proxies; IPv6 without brackets.
-    pub client: &'a str,
+    /// The address of the connection as text; IPv6 without brackets.
+    pub peer: &'a [u8],
+    /// The address of the client, found past trusted proxies, as text; IPv6 without brackets.
+    pub client: &'a [u8],
     /// Whether the peer's word is taken.
     pub trust: Trust,
     /// The scheme of the connection: `http` or `https`.
@@ -148,7 +148,7 @@ impl IdentityPolicy {
         }
         if self.real_ip == RealIp::Set {
             put(out, "X-Real-IP: ");
-            put(out, sender.client);
+            out.extend_from_slice(sender.client);
             put(out, "\r\n");
         }
         if !self.keeps_request_id(head, sender) && self.request_id == RequestId::Make {
@@ -167,7 +167,7 @@ impl IdentityPolicy {
         let told = self.told(head, sender);
         put(out, "X-Forwarded-For: ");
         let hop = self.continue_list(out, head, sender, HopList::XForwardedFor);
-        put(out, hop);
+        out.extend_from_slice(hop);
         put(out, "\r\nX-Forwarded-Proto: ");
         out.extend_from_slice(told.proto.unwrap_or(sender.proto.as_bytes()));
         let host = told.host.unwrap_or(head.authority.as_bytes());
@@ -218,9 +218,9 @@ impl IdentityPolicy {
         let told = if out.len() == start { self.told(head, sender) } else { Told::default() };
         //= https://www.rfc-editor.org/rfc/rfc7239#section-6
         // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
-        let (before, after) = if hop.contains(':') { ("for=\"[", "]\"") } else { ("for=", "") };
+        let (before, after) = if hop.contains(&b':') { ("for=\"[", "]\"") } else { ("for=", "") };
         put(out, before);
-        put(out, hop);
+        out.extend_from_slice(hop);
         put(out, after);
         if !self.by.is_empty() {
             put(out, ";by=");
@@ -246,7 +246,7 @@ impl IdentityPolicy {
         head: &RequestHead<'_>,
         sender: &Sender<'a>,
         list: HopList,
-    ) -> &'a str {
+    ) -> &'a [u8] {
         let start = out.len();
         if sender.trust == Trust::Trusted && list == self.trusted_list {
             for value in head.fields.values(list.field()).filter(|value| can_go_on(value, list)) {
@@ -271,7 +271,7 @@ fn can_go_on(value: &[u8], list: HopList) -> bool {
 fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
     let is_https = sender.proto == "https";
     put(out, "X-Forwarded-For: ");
-    put(out, sender.client);
+    out.extend_from_slice(sender.client);
     put(out, if is_https { "\r\nX-Forwarded-Proto: https" } else { "\r\nX-Forwarded-Proto: http" });
     if !head.authority.is_empty() {
         put(out, "\r\nX-Forwarded-Host: ");

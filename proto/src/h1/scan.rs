@@ -112,7 +112,7 @@ impl<'a> Lines<'a> {
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9112#section-5
-    #[inline]
+    #[inline(always)]
     pub(super) fn line(&mut self) -> Option<Line> {
         let (bytes, start) = (self.bytes, self.at);
         if *bytes.get(start)? == b'\r' {

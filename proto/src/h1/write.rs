@@ -391,8 +391,8 @@ mod tests {
     use alloc::string::String;
 
     const STRANGER: Sender<'static> = Sender {
-        peer: "192.0.2.7",
-        client: "192.0.2.7",
+        peer: b"192.0.2.7",
+        client: b"192.0.2.7",
         trust: Trust::Stranger,
         proto: "http",
         request_id: 0xab,
