@@ -84,8 +84,13 @@ fn check_round_trip(head: &RequestHead<'_>) {
     let host = if head.authority.is_empty() { "up.example" } else { head.authority };
     // A trusted peer: then nothing but the fields we write is taken away.
     let identity = &IdentityPolicy { forwarded: true, ..IdentityPolicy::default() };
-    let sender =
-        Sender { peer: b"10.0.0.1", client: b"192.0.2.7", trust: Trust::Trusted, proto: "http", request_id: 1 };
+    let sender = Sender {
+        peer: b"10.0.0.1",
+        client: b"192.0.2.7",
+        trust: Trust::Trusted,
+        proto: "http",
+        request_id: 1,
+    };
     write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body });
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());

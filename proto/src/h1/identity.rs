@@ -196,7 +196,7 @@ impl IdentityPolicy {
                 head.fields.single(FieldId::XForwardedPort),
             ),
             HopList::Forwarded => {
-                let client = sender.client.parse().ok();
+                let client = str::from_utf8(sender.client).ok().and_then(|text| text.parse().ok());
                 let element = client.and_then(|client| element_of(&head.field_list(), client));
                 let element = element.unwrap_or_default();
                 (element.proto, element.host, None)
