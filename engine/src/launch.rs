@@ -41,6 +41,9 @@ const UPSTREAM_SHARE: u64 = 32;
 /// ... but not more than this.
 const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 
+/// Threads beside the shards, by a generous count.
+const OTHER_THREADS: usize = 16;
+
 /// Why the proxy does not run.
 #[derive(Debug)]
 pub enum LaunchError {
@@ -110,6 +113,7 @@ pub fn run(
     plan: &Plan,
     when_ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), LaunchError> {
+    sluice_sys::reserve_arenas(plan.shards.len() + OTHER_THREADS);
     let (events, inbox) = channel();
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
@@ -388,7 +392,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         memory_node,
         doorbell,
         counters,
-        memory: sluice_sys::memory_ranges(),
+        memory: sluice_sys::shard_memory(),
         thread: sluice_sys::thread_id(),
         warning,
     };

@@ -13,9 +13,9 @@ use sluice::launch::{self, LaunchError};
 use sluice::placement::{self, Plan};
 use sluice::topology::{self, Topology};
 
-#[cfg(feature = "count-alloc")]
+/// The C library's, with a ledger of where shards have their memory.
 #[global_allocator]
-static ALLOCATOR: sluice_sys::CountingAllocator = sluice_sys::CountingAllocator;
+static ALLOCATOR: sluice_sys::Heap = sluice_sys::Heap;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

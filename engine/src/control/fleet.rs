@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Board, Courier, Doorbell, MemoryRange, Outstanding, Unfit};
+use sluice_sys::{Board, Courier, Doorbell, Outstanding, ShardMemory, Unfit};
 
 use super::Message;
 use super::live::{self, Live};
@@ -49,7 +49,7 @@ pub(crate) struct Member {
     pub(crate) memory_node: usize,
     pub(crate) doorbell: Doorbell,
     pub(crate) counters: Arc<CachePadded<Counters>>,
-    pub(crate) memory: Vec<MemoryRange>,
+    pub(crate) memory: ShardMemory,
     /// The kernel's number of its thread.
     pub(crate) thread: i32,
     /// What the operator should know.

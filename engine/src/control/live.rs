@@ -143,15 +143,11 @@ pub(crate) fn look_at(member: &Member) -> LiveShard {
         counters: member.counters.values().map(|(name, value)| (name.to_owned(), value)).collect(),
         ..LiveShard::default()
     };
-    for range in &member.memory {
-        match sluice_sys::locate_pages(std::slice::from_ref(range)) {
-            Ok(pages) => shown.add(range.what, &pages),
-            Err(error) => {
-                shown.pages_error = Some(format!(
-                    "{error} (hint: CAP_SYS_NICE, or a seccomp profile that allows move_pages)"
-                ));
-                break;
-            }
+    match member.memory.locate() {
+        Ok(parts) => parts.iter().for_each(|(what, pages)| shown.add(what, pages)),
+        Err(error) => {
+            shown.pages_error =
+                Some(format!("{error} (hint: CAP_SYS_NICE, or a seccomp profile that allows move_pages)"));
         }
     }
     shown
@@ -173,19 +169,12 @@ impl LiveShard {
         self.pages_on_node += on;
         self.pages_off_node += off;
         self.pages_unknown += pages.unknown;
-        match self.memory.iter_mut().find(|known| known.what == what) {
-            Some(known) => {
-                known.pages_on_node += on;
-                known.pages_off_node += off;
-                known.pages_unknown += pages.unknown;
-            }
-            None => self.memory.push(LiveMemory {
-                what: what.to_owned(),
-                pages_on_node: on,
-                pages_off_node: off,
-                pages_unknown: pages.unknown,
-            }),
-        }
+        self.memory.push(LiveMemory {
+            what: what.to_owned(),
+            pages_on_node: on,
+            pages_off_node: off,
+            pages_unknown: pages.unknown,
+        });
     }
 
     fn counter(&self, name: &str) -> u64 {
@@ -264,15 +253,14 @@ mod tests {
         let mut shard = LiveShard { shard: 3, cpu: 6, node: 1, memory_node: 1, ..LiveShard::default() };
         let pages = sluice_sys::Pages { by_node: vec![5, 70], unknown: 2 };
         shard.add("heap", &pages);
-        shard.add("stack", &sluice_sys::Pages::default());
-        shard.add("heap", &pages);
+        shard.add("stack", &pages);
         shard.counters.insert("requests".into(), 9);
         let live = Live { pid: 1, shards: vec![shard] };
         assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
         let drawn = live.draw();
         let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["3", "6", "?", "1", "1", "140", "10", "4", "0", "0", "9"]);
-        assert!(drawn.ends_with("shard 3: 10 of 150 pages of its heap are not on node 1\n"), "{drawn}");
+        assert!(drawn.ends_with("shard 3: 5 of 75 pages of its stack are not on node 1\n"), "{drawn}");
     }
 
     #[test]

@@ -35,8 +35,9 @@ impl Spill {
             return;
         }
         for (member, told) in members.iter().zip(&mut self.told) {
-            let Ok(pages) = sluice_sys::locate_pages(&member.memory) else { return };
-            let (on, off) = (pages.on(member.memory_node), pages.off(member.memory_node));
+            let Ok(parts) = member.memory.locate() else { return };
+            let on = parts.iter().map(|(_, pages)| pages.on(member.memory_node)).sum();
+            let off = parts.iter().map(|(_, pages)| pages.off(member.memory_node)).sum();
             if off > *told * 2 {
                 *told = off;
                 eprintln!("sluice: warning: {}", warning(member.place.shard, member.memory_node, on, off));

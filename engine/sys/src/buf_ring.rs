@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use crate::files::{HugePages, Mapping};
-use crate::memory::MemoryRange;
+use crate::pages::MemoryRange;
 use crate::ring::Ring;
 
 /// All receives of a shard share this buffer group.

@@ -16,10 +16,11 @@ use std::time::Duration;
 use crate::Settings;
 use crate::board::Board;
 use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
+use crate::heap::Ledger;
 use crate::kept::Kept;
 use crate::key::NONE;
-use crate::memory::{self, MemoryRange};
 use crate::message::Doorbell;
+use crate::pages::ShardMemory;
 use crate::peers::{PeerBounds, PeerShare};
 use crate::socket::Conn;
 use crate::unfit::Unfit;
@@ -54,6 +55,8 @@ impl Runtime {
     /// # Panics
     /// When the thread has a runtime already.
     pub fn new(settings: &Settings) -> Result<Runtime, Unfit> {
+        // From here on: without it the memory is there all the same, it just is not looked at.
+        let _ = Ledger::of_this_thread();
         driver::install(Box::new(Driver::new(settings)?));
         Ok(Runtime {
             tasks: Tasks { slots: Vec::new(), free: Vec::new(), workers_kept: settings.workers_kept },
@@ -311,10 +314,7 @@ pub fn hand_over(connection: ConnectionId, to: usize) {
     driver::with(|driver| driver.hand_over(connection, to));
 }
 
-/// Where this shard's memory is: ring, receive buffers, tables, and what its thread has on stack and heap.
-pub fn memory_ranges() -> Vec<MemoryRange> {
-    let mut ranges = driver::with(|driver| driver.memory());
-    ranges.extend(memory::stack());
-    ranges.extend(memory::heap());
-    ranges
+/// Where this shard's memory is: ring, receive buffers, tables, and what its thread has on stack and heap, now and later.
+pub fn shard_memory() -> ShardMemory {
+    ShardMemory::of_this_thread(driver::with(|driver| driver.memory()))
 }

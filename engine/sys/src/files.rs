@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-use crate::memory::MemoryRange;
+use crate::pages::MemoryRange;
 
 /// Bytes of a page of memory.
 pub(crate) fn page_bytes() -> usize {

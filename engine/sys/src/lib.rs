@@ -3,7 +3,7 @@
 //! From the bottom up: [`ring`] is one io_uring; [`buf_ring`] the buffers the kernel picks from; [`table`] one small
 //! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
 //! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
-//! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU; [`board`] is what shards know of each
+//! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, [`heap`] and [`pages`] know where that memory is; [`board`] is what shards know of each
 //! other's load.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
@@ -11,8 +11,6 @@
 //! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
 #![allow(unsafe_code)]
 
-#[cfg(feature = "count-alloc")]
-mod alloc;
 mod aside;
 mod board;
 mod buf;
@@ -22,6 +20,7 @@ mod credentials;
 mod driver;
 mod executor;
 mod files;
+mod heap;
 mod kept;
 mod key;
 mod lease;
@@ -29,6 +28,7 @@ mod limits;
 mod memory;
 mod message;
 mod op;
+mod pages;
 mod peers;
 mod pipe;
 mod probe;
@@ -43,23 +43,25 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "count-alloc")]
-pub use alloc::{CountingAllocator, allocations_of_this_thread};
 pub use board::Board;
 pub use buf::{Buf, LARGE_BYTES};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, buffers_held, hand_over, join_fleet, leave_fleet, memory_ranges, next_begun_connection,
-    next_connection, next_message, now_ms, spawn, stats, take_load, workers_busy,
+    Runtime, buffers_held, hand_over, join_fleet, leave_fleet, next_begun_connection, next_connection,
+    next_message, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
 };
 pub use files::HugePages;
+#[cfg(feature = "count-alloc")]
+pub use heap::allocations_of_this_thread;
+pub use heap::{Heap, reserve_arenas};
 pub use kept::Kept;
 pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};
-pub use memory::{MemoryRange, Pages, locate_pages, prefer_memory_of, while_visiting};
+pub use memory::{prefer_memory_of, while_visiting};
 pub use message::{Courier, Doorbell};
+pub use pages::{Pages, ShardMemory};
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;

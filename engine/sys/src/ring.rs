@@ -14,7 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, squeue, types};
 
 use crate::key::Key;
-use crate::memory::{MemoryRange, mappings};
+use crate::pages::{MemoryRange, mappings};
 use crate::unfit::Unfit;
 
 const IORING_REGISTER_RING_FDS: libc::c_uint = 20;

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use crate::aside::{Announced, Aside};
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
-use crate::memory::MemoryRange;
+use crate::pages::MemoryRange;
 use crate::wheel::{Link, Links};
 
 /// No buffer.
