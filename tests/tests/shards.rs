@@ -49,7 +49,8 @@ async fn pages_are_counted_wherever_the_heap_has_them() {
     const CLIENTS: usize = 1_200;
     const BEGUN: usize = 60_000;
     let origin = origin::real("real").await;
-    let flags = ["--limit-head-bytes", "64KiB", "--limit-begun-heads-bytes", "1GiB"];
+    let limits = ["--limit-head-bytes", "64KiB", "--limit-begun-heads-bytes", "1GiB"];
+    let flags = [&limits[..], &["--timeout-header", "5m"]].concat();
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let (before, resident) = (pages(&proxy.live().await[0], ""), proxy.resident_bytes());
     let mut clients = Vec::new();
@@ -57,8 +58,11 @@ async fn pages_are_counted_wherever_the_heap_has_them() {
         let mut client = Raw::connect(proxy.address).await;
         client.send(format!("GET / HTTP/1.1\r\nX-Begun: {}", "x".repeat(BEGUN))).await;
         clients.push(client);
+        if clients.len() % 200 == 0 {
+            let all = clients.len() as u64;
+            proxy.counters_until("all have begun", |now| now.named("heads_begun") == all).await;
+        }
     }
-    proxy.counters_until("all have begun", |now| now.named("heads_begun") == CLIENTS as u64).await;
     let live = proxy.live().await;
     if live[0].get("pages_error").is_some() {
         return eprintln!("skipped: pages cannot be counted here");
