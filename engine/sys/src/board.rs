@@ -1,16 +1,23 @@
 //! How much every shard has to do, for all shards to see.
 //!
 //! A shard writes its own two numbers and nobody else's; they lie in a line of memory of their own, so that writing them
-//! disturbs nobody but those who look.
+//! disturbs nobody but those who look. The kernel can be among them: a board may lie in a map that programs of extended BPF
+//! read.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::bpf::{Map, MapKind, MappedValues, NotLoaded};
 
 /// What a shard shows that takes no connections any more.
 const CLOSED: u64 = u64::MAX;
 
+/// Completions in a tenth of a second below which a shard is as good as idle: some 50 requests a second.
+pub const BUSY_WORK: u32 = 20;
+
 /// Two lines: processors fetch them in pairs.
 #[derive(Debug, Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 struct Load {
     /// Completions in a recent moment, or [`CLOSED`].
     work: AtomicU64,
@@ -18,14 +25,55 @@ struct Load {
     connections: AtomicU64,
 }
 
+/// Where a program finds the work in a shard's load.
+pub(crate) const WORK_OFFSET: i16 = std::mem::offset_of!(Load, work) as i16;
+
 /// The loads of all shards, by their numbers.
 #[derive(Debug)]
-pub struct Board(Box<[Load]>);
+pub struct Board(Loads);
+
+#[derive(Debug)]
+enum Loads {
+    Ours(Box<[Load]>),
+    Mapped(MappedValues),
+}
+
+impl Deref for Loads {
+    type Target = [Load];
+
+    fn deref(&self) -> &[Load] {
+        match self {
+            Loads::Ours(loads) => loads,
+            // SAFETY: `for_programs` made the map with so many values of a load's size; they begin on a page, are never
+            // anything but valid (any bytes are a number), and are accessed by atomic operations only; programs read.
+            Loads::Mapped(values) => unsafe {
+                std::slice::from_raw_parts(values.base().as_ptr().cast(), values.map().entries())
+            },
+        }
+    }
+}
 
 impl Board {
     /// A board for so many shards, none of which has anything to do.
     pub fn new(shards: usize) -> Board {
-        Board((0..shards).map(|_| Load::default()).collect())
+        Board(Loads::Ours((0..shards).map(|_| Load::default()).collect()))
+    }
+
+    /// The same where programs of the kernel can read it.
+    ///
+    /// # Errors
+    /// Why the kernel makes no such map.
+    pub fn for_programs(shards: usize) -> Result<Board, NotLoaded> {
+        let map = Map::new(MapKind::SharedArray, size_of::<Load>(), shards).map_err(NotLoaded::from_call)?;
+        Ok(Board(Loads::Mapped(MappedValues::of(map).map_err(NotLoaded::from_call)?)))
+    }
+
+    /// The map that programs read.
+    pub(crate) fn map(&self) -> Option<&Map> {
+        match &self.0 {
+            Loads::Ours(_) => None,
+            Loads::Mapped(values) => Some(values.map()),
+        }
     }
 
     /// Shards on the board.
@@ -64,19 +112,32 @@ impl Board {
 mod tests {
     use super::*;
 
+    /// A board, and one in a map where this process may have maps.
+    fn boards(shards: usize) -> Vec<Board> {
+        let mut boards = vec![Board::new(shards)];
+        match Board::for_programs(shards) {
+            Ok(board) => boards.push(board),
+            Err(error) => eprintln!("skipped in a map: {error:?}"),
+        }
+        boards
+    }
+
     #[test]
     fn every_shard_has_lines_of_its_own() {
-        let board = Board::new(3);
-        let lines: Vec<usize> = board.0.iter().map(|load| std::ptr::from_ref(load) as usize).collect();
-        assert!(lines.iter().all(|line| line % 128 == 0), "{lines:x?}");
-        assert!(lines.windows(2).all(|pair| pair[1] - pair[0] >= 128), "{lines:x?}");
+        for board in boards(3) {
+            let lines: Vec<usize> = board.0.iter().map(|load| std::ptr::from_ref(load) as usize).collect();
+            assert_eq!(lines.len(), 3);
+            assert!(lines.iter().all(|line| line % 128 == 0), "{lines:x?}");
+            assert!(lines.windows(2).all(|pair| pair[1] - pair[0] >= 128), "{lines:x?}");
+        }
     }
 
     #[test]
     fn a_closed_shard_has_no_work_to_compare() {
-        let board = Board::new(2);
-        board.set_work(1, 7);
-        board.close(0);
-        assert_eq!((board.work(0), board.work(1)), (None, Some(7)));
+        for board in boards(2) {
+            board.set_work(1, 7);
+            board.close(0);
+            assert_eq!((board.work(0), board.work(1)), (None, Some(7)));
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! From the bottom up: [`ring`] is one io_uring; [`buf_ring`] the buffers the kernel picks from; [`table`] one small
 //! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
 //! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
-//! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, [`heap`] and [`pages`] know where that memory is; [`board`] is what shards know of each
-//! other's load.
+//! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, the latter with [`bpf`] where it is allowed;
+//! [`heap`] and [`pages`] know where that memory is; [`board`] is what shards know of each other's load.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
 //! Who owns memory the kernel may write to or read from? The in-flight table or the buffer ring, always. Dropping a
@@ -13,6 +13,7 @@
 
 mod aside;
 mod board;
+mod bpf;
 mod buf;
 mod buf_ring;
 mod cpu;
@@ -43,7 +44,8 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub use board::Board;
+pub use board::{BUSY_WORK, Board};
+pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
@@ -69,6 +71,7 @@ pub use socket::{
     BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
     connections_begun, connections_idle, connections_open, sleep, sockets_open,
 };
+pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
 pub use unfit::Unfit;
 
 use std::time::Duration;

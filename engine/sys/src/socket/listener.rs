@@ -7,11 +7,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::calls::{bind, check, name_of, set_option, tcp_socket};
-use crate::{driver, steer};
+use crate::driver;
+use crate::steer::{self, Slot, SteeringProgram};
 
 /// A listening socket that was bound but belongs to no shard yet; it can be made by one thread and used by another.
 #[derive(Debug)]
 pub struct BoundListener {
+    /// Its place in the program of its port. Before the descriptor: the place is to be empty when the listener closes.
+    slot: Option<Slot>,
     fd: OwnedFd,
 }
 
@@ -59,7 +62,7 @@ impl BoundListener {
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         }
         bind(raw, &address)?;
-        Ok(BoundListener { fd })
+        Ok(BoundListener { slot: None, fd })
     }
 
     /// Of the listeners of this port, this one is for connections that are received on `cpu`.
@@ -79,6 +82,21 @@ impl BoundListener {
         steer::steer_by_cpu(self.raw_fd(), listeners)
     }
 
+    /// The program decides for all listeners of this port from now on, and this one is the shard's.
+    ///
+    /// # Errors
+    /// What bpf(2) says of the listener, or setsockopt(2) of SO_ATTACH_REUSEPORT_EBPF.
+    pub fn steer_by_program(&mut self, program: &SteeringProgram, shard: usize) -> io::Result<()> {
+        self.slot = Some(program.admit(self.raw_fd(), shard)?);
+        Ok(())
+    }
+
+    /// Empties its place in the program of its port.
+    #[cfg(test)]
+    pub(crate) fn leave_program(&mut self) {
+        self.slot = None;
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -96,14 +114,17 @@ impl BoundListener {
 /// Dropping it stops accepting.
 pub struct Listener {
     index: u32,
+    slot: Option<Slot>,
     _on_this_thread: PhantomData<*const u8>,
 }
 
 impl Listener {
     /// Starts accepting. `id` comes back from [`Conn::listener`].
     pub fn start(bound: BoundListener, id: u8) -> Listener {
-        let fd = std::os::fd::IntoRawFd::into_raw_fd(bound.fd);
-        Listener { index: driver::with(|driver| driver.open_listener(fd, id)), _on_this_thread: PhantomData }
+        let BoundListener { slot, fd } = bound;
+        let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
+        let index = driver::with(|driver| driver.open_listener(fd, id));
+        Listener { index, slot, _on_this_thread: PhantomData }
     }
 
     /// Who connects is not the client: accepted connections are not counted for their peer (see
@@ -115,7 +136,9 @@ impl Listener {
     }
 
     /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        // No connection is sent here any more.
+        drop(self.slot.take());
         poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
         driver::with(|driver| driver.accept_queued(self.index));
     }
@@ -123,6 +146,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        drop(self.slot.take());
         driver::try_with(|driver| driver.close(self.index));
     }
 }
