@@ -15,7 +15,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::Driver;
 use crate::aside::Announced;
-use crate::board::Board;
+use crate::board::{BUSY_WORK, Board};
 use crate::key::{Key, Kind, NONE};
 use crate::message::Doorbell;
 use crate::ring::Completion;
@@ -177,7 +177,7 @@ impl Driver {
         if self.connections < fleet.keep {
             return None;
         }
-        let Fleet { circles, board, seen, .. } = &mut **fleet;
+        let Fleet { me, circles, board, seen, .. } = &mut **fleet;
         let mut expected = |&shard: &usize| {
             let (before, on_their_way) = &mut seen[shard];
             let now = board.connections(shard);
@@ -186,10 +186,13 @@ impl Driver {
             (now + *on_their_way, shard)
         };
         let mine = u64::from(self.connections);
+        // A shard may have few connections and much to do with them.
+        let work = board.work(*me).unwrap_or(0);
+        let work_max = work + work / 8 + u64::from(BUSY_WORK);
         // A difference that pays for the message, and the more so the further it goes.
         let mut margin = 1;
         for circle in circles.iter() {
-            let open = circle.iter().filter(|&&shard| board.work(shard).is_some());
+            let open = circle.iter().filter(|&&shard| board.work(shard).is_some_and(|work| work <= work_max));
             if let Some((theirs, least)) = open.map(&mut expected).min()
                 && theirs + margin * (theirs / 4 + u64::from(KEPT_MIN) / 2) <= mine
             {

@@ -21,6 +21,7 @@ struct Two {
     stop: Arc<AtomicBool>,
     /// Connections by their peer's address.
     peers: Arc<PeerCounts>,
+    board: Arc<Board>,
     shards: Vec<JoinHandle<Outstanding>>,
 }
 
@@ -37,6 +38,7 @@ impl Two {
         senders.reverse();
         let mut bound = Some(bound);
         let peers = PeerCounts::new(2);
+        let shown = board.clone();
         let shards = (0..2)
             .map(|me| {
                 let (board, handed, stop, all_there) =
@@ -67,7 +69,7 @@ impl Two {
                 thread::spawn(shard)
             })
             .collect();
-        Two { address, handed, stop, peers, shards }
+        Two { address, handed, stop, peers, board: shown, shards }
     }
 
     fn end(self) {
@@ -183,10 +185,9 @@ fn a_hundred_thousand_handovers_keep_every_byte() {
     println!("{handed} handovers, {bytes} bytes, {:?}", started.elapsed());
 }
 
-#[test]
-fn accepted_connections_go_where_there_are_fewer() {
-    let two = Two::start(stay, true);
-    let mut clients: Vec<_> = (0..100).map(|_| connect(two.address)).collect();
+/// A hundred connections, every one of which was answered.
+fn a_hundred_clients(address: SocketAddr) -> Vec<TcpStream> {
+    let mut clients: Vec<_> = (0..100).map(|_| connect(address)).collect();
     for (client, number) in clients.iter_mut().zip(0_u8..) {
         client.write_all(&[number]).expect("write");
     }
@@ -195,12 +196,38 @@ fn accepted_connections_go_where_there_are_fewer() {
         client.read_exact(&mut echoed).expect("echo");
         assert_eq!(echoed, [number]);
     }
+    clients
+}
+
+#[test]
+fn accepted_connections_go_where_there_are_fewer() {
+    let two = Two::start(stay, true);
+    let _clients = a_hundred_clients(two.address);
     let handed = || two.handed.load(Relaxed);
     let until = Instant::now() + Duration::from_secs(10);
     while handed() < 30 && Instant::now() < until {
         thread::sleep(Duration::from_millis(10));
     }
     assert!((30..=50).contains(&handed()), "{}", handed());
+    two.end();
+}
+
+#[test]
+fn accepted_connections_do_not_go_where_there_is_more_to_do() {
+    let two = Two::start(stay, true);
+    two.board.set_work(0, 400);
+    two.board.set_work(1, 600);
+    let _clients = a_hundred_clients(two.address);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(two.handed.load(Relaxed), 0);
+    // As much as here, and a little more.
+    two.board.set_work(1, 420);
+    let _more = a_hundred_clients(two.address);
+    let until = Instant::now() + Duration::from_secs(10);
+    while two.handed.load(Relaxed) < 30 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(two.handed.load(Relaxed) >= 30);
     two.end();
 }
 
