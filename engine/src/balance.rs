@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sluice_sys::{Board, Doorbell, Share};
+use sluice_sys::{BUSY_WORK, Board, Doorbell, Share};
 
 use crate::placement::ShardPlace;
 
@@ -16,9 +16,6 @@ const LOOK_MS: u64 = 100;
 
 /// How often while there is nothing to do.
 const IDLE_LOOK_MS: u64 = 200;
-
-/// Completions between two looks below which a shard is as good as idle: some 50 requests a second.
-const WORK_MIN: u64 = 20;
 
 /// Connections given away at one look.
 const MOVES_MAX: usize = 32;
@@ -96,7 +93,7 @@ fn choose<C: Copy>(
     shares: &mut [Share<C>],
     moves: &mut Vec<(C, usize)>,
 ) {
-    if mine < WORK_MIN || mine * 10 <= mean * 11 {
+    if mine < u64::from(BUSY_WORK) || mine * 10 <= mean * 11 {
         return;
     }
     // The nearest shard for which the difference is great enough: a tenth, a fifth, two fifths of our work.
@@ -156,7 +153,7 @@ mod tests {
     #[test]
     fn who_is_near_the_mean_or_has_little_to_do_keeps_all() {
         assert_eq!(given(1_000, 950, &[Some((900, 1))], &[1, 1, 1, 1]), []);
-        assert_eq!(given(WORK_MIN - 1, 40, &[Some((0, 1))], &[1, 1]), []);
+        assert_eq!(given(u64::from(BUSY_WORK) - 1, 40, &[Some((0, 1))], &[1, 1]), []);
         assert_eq!(given(1_000, 500, &[None, None], &[1, 1]), []);
         assert_eq!(given(1_000, 500, &[Some((0, 1))], &[]), []);
     }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Board, BoundListener, Doorbell, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
+use sluice_sys::{BoundListener, Doorbell, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
 
 use crate::balance::Team;
 use crate::config::Config;
@@ -23,14 +23,12 @@ use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
 use crate::downstream::history::ONE_TOO_MANY;
+use crate::listen::{self, Means, Reserved};
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
-use crate::steering::{self, Steering};
+use crate::steering::Steering;
 use crate::topology::Topology;
-
-/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
-const BACKLOG: u32 = 65_535;
 
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
 const DESCRIPTORS_PER_SHARD: u64 = 32;
@@ -120,31 +118,28 @@ pub fn run(
     let connections_max = descriptors_for(&config, plan.shards.len())?;
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
     let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
-    let reserved = reserve(&wanted)?;
-    let listen: Vec<SocketAddr> = reserved.iter().map(|(_, address)| *address).collect();
+    let reserved = Reserved::bind(&wanted)?;
+    let listen = reserved.addresses();
     let mut nodes: Vec<usize> = plan.shards.iter().map(|place| place.memory_node).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
     let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
     let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, peers, routes });
-    let receivers = match blueprint.config.host.steering {
-        Steering::Off => None,
-        Steering::Cpu | Steering::Load if plan.shards.len() == 1 => None,
-        Steering::Cpu | Steering::Load => Some(steering::receivers(topology, plan)),
-    };
-    let (mut fleet, go) = start(&blueprint, plan, receivers.as_deref(), &events, &inbox)?;
+    let steering = blueprint.config.host.steering;
+    let shares_load = steering == Steering::Load && plan.shards.len() > 1;
+    let board = shares_load.then(|| listen::board(plan.shards.len()));
+    let means = Means::choose(steering, topology, plan, blueprint.listen.len(), board.as_ref());
+    let (mut fleet, go) = start(&blueprint, plan, &means, &events, &inbox)?;
     if !plan.reserved.is_empty() {
         sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
         })?;
     }
-    let shares_load = blueprint.config.host.steering == Steering::Load && plan.shards.len() > 1;
-    let teams = shares_load.then(|| Arc::new(Board::new(plan.shards.len())));
     // Every shard listens by now; the sockets that kept the ports may go.
     drop(reserved);
     for (shard, sender) in go.into_iter().enumerate() {
-        let _ = sender.send(teams.as_ref().map(|board| fleet.team(shard, board)));
+        let _ = sender.send(board.as_ref().map(|board| fleet.team(shard, board)));
     }
     if let Err(error) = live::listen(events) {
         eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
@@ -202,33 +197,6 @@ fn descriptors_for(config: &Config, shards: usize) -> Result<u32, LaunchError> {
     Ok(u32::try_from(configured.min(for_clients)).unwrap_or(u32::MAX))
 }
 
-/// Binds every address once, which finds out now what cannot be bound, and fixes the port where it was left open.
-fn reserve(listen: &[SocketAddr]) -> Result<Vec<(BoundListener, SocketAddr)>, LaunchError> {
-    let reserve_one = |address: &SocketAddr| {
-        // The shards share the port; another process must not have it already.
-        BoundListener::probe(*address)?;
-        let bound = BoundListener::reserve(*address)?;
-        let local = bound.local()?;
-        Ok((bound, local))
-    };
-    listen
-        .iter()
-        .map(|address| {
-            reserve_one(address).map_err(|error| LaunchError::Refused(why_not_bound(*address, &error)))
-        })
-        .collect()
-}
-
-fn why_not_bound(address: SocketAddr, error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "this host does not have that address",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
-        _ => "see bind(2)",
-    };
-    format!("cannot listen on {address}: {error} (hint: {hint})")
-}
-
 /// Lets a shard begin.
 type Go = Sender<Option<Team>>;
 
@@ -236,15 +204,15 @@ type Go = Sender<Option<Team>>;
 fn start(
     blueprint: &Arc<Blueprint>,
     plan: &Plan,
-    receivers: Option<&[(usize, usize)]>,
+    means: &Means,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(Fleet, Vec<Go>), LaunchError> {
-    let mut fleet = Fleet::new()?;
+    let mut fleet = Fleet::new(blueprint.config.host.steering, means.name())?;
     let mut go = Vec::new();
     for place in &plan.shards {
         let (begin, wait) = channel();
-        start_shard(blueprint, place, receivers, events.clone(), wait)?;
+        start_shard(blueprint, place, means, events.clone(), wait)?;
         go.push(begin);
     }
     while fleet.len() < plan.shards.len() {
@@ -266,12 +234,12 @@ fn start(
 fn start_shard(
     blueprint: &Arc<Blueprint>,
     place: &ShardPlace,
-    receivers: Option<&[(usize, usize)]>,
+    means: &Means,
     events: Sender<Event>,
     wait: Receiver<Option<Team>>,
 ) -> Result<(), LaunchError> {
     let start = || {
-        let listeners = listen_on(&blueprint.listen, place, receivers)?;
+        let listeners = means.open(&blueprint.listen, place)?;
         let (blueprint, place) = (blueprint.clone(), place.clone());
         thread::Builder::new()
             .name(format!("shard-{}", place.shard))
@@ -284,28 +252,6 @@ fn start_shard(
     } else {
         start()
     }
-}
-
-/// A shard's listeners, one for each address.
-fn listen_on(
-    addresses: &[SocketAddr],
-    place: &ShardPlace,
-    receivers: Option<&[(usize, usize)]>,
-) -> Result<Vec<BoundListener>, LaunchError> {
-    let bind = |address: &SocketAddr| {
-        let bound = BoundListener::bind(*address, BACKLOG)
-            .map_err(|error| LaunchError::Refused(why_not_bound(*address, &error)))?;
-        if let Some(receivers) = receivers {
-            let steered = bound.prefer_incoming_cpu(place.cpu).and_then(|()| bound.steer_by_cpu(receivers));
-            steered.map_err(|error| {
-                LaunchError::Refused(format!(
-                    "cannot steer connections to {address} by CPU: {error} (hint: --steering off)"
-                ))
-            })?;
-        }
-        Ok(bound)
-    };
-    addresses.iter().map(bind).collect()
 }
 
 /// The nodes to take a shard's memory from, best first; none where there is no choice.

@@ -11,6 +11,7 @@ pub mod topology;
 pub mod placement;
 pub mod steering;
 pub mod launch;
+mod listen;
 mod balance;
 pub mod control;
 mod shard;

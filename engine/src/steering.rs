@@ -1,8 +1,10 @@
 //! Which shard gets a connection: a pure function of the machine and the plan.
 //!
 //! A connection should be served where its packets arrive: by the shard on the CPU that takes the interrupt of its queue,
-//! whose cache has just seen the data. `launch` tells the kernel so. What `load` does besides is in
+//! whose cache has just seen the data. `listen` tells the kernel so. What `load` does besides is in
 //! `balance`.
+
+use sluice_sys::SteeringTables;
 
 use crate::placement::{Plan, ShardPlace};
 use crate::topology::Topology;
@@ -17,6 +19,36 @@ pub enum Steering {
     /// By the CPU, and away from shards that have more to do than others.
     #[default]
     Load,
+}
+
+impl Steering {
+    /// As the flag has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Steering::Off => "off",
+            Steering::Cpu => "cpu",
+            Steering::Load => "load",
+        }
+    }
+}
+
+/// What the kernel's program goes by.
+pub(crate) fn tables(topology: &Topology, plan: &Plan) -> SteeringTables {
+    let mut near_each_other: Vec<&ShardPlace> = plan.shards.iter().collect();
+    near_each_other.sort_by_key(|place| (place.node, place.l3_group, place.shard));
+    let range = |is_in: &dyn Fn(&ShardPlace) -> bool| {
+        let start = near_each_other.iter().position(|place| is_in(place)).unwrap_or(0);
+        start..start + near_each_other.iter().filter(|place| is_in(place)).count()
+    };
+    let circles = |own: &ShardPlace| {
+        let is_on_node = |place: &ShardPlace| place.node == own.node;
+        [range(&|place| is_on_node(place) && place.l3_group == own.l3_group), range(&is_on_node)]
+    };
+    SteeringTables {
+        receivers: receivers(topology, plan),
+        order: near_each_other.iter().map(|place| place.shard).collect(),
+        circles: plan.shards.iter().map(circles).collect(),
+    }
 }
 
 /// For every online CPU the shard that gets the connections it receives: its own if it has one, else one of the nearest
@@ -69,6 +101,23 @@ mod tests {
         // Shards 0 to 3 are on CPUs 0, 2, 4, 6 of node 0, shards 4 to 7 on the odd ones of node 1.
         let want = [(0, 0), (1, 4), (2, 1), (3, 5), (4, 2), (5, 6), (6, 3), (7, 7)];
         assert_eq!(receivers_of("0-7"), want);
+    }
+
+    #[test]
+    fn circles_are_ranges_of_the_order() {
+        let topology = two_sockets_interleaved().read();
+        let policy = Policy::Cpus(CpuSet::parse("0-4").unwrap());
+        let mut plan = plan(&topology, &ShardChoice { policy, ..ShardChoice::default() }).unwrap();
+        // Spread over the nodes, as another policy numbers them: 0, 2 and 4 on node 0, where 4 has a cache of its own.
+        plan.shards.sort_by_key(|place| place.cpu);
+        for (shard, place) in plan.shards.iter_mut().enumerate() {
+            place.shard = shard;
+            place.l3_group = if shard == 4 { 7 } else { place.l3_group };
+        }
+        let tables = tables(&topology, &plan);
+        assert_eq!(tables.order, [0, 2, 4, 1, 3]);
+        let want = [[0..2, 0..3], [3..5, 3..5], [0..2, 0..3], [3..5, 3..5], [2..3, 0..3]];
+        assert_eq!(tables.circles, want);
     }
 
     #[test]

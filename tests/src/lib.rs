@@ -6,6 +6,7 @@
 //! cannot hide the same misreading on the other. Every wait in here ends within [`PATIENCE`].
 
 pub mod client;
+pub mod cpus;
 pub mod machine;
 pub mod origin;
 pub mod pattern;

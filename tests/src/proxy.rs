@@ -224,10 +224,14 @@ impl Proxy {
 
     /// Every shard as `sluice topology --live` shows it.
     pub async fn live(&self) -> Vec<serde_json::Value> {
+        self.whole_live().await["shards"].as_array().expect("a list of shards").clone()
+    }
+
+    /// All that `sluice topology --live` shows.
+    pub async fn whole_live(&self) -> serde_json::Value {
         let shown = run(&["topology", "--json", "--live", &self.pid().to_string()]).await;
         assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-        let json: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON on stdout");
-        json["shards"].as_array().expect("a list of shards").clone()
+        serde_json::from_str(&shown.stdout).expect("JSON on stdout")
     }
 
     /// Its process id.

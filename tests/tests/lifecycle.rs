@@ -314,7 +314,7 @@ async fn too_few_descriptors_are_78() {
 
 #[tokio::test]
 async fn a_forbidden_io_uring_is_78() {
-    assert_unfit(env!("CARGO_BIN_EXE_without-io-uring"), &[], "io_uring").await;
+    assert_unfit(env!("CARGO_BIN_EXE_without"), &["io_uring"], "io_uring").await;
 }
 
 /// Starts sluice by `wrapper`; it must leave with 78 and a message about `cause`.

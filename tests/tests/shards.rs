@@ -1,12 +1,12 @@
 //! Where shards run, where their memory is, and which of them gets a connection.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 use sluice_tests::{
     client::{self, Raw},
+    cpus::{connect_from, usable_cpus},
     origin,
     proxy::{self, Proxy},
 };
@@ -163,31 +163,6 @@ async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
     proxy.drain().await.assert_clean();
 }
 
-#[tokio::test]
-async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
-    let cpus = usable_cpus();
-    let Some(&cpu) = cpus.last().filter(|_| cpus.len() > 1) else {
-        return eprintln!("skipped: one CPU is not enough to choose");
-    };
-    let list = format!("{},{cpu}", cpus[0]);
-    let origin = origin::real("real").await;
-    let upstream = format!("http://{}", origin.address);
-    let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", "cpu", "--upstream", &upstream];
-    let proxy = Proxy::start(&flags).await;
-    for receiving in [cpus[0], cpu] {
-        let before = accepted_by_cpu(&proxy).await;
-        let connections = connect_from(receiving, proxy.address, 40);
-        proxy.counters_until("all are accepted", |now| now.connections >= 40).await;
-        for ((cpu, before), (_, now)) in before.into_iter().zip(accepted_by_cpu(&proxy).await) {
-            let wanted = if cpu == receiving { 40 } else { 0 };
-            assert_eq!(now - before, wanted, "received on CPU {receiving}, accepted on CPU {cpu}");
-        }
-        drop(connections);
-        proxy.counters_until("all are closed", |now| now.connections == 0).await;
-    }
-    proxy.drain().await.assert_clean();
-}
-
 /// Eight connections of unequal load, all received on one CPU: after a second the busier shard may have a quarter more to do
 /// than the mean. Where connections stay where they were received, it has twice as much; where the kernel's hash divides them
 /// (`off`), anything between the two, by chance: that is shown for three times eight connections.
@@ -294,29 +269,6 @@ async fn moved_connections_lose_nothing() {
     assert!(counters.handed_out > 0, "{counters:?}");
     assert_eq!(counters.handed_out, counters.handed_in);
     proxy.drain().await.assert_clean();
-}
-
-fn usable_cpus() -> Vec<usize> {
-    let set = sched_getaffinity(None).expect("the CPUs of this thread");
-    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
-}
-
-/// Connections over loopback: they are received on the CPU that makes them.
-fn connect_from(cpu: usize, address: SocketAddr, count: usize) -> Vec<TcpStream> {
-    let connect = move || {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        sched_setaffinity(None, &set).expect("a CPU of ours");
-        (0..count).map(|_| TcpStream::connect(address).expect("a connection")).collect()
-    };
-    std::thread::spawn(connect).join().expect("connected")
-}
-
-/// The CPU of every shard and how many connections it accepted.
-async fn accepted_by_cpu(proxy: &Proxy) -> Vec<(usize, u64)> {
-    let number = |value: &Value| value.as_u64().expect("a number");
-    let row = |shard: &Value| (number(&shard["cpu"]) as usize, number(&shard["counters"]["accepted"]));
-    proxy.live().await.iter().map(row).collect()
 }
 
 /// Everything that threads can share is on the list of docs/sharing.md, with who writes it and when.

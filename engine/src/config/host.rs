@@ -55,7 +55,7 @@ pub struct HostFlags {
     #[arg(long, value_name = "on|off")]
     pub pinning: Option<String>,
     /// Which shard gets a connection: any, by a hash (off), that of the CPU which received it (cpu), or that one unless it
-    /// has more to do than others (load) [default: load]
+    /// has more to do than others (load); by a BPF program where CAP_BPF allows one [default: load]
     #[arg(long, value_name = "off|cpu|load")]
     pub steering: Option<String>,
     /// Pages of the receive buffers: off, transparent (where the kernel finds some), reserved (vm.nr_hugepages)

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::launch::LaunchError;
 use crate::placement::ShardPlace;
+use crate::steering::Steering;
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -60,11 +61,14 @@ pub(crate) struct Member {
 pub(crate) struct Fleet {
     members: Vec<Member>,
     courier: Courier,
+    steering: Steering,
+    /// What steers.
+    steered_by: &'static str,
 }
 
 impl Fleet {
-    pub(crate) fn new() -> Result<Fleet, Unfit> {
-        Ok(Fleet { members: Vec::new(), courier: Courier::new()? })
+    pub(crate) fn new(steering: Steering, steered_by: &'static str) -> Result<Fleet, Unfit> {
+        Ok(Fleet { members: Vec::new(), courier: Courier::new()?, steering, steered_by })
     }
 
     pub(crate) fn add(&mut self, member: Member) {
@@ -160,7 +164,12 @@ impl Fleet {
     /// Everything about every shard.
     fn live(&mut self) -> Live {
         self.publish();
-        Live { pid: std::process::id(), shards: self.members.iter().map(live::look_at).collect() }
+        Live {
+            pid: std::process::id(),
+            steering: self.steering.word().to_owned(),
+            steered_by: self.steered_by.to_owned(),
+            shards: self.members.iter().map(live::look_at).collect(),
+        }
     }
 
     fn totals(&self) -> Vec<(&'static str, u64)> {

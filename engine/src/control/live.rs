@@ -21,10 +21,14 @@ use super::fleet::{Event, Member};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The shards of a running process. The keys are documented in docs/operations.md.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// The process.
     pub pid: u32,
+    /// Which shard is to get a connection, as `--steering` has it.
+    pub steering: String,
+    /// What sees to it: `hash`, `socket options`, `BPF program`.
+    pub steered_by: String,
     /// Its shards, in the order of their numbers.
     pub shards: Vec<LiveShard>,
 }
@@ -226,6 +230,7 @@ impl Live {
                 );
             }
         }
+        let _ = writeln!(out, "steering {}, by {}", self.steering, self.steered_by);
         if let Some(error) = self.shards.iter().find_map(|shard| shard.pages_error.as_ref()) {
             let _ = writeln!(out, "pages cannot be counted: {error}");
         }
@@ -255,12 +260,14 @@ mod tests {
         shard.add("heap", &pages);
         shard.add("stack", &pages);
         shard.counters.insert("requests".into(), 9);
-        let live = Live { pid: 1, shards: vec![shard] };
+        let (steering, steered_by) = ("load".into(), "hash".into());
+        let live = Live { pid: 1, steering, steered_by, shards: vec![shard] };
         assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
         let drawn = live.draw();
         let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["3", "6", "?", "1", "1", "140", "10", "4", "0", "0", "9"]);
-        assert!(drawn.ends_with("shard 3: 5 of 75 pages of its stack are not on node 1\n"), "{drawn}");
+        let end = "shard 3: 5 of 75 pages of its stack are not on node 1\nsteering load, by hash\n";
+        assert!(drawn.ends_with(end), "{drawn}");
     }
 
     #[test]
@@ -268,7 +275,7 @@ mod tests {
         let manual = include_str!("../../../docs/operations.md");
         let mut shard = LiveShard { pages_error: Some(String::new()), ..LiveShard::default() };
         shard.add("heap", &sluice_sys::Pages::default());
-        let json = serde_json::to_value(Live { pid: 1, shards: vec![shard] }).unwrap();
+        let json = serde_json::to_value(Live { shards: vec![shard], ..Live::default() }).unwrap();
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().unwrap().keys().cloned().collect()
         };

@@ -1,0 +1,158 @@
+//! The listeners of all shards, and what decides which of them gets a connection. Runs on the control thread.
+//!
+//! Ports are taken first, so that what cannot be had is known before a shard starts; every shard then opens listeners of its
+//! own at them. A program of the kernel chooses among them where this process may load one, socket options where not.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sluice_sys::{Board, BoundListener, NotLoaded, SteeringMaps, SteeringProgram};
+
+use crate::launch::LaunchError;
+use crate::placement::{Plan, ShardPlace};
+use crate::steering::{self, Steering};
+use crate::topology::Topology;
+
+/// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: u32 = 65_535;
+
+/// The ports, held so that nobody else gets them while no shard listens yet.
+pub(crate) struct Reserved(Vec<(BoundListener, SocketAddr)>);
+
+impl Reserved {
+    /// Binds every address once, which finds out now what cannot be bound, and fixes the port where it was left open.
+    pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Reserved, LaunchError> {
+        let bind = |address: &SocketAddr| {
+            // The shards share the port; another process must not have it already.
+            BoundListener::probe(*address)?;
+            let bound = BoundListener::reserve(*address)?;
+            let local = bound.local()?;
+            Ok((bound, local))
+        };
+        let bind_or_say = |address| bind(address).map_err(|error| why_not_bound(*address, &error));
+        addresses.iter().map(bind_or_say).collect::<Result<_, _>>().map(Reserved)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().map(|(_, address)| *address).collect()
+    }
+}
+
+fn why_not_bound(address: SocketAddr, error: &io::Error) -> LaunchError {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
+        _ => "see bind(2)",
+    };
+    LaunchError::Refused(format!("cannot listen on {address}: {error} (hint: {hint})"))
+}
+
+/// What decides which shard gets a connection.
+pub(crate) enum Means {
+    /// The kernel's hash.
+    Hash,
+    /// Socket options, by the shard of every CPU.
+    Options(Vec<(usize, usize)>),
+    /// A program for every address.
+    Programs(Vec<SteeringProgram>),
+}
+
+impl Means {
+    /// The best that is allowed here. Says on stderr what it is.
+    pub(crate) fn choose(
+        steering: Steering,
+        topology: &Topology,
+        plan: &Plan,
+        ports: usize,
+        board: Option<&Arc<Board>>,
+    ) -> Means {
+        if steering == Steering::Off || plan.shards.len() == 1 {
+            return Means::Hash;
+        }
+        let tables = steering::tables(topology, plan);
+        let load = || {
+            let maps = SteeringMaps::new(&tables, board.cloned())?;
+            (0..ports).map(|_| maps.program()).collect::<Result<Vec<_>, _>>()
+        };
+        match load() {
+            Ok(programs) => {
+                eprintln!("sluice: steering: a BPF program chooses the shard {}", whose(steering));
+                Means::Programs(programs)
+            }
+            Err(why) => {
+                say_why_not(&why);
+                Means::Options(tables.receivers)
+            }
+        }
+    }
+
+    /// For people and tools.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Means::Hash => "hash",
+            Means::Options(_) => "socket options",
+            Means::Programs(_) => "BPF program",
+        }
+    }
+
+    /// Opens a shard's listeners, one for each address.
+    pub(crate) fn open(
+        &self,
+        addresses: &[SocketAddr],
+        place: &ShardPlace,
+    ) -> Result<Vec<BoundListener>, LaunchError> {
+        let open = |(at, address): (usize, &SocketAddr)| {
+            let mut bound =
+                BoundListener::bind(*address, BACKLOG).map_err(|error| why_not_bound(*address, &error))?;
+            self.steer(&mut bound, at, place).map_err(|error| {
+                LaunchError::Refused(format!(
+                    "cannot steer connections to {address} by CPU: {error} (hint: --steering off)"
+                ))
+            })?;
+            Ok(bound)
+        };
+        addresses.iter().enumerate().map(open).collect()
+    }
+
+    fn steer(&self, bound: &mut BoundListener, at: usize, place: &ShardPlace) -> io::Result<()> {
+        match self {
+            Means::Hash => Ok(()),
+            Means::Options(receivers) => {
+                bound.prefer_incoming_cpu(place.cpu)?;
+                bound.steer_by_cpu(receivers)
+            }
+            Means::Programs(programs) => bound.steer_by_program(&programs[at], place.shard),
+        }
+    }
+}
+
+/// The board, where a program can read it if one may be loaded.
+pub(crate) fn board(shards: usize) -> Arc<Board> {
+    // Why not is said when the program is loaded.
+    Arc::new(Board::for_programs(shards).unwrap_or_else(|_| Board::new(shards)))
+}
+
+fn whose(steering: Steering) -> &'static str {
+    match steering {
+        Steering::Load => "of the CPU that receives a connection, or one near it if that is busy",
+        Steering::Off | Steering::Cpu => "of the CPU that receives a connection",
+    }
+}
+
+fn say_why_not(why: &NotLoaded) {
+    match why {
+        NotLoaded::Forbidden(error) => eprintln!(
+            "sluice: steering: socket options choose the shard of the CPU that receives a connection; no BPF program does, \
+             which could look at the load: bpf(2): {error} (hint: CAP_BPF, such as AmbientCapabilities=CAP_BPF in \
+             systemd, and a seccomp profile that allows bpf)"
+        ),
+        NotLoaded::Refused { error, log } => {
+            eprintln!(
+                "sluice: warning: the kernel refuses the BPF program for steering, socket options take its place: {error}"
+            );
+            log.lines().for_each(|line| eprintln!("sluice:   verifier: {line}"));
+        }
+    }
+}
