@@ -59,13 +59,26 @@ impl Identity {
             proto: "http",
             request_id: self.request_ids.next(),
         };
-        if !self.trusted.contains(peer.ip()) {
-            return Client { sender: stranger, address: peer };
+        if self.trusted.contains(peer.ip()) {
+            self.past_proxies(peer, head, stranger, &mut texts.client)
+        } else {
+            Client { sender: stranger, address: peer }
         }
+    }
+
+    /// The client that a trusted proxy speaks for.
+    #[inline(never)]
+    fn past_proxies<'t>(
+        &self,
+        peer: SocketAddr,
+        head: &RequestHead<'_>,
+        stranger: Sender<'t>,
+        text: &'t mut AddressText,
+    ) -> Client<'t> {
         let list = self.policy.trusted_list;
         let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
-        texts.client.write(found);
-        let sender = Sender { client: texts.client.as_bytes(), trust: Trust::Trusted, ..stranger };
+        text.write(found);
+        let sender = Sender { client: text.as_bytes(), trust: Trust::Trusted, ..stranger };
         let is_peer = found == peer.ip().to_canonical();
         Client { sender, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
     }

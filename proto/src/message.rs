@@ -205,8 +205,8 @@ impl<'a> RequestHead<'a> {
     /// True when the client can take trailer fields, which it says with `TE: trailers`.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
     pub fn accepts_trailers(&self) -> bool {
-        let mut members = self.fields.values(FieldId::Te).flat_map(ascii::list_members);
-        members.any(|member| member.eq_ignore_ascii_case(b"trailers"))
+        let members = || self.fields.values(FieldId::Te).flat_map(ascii::list_members);
+        self.fields.has(FieldId::Te) && members().any(|member| member.eq_ignore_ascii_case(b"trailers"))
     }
 
     /// How many more proxies may forward this request, where the client has set a bound: TRACE and OPTIONS only. At zero the
@@ -237,8 +237,8 @@ impl<'a> RequestHead<'a> {
             let name = member.split(|&b| b == b'/').next().unwrap_or_default();
             [&b"h2c"[..], b"HTTP", b"TLS"].iter().any(|known| name.eq_ignore_ascii_case(known))
         };
-        let mut offers = self.fields.values(FieldId::Upgrade).flat_map(ascii::list_members);
-        self.wants_upgrade && !offers.all(is_http)
+        let offers = || self.fields.values(FieldId::Upgrade).flat_map(ascii::list_members);
+        self.wants_upgrade && !offers().all(is_http)
     }
 }
 

@@ -111,7 +111,7 @@ impl RouteTable {
 
     fn find_place(&self, host: &str, path: &str) -> u32 {
         if !self.hosts.is_empty() {
-            let place = self.hosts.find(host, |root| self.find_below(root, path));
+            let place = self.find_by_host(host, path);
             if place != NONE {
                 return place;
             }
@@ -120,6 +120,11 @@ impl RouteTable {
             NONE => NONE,
             root => self.find_below(root, path),
         }
+    }
+
+    #[inline(never)]
+    fn find_by_host(&self, host: &str, path: &str) -> u32 {
+        self.hosts.find(host, |root| self.find_below(root, path))
     }
 
     /// The most specific place for a path in one host's tree.
