@@ -21,6 +21,7 @@ mod inbox;
 mod client_address;
 mod identity;
 mod misbehaviour;
+mod seldom;
 mod exchange;
 mod message;
 mod path_policy;

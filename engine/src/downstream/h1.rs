@@ -18,6 +18,7 @@ use crate::identity::Client;
 use crate::inbox::Inbox;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
 use crate::misbehaviour::{Misdeed, Score, Verdict};
+use crate::seldom::seldom;
 use crate::shard::Shard;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
@@ -62,7 +63,7 @@ pub(crate) async fn next_client(shard: &Shard) -> Down<'_> {
 pub(crate) async fn serve(mut down: Down<'_>) {
     let shard = down.shard;
     if proxy_protocol::is_due(shard, &down.conn) {
-        if !proxy_protocol::read_header(&mut down).await {
+        if !seldom!(proxy_protocol::read_header(&mut down)) {
             return;
         }
         if down.inbox.is_empty() {
@@ -80,7 +81,7 @@ pub(crate) async fn serve(mut down: Down<'_>) {
         match exchange::run(shard, &mut down).await {
             // Also in a drain: the answer had begun before it, so the client may have sent its next request in good faith.
             Next::Request => down.note_request(),
-            Next::Close => return down.close().await,
+            Next::Close => return seldom!(down.close()),
             Next::Wait => match down.park_begun() {
                 None => return,
                 Some(again) => {
@@ -88,7 +89,7 @@ pub(crate) async fn serve(mut down: Down<'_>) {
                     continue;
                 }
             },
-            Next::Linger => return down.linger().await,
+            Next::Linger => return seldom!(down.linger()),
             Next::Drop => return,
             Next::Abort => return down.conn.abort(),
         }
@@ -157,7 +158,7 @@ impl<'s> Down<'s> {
             if self.conn.is_quiet() && !self.conn.is_late() {
                 return self.note_piece().map(|()| Read::Incomplete);
             }
-            match self.inbox.receive(&self.conn).await {
+            match seldom!(self.inbox.receive(&self.conn)) {
                 Ok(true) => {}
                 Ok(false) if self.inbox.is_empty() => return Ok(Read::Nothing),
                 Ok(false) => return Err(abort(Cause::Closed)),
@@ -167,6 +168,7 @@ impl<'s> Down<'s> {
     }
 
     /// Another piece of a head has come, and not the last.
+    #[cold]
     fn note_piece(&mut self) -> Result<(), Aborted> {
         self.pieces += 1;
         let is_dripping = self.pieces > HEAD_PIECES_MAX && self.pieces.is_multiple_of(PIECES_PER_MISDEED);
@@ -186,6 +188,7 @@ impl<'s> Down<'s> {
 
     /// Parks the connection in the middle of a head: what there is of it waits without a task and without a receive
     /// buffer. Hands it back when there is more to read after all.
+    #[cold]
     fn park_begun(self) -> Option<Self> {
         self.history.store(&self.conn);
         let kept = Kept { bytes: self.inbox.unread().into(), pieces: self.pieces };

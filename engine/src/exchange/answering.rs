@@ -15,6 +15,7 @@ use crate::h1::{BodyProgress, BodyWriter, Last};
 use crate::message::{Aborted, Cause, Side};
 use crate::pace::Pace;
 use crate::relay::{relay, take_whole};
+use crate::seldom::seldom;
 use crate::shard::Shard;
 use crate::upstream::h1::{Receiver, Unanswered};
 
@@ -61,7 +62,7 @@ impl Answering<'_> {
                 }
                 Ok(Reply::Interim { .. }) => {
                     interims += 1;
-                    self.send_interim(client, &mut out).await?;
+                    seldom!(self.send_interim(client, &mut out))?;
                 }
                 // Upgrade was not forwarded, so there is nothing to switch to.
                 Ok(Reply::Upgrade) => {
@@ -84,7 +85,7 @@ impl Answering<'_> {
                 .with_mark(&self.plan.progress.is_answering);
         let is_close_delimited = reply.framing == BodyLength::UntilClose;
         let relayed =
-            if is_whole { to_client.finish().await } else { relay(&mut body, &mut to_client).await };
+            if is_whole { to_client.finish().await } else { seldom!(relay(&mut body, &mut to_client)) };
         relayed.map_err(|aborted| Cut { is_close_delimited, ..Cut::by(aborted) })?;
         Ok(Finished {
             is_large: progress.is_large(),

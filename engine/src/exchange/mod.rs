@@ -28,6 +28,7 @@ use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
 use crate::pace::Pace;
 use crate::relay::{relay, take_whole};
+use crate::seldom::seldom;
 use crate::shard::Shard;
 use crate::upstream::connect::{connected, kept};
 
@@ -76,10 +77,10 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     };
     let mut plan = match down.read_request(plan).await {
         Ok(Read::Request(Ok(plan))) => plan,
-        Ok(Read::Request(Err(refusal))) => return refuse_request(down, refusal).await,
+        Ok(Read::Request(Err(refusal))) => return seldom!(refuse_request(down, refusal)),
         Ok(Read::Incomplete) => return Next::Wait,
         Ok(Read::Nothing) => return Next::Drop,
-        Err(aborted) => return give_up_on_head(shard, down, aborted).await,
+        Err(aborted) => return seldom!(give_up_on_head(shard, down, aborted)),
     };
     plan.is_persistent &= !down.is_last_request();
     plan.connection_end_ms = down.history.end_ms;
@@ -96,7 +97,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
     };
     match served {
         Some(next) => next,
-        None => give_up_overdue(down, &plan).await,
+        None => seldom!(give_up_overdue(down, &plan)),
     }
 }
 
@@ -113,8 +114,8 @@ async fn serve(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
             plan.progress.upload.set(Upload::Done);
             send_whole(down, plan, wire).await
         }
-        Ok(false) => send_streamed(down, plan, wire, &mut body, &go_ahead).await,
-        Err(aborted) => give_up_on_request(shard, down, aborted, plan.kind).await,
+        Ok(false) => seldom!(send_streamed(down, plan, wire, &mut body, &go_ahead)),
+        Err(aborted) => seldom!(give_up_on_request(shard, down, aborted, plan.kind)),
     }
 }
 
@@ -127,9 +128,9 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
     loop {
         let mut up = match reused.take() {
             Some(up) => up,
-            None => match connected(shard, group, plan.behalf(down)).await {
+            None => match seldom!(connected(shard, group, plan.behalf(down))) {
                 Ok(up) => up,
-                Err(answer) => return answer_for_server(down, plan, answer).await,
+                Err(answer) => return seldom!(answer_for_server(down, plan, answer)),
             },
         };
         plan.name_server(&mut wire, &up);
@@ -166,13 +167,13 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
         let is_repeatable = || plan.is_idempotent || is_unseen();
         if is_dead && is_repeatable() {
             drop(up);
-            if let Some(buf) = sending.await.buf {
+            if let Some(buf) = seldom!(sending).buf {
                 shard.counters.upstream_retries.increment();
                 wire = buf;
                 continue;
             }
         }
-        return give_up(shard, down, plan, &cut).await;
+        return seldom!(give_up(shard, down, plan, &cut));
     }
 }
 
@@ -188,9 +189,9 @@ async fn send_streamed(
     let group = &shard.groups[plan.upstream];
     let mut up = match kept(shard, group, plan.behalf(down)) {
         Some(up) => up,
-        None => match connected(shard, group, plan.behalf(down)).await {
+        None => match seldom!(connected(shard, group, plan.behalf(down))) {
             Ok(up) => up,
-            Err(answer) => return answer_for_server(down, plan, answer).await,
+            Err(answer) => return seldom!(answer_for_server(down, plan, answer)),
         },
     };
     plan.name_server(&mut wire, &up);
@@ -222,7 +223,7 @@ async fn send_streamed(
                 (_, false) => Next::Linger,
             }
         }
-        Err(cut) => give_up(shard, down, plan, &cut).await,
+        Err(cut) => seldom!(give_up(shard, down, plan, &cut)),
     }
 }
 

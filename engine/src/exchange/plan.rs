@@ -131,6 +131,7 @@ impl Plan {
 
 impl<'t> Refusal<'t> {
     /// The connection survives a refusal if no body follows that somebody would have to read.
+    #[cold]
     fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
         let is_persistent = head.persistent && head.body.is_empty();
         let shape = Shape {

@@ -163,6 +163,7 @@ impl IdentityPolicy {
     }
 
     /// What a trusted proxy says, where that is well-formed, and its own address.
+    #[inline(never)]
     fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
         let told = self.told(head, sender);
         put(out, "X-Forwarded-For: ");
@@ -210,6 +211,7 @@ impl IdentityPolicy {
     }
 
     //= https://www.rfc-editor.org/rfc/rfc7239#section-4
+    #[inline(never)]
     fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
         put(out, "Forwarded: ");
         let start = out.len();

@@ -1,0 +1,25 @@
+//! Keeps what few requests come to out of the code that all of them run through.
+//!
+//! The compiler makes one function of everything that is awaited on a request's way, refusals, retries and streamed uploads
+//! between the steps of an ordinary GET. That was 32 KB, as much as the first-level instruction cache holds, and every request
+//! loaded most of it anew. What is awaited by `seldom!` is code of its own, and the way to it is laid out as an exception.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Awaits a future that few requests come to.
+macro_rules! seldom {
+    ($future:expr) => {{
+        let mut future = ::std::pin::pin!($future);
+        ::std::future::poll_fn(|context| $crate::seldom::poll(future.as_mut(), context)).await
+    }};
+}
+pub(crate) use seldom;
+
+/// Polls it, out of line.
+#[cold]
+#[inline(never)]
+pub(crate) fn poll<F: Future>(future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+    future.poll(context)
+}
