@@ -255,7 +255,7 @@ impl<'s> Down<'s> {
     async fn close(self) {
         self.conn.flushed().await;
         // After a large body no receive is armed, and only the socket knows what else has come.
-        if !self.inbox.is_empty() || !self.conn.is_quiet_by_peek() {
+        if !self.inbox.is_empty() || self.conn.has_unread() {
             self.linger().await;
         }
     }

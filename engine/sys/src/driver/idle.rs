@@ -4,6 +4,7 @@
 use super::Driver;
 use crate::kept::Kept;
 use crate::key::NONE;
+use crate::socket::{Peeked, peek};
 use crate::table::Flags;
 
 impl Driver {
@@ -55,7 +56,7 @@ impl Driver {
         }
         let entry = self.table.at(index);
         // Without an armed receive, nobody has looked at the socket itself.
-        if flag == Flags::RESTING && !entry.flags.has(Flags::ARMED) && !crate::socket::is_silent(entry.fd) {
+        if flag == Flags::RESTING && !entry.flags.has(Flags::ARMED) && peek(entry.fd) != Peeked::Nothing {
             return false;
         }
         entry.flags.set(flag);
@@ -80,6 +81,27 @@ impl Driver {
         entry.queue_len == 0 && entry.error().is_none() && !entry.flags.has(Flags::ENDED)
     }
 
+    /// Whether bytes have arrived that nobody took.
+    pub(crate) fn has_unread(&mut self, index: u32) -> bool {
+        let entry = self.table.at(index);
+        if entry.queue_len > 0 {
+            return true;
+        }
+        if entry.error().is_some() || entry.flags.has(Flags::ENDED) {
+            return false;
+        }
+        match peek(entry.fd) {
+            Peeked::Bytes => true,
+            Peeked::End => {
+                // An armed receive is about to find it too: it ends by itself, and need not be ended when this is closed.
+                entry.flags.set(Flags::ENDED);
+                entry.flags.clear(Flags::ARMED);
+                false
+            }
+            Peeked::Nothing | Peeked::Error => false,
+        }
+    }
+
     /// Closes every connection that the table owns and that is not in the middle of a message, neither of the peer's nor of
     /// ours; returns how many.
     pub(crate) fn close_idle(&mut self) -> usize {
@@ -87,7 +109,7 @@ impl Driver {
         idle.retain(|&index| {
             let entry = self.table.at(index);
             // A request may wait in the socket whose receive this turn is only about to arm.
-            entry.send == NONE && entry.waiter == NONE && crate::socket::is_silent(entry.fd)
+            entry.send == NONE && entry.waiter == NONE && peek(entry.fd) == Peeked::Nothing
         });
         for &index in &idle {
             self.close(index);

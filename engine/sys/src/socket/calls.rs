@@ -36,12 +36,28 @@ pub(super) fn has_hung_up(fd: RawFd) -> bool {
     poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
 
-/// Whether a socket has neither bytes nor an end nor an error to tell.
-pub(crate) fn is_silent(fd: RawFd) -> bool {
+/// What a receive would find in a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peeked {
+    /// It would have to wait.
+    Nothing,
+    Bytes,
+    /// The peer has finished sending, and all it sent was received.
+    End,
+    Error,
+}
+
+/// Looks into a socket and leaves it as it is.
+pub(crate) fn peek(fd: RawFd) -> Peeked {
     let mut byte = 0_u8;
     // SAFETY: the buffer is one byte long and lives through the call.
     let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+    match peeked {
+        0 => Peeked::End,
+        1.. => Peeked::Bytes,
+        _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => Peeked::Nothing,
+        _ => Peeked::Error,
+    }
 }
 
 pub(super) fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
-pub(crate) use self::calls::{accept_queued, check, is_silent, peer_of, set_option, shutdown_both};
+pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
 use self::calls::{bind, has_hung_up, name_of, tcp_socket};
 pub use self::listener::{BoundListener, Listener};
 use self::operation::Operation;
@@ -100,9 +100,10 @@ impl Conn {
         driver::with(|driver| driver.is_quiet(self.index))
     }
 
-    /// The same also of what no receive has taken out of the socket, by a system call.
-    pub fn is_quiet_by_peek(&self) -> bool {
-        self.is_quiet() && is_silent(self.fd())
+    /// Whether the peer has said something that nobody took, in a buffer or still in the socket: what closing would answer
+    /// with a reset. By a system call, unless the answer is known without one.
+    pub fn has_unread(&self) -> bool {
+        driver::with(|driver| driver.has_unread(self.index))
     }
 
     /// Sends all of a buffer, after earlier sends of this connection. Starts at once; the future is for its end.

@@ -1,6 +1,7 @@
 //! Bytes on their way through: received, held back, lent, spliced, sent, cut off.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use super::{buf, pair, receive_all, run, small, start};
@@ -120,6 +121,29 @@ fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
         sleep(20).await;
         assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);
         assert!(conn.is_quiet());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn what_closing_would_answer_with_a_reset_is_known() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        assert!(!conn.has_unread());
+        // No turn lies between, so these are in the socket only.
+        peer.write_all(b"more").expect("write");
+        assert!(conn.has_unread());
+        assert_eq!(receive_all(&conn, 4).await, b"more");
+        assert!(!conn.has_unread(), "all was taken");
+        peer.write_all(b"the last").expect("write");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+        assert!(conn.has_unread(), "bytes before the end");
+        assert_eq!(receive_all(&conn, 8).await, b"the last");
+        assert!(!conn.has_unread(), "an end is nothing unread");
+        drop(conn);
+        // The close itself goes out with the next turn.
+        sleep(20).await;
+        assert_eq!(peer.read(&mut [0]).expect("an end, not a reset"), 0);
     });
     assert_eq!(left, Outstanding::default());
 }
