@@ -100,6 +100,11 @@ impl Conn {
         driver::with(|driver| driver.is_quiet(self.index))
     }
 
+    /// The same also of what no receive has taken out of the socket, by a system call.
+    pub fn is_quiet_by_peek(&self) -> bool {
+        self.is_quiet() && peek(self.fd()) == Peeked::Nothing
+    }
+
     /// Whether the peer has said something that nobody took, in a buffer or still in the socket: what closing would answer
     /// with a reset. By a system call, unless the answer is known without one.
     pub fn has_unread(&self) -> bool {
