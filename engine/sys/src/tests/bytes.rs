@@ -83,7 +83,7 @@ fn a_half_closed_peer_gets_the_rest_of_its_answer() {
         big.resize(16 << 20, 7);
         conn.send(big, 60_000).detach();
         conn.park(60_000).expect("parks");
-        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
         sleep(50).await;
         assert_eq!((connections_idle(), close_idle()), (1, 0), "still sending");
         let reader = std::thread::spawn(move || {
@@ -180,7 +180,7 @@ fn a_failure_is_noticed_behind_an_end_and_behind_unread_bytes() {
         start(receive.as_mut()).await;
         drop(receive);
         peer.write_all(b"ahead").expect("write");
-        peer.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        peer.shutdown(Shutdown::Write).expect("shutdown");
         sleep(50).await;
         let mut failed = Box::pin(conn.failed());
         start(failed.as_mut()).await;
