@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{BoundListener, Doorbell, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
+use sluice_sys::{BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
 
 use crate::balance::Team;
 use crate::config::Config;
@@ -143,6 +143,13 @@ pub fn run(
     }
     if let Err(error) = live::listen(events) {
         eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
+    }
+    if blueprint.config.host.huge_pages == HugePages::Transparent && !sluice_sys::has_transparent_huge_pages()
+    {
+        eprintln!(
+            "sluice: warning: transparent huge pages are switched off in this kernel, receive buffers have ordinary ones \
+             (hint: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled)"
+        );
     }
     if let Some(time) = blueprint.config.host.busy_poll {
         eprintln!("sluice: {}", cost_of_busy_poll(time));

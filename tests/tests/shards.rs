@@ -131,6 +131,9 @@ async fn huge_pages_serve_or_are_refused_with_the_number_needed() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to_with(origin.address, &["--huge-pages", "transparent"]).await;
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
+    let modes = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let warned = proxy.stderr().iter().any(|line| line.contains("transparent huge pages are switched off"));
+    assert_eq!(warned, !modes.contains("[always]") && !modes.contains("[madvise]"), "{:?}", proxy.stderr());
     proxy.drain().await.assert_clean();
     let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
     if free.is_ok_and(|free| free.trim() == "0") {
@@ -156,6 +159,15 @@ async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
         assert!(refused.stderr.contains("6.9 or newer"), "{}", refused.stderr);
         return;
     }
+    let mut older = Command::new(env!("CARGO_BIN_EXE_without"));
+    let refused = proxy::finish({
+        older.arg("napi").arg(proxy::binary().await).args(flags);
+        older
+    })
+    .await;
+    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+    let last = refused.stderr.lines().last().unwrap_or_default();
+    assert!(last.contains("cannot poll network queues") && last.contains("6.9 or newer"), "{last}");
     let proxy = Proxy::start(&flags).await;
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
     let cost = proxy.line("sluice: busy poll: ").await;

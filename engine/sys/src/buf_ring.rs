@@ -15,6 +15,7 @@ use io_uring::types::BufRingEntry;
 use crate::files::{HugePages, Mapping};
 use crate::pages::MemoryRange;
 use crate::ring::Ring;
+use crate::unfit::Unfit;
 
 /// All receives of a shard share this buffer group.
 pub(crate) const GROUP: u16 = 0;
@@ -63,7 +64,7 @@ pub(crate) struct BufRing {
 }
 
 /// Bytes of the memory behind `count` buffers (rounded up to a power of two).
-pub(crate) fn memory_bytes(count: u16, buffer_bytes: u32) -> usize {
+fn memory_bytes(count: u16, buffer_bytes: u32) -> usize {
     let count = count.clamp(1, COUNT_MAX).next_power_of_two();
     usize::from(count) * (buffer_bytes as usize + STAGGER_BYTES)
 }
@@ -73,15 +74,27 @@ impl BufRing {
     /// only when the kernel first writes to it.
     ///
     /// # Errors
-    /// What mmap or IORING_REGISTER_PBUF_RING says.
-    pub(crate) fn new(ring: &Ring, count: u16, buffer_bytes: u32, pages: HugePages) -> io::Result<BufRing> {
+    /// Why there is no memory for them, or why the kernel does not take them.
+    pub(crate) fn new(
+        ring: &Ring,
+        count: u16,
+        buffer_bytes: u32,
+        pages: HugePages,
+    ) -> Result<BufRing, Unfit> {
+        let refused = |error: io::Error| Unfit::from_buffer_ring(&error);
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::of_pages(memory_bytes(count, buffer_bytes), pages)?;
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>()).map_err(refused)?;
+        let bytes = memory_bytes(count, buffer_bytes);
+        let memory = Mapping::of_pages(bytes, pages).map_err(|error| match pages {
+            HugePages::Reserved => Unfit::from_huge_pages(&error, bytes),
+            HugePages::Off | HugePages::Transparent => refused(error),
+        })?;
         // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
         // drops the ring first, and unregistering is part of closing the ring).
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries.address() as u64, count, GROUP, 0)?;
+            ring.submitter()
+                .register_buf_ring_with_flags(entries.address() as u64, count, GROUP, 0)
+                .map_err(refused)?;
         }
         let mut buffers = BufRing {
             entries,

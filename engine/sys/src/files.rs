@@ -31,6 +31,13 @@ pub(crate) fn huge_page_bytes() -> usize {
     kib.map_or(2 << 20, |kib| kib << 10)
 }
 
+/// Whether [`HugePages::Transparent`] can have an effect on this kernel.
+pub fn has_transparent_huge_pages() -> bool {
+    // The choice is in brackets: `always [madvise] never`. The file is missing where the kernel is built without them.
+    let modes = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    modes.is_ok_and(|modes| !modes.contains("[never]"))
+}
+
 /// Keeps huge pages out of this memory, whole pages of it. Neighbouring mappings become one for the kernel: where it uses huge
 /// pages on its own, one of them can hold the end of one shard's memory and the beginning of another's, on the node of whoever
 /// touched it first.

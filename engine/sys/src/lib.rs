@@ -54,7 +54,7 @@ pub use executor::{
     Runtime, buffers_held, hand_over, join_fleet, leave_fleet, next_begun_connection, next_connection,
     next_message, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
 };
-pub use files::HugePages;
+pub use files::{HugePages, has_transparent_huge_pages};
 #[cfg(feature = "count-alloc")]
 pub use heap::allocations_of_this_thread;
 pub use heap::{Heap, reserve_arenas};

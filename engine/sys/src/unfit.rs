@@ -3,9 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::Settings;
-use crate::buf_ring::memory_bytes;
-use crate::files::{HugePages, huge_page_bytes};
+use crate::files::huge_page_bytes;
 
 /// The host, the kernel or a limit does not allow what Sluice needs. There is no fallback: the process says this
 /// and ends with [`Unfit::EXIT_CODE`].
@@ -26,19 +24,27 @@ impl Unfit {
         Unfit { cause: cause.into(), fix: fix.into() }
     }
 
-    /// Explains why there are no receive buffers.
-    pub(crate) fn from_buffers(error: &io::Error, settings: &Settings) -> Unfit {
-        if settings.huge_pages == HugePages::Reserved {
-            let page = huge_page_bytes();
-            let needed = memory_bytes(settings.buffers, settings.buffer_bytes).div_ceil(page);
+    /// Explains why there is no memory of reserved huge pages for the receive buffers.
+    pub(crate) fn from_huge_pages(error: &io::Error, bytes: usize) -> Unfit {
+        let page = huge_page_bytes();
+        if error.raw_os_error() != Some(libc::ENOMEM) {
             return Unfit::new(
-                format!("there are not enough reserved huge pages for the receive buffers: {error}"),
-                format!(
-                    "set {needed} of {} KiB aside for every shard (sysctl -w vm.nr_hugepages), or use transparent ones",
-                    page >> 10
-                ),
+                format!("kernel {} has no huge pages to set aside ({error})", kernel_release()),
+                "run on one with CONFIG_HUGETLBFS=y, or with --huge-pages transparent",
             );
         }
+        Unfit::new(
+            format!("there are not enough reserved huge pages for the receive buffers ({error})"),
+            format!(
+                "set {} of {} KiB aside for every shard (sysctl -w vm.nr_hugepages), or use --huge-pages transparent",
+                bytes.div_ceil(page),
+                page >> 10
+            ),
+        )
+    }
+
+    /// Explains why the kernel does not take receive buffers.
+    pub(crate) fn from_buffer_ring(error: &io::Error) -> Unfit {
         Unfit::new(
             format!("the kernel refuses the receive buffer ring: {error}"),
             "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
@@ -126,6 +132,13 @@ mod tests {
         assert!(say(libc::ENOMEM, "0").contains("RLIMIT_MEMLOCK"));
         assert!(say(libc::EMFILE, "0").contains("RLIMIT_NOFILE"));
         assert!(say(libc::EINVAL, "0").contains("6.1 or newer"));
+    }
+
+    #[test]
+    fn huge_pages_that_are_lacking_and_those_that_do_not_exist_are_told_apart() {
+        let say = |errno| Unfit::from_huge_pages(&io::Error::from_raw_os_error(errno), 1 << 30).to_string();
+        assert!(say(libc::ENOMEM).contains("aside for every shard"));
+        assert!(say(libc::EINVAL).contains("CONFIG_HUGETLBFS"));
     }
 
     #[test]

@@ -143,8 +143,7 @@ impl Driver {
         if let Some(time) = settings.busy_poll {
             ring.poll_busily(time).map_err(|error| Unfit::from_busy_poll(&error))?;
         }
-        let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes, settings.huge_pages)
-            .map_err(|error| Unfit::from_buffers(&error, settings))?;
+        let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes, settings.huge_pages)?;
         let table = Table::new(settings.sockets_expected as usize, buffers.count());
         if settings.huge_pages == HugePages::Off {
             table.memory().iter().for_each(|range| use_ordinary_pages(range.start, range.bytes));
