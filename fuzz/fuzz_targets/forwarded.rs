@@ -1,4 +1,5 @@
-//! Lists of hops: what stands on the left never changes what is read on the right, and what is read is what is there.
+//! Lists of hops: what stands on the left never changes what is read on the right, and what is read is what is there. The
+//! element about a client is about that client.
 //!
 //! The first byte of the input chooses the list.
 
@@ -7,7 +8,9 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use sluice_proto::forwarded::{HopList, hops};
+use sluice_proto::HeadLimits;
+use sluice_proto::forwarded::{HopList, element_of, hops};
+use sluice_proto::h1::{HeadStore, Parsed, parse_request};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, value)) = input.split_first() else { return };
@@ -38,4 +41,39 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
+
+    if list == HopList::Forwarded {
+        check_elements(value, &read);
+    }
 });
+
+/// The first addresses from the end are found again in a head with this field; beyond an entry without one nothing is.
+fn check_elements(value: &[u8], read: &[Option<IpAddr>]) {
+    let request = [b"GET / HTTP/1.1\r\nHost: a\r\nForwarded: ", value, b"\r\n\r\n"].concat();
+    let mut store = HeadStore::default();
+    let Ok(Parsed::Complete { head, .. }) = parse_request(&request, &mut store, &HeadLimits::default())
+    else {
+        return;
+    };
+    if head.field_list().len() != 2 {
+        return;
+    }
+    let mut is_vouched_for = true;
+    for (at, address) in read.iter().enumerate() {
+        is_vouched_for &= address.is_some();
+        let Some(address) = address else { continue };
+        let element = element_of(&head.field_list(), *address);
+        if is_vouched_for {
+            assert_eq!(
+                element.and_then(|element| element.address).map(|ip| ip.to_canonical()),
+                Some(*address)
+            );
+        } else if read[..at]
+            .iter()
+            .take_while(|before| before.is_some())
+            .all(|before| *before != Some(*address))
+        {
+            assert_eq!(element, None);
+        }
+    }
+}
