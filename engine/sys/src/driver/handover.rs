@@ -243,12 +243,30 @@ impl Driver {
         if !is_quiet || !is_at_rest {
             return false;
         }
+        if self.is_full(to) {
+            self.stay(index);
+            return false;
+        }
+        let entry = self.table.at(index);
         if entry.flags.has(Flags::ARMED) {
             self.stop_receive(index);
             return false;
         }
         self.depart(index, to);
         true
+    }
+
+    /// Whether another shard has as many connections as it may have; all may have as many as this one.
+    fn is_full(&self, shard: usize) -> bool {
+        let connections = self.fleet.as_ref().map(|fleet| fleet.board.connections(shard));
+        connections.is_some_and(|connections| connections >= u64::from(self.connections_max))
+    }
+
+    /// A connection is not to leave any more.
+    fn stay(&mut self, index: u32) {
+        if let Some(fleet) = &mut self.fleet {
+            fleet.leaving.retain(|(connection, _)| connection.index != index);
+        }
     }
 
     fn depart(&mut self, index: u32, to: usize) {
@@ -263,9 +281,7 @@ impl Driver {
         self.table.remove(index);
         self.connections -= 1;
         self.connections_changed();
-        if let Some(fleet) = &mut self.fleet {
-            fleet.leaving.retain(|(connection, _)| connection.index != index);
-        }
+        self.stay(index);
         self.post_handed(handed, to);
     }
 
@@ -315,6 +331,11 @@ impl Driver {
 
     fn arrive(&mut self, handed: &Handed) {
         if self.is_ending {
+            return self.close_descriptor(handed.fd);
+        }
+        // The board may have shown less than there are by now.
+        if self.connections >= self.connections_max {
+            self.stats.accept_refused += 1;
             return self.close_descriptor(handed.fd);
         }
         let index = self.table.insert(handed.fd, Flags::IDLE);

@@ -19,6 +19,8 @@ struct Two {
     /// Connections given away so far, by both.
     handed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    /// Connections that found their shard full, for each.
+    refused: [Arc<AtomicU64>; 2],
     /// Connections by their peer's address.
     peers: Arc<PeerCounts>,
     board: Arc<Board>,
@@ -30,6 +32,11 @@ type BeforePark = fn(&Conn, usize);
 
 impl Two {
     fn start(before_park: BeforePark, near: bool) -> Two {
+        Two::limited(before_park, near, [u32::MAX; 2])
+    }
+
+    /// The same with a limit on the connections of each.
+    fn limited(before_park: BeforePark, near: bool, connections_max: [u32; 2]) -> Two {
         let bound = BoundListener::bind(LOOPBACK, 256).expect("bind");
         let address = bound.local().expect("address");
         let (handed, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
@@ -39,15 +46,17 @@ impl Two {
         let mut bound = Some(bound);
         let peers = PeerCounts::new(2);
         let shown = board.clone();
+        let refused: [Arc<AtomicU64>; 2] = Default::default();
         let shards = (0..2)
             .map(|me| {
                 let (board, handed, stop, all_there) =
                     (board.clone(), handed.clone(), stop.clone(), all_there.clone());
                 let (tell, hear) = (senders.pop().expect("one each"), receivers.pop().expect("one each"));
                 let listener = bound.take();
-                let share = peers.share(me);
+                let (share, refused) = (peers.share(me), refused[me].clone());
                 let shard = move || {
-                    let runtime = Runtime::new(&small()).expect("a runtime");
+                    let settings = Settings { connections_max: connections_max[me], ..small() };
+                    let runtime = Runtime::new(&settings).expect("a runtime");
                     runtime.count_peers(share, PeerBounds::NONE);
                     meet(me, board, &tell, &hear, near);
                     all_there.wait();
@@ -59,6 +68,8 @@ impl Two {
                             let out = stats().handed_out;
                             handed.fetch_add(out - known, Relaxed);
                             known = out;
+                            assert!(connections_open() <= connections_max[me], "{}", connections_open());
+                            refused.store(stats().accept_refused, Relaxed);
                         }
                         // What is on its way still arrives, and is then closed.
                         sleep(200).await;
@@ -69,7 +80,7 @@ impl Two {
                 thread::spawn(shard)
             })
             .collect();
-        Two { address, handed, stop, peers, board: shown, shards }
+        Two { address, handed, stop, refused, peers, board: shown, shards }
     }
 
     fn end(self) {
@@ -114,6 +125,12 @@ async fn echo(me: usize, before_park: BeforePark) {
 
 fn go_to_the_other(conn: &Conn, me: usize) {
     hand_over(conn.id(), 1 - me);
+}
+
+fn leave_the_first(conn: &Conn, me: usize) {
+    if me == 0 {
+        go_to_the_other(conn, me);
+    }
 }
 
 fn stay(_: &Conn, _: usize) {}
@@ -228,6 +245,52 @@ fn accepted_connections_do_not_go_where_there_is_more_to_do() {
         thread::sleep(Duration::from_millis(10));
     }
     assert!(two.handed.load(Relaxed) >= 30);
+    two.end();
+}
+
+/// Sends a byte and says whether it came back.
+fn is_echoed(client: &mut TcpStream) -> bool {
+    let mut echoed = [0];
+    client.write_all(b"x").is_ok() && client.read(&mut echoed).is_ok_and(|read| read == 1)
+}
+
+#[test]
+fn nothing_goes_to_a_shard_that_is_full() {
+    let two = Two::limited(leave_the_first, false, [8, 8]);
+    let mut clients = Vec::new();
+    for connected in 1..=16 {
+        clients.push(connect(two.address));
+        assert!(clients.iter_mut().all(is_echoed), "{connected} connections");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert!(clients.iter_mut().all(is_echoed));
+    assert_eq!([0, 1].map(|shard: usize| two.refused[shard].load(Relaxed)), [0, 0]);
+    drop(clients);
+    two.end();
+}
+
+#[test]
+fn a_full_shard_takes_nothing_in() {
+    // The first one does not know that the other takes so few.
+    let two = Two::limited(
+        |conn, me| {
+            if me == 0 {
+                go_to_the_other(conn, me)
+            }
+        },
+        false,
+        [100, 2],
+    );
+    let mut clients: Vec<_> = (0..5).map(|_| connect(two.address)).collect();
+    assert!(clients.iter_mut().all(is_echoed));
+    let refused = || two.refused[1].load(Relaxed);
+    let until = Instant::now() + Duration::from_secs(10);
+    while refused() < 3 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(refused(), 3);
+    assert_eq!(clients.iter_mut().map(is_echoed).filter(|is_open| *is_open).count(), 2);
     two.end();
 }
 
