@@ -29,6 +29,11 @@ const INET6_BYTES: usize = 36;
 /// Two paths.
 const UNIX_BYTES: usize = 216;
 const TLV_CRC32C: u8 = 0x03;
+const TLV_UNIQUE_ID: u8 = 0x05;
+const TLV_SSL: u8 = 0x20;
+/// What stands before the TLVs inside of [`TLV_SSL`]: a byte of flags, and the result of the verification.
+const SSL_FIXED_BYTES: usize = 5;
+const UNIQUE_ID_BYTES_MAX: usize = 128;
 
 /// The two ends of a client's connection to the first proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,26 +220,50 @@ fn with_ports(source: IpAddr, destination: IpAddr, [a, b, c, d]: [u8; 4]) -> End
     }
 }
 
-/// Walks the TLVs from `start`: each must end within the header and the last with it. The checksum is verified if there is
-/// one; all others are skipped.
+/// Checks the TLVs from `start`: each must end within the header and the last with it. The checksum is verified if there is
+/// one; of the others only the lengths are looked at, also inside of the one that has TLVs of its own. Section 2.2.
 fn check_tlvs(header: &[u8], start: usize) -> Result<(), Malformed> {
-    let mut at = start;
     let mut checksum_at = None;
-    while at < header.len() {
-        let [kind, len_high, len_low] = *header[at..].first_chunk::<3>().ok_or(Malformed::Tlv)?;
-        let len = usize::from(u16::from_be_bytes([len_high, len_low]));
-        let value_at = at + 3;
-        at = value_at + len;
-        if at > header.len() {
-            return Err(Malformed::Tlv);
-        }
-        if kind == TLV_CRC32C && (len != 4 || checksum_at.replace(value_at).is_some()) {
+    let mut tlvs = Tlvs { bytes: header, at: start };
+    while let Some((kind, value)) = tlvs.next()? {
+        let is_fine = match kind {
+            TLV_CRC32C => value.len() == 4 && checksum_at.replace(tlvs.at - value.len()).is_none(),
+            TLV_UNIQUE_ID => value.len() <= UNIQUE_ID_BYTES_MAX,
+            TLV_SSL => {
+                let mut inner = Tlvs { bytes: value, at: SSL_FIXED_BYTES };
+                while inner.next()?.is_some() {}
+                value.len() >= SSL_FIXED_BYTES
+            }
+            _ => true,
+        };
+        if !is_fine {
             return Err(Malformed::Tlv);
         }
     }
     match checksum_at {
         Some(at) if !has_checksum(header, at) => Err(Malformed::Checksum),
         _ => Ok(()),
+    }
+}
+
+/// TLVs one behind the other: a byte for the kind, two for the length, the value.
+struct Tlvs<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Tlvs<'a> {
+    /// The kind and the value of the next one; `None` behind the last.
+    fn next(&mut self) -> Result<Option<(u8, &'a [u8])>, Malformed> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let ([kind, len_high, len_low], rest) = rest.split_first_chunk().ok_or(Malformed::Tlv)?;
+        let len = usize::from(u16::from_be_bytes([*len_high, *len_low]));
+        let value = rest.get(..len).ok_or(Malformed::Tlv)?;
+        self.at += 3 + len;
+        Ok(Some((*kind, value)))
     }
 }
 

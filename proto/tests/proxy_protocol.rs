@@ -129,6 +129,12 @@ fn binary_headers_are_read() {
         ("UNIX stream", binary(0x21, 0x31, &[b'/'; 216]), None),
         ("UNIX datagram", binary(0x21, 0x32, &[0; 216]), None),
         ("TLVs", with_tlvs(b"\x01\0\x02h2\x04\0\0\xe0\0\x01x"), Some(v4)),
+        (
+            "a TLV about TLS, with its own",
+            with_tlvs(b"\x20\0\x0f\x07\0\0\0\0\x21\0\x07TLSv1.3\x02\0\0"),
+            Some(v4),
+        ),
+        ("a TLV about TLS without its own", with_tlvs(b"\x20\0\x05\0\0\0\0\x01"), Some(v4)),
         ("the longest", with_tlvs(&[&[0x04, 0x0f, 0xe1], &[0; 4_065][..]].concat()), Some(v4)),
     ] {
         let wanted = Ok(Parsed::Complete { ends: wanted, bytes: bytes.len() });
@@ -157,6 +163,14 @@ fn binary_headers_that_break_a_rule_are_refused() {
         ("a TLV without its value", with_tlvs(&[0x04, 0, 1]), Malformed::Tlv),
         ("a TLV beyond the end", with_tlvs(&[0x04, 0xff, 0xff, 1]), Malformed::Tlv),
         ("bytes behind the last TLV", with_tlvs(&[0x04, 0, 0, 9]), Malformed::Tlv),
+        ("a TLV about TLS that is too short", with_tlvs(b"\x20\0\x04\x01\0\0\0"), Malformed::Tlv),
+        (
+            "one inside that ends beyond it",
+            with_tlvs(b"\x20\0\x08\x01\0\0\0\0\x21\0\x01\x04\0\0"),
+            Malformed::Tlv,
+        ),
+        ("half a one inside", with_tlvs(b"\x20\0\x07\x01\0\0\0\0\x21\0"), Malformed::Tlv),
+        ("an id of 129 bytes", with_tlvs(&[&[5, 0, 129], &[7; 129][..]].concat()), Malformed::Tlv),
         ("a checksum of three bytes", with_tlvs(&[0x03, 0, 3, 1, 2, 3]), Malformed::Tlv),
         ("a wrong checksum", with_tlvs(&[0x03, 0, 4, 1, 2, 3, 4]), Malformed::Checksum),
         ("two checksums", with_tlvs(&[0x03, 0, 4, 1, 2, 3, 4, 0x03, 0, 4, 1, 2, 3, 4]), Malformed::Tlv),
