@@ -37,6 +37,16 @@ async fn clients_that_are_announced_on_both_sides_allocate_nothing() {
     proxy.assert_no_allocation(b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_servers_are_told_of_allocate_nothing() {
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let origin = origin::expects_proxy_line().await;
+        let proxy =
+            Counting::in_front_of(origin, "--listen", listen, &["--upstream-proxy-protocol", "v1"]).await;
+        proxy.assert_no_allocation(&[], "").await;
+    }
+}
+
 /// IPv6 peers have their addresses beside the table: that must not cost anything when they come and go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_come_and_go_allocate_nothing() {

@@ -23,9 +23,8 @@ pub(crate) struct Behalf<'a> {
 impl Behalf<'_> {
     /// The client's connection as a server is told of it: from the client to where it connected to.
     fn ends(self) -> Ends {
-        let told = self.conn.announced().map(|(_, destination)| destination);
-        // Without a name there is no connection any more, which its receive will tell.
-        let destination = told.or_else(|| self.conn.local().ok()).unwrap_or(self.client);
+        // Without names there is no connection any more, which its receive will tell.
+        let destination = self.conn.ends().map_or(self.client, |(_, destination)| destination);
         let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
         Ends { source: plain(self.client), destination: plain(destination) }
     }

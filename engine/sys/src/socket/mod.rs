@@ -286,6 +286,20 @@ impl Conn {
         Some((announced.source, announced.destination))
     }
 
+    /// Source and destination as they were announced, else the peer's address and our own. The kernel is asked once, so
+    /// that the ends cost no system call with every message; they are kept beside the table then, as if announced.
+    ///
+    /// # Errors
+    /// What getpeername(2) and getsockname(2) say.
+    pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        if let Some(announced) = self.announced() {
+            return Ok(announced);
+        }
+        let (peer, local) = (self.peer()?, self.local()?);
+        self.announce(peer, local);
+        Ok((peer, local))
+    }
+
     /// The peer's address, asked of the kernel once.
     ///
     /// # Errors

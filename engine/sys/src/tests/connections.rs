@@ -30,6 +30,27 @@ fn announced_ends_go_with_their_connection() {
 }
 
 #[test]
+fn the_ends_of_a_connection_are_asked_of_the_kernel_once() {
+    let left = run(&small(), async {
+        let (conn, peer) = pair().await;
+        let ends = (peer.local_addr().expect("a name"), peer.peer_addr().expect("a name"));
+        assert_eq!(conn.ends().expect("names"), ends);
+        assert!(conn.rest(10_000));
+        drop(peer);
+        sleep(20).await;
+        assert!(!conn.resume());
+        assert!(conn.local().is_err(), "there is no socket any more to ask");
+        assert_eq!(conn.ends().expect("remembered"), ends);
+        // What is announced comes before what the kernel says.
+        let (conn, _peer) = pair().await;
+        let [one, two] = ["[2001:db8::7]:1", "192.0.2.1:2"].map(|end| end.parse().expect("an address"));
+        conn.announce(one, two);
+        assert_eq!(conn.ends().expect("announced"), (one, two));
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
 fn idle_connections_wake_a_worker_with_their_bytes() {
     let served = Rc::new(RefCell::new(Vec::new()));
     let seen = served.clone();
