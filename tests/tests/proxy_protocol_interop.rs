@@ -161,7 +161,7 @@ async fn headers_of_nginx_are_read() {
     let proxy = requiring(origin.address).await;
     let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
     if !Path::new(modules).exists() {
-        eprintln!("SKIPPED: nginx has no stream module in {modules}");
+        eprintln!("SKIPPED: nginx has no {modules} (Debian: libnginx-mod-stream)");
         return;
     }
     let config = format!(
