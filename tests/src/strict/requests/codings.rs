@@ -1,6 +1,6 @@
 //! Transfer-Encoding: RFC 9112 sections 6.1, 6.3 and 7.
 
-use crate::strict::{RequestCase, passes, post, refused};
+use crate::strict::{RequestCase, last, passes, post, refused};
 
 fn bad(status: u16, name: &'static str, section: &'static str, value: &str) -> RequestCase {
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {value}\r\n\r\n");
@@ -65,5 +65,17 @@ pub(super) fn cases() -> Vec<RequestCase> {
         passes("chunked with white space around it", "5.1", post!("Transfer-Encoding:\t chunked\t\r\n", "3\r\nabc\r\n0\r\n\r\n"), [post!("Transfer-Encoding: chunked\r\n", "abc")]),
         passes("a coding of the content", "9110 8.4", post!("Content-Encoding: chunked\r\nContent-Length: 3\r\n", "abc"), [post!("Content-Encoding: chunked\r\nContent-Length: 3\r\n", "abc")]),
         passes("TE is not Transfer-Encoding", "9110 10.1.4", post!("TE: chunked\r\nContent-Length: 3\r\n", "abc"), [post!("Content-Length: 3\r\n", "abc")]),
+        refused(400, "chunked and the next line of Latin-1", "6.3", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\x85\r\n\r\n0\r\n\r\n"),
+        refused(400, "a byte order mark before chunked", "6.3", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \xef\xbb\xbfchunked\r\n\r\n0\r\n\r\n"),
+        refused(400, "a zero-width space before the name", "9110 5.1", b"POST / HTTP/1.1\r\nHost: a\r\n\xe2\x80\x8bTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        bad(400, "chunked behind a slash", "6.3", "x/chunked"),
+        bad(501, "an empty quoted word before chunked", "6.1", "\"\", chunked"),
+        bad(400, "chunked in a quoted list", "6.3", "x=\", chunked\""),
+        bad(400, "chunked with a percent-encoding", "6.3", "%63hunked"),
+        refused(400, "LF between the colon and chunked", "2.2", post!("Transfer-Encoding:\nchunked\r\n", "0\r\n\r\n")),
+        refused(400, "CR between the colon and chunked", "2.2", post!("Transfer-Encoding:\rchunked\r\n", "0\r\n\r\n")),
+        refused(400, "chunked folded with nothing before it", "5.2", post!("Transfer-Encoding: \r\n \r\n chunked\r\n", "0\r\n\r\n")),
+        refused(400, "chunks behind Connection: close and a length", "6.3", post!("Connection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n")),
+        last("chunks of a last request, and bytes behind them", "9112 9.6", concat!(post!("Connection: close\r\nTransfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"), [post!("Transfer-Encoding: chunked\r\n", "abc")]),
     ]
 }

@@ -56,5 +56,18 @@ pub(super) fn cases() -> Vec<RequestCase> {
         passes("a length with white space around it", "5.1", post!("Content-Length: \t5 \r\n", "12345"), [post!("Content-Length: 5\r\n", "12345")]),
         passes("a length of a body that looks like a request", "6.2", post!("Content-Length: 18\r\n", "GET / HTTP/1.1\r\n\r\n"), [post!("Content-Length: 18\r\n", "GET / HTTP/1.1\r\n\r\n")]),
         passes("POST without any length", "6.3", post!("", ""), [post!("", "")]),
+        refused(400, "a length behind a tab fold", "5.2", post!("Content-Length: 5\r\n\tContent-Length: 6\r\n", "123456")),
+        refused(400, "a length on the line after its name, behind LF", "2.2", post!("Content-Length:\n 5\r\n", "12345")),
+        refused(400, "a length and a form feed", "9110 5.5", post!("Content-Length: 5\x0c\r\n", "12345")),
+        refused(400, "a length and the next line of Latin-1", "6.3", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\x85\r\n\r\n12345"),
+        refused(400, "a no-break space before a length", "6.3", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \xa05\r\n\r\n12345"),
+        bad("a length with a suffix of C", "6.3", "5L"),
+        bad("a length and a dot", "6.3", "5."),
+        bad("an octal length", "6.3", "0o5"),
+        bad("a length and a hash", "6.3", "5#"),
+        refused(400, "NUL before the name of a length", "9110 5.1", post!("\x00Content-Length: 5\r\n", "12345")),
+        refused(400, "NUL behind the name of a length", "9110 5.1", post!("Content-Length\x00: 5\r\n", "12345")),
+        refused(400, "a no-break space behind the name of a length", "9110 5.1", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length\xa0: 5\r\n\r\n12345"),
+        refused(400, "an empty length and a length", "6.3", post!("Content-Length:\r\nContent-Length: 5\r\n", "12345")),
     ]
 }

@@ -51,5 +51,11 @@ pub(super) fn cases() -> Vec<RequestCase> {
         refused(400, "a space before the first field", "2.2", "GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
         refused(400, "a tab before the first field", "2.2", "GET / HTTP/1.1\r\n\tX: 1\r\nHost: a\r\n\r\n"),
         refused(400, "a line of spaces before the first field", "2.2", "GET / HTTP/1.1\r\n  \r\nHost: a\r\n\r\n"),
+        then(400, "three empty lines between requests", "house 2.2", concat!(get!(), "\r\n\r\n\r\n", get!()), [get!()]),
+        refused(400, "CR CR LF for the empty line", "2.2", "GET / HTTP/1.1\r\nHost: a\r\n\r\r\n"),
+        refused(400, "CR LF CR for the empty line, and a request", "2.2", "GET / HTTP/1.1\r\nHost: a\r\n\rGET /x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        refused(400, "a next line of Latin-1 for a line end", "2.2", b"GET / HTTP/1.1\x85Host: a\r\n\r\n"),
+        refused(400, "a vertical tab for a line end", "2.2", "GET / HTTP/1.1\r\nHost: a\x0bX: 1\r\n\r\n"),
+        refused(400, "an empty line of a space before the request line", "2.2", concat!(" \r\n", get!())),
     ]
 }

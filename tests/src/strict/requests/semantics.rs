@@ -42,5 +42,15 @@ pub(super) fn cases() -> Vec<RequestCase> {
         passes("HEAD with a body", "9110 9.3.2", "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", ["HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"]),
         passes("DELETE with a body", "9110 9.3.5", "DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", ["DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"]),
         passes("OPTIONS with a body", "9110 9.3.7", "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", ["OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"]),
+        refused(400, "an expectation with a space before its colon", "0.CL by Expect", post!("Expect : 100-continue\r\nContent-Length: 3\r\n", "abc")),
+        refused(400, "an expectation with NUL", "0.CL by Expect", post!("Expect: 100-continue\x00\r\nContent-Length: 3\r\n", "abc")),
+        refused(400, "an expectation behind LF", "0.CL by Expect", post!("X: 1\nExpect: 100-continue\r\nContent-Length: 3\r\n", "abc")),
+        refused(417, "100-continue in quotes", "0.CL by Expect", post!("Expect: \"100-continue\"\r\nContent-Length: 3\r\n", "abc")),
+        refused(417, "100-continue without its hyphen", "0.CL by Expect", post!("Expect: 100 continue\r\nContent-Length: 3\r\n", "abc")),
+        refused(417, "100-continue and words", "0.CL by Expect", post!("Expect: 100-continue x\r\nContent-Length: 3\r\n", "abc")),
+        refused(417, "100-continue with an equals sign", "0.CL by Expect", post!("Expect: 100-continue=1\r\nContent-Length: 3\r\n", "abc")),
+        passes("100-continue without a body, and a request behind it", "0.CL by Expect", concat!(get!("Expect: 100-continue\r\n"), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"), [get!(), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n"]),
+        passes("100-continue with chunks", "9110 10.1.1", post!("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"), [post!("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", "abc")]),
+        passes("100-continue that Connection names", "hop-by-hop abuse", post!("Connection: Expect\r\nExpect: 100-continue\r\nContent-Length: 3\r\n", "abc"), [post!("Expect: 100-continue\r\nContent-Length: 3\r\n", "abc")]),
     ]
 }

@@ -40,5 +40,14 @@ pub(super) fn cases() -> Vec<ResponseCase> {
         bad("half a status line", "8", "HTTP/1.").then(Then::Closes),
         bad("a head without its empty line", "8", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n").then(Then::Closes),
         bad("nothing", "8", "").then(Then::Closes),
+        chunks("a last chunk of 17 zeros", "house 7.1", "2\r\nok\r\n00000000000000000\r\n\r\n"),
+        chunks("an extension with CRLF in quotes", "7.1.1", "2;a=\"\r\nb\"\r\nok\r\n0\r\n\r\n"),
+        chunks("an extension of 300 bytes", "7.1.1", &format!("2;{}\r\nok\r\n0\r\n\r\n", "a".repeat(300))),
+        chunks("a body of extensions", "CVE-2023-39326", &(format!("1;{}\r\nx\r\n", "a".repeat(100)).repeat(20) + "0\r\n\r\n")),
+        chunks("33 trailers", "6585 5", &format!("2\r\nok\r\n0\r\n{}\r\n", "X: 1\r\n".repeat(33))),
+        chunks("a status line among the trailers", "7.1.2", "2\r\nok\r\n0\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        chunks("NUL in a trailer", "7.1.2", "2\r\nok\r\n0\r\nX: \0\r\n\r\n"),
+        aborted("a length of 2 to the 64th less one", "8", ok!("Content-Length: 18446744073709551615\r\n", "ok")).then(Then::Closes),
+        aborted("a chunk of 2 to the 64th less one", "8", ok!("Transfer-Encoding: chunked\r\n", "ffffffffffffffff\r\nok")).then(Then::Closes),
     ]
 }

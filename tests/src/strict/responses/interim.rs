@@ -1,6 +1,6 @@
 //! Interim answers: RFC 9110 section 15.2.
 
-use super::{Ask, Outcome, ResponseCase, bad, ok, passed, response};
+use super::{Ask, Outcome, ResponseCase, Then, bad, ok, passed, response};
 
 #[rustfmt::skip]
 pub(super) fn cases() -> Vec<ResponseCase> {
@@ -23,5 +23,10 @@ pub(super) fn cases() -> Vec<ResponseCase> {
         bad("103 with chunks", "6.1", concat!("HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ok!("Content-Length: 2\r\n", "ok"))),
         bad("a malformed interim answer", "9110 15.2", concat!("HTTP/1.1 103 X\r\nLink : </a>\r\n\r\n", ok!("Content-Length: 2\r\n", "ok"))),
         bad("garbage after an interim answer", "9110 15.2", "HTTP/1.1 103 X\r\n\r\ngarbage\r\n\r\n"),
+        bad("100 with both framings", "6.3", concat!("HTTP/1.1 100 Continue\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", ok!("Content-Length: 2\r\n", "ok"))),
+        bad("a body behind 100", "0.CL by Expect", concat!("HTTP/1.1 100 Continue\r\n\r\nok", ok!("Content-Length: 2\r\n", "ok"))),
+        bad("an empty line behind 100", "2.2", concat!("HTTP/1.1 100 Continue\r\n\r\n\r\n", ok!("Content-Length: 2\r\n", "ok"))),
+        bad("100 and the end", "9110 15.2", "HTTP/1.1 100 Continue\r\n\r\n").then(Then::Closes),
+        bad("100 with LF", "2.2", concat!("HTTP/1.1 100 Continue\n\n", ok!("Content-Length: 2\r\n", "ok"))),
     ]
 }

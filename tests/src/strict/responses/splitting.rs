@@ -25,5 +25,8 @@ pub(super) fn cases() -> Vec<ResponseCase> {
         once("one byte a moment later", "response queue poisoning", SEEN, SEEN).then(Then::Says("x")),
         once("408 a moment later", "response queue poisoning", SEEN, SEEN).then(Then::Says("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")),
         once("an empty line a moment later", "response queue poisoning", SEEN, SEEN).then(Then::Says("\r\n")),
+        response("a second answer to HEAD a moment later", "response queue poisoning", Ask::Head, ok!("Content-Length: 2\r\n", ""), Outcome::Once(ok!("Content-Length: 2\r\n", "").to_owned())).then(Then::Says(FORGED)),
+        once("the body of 304 a moment later", "response queue poisoning", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n").then(Then::Says("ok")),
+        once("100 a moment later", "response queue poisoning", SEEN, SEEN).then(Then::Says("HTTP/1.1 100 Continue\r\n\r\n")),
     ]
 }

@@ -48,5 +48,10 @@ pub(super) fn cases() -> Vec<ResponseCase> {
         passed("a phrase of several words", "4", "HTTP/1.1 200 Very  well\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 Very  well\r\nContent-Length: 2\r\n\r\nok"),
         passed("an unknown status", "9110 15", "HTTP/1.1 299 X\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 299 X\r\nContent-Length: 2\r\n\r\nok"),
         passed("an ordinary answer", "4", SEEN, SEEN),
+        bad("two status lines", "4", "HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        bad("a byte order mark before the status line", "4", b"\xef\xbb\xbfHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        bad("a request line", "4", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        bad("a negative status", "4", "HTTP/1.1 -200 OK\r\nContent-Length: 0\r\n\r\n"),
+        bad("a status in hexadecimal", "4", "HTTP/1.1 0xc8 OK\r\nContent-Length: 0\r\n\r\n"),
     ]
 }
