@@ -43,10 +43,8 @@ impl Data {
 
 impl Inbox {
     /// What was kept of a message that had only begun.
-    pub(crate) fn resume(kept: &Kept) -> Inbox {
-        let mut buf = Buf::small();
-        buf.extend_from_slice(&kept.bytes);
-        Inbox { held: Held::Joined { buf, start: 0 } }
+    pub(crate) fn resume(kept: Kept) -> Inbox {
+        Inbox { held: Held::Joined { buf: kept.bytes, start: 0 } }
     }
 
     /// What has arrived and is not used.

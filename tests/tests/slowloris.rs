@@ -28,8 +28,11 @@ const CONNECTIONS: usize = 5_000;
 /// How long a head may take.
 const HEADER: Duration = Duration::from_secs(15);
 
-/// What the entry of a connection in the table, which idle ones have too, and its first bytes may take beside each other.
-const BYTES_PER_DRIPPING: u64 = 300;
+/// What a connection that drips may take beside what an idle one does. Some 40 bytes of it are what it has said.
+const BYTES_PER_DRIPPING: u64 = 80;
+
+/// How much larger the proxy may be after it has answered all of them than with as many idle ones.
+const GROWN_BYTES: u64 = 3_000_000;
 
 /// How long the normal client is looked at in each phase.
 const LOOK: Duration = Duration::from_secs(7);
@@ -93,10 +96,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
         with_dripping <= with_idle + BYTES_PER_DRIPPING * CONNECTIONS as u64,
         "{with_idle} {with_dripping}"
     );
-    assert!(
-        afterwards <= with_idle + 2 * BYTES_PER_DRIPPING * CONNECTIONS as u64,
-        "{with_idle} {afterwards}"
-    );
+    assert!(afterwards <= with_idle + GROWN_BYTES, "{with_idle} {afterwards}");
     let refused = ends.iter().filter(|end| end.got.starts_with(b"HTTP/1.1 408 ")).count();
     // A byte may cross the answer and turn it into a reset; not many do.
     assert!(refused > CONNECTIONS * 9 / 10, "{refused} were told so");

@@ -112,7 +112,10 @@ impl<'s> Down<'s> {
         let history = History::load(&conn, shard.connection_age, now_ms());
         let (inbox, pieces) = match kept {
             None => (Inbox::default(), 0),
-            Some(kept) => (Inbox::resume(&kept), kept.pieces),
+            Some(kept) => {
+                let pieces = kept.pieces;
+                (Inbox::resume(kept), pieces)
+            }
         };
         Down { shard, conn, inbox, history, pieces }
     }
@@ -191,10 +194,9 @@ impl<'s> Down<'s> {
     #[cold]
     fn park_begun(self) -> Option<Self> {
         self.history.store(&self.conn);
-        let kept = Kept { bytes: self.inbox.unread().into(), pieces: self.pieces };
-        match self.conn.park_with(kept) {
+        match self.conn.park_with(self.inbox.unread(), self.pieces) {
             Ok(()) => None,
-            Err((conn, _)) => Some(Down { conn, ..self }),
+            Err(conn) => Some(Down { conn, ..self }),
         }
     }
 
@@ -244,11 +246,6 @@ impl<'s> Down<'s> {
     fn note_request(&mut self) {
         self.history.requests += 1;
         self.history.score.forgive();
-    }
-
-    /// What has arrived will not be used.
-    pub(crate) fn forget_unread(&mut self) {
-        self.inbox = Inbox::default();
     }
 
     /// Closes after everything was sent; lingers if the client has said more than was read.

@@ -45,7 +45,7 @@ pub(super) async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answ
 }
 
 /// A head that is at fault, or was left unfinished.
-pub(super) async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted: Aborted) -> Next {
+pub(super) async fn give_up_on_head(shard: &Shard, down: &Down<'_>, aborted: Aborted) -> Next {
     match aborted.cause {
         Cause::TimedOut => shard.counters.head_timeouts.increment(),
         Cause::Crowded => shard.counters.begun_heads_refused.increment(),
@@ -58,8 +58,7 @@ pub(super) async fn give_up_on_head(shard: &Shard, down: &mut Down<'_>, aborted:
     let next = refuse_aborted(shard, down, aborted, RequestKind::Other).await;
     if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Crowded | Cause::Misbehaved) {
         // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.
-        down.forget_unread();
-        return Next::Close;
+        return Next::Drop;
     }
     next
 }

@@ -43,7 +43,7 @@ pub(crate) enum Next {
     Close,
     /// It is closed while the client may still be sending.
     Linger,
-    /// It is gone, or what was sent is incomplete by its own framing.
+    /// It is gone, or what was sent is incomplete by its own framing, or nothing is worth waiting for.
     Drop,
     /// It is reset: only that tells the client that what it got is incomplete.
     Abort,

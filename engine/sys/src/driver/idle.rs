@@ -2,7 +2,7 @@
 //! two exchanges.
 
 use super::Driver;
-use crate::kept::Kept;
+use crate::kept::{Kept, Moved};
 use crate::key::NONE;
 use crate::socket::{Peeked, peek};
 use crate::table::Flags;
@@ -14,25 +14,32 @@ impl Driver {
     }
 
     /// Parks the connection in the middle of a message; what it has said so far is kept for the worker that gets it next.
-    /// Its deadline stays as it is, and when that has passed a worker gets the connection too. Handed back when bytes or
-    /// an end are there already, or the deadline has passed.
-    pub(crate) fn park_with(&mut self, index: u32, kept: Kept) -> Result<(), Kept> {
+    /// Its deadline stays as it is, and when that has passed a worker gets the connection too. Refused when bytes or an
+    /// end are there already, or the deadline has passed.
+    pub(crate) fn park_with(&mut self, index: u32, bytes: &[u8], pieces: u32) -> bool {
         if !self.is_quiet(index) || self.table.at(index).flags.has(Flags::EXPIRED) {
-            return Err(kept);
+            return false;
         }
-        let slot = self.kept.put(kept);
+        let slot = self.kept.put(index, bytes, pieces);
         let entry = self.table.at(index);
         entry.flags.set(Flags::IDLE);
         // Nobody waits for a parked connection, so the place of its waiter is free.
         entry.waiter = slot;
         self.arm_receive(index);
-        Ok(())
+        true
     }
 
     /// What a parked connection had said. The first thing to ask when it is parked no more: its waiter has that place.
     pub(crate) fn take_kept(&mut self, index: u32) -> Option<Kept> {
         let slot = std::mem::replace(&mut self.table.at(index).waiter, NONE);
-        (slot != NONE).then(|| self.kept.take(slot))
+        if slot == NONE {
+            return None;
+        }
+        let (kept, moved) = self.kept.take(slot);
+        if let Some(Moved { owner, slot }) = moved {
+            self.table.at(owner).waiter = slot;
+        }
+        Some(kept)
     }
 
     /// Connections parked in the middle of a message.

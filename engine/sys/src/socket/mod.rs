@@ -24,7 +24,6 @@ pub use self::timer::{Timer, sleep};
 use crate::aside::Announced;
 use crate::buf::Buf;
 use crate::driver;
-use crate::kept::Kept;
 use crate::lease::Lease;
 use crate::op::Payload;
 use crate::table::Flags;
@@ -225,19 +224,19 @@ impl Conn {
         }
     }
 
-    /// Like [`Conn::park`], in the middle of a message: the worker that gets the connection next is given `kept` with it
-    /// (see [`next_begun_connection`](crate::next_begun_connection)). The deadline stays as it was set; once it has passed,
-    /// a worker gets the connection although there are no bytes.
+    /// Like [`Conn::park`], in the middle of a message: the worker that gets the connection next is given with it the bytes
+    /// of the message that have arrived and how often it was parked with them (see
+    /// [`next_begun_connection`](crate::next_begun_connection)). The deadline stays as it was set; once it has passed, a
+    /// worker gets the connection although there are no bytes.
     ///
     /// # Errors
-    /// Hands everything back when bytes, an end or an error are there already, or the deadline has passed.
-    pub fn park_with(self, kept: Kept) -> Result<(), (Conn, Kept)> {
-        match driver::with(|driver| driver.park_with(self.index, kept)) {
-            Ok(()) => {
-                std::mem::forget(self);
-                Ok(())
-            }
-            Err(kept) => Err((self, kept)),
+    /// Hands the connection back when bytes, an end or an error are there already, or the deadline has passed.
+    pub fn park_with(self, bytes: &[u8], pieces: u32) -> Result<(), Conn> {
+        if driver::with(|driver| driver.park_with(self.index, bytes, pieces)) {
+            std::mem::forget(self);
+            Ok(())
+        } else {
+            Err(self)
         }
     }
 

@@ -104,24 +104,23 @@ fn collect(
         Box::pin(async move {
             loop {
                 let (conn, kept) = next_begun_connection().await;
-                let kept = kept.unwrap_or_default();
-                if kept.pieces == 0 {
+                let (mut said, pieces) =
+                    kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
+                if pieces == 0 {
                     conn.set_deadline(3_000);
                 }
-                let mut said = kept.bytes.to_vec();
                 while let Some(lease) = conn.receive_ready() {
                     said.extend_from_slice(&lease);
                 }
-                let kept = Kept { bytes: said.clone().into(), pieces: kept.pieces + 1 };
-                let Err((conn, kept)) = conn.park_with(kept) else { continue };
+                let Err(conn) = conn.park_with(&said, pieces + 1) else { continue };
                 let how = match conn.receive().await {
                     Ok(None) => "ended".to_owned(),
                     other => other.map(drop).unwrap_err().kind().to_string(),
                 };
                 seen.borrow_mut().push(format!(
                     "{} after {}, {how}",
-                    String::from_utf8_lossy(&kept.bytes),
-                    kept.pieces
+                    String::from_utf8_lossy(&said),
+                    pieces + 1
                 ));
             }
         })

@@ -273,15 +273,7 @@ fn nothing_goes_to_a_shard_that_is_full() {
 #[test]
 fn a_full_shard_takes_nothing_in() {
     // The first one does not know that the other takes so few.
-    let two = Two::limited(
-        |conn, me| {
-            if me == 0 {
-                go_to_the_other(conn, me)
-            }
-        },
-        false,
-        [100, 2],
-    );
+    let two = Two::limited(leave_the_first, false, [100, 2]);
     let mut clients: Vec<_> = (0..5).map(|_| connect(two.address)).collect();
     assert!(clients.iter_mut().all(is_echoed));
     let refused = || two.refused[1].load(Relaxed);
