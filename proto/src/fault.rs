@@ -56,7 +56,6 @@ faults! {
     // The request line.
     InvalidMethod 400 "invalid_method" "method is not a token",
     MethodTooLong 501 "method_too_long" "method is too long",
-    ConnectUnsupported 400 "connect_unsupported" "CONNECT is not supported",
     RequestLineSpacing 400 "request_line_spacing" "request line is not separated by single spaces",
     InvalidTarget 400 "invalid_target" "invalid request target",
     InvalidPercentEncoding 400 "invalid_percent_encoding" "malformed percent-encoding in the request target",
@@ -107,11 +106,17 @@ faults! {
     UnsupportedCoding 501 "unsupported_coding" "unsupported transfer coding",
 
     TraceWithBody 400 "trace_with_body" "TRACE with a body",
+    ConnectWithBody 400 "connect_with_body" "CONNECT with a body",
     BodyNotAllowed 400 "body_not_allowed" "body announced with a status that has none",
 
     // Expectations.
     InvalidMaxForwards 400 "invalid_max_forwards" "Max-Forwards is not a number",
     Expectation 417 "expectation" "unknown expectation",
+
+    // Upgrades.
+    UpgradeRequest 400 "upgrade_request" "an offer to change protocols by another method than GET, or with a body",
+    WebSocketKey 400 "websocket_key" "Sec-WebSocket-Key is missing, repeated or malformed",
+    WebSocketVersion 400 "websocket_version" "Sec-WebSocket-Version is missing, repeated or not a number",
 
     // Bodies.
     InvalidChunkSize 400 "invalid_chunk_size" "malformed chunk size",

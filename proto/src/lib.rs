@@ -9,7 +9,7 @@
 //! its parsed form by [`h1::write_request`] and [`h1::write_response`], never copied through.
 //!
 //! Read in this order: [`message`] (the vocabulary), [`framing`] (where a body ends), [`hop_by_hop`], [`path`] (one spelling for
-//! each), then [`h1`].
+//! each), then [`h1`]; [`upgrade`] is how a connection leaves HTTP.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ pub mod limits;
 pub mod message;
 pub mod path;
 pub mod proxy_protocol;
+pub mod upgrade;
 
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};

@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::ascii;
 pub use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields};
+use crate::upgrade;
 
 /// The HTTP version of a message, as far as it matters to framing and persistence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,15 +164,15 @@ impl From<Method<'_>> for RequestKind {
 /// A request head that has passed every check.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method; never [`Method::Connect`] from `h1::parse_request`.
+    /// The method.
     pub method: Method<'a>,
-    /// The target in origin-form: a path starting with `/`, with its query. `*` for `OPTIONS *`. A target in absolute-form is
-    /// reduced to this. Printable ASCII without `#`, percent-encodings well-formed, nothing decoded or normalised.
+    /// The target in origin-form: a path starting with `/`, with its query. `*` for `OPTIONS *`, host and port for CONNECT. A
+    /// target in absolute-form is reduced to this. Printable ASCII without `#`, percent-encodings well-formed, nothing decoded or normalised.
     pub path_and_query: &'a str,
-    /// The same without `?` and what follows.
+    /// The same without `?` and what follows; empty for CONNECT.
     pub path: &'a str,
-    /// Host and optional port, from the absolute-form target or else from Host. Valid, case kept; empty only for HTTP/1.0
-    /// requests and `OPTIONS *`.
+    /// Host and optional port, from the target in absolute-form or of CONNECT, or else from Host. Valid, case kept; empty only
+    /// for HTTP/1.0 requests and `OPTIONS *`.
     pub authority: &'a str,
     /// The version received.
     pub version: Version,
@@ -229,16 +230,19 @@ impl<'a> RequestHead<'a> {
             || (self.max_forwards().is_some() && self.fields.values(FieldId::MaxForwards).count() == 1)
     }
 
-    /// True when the client wants to leave HTTP for a protocol that only a tunnel carries, such as `websocket`. Offers to speak
-    /// HTTP otherwise (`h2c`, `TLS/1.2`) are made by default by common libraries, and may be ignored.
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
+    /// True when the client wants to leave HTTP for a protocol that only a tunnel carries: by CONNECT, or by an offer such as
+    /// `websocket`. Offers to speak HTTP otherwise (`h2c`, `TLS/1.2`) are made by default by common libraries, and may be
+    /// ignored.
     pub fn wants_tunnel(&self) -> bool {
-        let is_http = |member: &[u8]| {
-            let name = member.split(|&b| b == b'/').next().unwrap_or_default();
-            [&b"h2c"[..], b"HTTP", b"TLS"].iter().any(|known| name.eq_ignore_ascii_case(known))
-        };
-        let offers = || self.fields.values(FieldId::Upgrade).flat_map(ascii::list_members);
-        self.wants_upgrade && !offers().all(is_http)
+        self.method == Method::Connect || (self.wants_upgrade && !self.offers().all(upgrade::is_another_http))
+    }
+
+    /// The protocols that the client offers to change to, the one it likes best first, as they were written: also members that
+    /// are no protocols, and empty ones.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
+    pub fn offers(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let lists = if self.wants_upgrade { Some(self.fields.values(FieldId::Upgrade)) } else { None };
+        lists.into_iter().flatten().flat_map(ascii::list_members)
     }
 }
 

@@ -203,6 +203,22 @@ fn only_offers_to_leave_http_want_a_tunnel() {
 }
 
 #[test]
+fn connect_has_an_authority_and_no_path() {
+    for bytes in [
+        "CONNECT a.example:443 HTTP/1.1\r\nHost: A.example:443\r\n\r\n",
+        "CONNECT a.example:443 HTTP/1.0\r\n\r\n",
+    ] {
+        with_request(bytes.as_bytes(), |head| {
+            assert_eq!(
+                (head.path_and_query, head.path, head.authority),
+                ("a.example:443", "", "a.example:443")
+            );
+            assert!(head.wants_tunnel() && head.body.is_empty());
+        });
+    }
+}
+
+#[test]
 fn trailers_go_with_the_fields_that_connection_names() {
     for (connection, rule) in
         [("close, TE", TrailerRule::Keep), ("X-Sum", TrailerRule::Drop), ("close, ETag", TrailerRule::Drop)]

@@ -123,8 +123,11 @@ const REQUESTS: &[Case] = &[
     row("3986 2.1", b"GET /a%4 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::InvalidPercentEncoding),
     row("3986 2.1", b"GET /?a=%4g HTTP/1.1\r\nHost: a\r\n\r\n", Fault::InvalidPercentEncoding),
     row("3.2.4", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", Fault::AsteriskForm),
-    row("9110 9.3.6", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Fault::ConnectUnsupported),
-    row("9110 9.3.6", b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::ConnectUnsupported),
+    row("9112 3.2.3", b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::InvalidTarget),
+    row("9112 3.2.3", b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", Fault::InvalidTarget),
+    row("9110 9.3.6", b"CONNECT a:0 HTTP/1.1\r\nHost: a:0\r\n\r\n", Fault::InvalidTarget),
+    row("9112 3.2", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::HostMismatch),
+    row("9110 9.3.6", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nContent-Length: 1\r\n\r\nx", Fault::ConnectWithBody),
 
     // Host.
     row("3.2", b"GET / HTTP/1.1\r\n\r\n", Fault::MissingHost),

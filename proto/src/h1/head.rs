@@ -135,18 +135,16 @@ fn accept_request<'a>(
     let HeadStore { spans, target: scratch } = store;
     let &RequestLine { method, version, .. } = line;
     seen.fault.map_or(Ok(()), Err)?;
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
-    // A gateway may decline to be a tunnel; 501 says that it does so for every target.
-    if method == Method::Connect {
-        return Err(Fault::ConnectUnsupported);
-    }
     let Target { path_and_query, path, authority } = target::parse(line, scratch)?;
-    let authority = target::check_host(authority, seen.host, version, path_and_query == "*")?;
+    let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*")?;
     let body = seen.framing.request_body(version)?;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
     // "A client MUST NOT send content in a TRACE request."
-    if method == Method::Trace && !body.is_empty() {
-        return Err(Fault::TraceWithBody);
+    if matches!(method, Method::Trace | Method::Connect) && !body.is_empty() {
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
+        // "A CONNECT request message does not have content": what follows its head belongs to the tunnel.
+        let is_connect = method == Method::Connect;
+        return Err(if is_connect { Fault::ConnectWithBody } else { Fault::TraceWithBody });
     }
     let head = RequestHead {
         method,

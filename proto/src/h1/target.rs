@@ -1,7 +1,8 @@
 //! Request targets and the Host field: what is asked for, and of whom.
 //!
-//! Owns the four forms of RFC 9112 section 3.2, reduced to origin-form plus an authority, and the agreement of that authority
-//! with Host. Never decodes or normalises a path: routing does that, once, for all versions. Called by `h1::head`.
+//! Owns the four forms of RFC 9112 section 3.2, reduced to origin-form plus an authority (CONNECT has nothing but that), and
+//! the agreement of that authority with Host. Never decodes or normalises a path: routing does that, once, for all versions.
+//! Called by `h1::head`.
 
 use alloc::string::String;
 
@@ -10,6 +11,9 @@ use crate::ascii;
 use crate::authority::Authority;
 use crate::fault::Fault;
 use crate::message::{Method, Version};
+
+/// A port that no authority can have, for comparing those of which none is implied.
+const NO_PORT: u16 = 0;
 
 /// The port that `http` implies.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-4.2.1
@@ -20,7 +24,7 @@ const HTTP_PORT: u16 = 80;
 pub(super) struct Target<'a> {
     pub(super) path_and_query: &'a str,
     pub(super) path: &'a str,
-    /// Of an absolute-form target; its scheme is `http`.
+    /// Of an absolute-form target, whose scheme is `http`, or of CONNECT.
     pub(super) authority: Option<&'a str>,
 }
 
@@ -33,6 +37,9 @@ pub(super) fn parse<'a>(line: &RequestLine<'a>, scratch: &'a mut String) -> Resu
     let &RequestLine { method, target, query, .. } = line;
     if line.has_escapes {
         check_escapes(target.as_bytes())?;
+    }
+    if method == Method::Connect {
+        return parse_authority(target);
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
     if target.starts_with('/') {
@@ -69,7 +76,7 @@ fn parse_absolute<'a>(
         // "a request for an "https" resource MUST be rejected unless it has been received over a connection that has been
         // secured"; none is.
         let is_https = strip_scheme(target, "https://").is_some();
-        // What is left includes authority-form: only CONNECT has it, and that is refused before.
+        // What is left includes authority-form, which only CONNECT has.
         return Err(if is_https { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
     };
     let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -89,6 +96,19 @@ fn parse_absolute<'a>(
             scratch.push_str(path_and_query);
             Ok(split_query(scratch, authority))
         }
+    }
+}
+
+/// The target of CONNECT: where the tunnel is to lead.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.3
+#[cold]
+fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
+    // "A server MUST reject a CONNECT request that targets an empty or invalid port number"
+    let port = Authority::parse(target).and_then(|authority| authority.port);
+    match port {
+        None | Some(NO_PORT) => Err(Fault::InvalidTarget),
+        Some(_) => Ok(Target { path_and_query: target, path: "", authority: Some(target) }),
     }
 }
 
@@ -115,6 +135,7 @@ pub(super) fn check_host<'a>(
     target: Option<&'a str>,
     host: Option<&'a [u8]>,
     version: Version,
+    method: Method<'_>,
     is_asterisk: bool,
 ) -> Result<&'a str, Fault> {
     let named = match host {
@@ -129,9 +150,11 @@ pub(super) fn check_host<'a>(
     };
     let Some(target) = target else { return Ok(named.map_or("", |(text, _)| text)) };
     let authority = Authority::parse(target).ok_or(Fault::InvalidTarget)?;
+    // CONNECT has no scheme that would imply a port.
+    let port_default = if method == Method::Connect { NO_PORT } else { HTTP_PORT };
     match named {
         // A proxy may trust the target and drop Host. Whoever stands in front of us may have decided by Host.
-        Some((_, named)) if !authority.is_same_as(&named, HTTP_PORT) => Err(Fault::HostMismatch),
+        Some((_, named)) if !authority.is_same_as(&named, port_default) => Err(Fault::HostMismatch),
         _ => Ok(target),
     }
 }
@@ -164,6 +187,8 @@ mod tests {
             ("http://h.example?q=/", Method::Get, "/?q=/", "/", "h.example"),
             ("http://h.example", Method::Options, "*", "*", "h.example"),
             ("http://h.example/", Method::Options, "/", "/", "h.example"),
+            ("h.example:443", Method::Connect, "h.example:443", "", "h.example:443"),
+            ("[::1]:8443", Method::Connect, "[::1]:8443", "", "[::1]:8443"),
         ] {
             let expected = (path_and_query.into(), path.into(), authority.into());
             assert_eq!(parts(target, method), Ok(expected), "{target}");
@@ -190,6 +215,21 @@ mod tests {
             ("/?a=%u0041", Fault::InvalidPercentEncoding),
         ] {
             assert_eq!(parts(target, Method::Get), Err(fault), "{target}");
+        }
+        for target in [
+            "/",
+            "*",
+            "h.example",
+            "h.example:",
+            "h.example:0",
+            "h.example:65536",
+            "u@h.example:443",
+            "http://h.example:443",
+            "h.example:443/",
+            "::1:443",
+            ":443",
+        ] {
+            assert_eq!(parts(target, Method::Connect), Err(Fault::InvalidTarget), "{target}");
         }
     }
 }
