@@ -68,7 +68,7 @@ pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 pub use socket::{
-    BoundListener, Conn, Listener, ReadAhead, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
+    BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
     connections_begun, connections_idle, connections_open, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};

@@ -14,12 +14,13 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::task::Poll;
 
 pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
-use self::calls::{bind, has_hung_up, name_of, tcp_socket};
+use self::calls::{bind, has_hung_up, name_of, tcp_socket, unacknowledged};
 pub use self::listener::{BoundListener, Listener};
 use self::operation::Operation;
-pub use self::operation::{Receive, Sending, Sent};
+pub use self::operation::{Ready, Receive, Sending, Sent};
 pub use self::timer::{Timer, sleep};
 use crate::aside::Announced;
 use crate::buf::Buf;
@@ -173,26 +174,18 @@ impl Conn {
         }
     }
 
-    /// Waits until the socket can be read.
-    ///
-    /// # Errors
-    /// `TimedOut` after `stall_ms`, else what the kernel says.
-    pub async fn readable(&self, stall_ms: u64) -> io::Result<()> {
-        self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms).await
+    /// Waits until the socket can be read: `TimedOut` after `stall_ms`, else what the kernel says.
+    pub fn readable(&self, stall_ms: u64) -> Ready {
+        self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms)
     }
 
-    /// Waits until the socket can be written.
-    ///
-    /// # Errors
-    /// As [`Conn::readable`].
-    pub async fn writable(&self, stall_ms: u64) -> io::Result<()> {
-        self.ready(libc::POLLOUT, stall_ms).await
+    /// Waits until the socket can be written, like [`Conn::readable`].
+    pub fn writable(&self, stall_ms: u64) -> Ready {
+        self.ready(libc::POLLOUT, stall_ms)
     }
 
-    async fn ready(&self, events: libc::c_short, stall_ms: u64) -> io::Result<()> {
-        let op = driver::with(|driver| driver.poll_ready(self.index, events as u32, stall_ms));
-        let (result, _) = Operation(op).await;
-        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+    fn ready(&self, events: libc::c_short, stall_ms: u64) -> Ready {
+        Ready(Operation(driver::with(|driver| driver.poll_ready(self.index, events as u32, stall_ms))))
     }
 
     /// A receive that waits longer than this from now on fails with `TimedOut`.
@@ -203,6 +196,11 @@ impl Conn {
     /// Whether the deadline has passed.
     pub fn is_late(&self) -> bool {
         driver::with(|driver| driver.table().at(self.index).flags.has(Flags::EXPIRED))
+    }
+
+    /// The same; if it has not, the task is polled again when it does, whatever else it waits for.
+    pub fn poll_late(&self) -> Poll<()> {
+        driver::with(|driver| driver.poll_expired(self.index))
     }
 
     /// Receives wait without limit.
@@ -356,6 +354,14 @@ impl Conn {
     /// How much is received ahead of [`Conn::receive`]. From the next receive on.
     pub fn set_read_ahead(&self, ahead: ReadAhead) {
         driver::with(|driver| driver.set_one_by_one(self.index, ahead == ReadAhead::OneBuffer));
+    }
+
+    /// Whether the peer's kernel has acknowledged everything that was sent on this connection.
+    ///
+    /// # Errors
+    /// What ioctl(2) says of SIOCOUTQ.
+    pub fn is_acknowledged(&self) -> io::Result<bool> {
+        Ok(!self.is_sending() && unacknowledged(self.fd())? == 0)
     }
 
     /// Bytes the kernel has sent on this connection that the peer's kernel has not acknowledged, or not sent at all.

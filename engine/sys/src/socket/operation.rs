@@ -50,6 +50,20 @@ impl Drop for Operation {
     }
 }
 
+/// Waits until a socket can be read or written; see [`Conn::readable`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Ready(pub(super) Operation);
+
+impl Future for Ready {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|(result, _)| if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) })
+    }
+}
+
 /// A send under way; see [`Conn::send`]. The connection may be used and even dropped meanwhile; dropping it cancels
 /// the send.
 #[must_use = "a send whose end nobody waits for should say so with `detach`"]
