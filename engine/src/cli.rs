@@ -82,6 +82,13 @@ pub struct RunArgs {
     /// With --upstream: the Host that servers get, the client's or their own [default: client]
     #[arg(long, value_name = "client|server", value_parser = SendHost::parse, requires = "upstream")]
     pub upstream_host: Option<SendHost>,
+    /// With --upstream: protocol that clients may change to by Upgrade, such as websocket; repeatable [default: none]
+    #[arg(long, value_name = "PROTOCOL", requires = "upstream")]
+    pub upgrade: Vec<String>,
+    /// With --upstream: port, or first and last, that clients may reach by CONNECT through the server, such as 443 or
+    /// 8000-8999; repeatable [default: none]
+    #[arg(long, value_name = "PORTS", requires = "upstream")]
+    pub connect: Vec<String>,
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub shards: ShardArgs,

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(config.paths, Paths::default());
         assert_eq!(config.host, Host::default());
         assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
-        assert_eq!(config.routes.len(), 5);
+        assert_eq!(config.routes.len(), 7);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
         let ordinary = RoutePaths { forward: PathForward::Normal, encoded_slash: SlashLike::Refuse };
         assert_eq!(config.routes[1].paths, ordinary);

@@ -19,6 +19,7 @@ mod routes;
 mod settings;
 mod shards;
 mod source;
+mod tunnels;
 mod units;
 mod upstreams;
 
@@ -37,6 +38,7 @@ pub use settings::{
     LimitFlags, Limits, RawLimits, RawTimeouts, Setting, TimeoutFlags, Timeouts, all as settings,
 };
 pub use shards::{Policy, RawShards, ShardChoice, ShardPer};
+pub use tunnels::RouteTunnels;
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
 pub use upstreams::{ProxyProtocolOut, SendHost, UpstreamGroup};
 
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(config.timeouts.header.as_secs(), 4);
         assert_eq!(config.limits.head_bytes, 32 << 10);
         assert_eq!(config.paths.encoded_slash.word(), "keep");
-        assert_eq!(config.routes.len(), 5);
+        assert_eq!(config.routes.len(), 7);
     }
 
     #[test]
@@ -126,7 +128,7 @@ mod tests {
         let config = run(&["--config", &example("sluice.toml"), "--upstream", "http://a"]).unwrap();
         assert_eq!((config.upstreams.len(), config.routes.len()), (1, 1));
         let warning = config.warnings[0].to_string();
-        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 5 routes of the file");
+        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 7 routes of the file");
     }
 
     #[test]

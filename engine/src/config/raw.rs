@@ -15,6 +15,7 @@ use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::settings::{Bytes, Kind, RawLimits, RawTimeouts, Time};
 use super::shards::RawShards;
 use super::source::{Format, Key, Node, Source, Value};
+use super::tunnels;
 use super::upstreams::{ProxyProtocolOut, SendHost};
 use crate::cli::RunArgs;
 use sluice_proto::path::SlashLike;
@@ -117,6 +118,10 @@ pub struct RawRoute {
     pub request_timeout: Field<Duration>,
     /// `send_host`.
     pub send_host: Field<SendHost>,
+    /// `upgrade`.
+    pub upgrade: Field<Vec<Located<String>>>,
+    /// `connect`, numbers as text.
+    pub connect: Field<Vec<Located<String>>>,
 }
 
 const TOP_KEYS: &[&str] = &[
@@ -151,6 +156,8 @@ pub(super) const ROUTE_KEYS: &[&str] = &[
     "body_bytes",
     "request_timeout",
     "send_host",
+    "upgrade",
+    "connect",
 ];
 
 /// The keys of every section, to tell where a misplaced one belongs.
@@ -260,6 +267,8 @@ impl Raw {
                 body_bytes: fields.number::<Bytes>(walk, "body_bytes"),
                 request_timeout: fields.number::<Time>(walk, "request_timeout"),
                 send_host: fields.choice(walk, "send_host"),
+                upgrade: fields.texts(walk, "upgrade"),
+                connect: fields.ports(walk, "connect"),
             });
         }
         raw
@@ -317,6 +326,8 @@ impl Raw {
             body_bytes: Field::Absent,
             request_timeout: Field::Absent,
             send_host: Field::Absent,
+            upgrade: tunnels::of_flag("--upgrade", &flags.upgrade),
+            connect: tunnels::of_flag("--connect", &flags.connect),
         }];
     }
 
@@ -438,17 +449,39 @@ impl<'n> Fields<'n> {
 
     /// A list of strings.
     pub(crate) fn texts(&self, walk: &mut Walk<'_>, name: &str) -> Field<Vec<Located<String>>> {
+        self.list(walk, name, "a string", |value| match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// A list of ports, which may be written as numbers.
+    fn ports(&self, walk: &mut Walk<'_>, name: &str) -> Field<Vec<Located<String>>> {
+        self.list(walk, name, "a port", |value| match value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
+    }
+
+    fn list(
+        &self,
+        walk: &mut Walk<'_>,
+        name: &str,
+        what: &str,
+        read: impl Fn(&Value) -> Option<String>,
+    ) -> Field<Vec<Located<String>>> {
         let Some(node) = self.find(name) else { return Field::Absent };
         let key = full_key(self.section, name);
         let Value::List(items) = &node.value else {
-            return walk.wrong_type(node, &key, "a list of strings");
+            return walk.wrong_type(node, &key, &format!("a list of {}s", what.trim_start_matches("a ")));
         };
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
-            match &item.value {
-                Value::Text(text) => texts.push(Located::new(text.clone(), walk.source.at(item.offset))),
-                _ => {
-                    walk.wrong_type::<()>(item, &key, "a string");
+            match read(&item.value) {
+                Some(text) => texts.push(Located::new(text, walk.source.at(item.offset))),
+                None => {
+                    walk.wrong_type::<()>(item, &key, what);
                 }
             }
         }

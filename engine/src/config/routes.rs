@@ -10,6 +10,7 @@ use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
 use super::raw::{Field, RawRoute};
 use super::settings::{self, Bytes, Time, in_range};
+use super::tunnels::{RouteTunnels, check_tunnels};
 use super::upstreams::{SendHost, Upstreams};
 
 /// Methods in use, to tell a typing error from an extension method.
@@ -34,6 +35,8 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// Which Host the server gets.
     pub send_host: SendHost,
+    /// What may leave HTTP here.
+    pub tunnels: RouteTunnels,
 }
 
 /// Those of the settings in [`Paths`] that a route can have for itself.
@@ -91,6 +94,7 @@ pub(super) fn check_routes(
         let (body, time) = (settings::row("limits.body_bytes"), settings::row("timeouts.request"));
         let body_bytes = in_range::<Bytes>(body, "route.body_bytes", &raw.body_bytes, report);
         let request_timeout = in_range::<Time>(time, "route.request_timeout", &raw.request_timeout, report);
+        let tunnels = check_tunnels(raw, &path, &methods, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         if let Some(upstream) = upstream {
             let send_host =
@@ -104,6 +108,7 @@ pub(super) fn check_routes(
                 body_bytes,
                 request_timeout,
                 send_host,
+                tunnels,
             });
         }
     }

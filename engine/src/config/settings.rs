@@ -227,6 +227,8 @@ settings! {
         "Longest pause between two parts of a response body";
     upstream_idle: Duration as Time, "timeout-upstream-idle", "50s", "1ms" to "24h",
         "How long an idle connection to a server is kept; keep it below the server's own keep-alive time";
+    tunnel_idle: Duration as Time, "timeout-tunnel-idle", "1h", "1ms" to "24h",
+        "Longest time in which no byte passes through a tunnel (WebSocket, CONNECT), in either direction";
     continue_wait: Duration as Time, "timeout-continue-wait", "1s", "0s" to "24h",
         "With Expect: 100-continue, how long to wait for the server's word before the body is asked for";
 }

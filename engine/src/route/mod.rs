@@ -271,6 +271,7 @@ mod tests {
                 upstream: i * 10,
                 body_bytes: None,
                 request_timeout: None,
+                tunnels: crate::config::RouteTunnels::default(),
                 send_host: crate::config::SendHost::Client,
             }
         });

@@ -164,6 +164,7 @@ fn route() -> impl Strategy<Value = Route> {
         body_bytes: None,
         request_timeout: None,
         send_host: SendHost::Client,
+        tunnels: crate::config::RouteTunnels::default(),
     })
 }
 
