@@ -9,7 +9,7 @@ use crate::message::{Aborted, Cause, Side};
 pub(crate) enum Answer<'a> {
     /// The request broke a rule, or its body a limit.
     Refused { status: u16, why: &'static str },
-    /// The client wants to leave HTTP (Upgrade), and nothing was configured to go along.
+    /// The client wants to leave HTTP by Upgrade or CONNECT, and the route does not go along.
     NoTunnel,
     /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
     FinalRecipient,
@@ -66,7 +66,7 @@ impl Answer<'_> {
             (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) => Answer::UpstreamTimeout,
             (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
             (Side::Upstream, Cause::UnaskedUpgrade) => {
-                Answer::BadUpstream { why: "the server switched protocols without having been asked to" }
+                Answer::BadUpstream { why: "the server switched protocols otherwise than it was asked to" }
             }
             (Side::Upstream, Cause::UnaskedAnswer) => {
                 Answer::BadUpstream { why: "the server answered before it was asked" }
@@ -97,7 +97,7 @@ impl Answer<'_> {
     pub(crate) fn why(self) -> &'static str {
         match self {
             Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
-            Answer::NoTunnel => "Upgrade to another protocol is not supported",
+            Answer::NoTunnel => "neither CONNECT nor an Upgrade to this protocol is allowed here",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::TooManyConnections => "too many connections from this address",
             Answer::Crowded => "too many requests are unfinished",

@@ -115,6 +115,16 @@ counters! {
     misbehaviour_closed,
     /// Clients that left or failed before they had their answer.
     client_aborts,
+    /// Tunnels open now: connections that were changed to another protocol, or connected through.
+    tunnels,
+    /// Tunnels opened.
+    tunnels_opened,
+    /// Tunnels closed because no byte had passed for `timeouts.tunnel_idle`.
+    tunnel_idle_timeouts,
+    /// Tunnels cut off by either end, by a reset or by taking nothing for `timeouts.write_stall`.
+    tunnels_cut,
+    /// Requests for a tunnel, by Upgrade or CONNECT, that no route allows.
+    tunnels_refused,
     /// Connections to servers open now.
     upstream_connections,
     /// Connections to servers made.
@@ -192,6 +202,7 @@ mod tests {
         ("timeouts.upstream_response", Some("upstream_timeouts")),
         ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
         ("timeouts.upstream_idle", None),
+        ("timeouts.tunnel_idle", Some("tunnel_idle_timeouts")),
         ("timeouts.continue_wait", None),
         ("timeouts.proxy_header", Some("proxy_headers_late")),
         ("limits.request_line_bytes", Some("request_lines_too_long")),

@@ -31,6 +31,7 @@ mod h1;
 mod pace;
 mod relay;
 mod splice;
+mod tunnel;
 mod answer;
 
 mod clock;

@@ -29,6 +29,15 @@ pub(crate) enum Side {
     Upstream,
 }
 
+impl Side {
+    pub(crate) fn other(self) -> Side {
+        match self {
+            Side::Downstream => Side::Upstream,
+            Side::Upstream => Side::Downstream,
+        }
+    }
+}
+
 /// Why a message ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -36,7 +45,7 @@ pub(crate) enum Cause {
     Fault(Fault),
     /// The body is larger than the limit.
     TooLarge,
-    /// The peer switched protocols without having been asked to.
+    /// The peer switched protocols without having been asked to, or to another one.
     UnaskedUpgrade,
     /// The peer has said something before it was asked: whatever it is, it answers something else.
     UnaskedAnswer,
@@ -114,7 +123,8 @@ pub(crate) trait BodySource {
 pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) bytes: u64,
-    pub(crate) pace: &'a mut Pace,
+    /// How long its sender may keep us waiting; without it nobody waits, and what is there is moved.
+    pub(crate) pace: Option<&'a mut Pace>,
     pub(crate) side: Side,
 }
 

@@ -18,7 +18,7 @@ use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
 use crate::balance::{self, Team};
 use crate::clock::Clock;
-use crate::config::{Config, Route, SendHost};
+use crate::config::{Config, Route, RouteTunnels, SendHost};
 use crate::control::Message;
 use crate::counters::Counters;
 use crate::downstream::h1::{next_client, serve};
@@ -46,6 +46,7 @@ pub(crate) struct Times {
     pub(crate) upstream_body_idle: u64,
     pub(crate) upstream_idle: u64,
     pub(crate) continue_wait: u64,
+    pub(crate) tunnel_idle: u64,
     drain: u64,
 }
 
@@ -73,6 +74,8 @@ pub(crate) struct Shard {
     pub(crate) proxy_protocol: ProxyProtocol,
     /// Which Host servers get, by route.
     pub(crate) send_host: Vec<SendHost>,
+    /// What may leave HTTP, by route.
+    pub(crate) route_tunnels: Vec<RouteTunnels>,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
     pub(crate) scratch: RefCell<Scratch>,
@@ -80,6 +83,8 @@ pub(crate) struct Shard {
     pub(crate) path_store: RefCell<PathStore>,
     /// Requests answered with 429 because their address has too many connections. The ring counts those it closed.
     pub(crate) crowded: Cell<u64>,
+    /// Tunnels open now.
+    pub(crate) tunnels: Cell<u32>,
     is_draining: Cell<bool>,
 }
 
@@ -128,11 +133,13 @@ impl Shard {
             identity: Identity::new(&config.forwarding),
             proxy_protocol: ProxyProtocol::new(&config.listeners),
             send_host: config.routes.iter().map(|route| route.send_host).collect(),
+            route_tunnels: config.routes.iter().map(|route| route.tunnels.clone()).collect(),
             clock: Clock::new(),
             counters,
             scratch: RefCell::default(),
             path_store: RefCell::default(),
             crowded: Cell::new(0),
+            tunnels: Cell::new(0),
             is_draining: Cell::new(false),
         }
     }
@@ -174,7 +181,9 @@ impl Shard {
         let shard = self.clone();
         async move {
             loop {
-                serve(next_client(&shard).await).await;
+                if let Some((tunnel, place)) = serve(next_client(&shard).await).await {
+                    spawn(tunnel.run(shard.clone(), place));
+                }
             }
         }
     }
@@ -211,6 +220,7 @@ impl Shard {
         counters.write_stalls.set(stats.sends_stalled);
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
+        counters.tunnels.set(u64::from(self.tunnels.get()));
         counters.upstream_connections.set(servers.map(Server::open_connections).sum());
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));
         counters.buffers_held.set(u64::from(held));
@@ -258,6 +268,7 @@ impl Times {
             upstream_body_idle: ms(times.upstream_body_idle),
             upstream_idle: ms(times.upstream_idle),
             continue_wait: ms(times.continue_wait),
+            tunnel_idle: ms(times.tunnel_idle),
             drain: ms(config.drain_timeout),
         }
     }

@@ -25,7 +25,9 @@ const FALSE_ALARMS_MAX: usize = 4;
 
 #[derive(Default)]
 struct Stock {
-    kept: Vec<Pipe>,
+    // Boxed, so that a pipe is one pointer wide in the tasks of those who use it.
+    #[allow(clippy::vec_box)]
+    kept: Vec<Box<Pipe>>,
     in_use: usize,
 }
 
@@ -33,8 +35,8 @@ thread_local! {
     static STOCK: RefCell<Stock> = const { RefCell::new(Stock { kept: Vec::new(), in_use: 0 }) };
 }
 
-/// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, or when
-/// something is in the way of splice(2): then a receive takes it.
+/// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when nobody
+/// is to wait for more, or when something is in the way of splice(2): then a receive takes it.
 pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
     from.conn.disarm().await;
     // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
@@ -54,10 +56,11 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<
             None if false_alarms == FALSE_ALARMS_MAX => break,
             None => {
                 false_alarms += 1;
-                let patience_ms = from.pace.begin_wait(now_ms());
+                let Some(pace) = &mut from.pace else { break };
+                let patience_ms = pace.begin_wait(now_ms());
                 let patience_ms = patience_ms.map_err(|cause| Aborted::by(from.side, cause))?;
                 let waited = from.conn.readable(patience_ms).await;
-                from.pace.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
+                pace.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
                 continue;
             }
         }
@@ -82,10 +85,14 @@ fn fill(pipe: &mut Pipe, from: &mut PlainRest<'_>, moved: u64) -> Result<Option<
     let wanted = usize::try_from(from.bytes - moved).unwrap_or(usize::MAX).min(pipe.capacity());
     match pipe.fill_from(from.conn, wanted) {
         Ok(Spliced::Bytes(bytes)) => {
-            from.pace.received(bytes as u64);
+            if let Some(pace) = &mut from.pace {
+                pace.received(bytes as u64);
+            }
             Ok(Some(bytes as u64))
         }
         Ok(Spliced::NotReady) => Ok(None),
+        // A receive tells of it.
+        Ok(Spliced::End) if from.pace.is_none() => Ok(None),
         Ok(Spliced::End) => Err(Aborted::by(from.side, Cause::Closed)),
         Err(error) => Err(Aborted::io(from.side, &error)),
     }
@@ -103,7 +110,7 @@ fn drain(pipe: &mut Pipe, to: &PlainSink<'_>) -> Result<bool, Aborted> {
 
 /// A pipe from the shard's stock, which it goes back to if it is empty. One that still holds bytes is never used again:
 /// they are somebody's.
-struct PipeInUse(Option<Pipe>);
+struct PipeInUse(Option<Box<Pipe>>);
 
 impl PipeInUse {
     /// `None` when the shard has enough pipes in use already, or the system has no more.
@@ -112,7 +119,7 @@ impl PipeInUse {
             if stock.in_use >= PIPES_MAX {
                 return None;
             }
-            let pipe = stock.kept.pop().or_else(|| Pipe::new().ok())?;
+            let pipe = stock.kept.pop().or_else(|| Pipe::new().ok().map(Box::new))?;
             stock.in_use += 1;
             Some(PipeInUse(Some(pipe)))
         })

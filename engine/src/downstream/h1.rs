@@ -20,6 +20,8 @@ use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
 use crate::misbehaviour::{Misdeed, Score, Verdict};
 use crate::seldom::seldom;
 use crate::shard::Shard;
+use crate::tunnel::{End, Tunnel};
+use crate::upstream::group::Place;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
 /// answer instead of a reset.
@@ -59,17 +61,17 @@ pub(crate) async fn next_client(shard: &Shard) -> Down<'_> {
     Down::new(shard, conn, kept)
 }
 
-/// Serves a connection that has bytes to read until it is idle or gone.
-pub(crate) async fn serve(mut down: Down<'_>) {
+/// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
+pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, Place)> {
     let shard = down.shard;
     if proxy_protocol::is_due(shard, &down.conn) {
         if !seldom!(proxy_protocol::read_header(&mut down)) {
-            return;
+            return None;
         }
         if down.inbox.is_empty() {
             down.history.store(&down.conn);
             match down.conn.park(shard.times.header) {
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(conn) => down = Down { conn, ..down },
             }
         }
@@ -81,17 +83,29 @@ pub(crate) async fn serve(mut down: Down<'_>) {
         match exchange::run(shard, &mut down).await {
             // Also in a drain: the answer had begun before it, so the client may have sent its next request in good faith.
             Next::Request => down.note_request(),
-            Next::Close => return seldom!(down.close()),
-            Next::Wait => match down.park_begun() {
-                None => return,
-                Some(again) => {
-                    down = again;
-                    continue;
-                }
-            },
-            Next::Linger => return seldom!(down.linger()),
-            Next::Drop => return,
-            Next::Abort => return down.conn.abort(),
+            Next::Close => {
+                seldom!(down.close());
+                return None;
+            }
+            Next::Wait => {
+                // Without it the connection is parked.
+                down = down.park_begun()?;
+                continue;
+            }
+            Next::Linger => {
+                seldom!(down.linger());
+                return None;
+            }
+            Next::Drop => return None,
+            Next::Abort => {
+                down.conn.abort();
+                return None;
+            }
+            Next::Tunnel(onward) => {
+                let client = End { conn: down.conn, inbox: down.inbox };
+                let tunnel = Tunnel::between(client, onward.server, shard.times.write_stall);
+                return Some((tunnel, onward.place));
+            }
         }
         // An upload may have changed it.
         down.conn.set_read_ahead(ReadAhead::Buffers);
@@ -99,7 +113,7 @@ pub(crate) async fn serve(mut down: Down<'_>) {
             down.history.store(&down.conn);
             let idle_ms = shard.times.keep_alive_idle.min(down.history.end_ms.saturating_sub(now_ms()));
             match down.conn.park(idle_ms) {
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(conn) => down = Down { conn, ..down },
             }
         }
@@ -242,6 +256,12 @@ impl<'s> Down<'s> {
         is_used_up || is_old
     }
 
+    /// Whether the client has said more than was read.
+    pub(crate) fn has_unread(&self) -> bool {
+        // After a large body no receive is armed, and only the socket knows what else has come.
+        !self.inbox.is_empty() || self.conn.has_unread()
+    }
+
     /// Counts the request that was just answered.
     fn note_request(&mut self) {
         self.history.requests += 1;
@@ -251,8 +271,7 @@ impl<'s> Down<'s> {
     /// Closes after everything was sent; lingers if the client has said more than was read.
     async fn close(self) {
         self.conn.flushed().await;
-        // After a large body no receive is armed, and only the socket knows what else has come.
-        if !self.inbox.is_empty() || self.conn.has_unread() {
+        if self.has_unread() {
             self.linger().await;
         }
     }

@@ -9,6 +9,7 @@ use sluice_proto::{BodyLength, Fault, ResponseHead};
 use sluice_sys::{Buf, Conn, now_ms};
 
 use super::Upload;
+use super::offer::Switch;
 use super::plan::Plan;
 use crate::downstream::h1::GoAhead;
 use crate::h1::{BodyProgress, BodyWriter, Last};
@@ -30,7 +31,16 @@ pub(super) struct Answering<'a> {
 pub(super) struct Finished {
     pub(super) is_large: bool,
     pub(super) is_upstream_persistent: bool,
-    pub(super) is_downstream_persistent: bool,
+    pub(super) downstream: Downstream,
+}
+
+/// What the answer has made of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Downstream {
+    Persistent,
+    Closing,
+    /// What follows is no HTTP any more.
+    Tunnel,
 }
 
 /// An answer that did not.
@@ -64,7 +74,8 @@ impl Answering<'_> {
                     interims += 1;
                     seldom!(self.send_interim(client, &mut out))?;
                 }
-                // Upgrade was not forwarded, so there is nothing to switch to.
+                // Its head was written if it is what was asked for.
+                Ok(Reply::Upgrade) if !out.is_empty() => return Ok(self.open_tunnel(client, out)),
                 Ok(Reply::Upgrade) => {
                     return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
                 }
@@ -90,8 +101,19 @@ impl Answering<'_> {
         Ok(Finished {
             is_large: progress.is_large(),
             is_upstream_persistent: reply.is_upstream_persistent,
-            is_downstream_persistent: reply.is_downstream_persistent,
+            downstream: if reply.is_downstream_persistent {
+                Downstream::Persistent
+            } else {
+                Downstream::Closing
+            },
         })
+    }
+
+    /// Sends the head that tells the client of its tunnel.
+    fn open_tunnel(&self, client: &Conn, head: Buf) -> Finished {
+        self.plan.progress.is_answering.set(true);
+        client.send(head, self.shard.times.write_stall).detach();
+        Finished { is_large: false, is_upstream_persistent: false, downstream: Downstream::Tunnel }
     }
 
     /// Writes a response head for the client.
@@ -100,6 +122,9 @@ impl Answering<'_> {
         // Other interim answers leave a client that waits for 100 where it was.
         if head.status == 100 || !head.is_interim() {
             self.go_ahead.is_given();
+        }
+        if self.plan.switch != Switch::None && self.plan.write_opening(self.shard, head, out) {
+            return Reply::Upgrade;
         }
         let is_old = now_ms() >= self.plan.connection_end_ms;
         let is_request_sent = self.plan.progress.upload.get() == Upload::Done;

@@ -56,7 +56,9 @@ pub(super) async fn give_up_on_head(shard: &Shard, down: &Down<'_>, aborted: Abo
         _ => {}
     }
     let next = refuse_aborted(shard, down, aborted, RequestKind::Other).await;
-    if next == Next::Linger && matches!(aborted.cause, Cause::TimedOut | Cause::Crowded | Cause::Misbehaved) {
+    if matches!(next, Next::Linger)
+        && matches!(aborted.cause, Cause::TimedOut | Cause::Crowded | Cause::Misbehaved)
+    {
         // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.
         return Next::Drop;
     }

@@ -7,6 +7,7 @@
 
 mod answering;
 mod failure;
+mod offer;
 mod plan;
 
 use std::cell::Cell;
@@ -15,12 +16,13 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use sluice_proto::{BodyLength, RequestHead};
-use sluice_sys::{Buf, Conn, Timer};
+use sluice_sys::{Buf, Conn, ReadAhead, Timer};
 
-use self::answering::{Answering, Cut, Finished};
+use self::answering::{Answering, Cut, Downstream, Finished};
 use self::failure::{
     answer_for_server, give_up, give_up_on_head, give_up_on_request, give_up_overdue, refuse_request,
 };
+use self::offer::Switch;
 use self::plan::{Plan, Refusal};
 use crate::downstream::h1::{Down, GoAhead, Read, RequestBody};
 use crate::h1::{BodyProgress, BodyWriter};
@@ -32,8 +34,9 @@ use crate::seldom::seldom;
 use crate::shard::Shard;
 use crate::upstream::connect::{connected, kept};
 
+pub(crate) use self::offer::Onward;
+
 /// What becomes of the client's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It may send another request.
     Request,
@@ -47,6 +50,8 @@ pub(crate) enum Next {
     Drop,
     /// It is reset: only that tells the client that what it got is incomplete.
     Abort,
+    /// It carries another protocol from now on, to this server.
+    Tunnel(Box<Onward>),
 }
 
 /// How far an exchange has come, for those who must know when it breaks off.
@@ -82,7 +87,7 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
         Ok(Read::Nothing) => return Next::Drop,
         Err(aborted) => return seldom!(give_up_on_head(shard, down, aborted)),
     };
-    plan.is_persistent &= !down.is_last_request();
+    plan.is_persistent &= !down.is_last_request() && !plan.is_over_for(down);
     plan.connection_end_ms = down.history.end_ms;
     let limit_ms = shard.route_limits[plan.route].request_ms;
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
@@ -95,10 +100,11 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
         })
         .await
     };
-    match served {
+    let next = match served {
         Some(next) => next,
         None => seldom!(give_up_overdue(down, &plan)),
-    }
+    };
+    if matches!(next, Next::Request) && plan.is_over_for(down) { Next::Linger } else { next }
 }
 
 /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the answer.
@@ -134,6 +140,10 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
             },
         };
         plan.name_server(&mut wire, &up);
+        if plan.switch != Switch::None {
+            // What it says behind its answer may be a flood.
+            up.conn().set_read_ahead(ReadAhead::OneBuffer);
+        }
         let (wire_bytes, is_reused) = (wire.len() as u64, up.is_reused);
         let (conn, receiver) = up.split();
         let sending = conn.send(wire, shard.times.write_stall);
@@ -146,13 +156,18 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
         };
         let cut = match result {
             Ok(finished) => {
+                if finished.downstream == Downstream::Tunnel {
+                    sending.detach();
+                    return Next::Tunnel(Onward::of(up, plan.upstream, shard));
+                }
                 up.note_answer(finished.is_large);
                 // An answer can come before the request was sent to its end; then the connection is of no further use.
                 let is_sent = sending.try_finish().is_ok_and(|sent| sent.result.is_ok());
                 if finished.is_upstream_persistent && is_sent {
                     up.give_back(shard);
                 }
-                return if finished.is_downstream_persistent { Next::Request } else { Next::Close };
+                let is_persistent = finished.downstream == Downstream::Persistent;
+                return if is_persistent { Next::Request } else { Next::Close };
             }
             Err(cut) => cut,
         };
@@ -217,7 +232,7 @@ async fn send_streamed(
             if finished.is_upstream_persistent && is_sent {
                 up.give_back(shard);
             }
-            match (finished.is_downstream_persistent, is_sent) {
+            match (finished.downstream == Downstream::Persistent, is_sent) {
                 (true, true) => Next::Request,
                 (false, true) => Next::Close,
                 (_, false) => Next::Linger,

@@ -9,6 +9,7 @@ use sluice_proto::path::forms;
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, TrailerRule, Version};
 use sluice_sys::Buf;
 
+use super::offer::Switch;
 use super::{Progress, Upload};
 use crate::answer::{Answer, Shape};
 use crate::config::SendHost;
@@ -36,9 +37,10 @@ pub(super) struct Plan {
     /// Whether the server's connection may serve another request afterwards.
     pub(super) reuse: Reuse,
     pub(super) trailers: TrailerRule,
+    pub(super) switch: Switch,
     /// The client, for servers that are told of it.
-    client: SocketAddr,
-    send_host: SendHost,
+    pub(super) client: SocketAddr,
+    pub(super) send_host: SendHost,
 }
 
 /// Why a request goes nowhere.
@@ -57,8 +59,7 @@ impl Plan {
     ) -> Result<Plan, Refusal<'t>> {
         shard.counters.requests.increment();
         if head.wants_tunnel() {
-            shard.counters.bad_requests.increment();
-            return Err(Refusal::new(head, Answer::NoTunnel).and_close());
+            return Plan::of_tunnel(shard, head, client, wire);
         }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {
@@ -70,17 +71,7 @@ impl Plan {
         let mut path_store = shard.path_store.borrow_mut();
         let paths = forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
             .map_err(|fault| Refusal::of_path(shard, head, fault))?;
-        let RouteTarget { upstream, route } =
-            match shard.routes.lookup(head.authority, paths.matching, head.method.as_str()) {
-                Lookup::Found(target) => target,
-                Lookup::MethodNotAllowed { allow } => {
-                    return Err(Refusal::new(head, Answer::MethodNotAllowed { allow }));
-                }
-                Lookup::NotFound => {
-                    shard.counters.no_route.increment();
-                    return Err(Refusal::new(head, Answer::NoRoute));
-                }
-            };
+        let RouteTarget { upstream, route } = route_of(shard, head, paths.matching)?;
         let respelled = shard.paths.respelled(head, &paths, route, &shard.counters);
         let respelled = respelled.map_err(|fault| Refusal::of_path(shard, head, fault))?;
         let head = respelled.as_ref().unwrap_or(head);
@@ -107,6 +98,7 @@ impl Plan {
             progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
             reuse: Reuse::after(head),
             trailers: head.trailers,
+            switch: Switch::None,
             client: client.address,
             send_host,
         })
@@ -129,10 +121,27 @@ impl Plan {
     }
 }
 
+/// The route of a request with this path, or the refusal if there is none.
+#[inline]
+pub(super) fn route_of<'t>(
+    shard: &'t Shard,
+    head: &RequestHead<'_>,
+    path: &str,
+) -> Result<RouteTarget, Refusal<'t>> {
+    match shard.routes.lookup(head.authority, path, head.method.as_str()) {
+        Lookup::Found(target) => Ok(target),
+        Lookup::MethodNotAllowed { allow } => Err(Refusal::new(head, Answer::MethodNotAllowed { allow })),
+        Lookup::NotFound => {
+            shard.counters.no_route.increment();
+            Err(Refusal::new(head, Answer::NoRoute))
+        }
+    }
+}
+
 impl<'t> Refusal<'t> {
     /// The connection survives a refusal if no body follows that somebody would have to read.
     #[cold]
-    fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
+    pub(super) fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
         let is_persistent = head.persistent && head.body.is_empty();
         let shape = Shape {
             connection: ConnectionField::of(head.version, is_persistent),
@@ -143,14 +152,14 @@ impl<'t> Refusal<'t> {
 
     /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
     #[cold]
-    fn of_path(shard: &Shard, head: &RequestHead<'_>, fault: Fault) -> Refusal<'t> {
+    pub(super) fn of_path(shard: &Shard, head: &RequestHead<'_>, fault: Fault) -> Refusal<'t> {
         shard.counters.bad_requests.increment();
         path_policy::count_refused(fault, &shard.counters);
         Refusal::new(head, Answer::Refused { status: fault.status(), why: fault.reason() }).and_close()
     }
 
     /// The connection ends with the answer.
-    fn and_close(mut self) -> Refusal<'t> {
+    pub(super) fn and_close(mut self) -> Refusal<'t> {
         self.shape.connection = ConnectionField::Close;
         self
     }

@@ -191,7 +191,7 @@ impl BodySource for BodyReader<'_> {
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         let bytes = self.progress.decoder.remaining_length()?;
         let is_untouched = self.inbox.is_empty() && bytes <= self.progress.bytes_left;
-        let pace = &mut self.progress.pace;
+        let pace = Some(&mut self.progress.pace);
         is_untouched.then_some(PlainRest { conn: self.conn, bytes, pace, side: self.side })
     }
 

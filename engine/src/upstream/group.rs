@@ -25,6 +25,9 @@ pub(crate) struct Group {
     pub(crate) proxy_protocol: ProxyProtocolOut,
 }
 
+/// Which server: the number of its group, and its own in the group.
+pub(crate) type Place = (u32, u32);
+
 /// One server, and this shard's idle connections to it.
 pub(crate) struct Server {
     /// Where it can be reached; the first address that works is used.

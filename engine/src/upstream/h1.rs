@@ -8,6 +8,7 @@ use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
+use crate::tunnel::End;
 use crate::upstream::group::Server;
 
 /// The server's end of an exchange.
@@ -44,6 +45,12 @@ impl<'s> Up<'s> {
     /// Takes note of an answer, for how to receive the next one.
     pub(crate) fn note_answer(&self, is_large: bool) {
         self.server.note_answer(is_large);
+    }
+
+    /// The exchange has ended in a tunnel: the connection, what has come behind the answer, and its server.
+    pub(crate) fn into_end(mut self) -> (End, &'s Server) {
+        let conn = self.conn.take().expect("an exchange under way has its connection");
+        (End { conn, inbox: std::mem::take(&mut self.inbox) }, self.server)
     }
 
     /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
