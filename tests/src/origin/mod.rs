@@ -191,6 +191,18 @@ impl Peer {
         Ok(())
     }
 
+    /// Says that nothing more will be sent (FIN).
+    pub async fn half_close(&mut self) -> io::Result<()> {
+        self.reader.stream().shutdown().await
+    }
+
+    /// The connection, of which nothing was read ahead: for what is no HTTP any more.
+    pub fn into_stream(self) -> TcpStream {
+        let (stream, ahead) = self.reader.into_parts();
+        assert!(ahead.is_empty(), "the proxy has sent more than a request");
+        stream
+    }
+
     /// Closes with a reset.
     pub fn reset(mut self) -> io::Result<()> {
         self.reader.stream().set_zero_linger()

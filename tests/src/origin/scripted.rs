@@ -55,6 +55,55 @@ pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
+/// Reads a request, answers it with `answer`, byte for byte, and then echoes whatever comes until its end.
+pub async fn answers_and_echoes(answer: impl Into<Vec<u8>>) -> Origin {
+    let answer = answer.into();
+    Origin::scripted(move |mut peer: Peer| {
+        let answer = answer.clone();
+        async move {
+            peer.request().await?;
+            peer.send(&answer).await?;
+            echo(peer).await
+        }
+    })
+    .await
+}
+
+/// Goes along with every offer to change protocols and with CONNECT, and then echoes whatever comes until its end. Other
+/// requests get a 200.
+pub async fn switches_and_echoes() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            let head = peer.request().await?.head;
+            match (head.method(), head.fields.first("upgrade")) {
+                ("CONNECT", _) => peer.send("HTTP/1.1 200 Connected\r\n\r\n").await?,
+                (_, Some(protocol)) => peer.send(switching(protocol)).await?,
+                _ => {
+                    peer.answer("no tunnel").await?;
+                    continue;
+                }
+            }
+            return echo(peer).await;
+        }
+    })
+    .await
+}
+
+/// A 101 to this protocol, fit for WebSocket too (with the key of the example in RFC 6455).
+pub fn switching(protocol: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+}
+
+async fn echo(mut peer: Peer) -> io::Result<()> {
+    while let Some(bytes) = peer.some().await? {
+        peer.send(bytes).await?;
+    }
+    Ok(())
+}
+
 /// Expects a PROXY protocol line at the start of each connection and answers every request on it with that line.
 pub async fn expects_proxy_line() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {
