@@ -136,8 +136,8 @@ pub fn run(
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
         })?;
     }
-    // Every shard listens by now; the sockets that kept the ports may go.
-    drop(reserved);
+    // Every shard listens by now: the sockets that kept the ports may go, and so may our hold on the programs.
+    drop((reserved, means));
     for (shard, sender) in go.into_iter().enumerate() {
         let _ = sender.send(board.as_ref().map(|board| fleet.team(shard, board)));
     }
