@@ -186,13 +186,14 @@ impl Driver {
             (now + *on_their_way, shard)
         };
         let mine = u64::from(self.connections);
-        // A shard may have few connections and much to do with them.
+        // Away from the CPU that receives it a connection costs a third more: it goes for the sake of the work alone. Many
+        // connections may have little to do, and a burst of them says nothing yet.
         let work = board.work(*me).unwrap_or(0);
-        let work_max = work + work / 8 + u64::from(BUSY_WORK);
+        let has_less_to_do = |theirs: u64| theirs + theirs / 4 + u64::from(BUSY_WORK) <= work;
         // A difference that pays for the message, and the more so the further it goes.
         let mut margin = 1;
         for circle in circles.iter() {
-            let open = circle.iter().filter(|&&shard| board.work(shard).is_some_and(|work| work <= work_max));
+            let open = circle.iter().filter(|&&shard| board.work(shard).is_some_and(has_less_to_do));
             if let Some((theirs, least)) = open.map(&mut expected).min()
                 && theirs + margin * (theirs / 4 + u64::from(KEPT_MIN) / 2) <= mine
             {

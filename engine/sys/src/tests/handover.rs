@@ -219,6 +219,7 @@ fn a_hundred_clients(address: SocketAddr) -> Vec<TcpStream> {
 #[test]
 fn accepted_connections_go_where_there_are_fewer() {
     let two = Two::start(stay, true);
+    two.board.set_work(0, 400);
     let _clients = a_hundred_clients(two.address);
     let handed = || two.handed.load(Relaxed);
     let until = Instant::now() + Duration::from_secs(10);
@@ -230,15 +231,17 @@ fn accepted_connections_go_where_there_are_fewer() {
 }
 
 #[test]
-fn accepted_connections_do_not_go_where_there_is_more_to_do() {
+fn accepted_connections_go_only_where_there_is_less_to_do() {
     let two = Two::start(stay, true);
-    two.board.set_work(0, 400);
-    two.board.set_work(1, 600);
-    let _clients = a_hundred_clients(two.address);
-    thread::sleep(Duration::from_millis(200));
-    assert_eq!(two.handed.load(Relaxed), 0);
-    // As much as here, and a little more.
-    two.board.set_work(1, 420);
+    let mut clients = Vec::new();
+    for (mine, theirs) in [(0, 0), (10, 0), (400, 600), (400, 400), (400, 330)] {
+        two.board.set_work(0, mine);
+        two.board.set_work(1, theirs);
+        clients.push(a_hundred_clients(two.address));
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(two.handed.load(Relaxed), 0, "{mine} here, {theirs} there");
+    }
+    two.board.set_work(1, 300);
     let _more = a_hundred_clients(two.address);
     let until = Instant::now() + Duration::from_secs(10);
     while two.handed.load(Relaxed) < 30 && Instant::now() < until {
