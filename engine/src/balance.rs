@@ -17,6 +17,10 @@ const LOOK_MS: u64 = 100;
 /// How often while there is nothing to do.
 const IDLE_LOOK_MS: u64 = 200;
 
+/// Looks in a row at which a shard has too much to do before it gives anything away. Shards look at different moments: what
+/// begins everywhere at once is seen by some before others, and a connection that went away for it would cost more ever after.
+const LOOKS_BEFORE_MOVES: u32 = 3;
+
 /// Connections given away at one look.
 const MOVES_MAX: usize = 32;
 
@@ -50,7 +54,7 @@ pub(crate) async fn run(team: Team) {
     sluice_sys::join_fleet(me, board.clone(), doorbells, circles.clone());
     let mut shares = Vec::with_capacity(256);
     let mut moves = Vec::with_capacity(MOVES_MAX);
-    let mut work = 0;
+    let (mut work, mut looks_above) = (0, 0);
     while board.work(me).is_some() {
         sluice_sys::sleep(if work == 0 { IDLE_LOOK_MS } else { LOOK_MS }).await;
         let done = sluice_sys::take_load(&mut shares);
@@ -62,10 +66,12 @@ pub(crate) async fn run(team: Team) {
         board.set_work(me, work);
         let was_moving = !moves.is_empty();
         moves.clear();
+        let mean = mean(&board);
+        looks_above = if is_above(work, mean) { looks_above + 1 } else { 0 };
         // What was given away shows in the loads only at the next look.
-        if !was_moving {
+        if looks_above >= LOOKS_BEFORE_MOVES && !was_moving {
             let circles = circles.iter().map(|circle| least(&board, circle));
-            choose(work, mean(&board), circles, &mut shares, &mut moves);
+            choose(work, mean, circles, &mut shares, &mut moves);
         }
         for &(connection, to) in &moves {
             sluice_sys::hand_over(connection, to);
@@ -85,6 +91,11 @@ fn least(board: &Board, circle: &[usize]) -> Option<(u64, usize)> {
     circle.iter().filter_map(|&shard| Some((board.work(shard)?, shard))).min()
 }
 
+/// Whether a shard has clearly more to do than the mean.
+fn is_above(mine: u64, mean: u64) -> bool {
+    mine >= u64::from(BUSY_WORK) && mine * 10 > mean * 11
+}
+
 /// Chooses connections to give away, and to whom. `shares` is sorted on the way.
 fn choose<C: Copy>(
     mine: u64,
@@ -93,7 +104,7 @@ fn choose<C: Copy>(
     shares: &mut [Share<C>],
     moves: &mut Vec<(C, usize)>,
 ) {
-    if mine < u64::from(BUSY_WORK) || mine * 10 <= mean * 11 {
+    if !is_above(mine, mean) {
         return;
     }
     // The nearest shard for which the difference is great enough: a tenth, a fifth, two fifths of our work.
