@@ -1,4 +1,4 @@
-//! The `sluice` binary on another allocator: mimalloc or jemalloc by feature, else the C library's without a ledger.
+//! The `sluice` binary on other allocators, by feature: mimalloc, jemalloc, or its own; without any, the C library's as it is.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -12,6 +12,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[cfg(feature = "tikv-jemallocator")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(feature = "sluice-sys")]
+#[global_allocator]
+static ALLOCATOR: sluice_sys::Heap = sluice_sys::Heap;
 
 fn main() -> ExitCode {
     sluice::commands::run(&sluice::cli::Cli::parse())

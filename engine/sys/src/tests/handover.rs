@@ -77,7 +77,7 @@ impl Two {
                     };
                     runtime.run(main, move || echo(me, before_park))
                 };
-                thread::spawn(shard)
+                thread::Builder::new().name(format!("two-{me}")).spawn(shard).expect("a thread")
             })
             .collect();
         Two { address, handed, stop, refused, peers, board: shown, shards }
@@ -200,6 +200,48 @@ fn a_hundred_thousand_handovers_keep_every_byte() {
     two.end();
     assert!(handed >= 100_000, "{handed}");
     println!("{handed} handovers, {bytes} bytes, {:?}", started.elapsed());
+}
+
+/// Nanoseconds that the shards of a [`Two`] were on a CPU.
+fn shards_cpu_ns() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let of_shard = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        name.starts_with("two-").then(|| times.split(' ').next()?.parse::<u64>().ok())?
+    };
+    tasks.filter_map(of_shard).sum()
+}
+
+/// The figure of reports/lending-2026-11-20.md: `cargo test --release -p sluice-sys costs -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_handover_costs() {
+    const CLIENTS: usize = 64;
+    const ECHOES: usize = 400;
+    let cost = |before_park: BeforePark| {
+        let two = Two::start(before_park, false);
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect(two.address)).collect();
+        let before = shards_cpu_ns();
+        for _ in 0..ECHOES {
+            clients.iter_mut().for_each(|client| client.write_all(b"x").expect("write"));
+            clients.iter_mut().for_each(|client| client.read_exact(&mut [0]).expect("echo"));
+        }
+        let spent = shards_cpu_ns() - before;
+        thread::sleep(Duration::from_millis(100));
+        let handed = two.handed.load(Relaxed);
+        drop(clients);
+        two.end();
+        (spent as f64 / (CLIENTS * ECHOES) as f64 / 1e3, handed as f64 / (CLIENTS * ECHOES) as f64)
+    };
+    for round in 0..9 {
+        let ((stays, none), (goes, handed)) = (cost(stay), cost(go_to_the_other));
+        assert!(none == 0.0 && handed > 0.5, "{handed}");
+        let each = (goes - stays) / handed;
+        println!(
+            "round {round}: an echo {stays:.2} us, with {handed:.2} handovers {goes:.2} us: {each:.2} us each"
+        );
+    }
 }
 
 /// A hundred connections, every one of which was answered.
