@@ -257,6 +257,7 @@ impl<'s> Down<'s> {
     }
 
     /// Whether the client has said more than was read.
+    #[inline(never)]
     pub(crate) fn has_unread(&self) -> bool {
         // After a large body no receive is armed, and only the socket knows what else has come.
         !self.inbox.is_empty() || self.conn.has_unread()

@@ -110,6 +110,7 @@ impl Answering<'_> {
     }
 
     /// Sends the head that tells the client of its tunnel.
+    #[cold]
     fn open_tunnel(&self, client: &Conn, head: Buf) -> Finished {
         self.plan.progress.is_answering.set(true);
         client.send(head, self.shard.times.write_stall).detach();

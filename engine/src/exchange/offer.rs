@@ -166,6 +166,7 @@ impl Switch {
 
 impl Onward {
     /// The end of a server that has gone along.
+    #[cold]
     pub(super) fn of(up: Up<'_>, group: usize, shard: &Shard) -> Box<Onward> {
         let (end, server) = up.into_end();
         let number = shard.groups[group].servers().iter().position(|other| std::ptr::eq(other, server));
