@@ -23,11 +23,10 @@ use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
 use crate::downstream::history::ONE_TOO_MANY;
-use crate::listen::{self, Means, Reserved};
+use crate::listen::{Means, Reserved};
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
-use crate::steering::Steering;
 use crate::topology::Topology;
 
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
@@ -126,10 +125,8 @@ pub fn run(
     let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
     let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
     let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, peers, routes });
-    let steering = blueprint.config.host.steering;
-    let shares_load = steering == Steering::Load && plan.shards.len() > 1;
-    let board = shares_load.then(|| listen::board(plan.shards.len()));
-    let means = Means::choose(steering, topology, plan, blueprint.listen.len(), board.as_ref());
+    let (means, board) =
+        Means::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
     let (mut fleet, go) = start(&blueprint, plan, &means, &events, &inbox)?;
     if !plan.reserved.is_empty() {
         sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {

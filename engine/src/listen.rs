@@ -60,30 +60,33 @@ pub(crate) enum Means {
 }
 
 impl Means {
-    /// The best that is allowed here. Says on stderr what it is.
+    /// The best that is allowed here, and the board for the shards' loads if they count. Says on stderr what it is.
     pub(crate) fn choose(
         steering: Steering,
         topology: &Topology,
         plan: &Plan,
         ports: usize,
-        board: Option<&Arc<Board>>,
-    ) -> Means {
-        if steering == Steering::Off || plan.shards.len() == 1 {
-            return Means::Hash;
+    ) -> (Means, Option<Arc<Board>>) {
+        let shards = plan.shards.len();
+        if steering == Steering::Off || shards == 1 {
+            return (Means::Hash, None);
         }
+        let shares_load = steering == Steering::Load;
         let tables = steering::tables(topology, plan);
         let load = || {
-            let maps = SteeringMaps::new(&tables, board.cloned())?;
-            (0..ports).map(|_| maps.program()).collect::<Result<Vec<_>, _>>()
+            let board = shares_load.then(|| Board::for_programs(shards).map(Arc::new)).transpose()?;
+            let maps = SteeringMaps::new(&tables, board.clone())?;
+            let programs = (0..ports).map(|_| maps.program()).collect::<Result<_, _>>()?;
+            Ok((Means::Programs(programs), board))
         };
         match load() {
-            Ok(programs) => {
+            Ok(loaded) => {
                 eprintln!("sluice: steering: a BPF program chooses the shard {}", whose(steering));
-                Means::Programs(programs)
+                loaded
             }
             Err(why) => {
                 say_why_not(&why);
-                Means::Options(tables.receivers)
+                (Means::Options(tables.receivers), shares_load.then(|| Arc::new(Board::new(shards))))
             }
         }
     }
@@ -126,12 +129,6 @@ impl Means {
             Means::Programs(programs) => bound.steer_by_program(&programs[at], place.shard),
         }
     }
-}
-
-/// The board, where a program can read it if one may be loaded.
-pub(crate) fn board(shards: usize) -> Arc<Board> {
-    // Why not is said when the program is loaded.
-    Arc::new(Board::for_programs(shards).unwrap_or_else(|_| Board::new(shards)))
 }
 
 fn whose(steering: Steering) -> &'static str {
