@@ -85,7 +85,7 @@ impl Means {
                 loaded
             }
             Err(why) => {
-                say_why_not(&why);
+                say_why_not(&why, steering);
                 (Means::Options(tables.receivers), shares_load.then(|| Arc::new(Board::new(shards))))
             }
         }
@@ -138,12 +138,13 @@ fn whose(steering: Steering) -> &'static str {
     }
 }
 
-fn say_why_not(why: &NotLoaded) {
+fn say_why_not(why: &NotLoaded, steering: Steering) {
+    let whatever = if steering == Steering::Load { ", whatever that has to do" } else { "" };
     match why {
         NotLoaded::Forbidden(error) => eprintln!(
-            "sluice: steering: socket options choose the shard of the CPU that receives a connection; no BPF program does, \
-             which could look at the load: bpf(2): {error} (hint: CAP_BPF, such as AmbientCapabilities=CAP_BPF in \
-             systemd, and a seccomp profile that allows bpf)"
+            "sluice: steering: socket options choose the shard of the CPU that receives a connection{whatever}; a BPF \
+             program is not to be had: {error} (hint: CAP_BPF, such as AmbientCapabilities=CAP_BPF in systemd, and a \
+             seccomp profile that allows bpf)"
         ),
         NotLoaded::Refused { error, log } => {
             eprintln!(
