@@ -143,6 +143,32 @@ async fn pieces_of_requests_starve_nobody() {
     }
 }
 
+/// Applications do answer a byte at a time, so it is no misdeed. It takes the shard as long as 16 KiB of it take, and then
+/// others have their turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiny_chunks_of_servers_are_passed_on_and_starve_nobody() {
+    const COUNT: usize = 3_000;
+    let origin = origin::tiny_chunks(COUNT).await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut floods = Vec::new();
+    for _ in 0..4 {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("GET /flood HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        client.head().await;
+        floods
+            .push(tokio::spawn(async move { while client.some().await.is_ok_and(|some| some.is_some()) {} }));
+    }
+    let mut neighbour = Raw::connect(proxy.address).await;
+    for nth in 0..10 {
+        let begun = Instant::now();
+        let answer = neighbour.ask("GET", "/").await;
+        assert_eq!(answer.body, vec![b'x'; COUNT], "answer {nth}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?} for answer {nth}", begun.elapsed());
+    }
+    assert!(floods.iter().all(|flood| !flood.is_finished()), "they go on and on");
+    floods.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 /// With the last receive buffers in use, a receive that had found none was armed again while the same bytes were being
 /// spliced: parts of a body went missing.
 #[tokio::test]

@@ -24,7 +24,9 @@ pub(crate) struct BodyProgress {
     bytes_left: u64,
     /// How long the rest may take, and the bytes of data received so far.
     pace: Pace,
-    /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment.
+    /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment. Held against clients
+    /// only: servers do answer byte by byte. What they cost is bounded by the sending, which waits after every 16 KiB
+    /// (`body_writer`), every sixth byte of which is data.
     tiny_parts: u32,
 }
 

@@ -632,6 +632,21 @@ pub async fn large_answer_in_pieces(length: usize, go: Go) -> Origin {
     .await
 }
 
+/// Answers in chunks of one byte: to `/flood` without end, else `count` of them.
+pub async fn tiny_chunks(count: usize) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            let head = peer.request().await?.head;
+            peer.send(chunked_head()).await?;
+            while head.target() == "/flood" {
+                peer.send(chunk(b"x").repeat(5_000)).await?;
+            }
+            peer.send([chunk(b"x").repeat(count), b"0\r\n\r\n".to_vec()].concat()).await?;
+        }
+    })
+    .await
+}
+
 fn promise() -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {PROMISED}\r\n\r\n")
 }
