@@ -279,7 +279,8 @@ impl Machine {
                 let asked = Asked {
                     version: plan.version,
                     is_persistent: plan.is_persistent && is_done,
-                    reuse: plan.reuse,
+                    // As in the engine: who answers before the body is there may leave it unread.
+                    reuse: if is_done { plan.reuse } else { Reuse::Forbidden },
                 };
                 let reply = asked.reply(&head);
                 let forwarding = match reply {
