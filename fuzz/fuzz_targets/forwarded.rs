@@ -49,6 +49,10 @@ fuzz_target!(|input: &[u8]| {
 
 /// The first addresses from the end are found again in a head with this field; beyond an entry without one nothing is.
 fn check_elements(value: &[u8], read: &[Option<IpAddr>]) {
+    if value.contains(&b'\n') {
+        // What is behind it would be another field, or no part of the head.
+        return;
+    }
     let request = [b"GET / HTTP/1.1\r\nHost: a\r\nForwarded: ", value, b"\r\n\r\n"].concat();
     let mut store = HeadStore::default();
     let Ok(Parsed::Complete { head, .. }) = parse_request(&request, &mut store, &HeadLimits::default())
