@@ -48,7 +48,7 @@ counters! {
     connections,
     /// Client connections accepted.
     accepted,
-    /// Client connections closed at once because `limits.connections` was reached.
+    /// Client connections closed because `limits.connections` was reached.
     connections_refused,
     /// Client connections closed at once, or their first request answered with 429, because
     /// `limits.connections_per_address` was reached.
