@@ -159,8 +159,10 @@ fn strike(block: *mut u8, bytes: usize) {
         return;
     }
     let own = OWN.try_with(Cell::get).ok().flatten();
-    if let Some(at) = own.and_then(|own| own.strike(block as usize).map(|at| (own, at))) {
-        at.0.free_from.store(at.0.free_from.load(Relaxed).min(at.1), Relaxed);
+    if let Some(own) = own
+        && let Some(at) = own.strike(block as usize)
+    {
+        own.free_from.store(own.free_from.load(Relaxed).min(at), Relaxed);
         return;
     }
     let _ = all().find_map(|ledger| ledger.strike(block as usize));

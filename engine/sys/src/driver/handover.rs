@@ -186,8 +186,8 @@ impl Driver {
             (now + *on_their_way, shard)
         };
         let mine = u64::from(self.connections);
-        // Away from the CPU that receives it a connection costs a third more: it goes for the sake of the work alone. Many
-        // connections may have little to do, and a burst of them says nothing yet.
+        // Away from the CPU that receives it a connection costs more (reports/scaling-2026-11-20.md): it goes for the sake of the
+        // work alone. Many connections may have little to do, and a burst of them says nothing yet.
         let work = board.work(*me).unwrap_or(0);
         let has_less_to_do = |theirs: u64| theirs + theirs / 4 + u64::from(BUSY_WORK) <= work;
         // A difference that pays for the message, and the more so the further it goes.
