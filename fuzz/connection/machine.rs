@@ -7,9 +7,13 @@ use sluice_proto::h1::{
     Asked, BodyDecoder, BodyEvent, CHUNK_END, ConnectionField, FinalReply, Forwarding, HeadStore,
     IdentityPolicy, Parsed, Reply, ResponseForwarding, Reuse, Sender, Trailers, Trust, parse_request,
     parse_response, write_answer, write_chunk_size, write_last_chunk, write_request, write_response,
+    write_upgrade_request,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
-use sluice_proto::{BodyLength, ChunkLimits, Fault, HeadLimits, RequestHead, RequestKind, Version};
+use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
+use sluice_proto::{
+    BodyLength, ChunkLimits, Fault, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, Version,
+};
 
 /// Small, so that the fuzzer finds the limits.
 pub const HEAD: HeadLimits = HeadLimits { request_line_bytes_max: 80, head_bytes_max: 300, fields_max: 8 };
@@ -25,6 +29,8 @@ pub enum End {
     Dropped,
     /// By a reset, since nothing else tells that what was said is incomplete.
     Reset,
+    /// It is a tunnel from now on.
+    Tunnel,
 }
 
 /// Bytes that arrived and were not used.
@@ -40,18 +46,24 @@ pub struct Server {
     pub sent: Vec<u8>,
     from: Inflow,
     is_open: bool,
+    /// What went through the tunnel to it.
+    pub tunnelled: Vec<u8>,
 }
 
 /// A client's connection and the servers behind it.
 pub struct Machine {
     client: Inflow,
     pub to_client: Vec<u8>,
+    /// How many bytes the client has said.
+    pub said: usize,
     pub end: Option<End>,
     pub servers: Vec<Server>,
     /// Which of the heads that were read led to a request sent to a server.
     pub forwarded: Vec<usize>,
     /// The kind of each head that was read.
     pub kinds: Vec<RequestKind>,
+    /// Which of them asked for a tunnel.
+    pub offers: Vec<usize>,
     /// A server said more than it was asked.
     pub has_excess: bool,
     /// The connection that waits for the next request.
@@ -75,7 +87,19 @@ struct Plan {
     is_persistent: bool,
     reuse: Reuse,
     trailers: sluice_proto::TrailerRule,
+    switch: Switch,
 }
+
+/// What a server was offered to change to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    None,
+    Protocol(&'static str),
+    Connect,
+}
+
+/// The protocols that may be changed to.
+const PROTOCOLS: [&str; 3] = ["websocket", "x", "x/1"];
 
 enum Upload {
     Running(BodyDecoder),
@@ -104,6 +128,8 @@ impl Machine {
             servers: Vec::new(),
             forwarded: Vec::new(),
             kinds: Vec::new(),
+            said: 0,
+            offers: Vec::new(),
             has_excess: false,
             idle: None,
             exchange: None,
@@ -112,6 +138,11 @@ impl Machine {
     }
 
     pub fn client_says(&mut self, bytes: &[u8]) {
+        self.said += bytes.len();
+        if let (Some(End::Tunnel), Some(server)) = (self.end, self.servers.last_mut()) {
+            server.tunnelled.extend_from_slice(bytes);
+            return;
+        }
         self.client.unread.extend_from_slice(bytes);
         self.run();
     }
@@ -199,7 +230,11 @@ impl Machine {
     }
 
     /// Sends a request whose head is in `wire`, as far as its body is there.
-    fn forward(&mut self, plan: Plan, mut wire: Vec<u8>) -> Step {
+    fn forward(&mut self, mut plan: Plan, mut wire: Vec<u8>) -> Step {
+        if plan.switch != Switch::None {
+            self.offers.push(self.kinds.len() - 1);
+            plan.is_persistent &= self.client.unread.is_empty();
+        }
         let mut decoder = BodyDecoder::new(plan.body, CHUNKS).with_trailers(plan.trailers);
         let unread = &mut self.client.unread;
         let is_whole = match relay(&mut decoder, unread, &mut wire, plan.body == BodyLength::Chunked) {
@@ -208,7 +243,12 @@ impl Machine {
             Err(fault) => return self.refuse(fault, plan.kind),
         };
         let server = self.idle.take().unwrap_or_else(|| {
-            self.servers.push(Server { sent: Vec::new(), from: Inflow::default(), is_open: true });
+            self.servers.push(Server {
+                sent: Vec::new(),
+                from: Inflow::default(),
+                is_open: true,
+                tunnelled: Vec::new(),
+            });
             self.servers.len() - 1
         });
         assert!(
@@ -258,7 +298,9 @@ impl Machine {
         self.servers[exchange.server].is_open = false;
         let is_done = matches!(exchange.upload, Upload::Done);
         let connection = ConnectionField::of(exchange.plan.version, exchange.plan.is_persistent && is_done);
-        self.answer(502, connection, exchange.plan.kind == RequestKind::Head)
+        let step = self.answer(502, connection, exchange.plan.kind == RequestKind::Head);
+        let is_over = exchange.plan.switch != Switch::None && !self.client.unread.is_empty();
+        if is_over && self.end.is_none() { self.finish(End::Closed) } else { step }
     }
 
     fn read_answer(&mut self, mut exchange: Exchange, interims: u8) -> Step {
@@ -276,6 +318,13 @@ impl Machine {
             }
             Ok(Parsed::Complete { head, bytes }) => {
                 let is_done = matches!(exchange.upload, Upload::Done);
+                if plan.takes_up(&head) {
+                    let (version_to, connection) = (plan.version, ConnectionField::Omit);
+                    let body = BodyLength::UntilClose;
+                    let forwarding = ResponseForwarding { version_to, body, connection, date: Some("now") };
+                    write_response(&mut self.to_client, &head, &forwarding);
+                    return self.open_tunnel(exchange.server);
+                }
                 let asked = Asked {
                     version: plan.version,
                     is_persistent: plan.is_persistent && is_done,
@@ -311,6 +360,15 @@ impl Machine {
         Step::Progress
     }
 
+    /// What the client has said meanwhile goes to the server.
+    fn open_tunnel(&mut self, server: usize) -> Step {
+        let server = &mut self.servers[server];
+        server.tunnelled.append(&mut self.client.unread);
+        server.is_open = false;
+        self.end = Some(End::Tunnel);
+        Step::Progress
+    }
+
     fn relay_answer(&mut self, mut exchange: Exchange) -> Step {
         let Answer::Body { decoder, reply } = &mut exchange.answer else { unreachable!("the caller looked") };
         let reply = *reply;
@@ -329,7 +387,10 @@ impl Machine {
                 server.is_open = reply.is_upstream_persistent && is_sent && is_clean;
                 self.idle = server.is_open.then_some(exchange.server);
                 assert!(!reply.is_downstream_persistent || is_sent, "a request in the middle of another");
-                if reply.is_downstream_persistent { Step::Progress } else { self.finish(End::Closed) }
+                // After an offer that was not taken up, bytes that came early may be no request.
+                let is_over = exchange.plan.switch != Switch::None && !self.client.unread.is_empty();
+                let is_persistent = reply.is_downstream_persistent && !is_over;
+                if is_persistent { Step::Progress } else { self.finish(End::Closed) }
             }
             Ok(false) if !server.from.has_ended => {
                 self.exchange = Some(exchange);
@@ -348,9 +409,8 @@ impl Plan {
     /// Judges a request and writes its head; or the status, and what becomes of the connection.
     fn new(head: &RequestHead<'_>, wire: &mut Vec<u8>) -> Result<Plan, (u16, ConnectionField, bool)> {
         let is_head_only = RequestKind::from(head.method) == RequestKind::Head;
-        if head.wants_tunnel() {
-            return Err((400, ConnectionField::Close, is_head_only));
-        }
+        let refused = Err((400, ConnectionField::Close, is_head_only));
+        let Ok(switch) = Switch::of(head) else { return refused };
         if head.max_forwards() == Some(0) {
             let is_persistent = head.persistent && head.body.is_empty();
             return Err((200, ConnectionField::of(head.version, is_persistent), is_head_only));
@@ -364,15 +424,43 @@ impl Plan {
             proto: "http",
             request_id: 1,
         };
-        write_request(wire, head, &Forwarding { identity, sender, host, body: head.body });
+        let fwd = Forwarding { identity, sender, host, body: head.body };
+        match switch {
+            Switch::Protocol(protocol) => write_upgrade_request(wire, head, &fwd, protocol),
+            Switch::None | Switch::Connect => write_request(wire, head, &fwd),
+        }
         Ok(Plan {
             kind: RequestKind::from(head.method),
             version: head.version,
             body: head.body,
-            is_persistent: head.persistent,
-            reuse: Reuse::after(head),
+            is_persistent: head.persistent && matches!(switch, Switch::None | Switch::Protocol(WEBSOCKET)),
+            reuse: if switch == Switch::Connect { Reuse::Forbidden } else { Reuse::after(head) },
             trailers: head.trailers,
+            switch,
         })
+    }
+
+    fn takes_up(&self, head: &ResponseHead<'_>) -> bool {
+        match self.switch {
+            Switch::None => false,
+            Switch::Protocol(protocol) => is_taken_up(head, protocol),
+            Switch::Connect => (200..=299).contains(&head.status),
+        }
+    }
+}
+
+impl Switch {
+    fn of(head: &RequestHead<'_>) -> Result<Switch, ()> {
+        if !head.wants_tunnel() {
+            return Ok(Switch::None);
+        }
+        if head.method == Method::Connect {
+            return Ok(Switch::Connect);
+        }
+        let known =
+            |offer: &[u8]| PROTOCOLS.into_iter().find(|name| name.as_bytes().eq_ignore_ascii_case(offer));
+        let protocol = head.offers().find_map(known).ok_or(())?;
+        check_offer(head, protocol).map(|()| Switch::Protocol(protocol)).map_err(drop)
     }
 }
 

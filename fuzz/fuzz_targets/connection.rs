@@ -82,6 +82,10 @@ fn in_turns(client: &[u8], answers: &[&[u8]], seed: Option<u32>, flags: u8) -> M
         check(&machine, client);
     }
     check(&machine, client);
+    if let Some(&offer) = machine.offers.first() {
+        // All that followed it was said before its answer was known.
+        assert_eq!(machine.kinds.len(), offer + 1, "a request behind an offer");
+    }
     machine
 }
 
@@ -118,6 +122,7 @@ fn in_disorder(client: &[u8], servers: &[u8], seed: u32) {
 fn check(machine: &Machine, client: &[u8]) {
     let sent = sent(machine);
     assert!(sent.len() <= machine.forwarded.len(), "more requests than were read");
+    check_tunnel(machine, client);
     for style in STYLES {
         // What a server gets is the same to every reader.
         let again: Vec<Message> =
@@ -142,6 +147,18 @@ fn check(machine: &Machine, client: &[u8]) {
         if machine.end == Some(End::Closed) {
             assert_eq!(used, machine.to_client.len(), "a clean end in the middle of an answer");
         }
+    }
+}
+
+/// A tunnel carries the end of what the client said, and nothing else does: neither before it is open nor if it never is.
+fn check_tunnel(machine: &Machine, client: &[u8]) {
+    for (nth, server) in machine.servers.iter().enumerate() {
+        let is_last = nth + 1 == machine.servers.len() && machine.end == Some(End::Tunnel);
+        assert!(server.tunnelled.is_empty() || is_last, "a tunnel that was not agreed on");
+        assert!(client[..machine.said].ends_with(&server.tunnelled), "other bytes than the client's");
+    }
+    if machine.end == Some(End::Tunnel) {
+        assert_eq!(machine.offers.last(), machine.forwarded.last(), "a tunnel that nobody asked for");
     }
 }
 

@@ -5,8 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use sluice_proto::h1::{
     Forwarding, HeadStore, IdentityPolicy, Parsed, Sender, Trust, parse_request, write_request,
+    write_upgrade_request,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
+use sluice_proto::upgrade::{check_offer, is_another_http, is_protocol};
 use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, Version};
 
 /// Small, so that the fuzzer finds the limits.
@@ -31,6 +33,7 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(Parsed::Complete { head, bytes }) = parse_request(input, &mut store, &LIMITS) {
         check_promises(&head, &input[..bytes]);
         check_round_trip(&head);
+        check_offer_round_trip(&head);
     }
 });
 
@@ -52,9 +55,15 @@ fn check_promises(head: &RequestHead<'_>, bytes: &[u8]) {
         assert!(!line[..line.len() - 1].contains(&b'\r'), "no CR elsewhere");
         assert!(!line.contains(&0), "no NUL");
     }
-    assert_ne!(head.method, Method::Connect);
     assert_ne!(head.body, BodyLength::UntilClose);
-    assert!(head.path_and_query.starts_with('/') || head.path_and_query == "*");
+    if head.method == Method::Connect {
+        let port = head.authority.rsplit(':').next().and_then(|digits| digits.parse::<u16>().ok());
+        assert!(port.is_some_and(|port| port > 0), "CONNECT without a port");
+        assert!(head.wants_tunnel() && head.body.is_empty() && head.path.is_empty());
+        assert_eq!(head.path_and_query, head.authority);
+    } else {
+        assert!(head.path_and_query.starts_with('/') || head.path_and_query == "*");
+    }
     assert!(head.path_and_query.starts_with(head.path));
     assert!(head.path_and_query.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'#'));
     assert!(!head.authority.is_empty() || head.version == Version::Http10 || head.path == "*");
@@ -76,6 +85,34 @@ fn check_promises(head: &RequestHead<'_>, bytes: &[u8]) {
         assert!(!field.name.is_empty() && field.name.bytes().all(|b| b.is_ascii_graphic() && b != b':'));
         assert_eq!(field.value, field.value.trim_ascii(), "outer whitespace is gone");
     }
+}
+
+/// An offer that can be passed on is read by the next hop as that offer and no other.
+fn check_offer_round_trip(head: &RequestHead<'_>) {
+    let text = |offer| std::str::from_utf8(offer).ok();
+    let mut offers = head.offers().filter(|offer| is_protocol(offer) && !is_another_http(offer));
+    let Some(protocol) = offers.next().and_then(text).filter(|name| check_offer(head, name).is_ok()) else {
+        return;
+    };
+    assert!(head.method == Method::Get && head.body.is_empty() && head.wants_tunnel());
+    let mut out = Vec::new();
+    let identity = &IdentityPolicy::default();
+    let sender = Sender {
+        peer: b"10.0.0.1",
+        client: b"192.0.2.7",
+        trust: Trust::Stranger,
+        proto: "http",
+        request_id: 1,
+    };
+    let fwd = Forwarding { identity, sender, host: "up.example", body: BodyLength::None };
+    write_upgrade_request(&mut out, head, &fwd, protocol);
+    let mut store = HeadStore::default();
+    let parsed = parse_request(&out, &mut store, &HeadLimits::default());
+    let Ok(Parsed::Complete { head: read, .. }) = parsed else {
+        panic!("{parsed:?}: {}", out.escape_ascii())
+    };
+    assert_eq!(read.offers().collect::<Vec<_>>(), [protocol.as_bytes()]);
+    assert_eq!(check_offer(&read, protocol), Ok(()), "{}", out.escape_ascii());
 }
 
 /// Writes the head and reads it again as the next hop would.
