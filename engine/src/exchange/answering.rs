@@ -64,7 +64,7 @@ impl Answering<'_> {
         let mut interims = 0;
         let reply = loop {
             let kind = self.plan.kind;
-            match server.read_response(self.shard, kind, |head| self.begin(head, &mut out)).await {
+            match server.read_response(self.shard, kind, |head| self.begin(client, head, &mut out)).await {
                 Ok(Reply::Final(reply)) => break reply,
                 Ok(Reply::Interim { .. }) if interims == INTERIM_ANSWERS_MAX => {
                     let cause = Cause::Fault(Fault::TooManyInterim);
@@ -118,20 +118,23 @@ impl Answering<'_> {
     }
 
     /// Writes a response head for the client.
-    fn begin(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
+    fn begin(&self, client: &Conn, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
         //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
         // Other interim answers leave a client that waits for 100 where it was.
         if head.status == 100 || !head.is_interim() {
             self.go_ahead.is_given();
         }
-        if self.plan.switch != Switch::None && self.plan.write_opening(self.shard, head, out) {
+        let is_offer = self.plan.switch != Switch::None;
+        if is_offer && self.plan.write_opening(self.shard, head, out) {
             return Reply::Upgrade;
         }
+        // What has come behind an offer that is not taken up may be no request.
+        let is_over = self.shard.is_draining() || (is_offer && client.has_unread());
         let is_old = now_ms() >= self.plan.connection_end_ms;
         let is_request_sent = self.plan.progress.upload.get() == Upload::Done;
         let asked = Asked {
             version: self.plan.version,
-            is_persistent: self.plan.is_persistent && is_request_sent && !self.shard.is_draining() && !is_old,
+            is_persistent: self.plan.is_persistent && is_request_sent && !is_over && !is_old,
             // A server that answers before it has the body may leave it unread, and take it for its next request.
             reuse: if is_request_sent { self.plan.reuse } else { Reuse::Forbidden },
         };

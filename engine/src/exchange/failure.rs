@@ -36,7 +36,7 @@ async fn refuse(down: &Down<'_>, refusal: Refusal<'_>) -> Next {
 
 /// Answers a request for which there is no server. Its body, if it has one, was not read to its end.
 pub(super) async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> Next {
-    let is_persistent = plan.is_persistent && plan.body.is_empty();
+    let is_persistent = plan.is_persistent && plan.body.is_empty() && !plan.is_over_for(down);
     let shape = Shape {
         connection: plan.connection_field(is_persistent),
         is_head_only: plan.kind == RequestKind::Head,
@@ -123,7 +123,8 @@ pub(super) async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
     }
     let is_sent = progress.upload.get() != Upload::Running;
     let answer = if is_sent { Answer::UpstreamTimeout } else { Answer::OVERDUE };
-    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let is_done = progress.upload.get() == Upload::Done;
+    let is_persistent = plan.is_persistent && is_done && !plan.is_over_for(down);
     let shape = Shape {
         connection: plan.connection_field(is_persistent),
         is_head_only: plan.kind == RequestKind::Head,
@@ -146,7 +147,8 @@ pub(super) async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, cut: &C
         _ => shard.counters.upstream_bad_responses.increment(),
     }
     let Some(answer) = Answer::for_aborted(cut.aborted) else { return Next::Drop };
-    let is_persistent = plan.is_persistent && progress.upload.get() == Upload::Done;
+    let is_done = progress.upload.get() == Upload::Done;
+    let is_persistent = plan.is_persistent && is_done && !plan.is_over_for(down);
     let shape = Shape {
         connection: plan.connection_field(is_persistent),
         is_head_only: plan.kind == RequestKind::Head,

@@ -100,11 +100,10 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
         })
         .await
     };
-    let next = match served {
+    match served {
         Some(next) => next,
         None => seldom!(give_up_overdue(down, &plan)),
-    };
-    if matches!(next, Next::Request) && plan.is_over_for(down) { Next::Linger } else { next }
+    }
 }
 
 /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the answer.
@@ -166,7 +165,8 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
                 if finished.is_upstream_persistent && is_sent {
                     up.give_back(shard);
                 }
-                let is_persistent = finished.downstream == Downstream::Persistent;
+                // Nobody has the end of the answer yet, so what has come is not because of it.
+                let is_persistent = finished.downstream == Downstream::Persistent && !plan.is_over_for(down);
                 return if is_persistent { Next::Request } else { Next::Close };
             }
             Err(cut) => cut,
