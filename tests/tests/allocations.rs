@@ -1,11 +1,17 @@
-//! A request on a kept connection costs no heap allocation once the proxy is warm, also one whose path has to be spelled anew.
+//! A request on a kept connection costs no heap allocation once the proxy is warm, also one whose path has to be spelled anew;
+//! nor does what passes through a tunnel.
 
 use sluice_tests::{
     client::Raw,
     origin::{self, Origin},
     proxy::{Proxy, counting_binary},
+    wire::Reader,
 };
-use tokio::process::Command;
+use tokio::{
+    io::AsyncWriteExt,
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    process::Command,
+};
 
 const CONNECTIONS: usize = 4;
 const REQUESTS: usize = 10_000;
@@ -45,6 +51,56 @@ async fn clients_that_servers_are_told_of_allocate_nothing() {
             Counting::in_front_of(origin, "--listen", listen, &["--upstream-proxy-protocol", "v1"]).await;
         proxy.assert_no_allocation(&[], "").await;
     }
+}
+
+/// Floods that are spliced, and small messages there and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_through_tunnels_allocates_nothing() {
+    const MESSAGES: usize = 2_500;
+    const FLOOD: usize = 1_000_000;
+    let origin = origin::switches_and_echoes().await;
+    let proxy = Counting::in_front_of(origin, "--listen", "127.0.0.1:0", &["--upgrade", "own"]).await;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = Raw::connect(proxy.proxy.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n").await;
+        assert_eq!(client.head().await.status().unwrap(), 101);
+        clients.push(client.split());
+    }
+    let talk = async |clients: Vec<_>, messages| {
+        let talking =
+            clients.into_iter().map(|(mut reader, mut writer): (Reader<OwnedReadHalf>, OwnedWriteHalf)| {
+                tokio::spawn(async move {
+                    for bytes in [FLOOD; 8].into_iter().chain(std::iter::repeat_n(100, messages)) {
+                        let said = vec![b'x'; bytes];
+                        let saying = tokio::spawn(async move {
+                            writer.write_all(&said).await.expect("the proxy takes it");
+                            writer
+                        });
+                        let mut back = 0;
+                        while back < bytes {
+                            back += reader.some().await.expect("no error").expect("all comes back").len();
+                        }
+                        writer = saying.await.expect("all was said");
+                    }
+                    (reader, writer)
+                })
+            });
+        let mut clients = Vec::new();
+        for client in talking.collect::<Vec<_>>() {
+            clients.push(client.await.expect("every message comes back"));
+        }
+        clients
+    };
+    let clients = talk(clients, 500).await;
+    let (before, pipes_before) = (allocations(&proxy.proxy).await, proxy.proxy.counters().await.pipes_kept);
+    let clients = talk(clients, MESSAGES).await;
+    let grown = allocations(&proxy.proxy).await - before;
+    assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
+    // More floods may have met than ever before, and each needs a pipe.
+    let pipes = proxy.proxy.counters().await.pipes_kept - pipes_before;
+    let messages = CONNECTIONS * MESSAGES;
+    assert!(grown <= pipes, "{grown} allocations of the shard during {messages} messages, {pipes} for pipes");
 }
 
 /// IPv6 peers have their addresses beside the table: that must not cost anything when they come and go.

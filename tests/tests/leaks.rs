@@ -23,7 +23,8 @@ const RUN: Duration = Duration::from_secs(10);
 async fn a_thousand_connections_leave_nothing_behind() {
     raise_descriptor_limit();
     let (real, bad) = (origin::real("real").await, origin::closes_mid_body(3000).await);
-    let proxy = start(&real, &bad).await;
+    let tunnels = origin::switches_and_echoes().await;
+    let proxy = start(&real, &bad, &tunnels).await;
     let before = proxy.descriptors();
 
     let until = Instant::now() + RUN;
@@ -42,8 +43,10 @@ async fn a_thousand_connections_leave_nothing_behind() {
 
     let nothing = |now: &Counters| {
         (now.connections, now.upstream_connections, now.tasks_busy, now.buffers_held) == (0, 0, 0, 0)
+            && now.named("tunnels") == 0
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
+    assert!(after.named("tunnels_opened") > 100, "{after:?}");
     assert!(after.requests > CONNECTIONS as u64, "the run was not idle: {after:?}");
     assert_same_descriptors(&before, &proxy.descriptors(), &after);
     proxy.drain().await.assert_clean();
@@ -64,17 +67,19 @@ fn kinds(descriptors: &[String]) -> (usize, usize) {
     (sockets, descriptors.len() - sockets)
 }
 
-/// Two shards in front of a good origin, and under `/bad` of one that cuts every body.
-async fn start(real: &origin::Real, bad: &Origin) -> Proxy {
+/// Two shards in front of a good origin, under `/bad` of one that cuts every body, and under `/tunnel` of one that leaves HTTP.
+async fn start(real: &origin::Real, bad: &Origin, tunnels: &Origin) -> Proxy {
     Proxy::configured(
         SHARDS,
         &format!(
             "[timeouts]\nupstream_idle = \"1s\"\nheader = \"2s\"\nbody_idle = \"2s\"\n\
          [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
          [[upstream]]\nname = \"bad\"\nservers = [\"http://{}\"]\n\
-         [[route]]\npath_prefix = \"/\"\nupstream = \"real\"\n\
-         [[route]]\npath = \"/bad\"\nupstream = \"bad\"\n",
-            real.address, bad.address
+         [[route]]\npath_prefix = \"/\"\nupstream = \"real\"\nupgrade = [\"own\"]\n\
+         [[upstream]]\nname = \"tunnels\"\nservers = [\"http://{}\"]\n\
+         [[route]]\npath = \"/bad\"\nupstream = \"bad\"\n\
+         [[route]]\npath = \"/tunnel\"\nupstream = \"tunnels\"\nupgrade = [\"own\"]\n",
+            real.address, bad.address, tunnels.address
         ),
     )
     .await
@@ -94,10 +99,13 @@ enum Habit {
     SendsGarbage,
     StallsInTheHead,
     VanishesWaiting,
+    LeavesATunnel,
+    ResetsATunnel,
+    IsRefusedATunnel,
 }
 
 impl Habit {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::KeepsAsking,
         Self::Pipelines,
         Self::Uploads,
@@ -109,6 +117,9 @@ impl Habit {
         Self::SendsGarbage,
         Self::StallsInTheHead,
         Self::VanishesWaiting,
+        Self::LeavesATunnel,
+        Self::ResetsATunnel,
+        Self::IsRefusedATunnel,
     ];
 
     /// One connection from its beginning to its end. What comes back is checked elsewhere; here it only has to
@@ -137,6 +148,26 @@ impl Habit {
             }
             Self::SendsGarbage => {
                 let _ = client.try_send([&[0xff; 300], &b"\r\n\r\n"[..]].concat()).await;
+                self.read(&mut client, "GET").await;
+            }
+            Self::LeavesATunnel | Self::ResetsATunnel => {
+                let offer = "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n";
+                let _ = client.try_send([offer.as_bytes(), &pattern::bytes(30_000)].concat()).await;
+                let mut back = 0;
+                while back < 30_000
+                    && let Ok(Some(bytes)) = client.some().await
+                {
+                    back += bytes.len();
+                }
+                match self {
+                    Self::ResetsATunnel => client.reset(),
+                    _ => client.half_close_if_open().await,
+                }
+            }
+            Self::IsRefusedATunnel => {
+                let offer =
+                    "GET /bytes/10 HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n";
+                let _ = client.try_send([offer.as_bytes(), &pattern::bytes(3_000)].concat()).await;
                 self.read(&mut client, "GET").await;
             }
             Self::ResetsMidDownload

@@ -33,8 +33,24 @@ async fn every_request_meets_the_same_fate_in_small_pieces() {
 /// Proxies that work at the same time, each on topics of its own.
 const LANES: usize = 4;
 
+/// Where a route lets some of it through.
+const TUNNELS: &[&str] = &["--upgrade", "websocket", "--upgrade", "own/1", "--connect", "443"];
+
+#[tokio::test]
+async fn every_request_for_a_tunnel_meets_its_fate() {
+    for (pieces, cases) in [
+        (Pieces::Whole, requests::tunnels()),
+        (Pieces::Small, requests::tunnels()),
+        (Pieces::Whole, requests::early_bytes()),
+    ] {
+        let (count, wrong) = lane(TUNNELS, vec![("tunnels", cases)], pieces).await;
+        assert!(wrong.is_empty(), "{} of {count} cases:\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
 async fn run(pieces: Pieces) {
-    let lanes: Vec<_> = (0..LANES).map(|nth| tokio::spawn(lane(nth, pieces))).collect();
+    let topics = |nth| requests::all().skip(nth).step_by(LANES).collect();
+    let lanes: Vec<_> = (0..LANES).map(|nth| tokio::spawn(lane(&[], topics(nth), pieces))).collect();
     let (mut count, mut wrong) = (0, Vec::new());
     for lane in lanes {
         let (cases, flaws) = lane.await.expect("a lane runs to its end");
@@ -45,14 +61,18 @@ async fn run(pieces: Pieces) {
     println!("{count} requests");
 }
 
-/// Every fourth topic through one proxy: how many cases, and which went wrong.
-async fn lane(nth: usize, pieces: Pieces) -> (usize, Vec<String>) {
+/// Some topics through one proxy with these flags: how many cases, and which went wrong.
+async fn lane(
+    flags: &[&str],
+    topics: Vec<(&'static str, Vec<RequestCase>)>,
+    pieces: Pieces,
+) -> (usize, Vec<String>) {
     let origin = Origin::scripted(answers_all).await;
-    let proxy = Proxy::to(origin.address).await;
+    let proxy = Proxy::to_with(origin.address, flags).await;
     let mut arrivals =
         Arrivals { recorder: origin.recorder.clone(), read: Vec::new(), may_be_late: false, bytes_before: 0 };
     let (mut count, mut wrong) = (0, Vec::new());
-    for (topic, cases) in requests::all().skip(nth).step_by(LANES) {
+    for (topic, cases) in topics {
         for case in cases {
             count += 1;
             let mut client = Raw::connect(proxy.address).await;

@@ -25,7 +25,7 @@ async fn every_response_has_its_outcome() {
     let script: Script = Arc::new(Mutex::new((Vec::new(), Then::Stays)));
     let shared = script.clone();
     let origin = Origin::scripted(move |peer| answers_by(peer, shared.clone())).await;
-    let proxy = Proxy::to(origin.address).await;
+    let proxy = Proxy::to_with(origin.address, &["--upgrade", "websocket"]).await;
     let (mut count, mut wrong) = (0, Vec::new());
     for (topic, cases) in responses::all() {
         for case in cases {

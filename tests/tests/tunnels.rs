@@ -300,7 +300,8 @@ async fn early_bytes_go_into_the_tunnel_or_nowhere() {
         client.send(EARLY).await;
         proxy.counters_until("it is there", |now| now.buffers_held > 0 || !wait).await;
         go.steps(10);
-        assert_eq!(client.answer_to("GET").await.text(), "told");
+        let answer = client.answer_to("GET").await;
+        assert_eq!((&*answer.text(), answer.field("connection")), ("told", Some("close")));
         client.assert_closed().await;
         assert!(!origin.recorder.text().contains("smuggled"), "{}", origin.recorder.text());
         assert_eq!(proxy.counters().await.requests, 1);

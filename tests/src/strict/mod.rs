@@ -237,7 +237,15 @@ mod tests {
     #[test]
     fn there_are_as_many_cases_as_promised_and_each_has_its_name() {
         for (count, names) in [
-            (300, requests::all().flat_map(|(_, cases)| cases).map(|case| case.name).collect::<Vec<_>>()),
+            (
+                300,
+                requests::all()
+                    .flat_map(|(_, cases)| cases)
+                    .chain(requests::tunnels())
+                    .chain(requests::early_bytes())
+                    .map(|case| case.name)
+                    .collect::<Vec<_>>(),
+            ),
             (100, responses::all().flat_map(|(_, cases)| cases).map(|case| case.name).collect()),
         ] {
             assert!(names.len() >= count, "{} of {count}", names.len());

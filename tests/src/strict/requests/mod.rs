@@ -11,6 +11,7 @@ mod line_ends;
 mod request_line;
 mod semantics;
 mod target;
+mod tunnels;
 
 use super::RequestCase;
 
@@ -30,4 +31,14 @@ pub fn all() -> impl Iterator<Item = (&'static str, Vec<RequestCase>)> {
         ("attacks", attacks::cases()),
     ]
     .into_iter()
+}
+
+/// Cases for a proxy that lets `websocket`, `own/1` and CONNECT to port 443 through, and an origin that goes along with none.
+pub fn tunnels() -> Vec<RequestCase> {
+    tunnels::cases()
+}
+
+/// The same, to be sent in one piece: what matters is that all of it is there before the answer.
+pub fn early_bytes() -> Vec<RequestCase> {
+    tunnels::early()
 }

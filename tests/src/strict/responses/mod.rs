@@ -7,6 +7,7 @@ mod framing;
 mod interim;
 mod splitting;
 mod status_line;
+mod tunnels;
 
 /// An answer, and what has to become of it.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub enum Ask {
     Old,
     /// GET with a body.
     GetWithBody,
+    /// GET with an offer of WebSocket.
+    Offer,
 }
 
 impl Ask {
@@ -45,6 +48,10 @@ impl Ask {
             Ask::Get => "GET /case HTTP/1.1\r\nHost: a\r\n\r\n",
             Ask::Head => "HEAD /case HTTP/1.1\r\nHost: a\r\n\r\n",
             Ask::Old => "GET /case HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+            Ask::Offer => {
+                "GET /case HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            }
             Ask::GetWithBody => "GET /case HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
         }
     }
@@ -142,6 +149,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, Vec<ResponseCase>)> {
         ("interim answers", interim::cases()),
         ("connection", connection::cases()),
         ("response splitting", splitting::cases()),
+        ("tunnels", tunnels::cases()),
     ]
     .into_iter()
 }
