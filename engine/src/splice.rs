@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use sluice_sys::{Pipe, Spliced, now_ms};
+use sluice_sys::{Pipe, Spliced, now_ms, sleep};
 
 use crate::message::{Aborted, Cause, PlainRest, PlainSink};
 
@@ -20,8 +20,9 @@ const PIPES_KEPT: usize = 16;
 /// received and sent.
 const PIPES_MAX: usize = 512;
 
-/// How often a socket may be said to be ready and then not be, before its peer counts as stuck.
+/// How often a socket may be said to be ready and then not be, before time is given it to become so.
 const FALSE_ALARMS_MAX: usize = 4;
+const FALSE_ALARM_PAUSE_MS: u64 = 1;
 
 #[derive(Default)]
 struct Stock {
@@ -65,11 +66,18 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<
             }
         }
         false_alarms = 0;
+        let mut moved_ms = now_ms();
         while pipe.held() > 0 {
             if drain(&mut pipe, to)? {
-                false_alarms = 0;
-            } else if false_alarms == FALSE_ALARMS_MAX {
+                (false_alarms, moved_ms) = (0, now_ms());
+                continue;
+            }
+            if now_ms() >= moved_ms + to.stall_ms {
                 return Err(Aborted::by(to.side, Cause::Stalled));
+            }
+            // The socket is said to be writable and takes nothing, time and again: that has to pass by itself.
+            if false_alarms == FALSE_ALARMS_MAX {
+                sleep(FALSE_ALARM_PAUSE_MS).await;
             } else {
                 false_alarms += 1;
                 to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::sending(to.side, &error))?;
