@@ -54,7 +54,7 @@ pub(crate) async fn run(team: Team) {
     sluice_sys::join_fleet(me, board.clone(), doorbells, circles.clone());
     let mut shares = Vec::with_capacity(256);
     let mut moves = Vec::with_capacity(MOVES_MAX);
-    let (mut work, mut looks_above) = (0, 0);
+    let (mut work, mut patience) = (0, Patience::default());
     while board.work(me).is_some() {
         sluice_sys::sleep(if work == 0 { IDLE_LOOK_MS } else { LOOK_MS }).await;
         let done = sluice_sys::take_load(&mut shares);
@@ -67,9 +67,9 @@ pub(crate) async fn run(team: Team) {
         let was_moving = !moves.is_empty();
         moves.clear();
         let mean = mean(&board);
-        looks_above = if is_above(work, mean) { looks_above + 1 } else { 0 };
+        let is_at_end = patience.look(work, mean);
         // What was given away shows in the loads only at the next look.
-        if looks_above >= LOOKS_BEFORE_MOVES && !was_moving {
+        if is_at_end && !was_moving {
             let circles = circles.iter().map(|circle| least(&board, circle));
             choose(work, mean, circles, &mut shares, &mut moves);
         }
@@ -94,6 +94,18 @@ fn least(board: &Board, circle: &[usize]) -> Option<(u64, usize)> {
 /// Whether a shard has clearly more to do than the mean.
 fn is_above(mine: u64, mean: u64) -> bool {
     mine >= u64::from(BUSY_WORK) && mine * 10 > mean * 11
+}
+
+/// Looks in a row at which a shard had clearly more to do than the mean.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Patience {
+    /// Whether this look is one too many.
+    fn look(&mut self, mine: u64, mean: u64) -> bool {
+        self.0 = if is_above(mine, mean) { self.0 + 1 } else { 0 };
+        self.0 >= LOOKS_BEFORE_MOVES
+    }
 }
 
 /// Chooses connections to give away, and to whom. `shares` is sorted on the way.
@@ -167,6 +179,15 @@ mod tests {
         assert_eq!(given(u64::from(BUSY_WORK) - 1, 40, &[Some((0, 1))], &[1, 1]), []);
         assert_eq!(given(1_000, 500, &[None, None], &[1, 1]), []);
         assert_eq!(given(1_000, 500, &[Some((0, 1))], &[]), []);
+    }
+
+    /// Two shards that begin at once: the one that looks first sees its own load and nothing of the other's.
+    #[test]
+    fn what_another_shard_has_not_shown_yet_is_waited_for() {
+        let mut patience = Patience::default();
+        let looks = [(500, 250), (750, 500), (875, 870), (940, 500), (970, 500), (990, 500), (990, 500)];
+        let ends = looks.map(|(mine, mean)| patience.look(mine, mean));
+        assert_eq!(ends, [false, false, false, false, false, true, true]);
     }
 
     #[test]
