@@ -186,7 +186,7 @@ async fn a_slow_reader_costs_no_memory() {
     for _ in 0..25 {
         tokio::time::sleep(Duration::from_millis(20)).await;
         check.feed(&slow.some().await.unwrap().expect("the answer goes on"));
-        assert_grown_less_than_4_mb(&proxy, before);
+        assert_hardly_grown(&proxy, before);
     }
     // It was slow, not lost: what follows comes in order. All of it would take this window a while.
     slow.body_to(Framing::Length(20_000_000), |piece| check.feed(piece)).await.unwrap();
@@ -217,7 +217,7 @@ async fn a_slow_origin_holds_the_upload_back() {
         // Once nothing more is taken, everything between here and the origin is full.
         if tokio::time::timeout(SHORT, &mut sending).await.is_err() {
             held_back += 1;
-            assert_grown_less_than_4_mb(&proxy, before);
+            assert_hardly_grown(&proxy, before);
             go.steps(1);
             sending.await;
         }
@@ -245,7 +245,7 @@ async fn a_pipeline_without_a_reader_is_held_back() {
         tokio::time::timeout(SHORT * 5, flood).await.is_err(),
         "a million requests were taken unanswered"
     );
-    assert_grown_less_than_4_mb(&proxy, before);
+    assert_hardly_grown(&proxy, before);
     client.reset();
     assert_nothing_left(&proxy).await;
 }
@@ -308,7 +308,9 @@ async fn assert_nothing_left(proxy: &Proxy) {
     proxy.counters_until("nothing is left", nothing).await;
 }
 
-fn assert_grown_less_than_4_mb(proxy: &Proxy, before: u64) {
+/// What is held back is 20 MB or more. Some of the receive buffers may have come into use for the first time: on a busy machine
+/// a turn of the loop finds more of them filled.
+fn assert_hardly_grown(proxy: &Proxy, before: u64) {
     let grown = proxy.resident_bytes().saturating_sub(before);
-    assert!(grown < 4_000_000, "the proxy has grown by {grown} bytes");
+    assert!(grown < 8_000_000, "the proxy has grown by {grown} bytes");
 }
