@@ -60,7 +60,8 @@ impl Cut {
 
 impl Answering<'_> {
     pub(super) async fn relay_to(&self, client: &Conn, mut server: Receiver<'_>) -> Result<Finished, Cut> {
-        let mut out = Buf::small();
+        // A buffer for the head is taken when there is one: thousands of exchanges may wait for their server.
+        let mut out = None;
         let mut interims = 0;
         let reply = loop {
             let kind = self.plan.kind;
@@ -72,18 +73,20 @@ impl Answering<'_> {
                 }
                 Ok(Reply::Interim { .. }) => {
                     interims += 1;
-                    seldom!(self.send_interim(client, &mut out))?;
+                    seldom!(self.send_interim(client, out.take().unwrap_or_else(Buf::small)))?;
                 }
                 // Its head was written if it is what was asked for.
-                Ok(Reply::Upgrade) if !out.is_empty() => return Ok(self.open_tunnel(client, out)),
                 Ok(Reply::Upgrade) => {
-                    return Err(Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)));
+                    let head = out.filter(|head: &Buf| !head.is_empty());
+                    let unasked = || Cut::by(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade));
+                    return head.map(|head| self.open_tunnel(client, head)).ok_or_else(unasked);
                 }
                 Err(Unanswered { aborted, is_silent }) => {
                     return Err(Cut { is_silent: is_silent && interims == 0, ..Cut::by(aborted) });
                 }
             }
         };
+        let mut out = out.unwrap_or_else(Buf::small);
         let last = if reply.is_downstream_persistent { Last::Detach } else { Last::Await };
         let is_chunked = reply.framing == BodyLength::Chunked;
         let pace = Pace::by_pauses(self.shard.times.upstream_body_idle);
@@ -118,7 +121,8 @@ impl Answering<'_> {
     }
 
     /// Writes a response head for the client.
-    fn begin(&self, client: &Conn, head: &ResponseHead<'_>, out: &mut Buf) -> Reply {
+    fn begin(&self, client: &Conn, head: &ResponseHead<'_>, out: &mut Option<Buf>) -> Reply {
+        let out = out.get_or_insert_with(Buf::small);
         //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
         // Other interim answers leave a client that waits for 100 where it was.
         if head.status == 100 || !head.is_interim() {
@@ -172,11 +176,10 @@ impl Answering<'_> {
         });
     }
 
-    async fn send_interim(&self, client: &Conn, out: &mut Buf) -> Result<(), Cut> {
-        if out.is_empty() {
+    async fn send_interim(&self, client: &Conn, interim: Buf) -> Result<(), Cut> {
+        if interim.is_empty() {
             return Ok(());
         }
-        let interim = std::mem::replace(out, Buf::small());
         let sent = client.send(interim, self.shard.times.write_stall).await;
         sent.result.map_err(|error| Cut::by(Aborted::sending(Side::Downstream, &error)))
     }

@@ -33,6 +33,9 @@ const WIND_UP: Duration = Duration::from_secs(2);
 /// Parked connections that get a worker in one turn because they are late.
 const LATE_PER_TURN: usize = 64;
 
+/// How often parked workers are trimmed.
+const TRIM_MS: u64 = 1_000;
+
 /// A shard's ring and the tasks on it. Made and run on one thread.
 pub struct Runtime {
     tasks: Tasks,
@@ -44,6 +47,9 @@ struct Tasks {
     slots: Vec<Option<Task>>,
     free: Vec<u32>,
     workers_kept: usize,
+    /// The least workers that were parked at the end of a turn since they were last trimmed.
+    parked_least: usize,
+    trim_due_ms: u64,
 }
 
 impl Runtime {
@@ -59,7 +65,7 @@ impl Runtime {
         let _ = Ledger::of_this_thread();
         driver::install(Box::new(Driver::new(settings)?));
         Ok(Runtime {
-            tasks: Tasks { slots: Vec::new(), free: Vec::new(), workers_kept: settings.workers_kept },
+            tasks: Tasks::keeping(settings.workers_kept),
             completions_per_turn: settings.completions_per_turn,
             _on_this_thread: PhantomData,
         })
@@ -165,6 +171,10 @@ impl Drop for Runtime {
 }
 
 impl Tasks {
+    fn keeping(workers_kept: usize) -> Tasks {
+        Tasks { slots: Vec::new(), free: Vec::new(), workers_kept, parked_least: 0, trim_due_ms: 0 }
+    }
+
     fn add(&mut self, task: Task) -> u32 {
         if let Some(id) = self.free.pop() {
             self.slots[id as usize] = Some(task);
@@ -214,16 +224,23 @@ impl Tasks {
         }
     }
 
-    /// Drops the coldest parked workers when a burst has left too many.
+    /// Drops the coldest parked workers, of those that nobody needed for a while. What one batch of requests uses and the next
+    /// one uses again is not surplus, however many of them are parked in between.
     fn trim(&mut self) {
-        let kept = self.workers_kept;
-        let surplus = driver::with(|driver| {
-            if driver.parked_workers.len() <= 2 * kept {
-                return Vec::new();
-            }
-            let count = driver.parked_workers.len() - kept;
-            driver.workers -= count as u32;
-            driver.parked_workers.drain(..count).collect()
+        let (now_ms, parked) = driver::with(|driver| (driver.now_ms(), driver.parked_workers.len()));
+        self.parked_least = self.parked_least.min(parked);
+        if now_ms < self.trim_due_ms {
+            return;
+        }
+        let surplus = self.parked_least.saturating_sub(self.workers_kept);
+        self.trim_due_ms = now_ms + TRIM_MS;
+        self.parked_least = parked - surplus;
+        if surplus == 0 {
+            return;
+        }
+        let surplus: Vec<u32> = driver::with(|driver| {
+            driver.workers -= surplus as u32;
+            driver.parked_workers.drain(..surplus).collect()
         });
         for id in surplus {
             self.slots[id as usize] = None;

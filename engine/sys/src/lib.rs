@@ -97,7 +97,7 @@ pub struct Settings {
     pub sockets_expected: u32,
     /// A new connection that sends nothing for this long is closed.
     pub first_byte_ms: u64,
-    /// Parked workers kept after a burst.
+    /// Workers kept although nobody needed them for a second.
     pub workers_kept: usize,
 }
 
