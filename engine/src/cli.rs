@@ -99,6 +99,10 @@ pub struct RunArgs {
     /// [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub drain_timeout: Option<Duration>,
+    /// Address for `GET /metrics`, counters and memory of all shards for Prometheus; whoever reaches it may read
+    /// [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<String>,
     /// `[timeouts]`.
     #[command(flatten)]
     pub timeouts: TimeoutFlags,

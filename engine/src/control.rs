@@ -2,6 +2,7 @@
 
 pub(crate) mod fleet;
 pub mod live;
+pub(crate) mod metrics;
 pub(crate) mod resolve;
 pub(crate) mod signals;
 mod spill;

@@ -177,9 +177,33 @@ counters! {
     allocations,
 }
 
+/// Counters that say what there is at this moment, and go down as well as up.
+const OF_NOW: &[&str] = &[
+    "connections",
+    "heads_begun",
+    "tunnels",
+    "upstream_connections",
+    "tasks_busy",
+    "buffers_held",
+    "buffers_held_max",
+    "pipes_kept",
+];
+
+/// Whether the counter of this name can go down.
+pub fn is_of_now(name: &str) -> bool {
+    OF_NOW.contains(&name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_now_is_counted() {
+        let counters = Counters::default();
+        let names: Vec<_> = counters.values().map(|(name, _)| name).collect();
+        assert!(OF_NOW.iter().all(|name| names.contains(name)));
+    }
 
     #[test]
     fn the_manual_knows_every_counter() {

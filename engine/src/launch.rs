@@ -19,6 +19,7 @@ use sluice_sys::{BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, Run
 use crate::balance::Team;
 use crate::config::Config;
 use crate::control::fleet::{Event, Fleet, Member};
+use crate::control::metrics::Metrics;
 use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
@@ -100,6 +101,21 @@ impl Blueprint {
     }
 }
 
+/// Takes the address for metrics before anything is served.
+fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
+    Metrics::bind(address).map_err(|error| {
+        LaunchError::Refused(format!(
+            "cannot listen for metrics on {address}: {error} (hint: choose another `metrics` address)"
+        ))
+    })
+}
+
+fn serve_metrics(metrics: Metrics, events: Sender<Event>) -> Result<(), LaunchError> {
+    let refused = |error: io::Error| LaunchError::Refused(format!("cannot serve metrics: {error}"));
+    eprintln!("sluice: metrics on http://{}/metrics", metrics.address().map_err(refused)?);
+    metrics.serve(events).map_err(refused)
+}
+
 /// Runs the proxy until it is told to end.
 ///
 /// # Errors
@@ -119,6 +135,7 @@ pub fn run(
     let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
     let reserved = Reserved::bind(&wanted)?;
     let listen = reserved.addresses();
+    let metrics = config.metrics.map(bind_metrics).transpose()?;
     let mut nodes: Vec<usize> = plan.shards.iter().map(|place| place.memory_node).collect();
     nodes.sort_unstable();
     nodes.dedup();
@@ -137,6 +154,9 @@ pub fn run(
     drop((reserved, means));
     for (shard, sender) in go.into_iter().enumerate() {
         let _ = sender.send(board.as_ref().map(|board| fleet.team(shard, board)));
+    }
+    if let Some(metrics) = metrics {
+        serve_metrics(metrics, events.clone())?;
     }
     if let Err(error) = live::listen(events) {
         eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
@@ -226,7 +246,7 @@ fn start(
             Ok(Event::Asked(Request::End)) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
             }
-            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Ended(_)) => {}
+            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Metrics(_) | Event::Ended(_)) => {}
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }

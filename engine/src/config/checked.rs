@@ -3,8 +3,10 @@
 //! `Config::check` is the only way to make one from what somebody wrote. It goes on after an error, so that
 //! its report is complete.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::address::parse_listen;
 use super::choices::Paths;
 use super::forwarding::Forwarding;
 use super::host::Host;
@@ -31,6 +33,8 @@ pub struct Config {
     pub host: Host,
     /// How long a drain may take; zero ends at once.
     pub drain_timeout: Duration,
+    /// Where to tell metrics.
+    pub metrics: Option<SocketAddr>,
     /// How long to wait for peers.
     pub timeouts: Timeouts,
     /// How much to take from peers.
@@ -66,6 +70,7 @@ impl Config {
             shards: ShardChoice::check(&raw.shards, &mut report),
             host: Host::check(&raw.host, &mut report),
             drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
+            metrics: check_metrics(&raw.metrics, &mut report),
             timeouts: Timeouts::check(&raw.timeouts, &mut report),
             limits,
             paths,
@@ -116,6 +121,11 @@ fn check_drain_timeout(field: &Field<Duration>, report: &mut Report) -> Duration
         Some(given) => given.value,
         None => DRAIN_TIMEOUT,
     }
+}
+
+fn check_metrics(field: &Field<String>, report: &mut Report) -> Option<SocketAddr> {
+    let given = field.given()?;
+    parse_listen(&given.value).map_err(|fault| report.error(&given.at, "metrics", fault)).ok()
 }
 
 /// A request line longer than the whole head is a limit that can never be met.

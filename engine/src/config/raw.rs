@@ -62,6 +62,8 @@ pub struct Raw {
     pub host: RawHost,
     /// `drain_timeout`.
     pub drain_timeout: Field<Duration>,
+    /// `metrics`.
+    pub metrics: Field<String>,
     /// `[timeouts]`.
     pub timeouts: RawTimeouts,
     /// `[limits]`.
@@ -136,6 +138,7 @@ const TOP_KEYS: &[&str] = &[
     "huge_pages",
     "busy_poll",
     "drain_timeout",
+    "metrics",
     "timeouts",
     "limits",
     "paths",
@@ -224,6 +227,7 @@ impl Raw {
             shards: RawShards::read(walk, &top),
             host: RawHost::read(walk, &top),
             drain_timeout: top.number::<Time>(walk, "drain_timeout"),
+            metrics: top.text(walk, "metrics"),
             ..Self::default()
         };
         if let Some(node) = top.find("timeouts") {
@@ -287,6 +291,9 @@ impl Raw {
         self.shards.set(&flags.shards);
         if let Some(timeout) = flags.drain_timeout {
             self.drain_timeout = Field::flag("--drain-timeout", timeout);
+        }
+        if let Some(address) = &flags.metrics {
+            self.metrics = Field::flag("--metrics", address.clone());
         }
         self.host.set(&flags.host);
         self.timeouts.set(&flags.timeouts);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(crate) enum Event {
     CannotStart(LaunchError),
     /// Somebody wants to see the shards.
     Live(UnixStream),
+    /// So does a monitoring system.
+    Metrics(Sender<Live>),
     Ended(Outstanding),
 }
 
@@ -107,6 +109,8 @@ impl Fleet {
             match next_event(inbox, spill.is_some()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
                 Some(Event::Live(stream)) => live::answer(stream, &self.live()),
+                // Who asked may have lost patience.
+                Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
                 Some(Event::Asked(Request::End)) if is_draining => {
                     eprintln!("sluice: ended at once, by a second signal");
                     return;

@@ -22,6 +22,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         shards: ShardChoice::default(),
         host: Host::default(),
         drain_timeout: std::time::Duration::ZERO,
+        metrics: None,
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         paths: Paths::default(),
