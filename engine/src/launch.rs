@@ -24,7 +24,7 @@ use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
 use crate::downstream::history::ONE_TOO_MANY;
-use crate::listen::{Means, Reserved};
+use crate::listen::{Means, Reserved, why_not_bound};
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
@@ -103,11 +103,7 @@ impl Blueprint {
 
 /// Takes the address for metrics before anything is served.
 fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
-    Metrics::bind(address).map_err(|error| {
-        LaunchError::Refused(format!(
-            "cannot listen for metrics on {address}: {error} (hint: choose another `metrics` address)"
-        ))
-    })
+    Metrics::bind(address).map_err(|error| why_not_bound("for metrics ", address, &error))
 }
 
 fn serve_metrics(metrics: Metrics, events: Sender<Event>) -> Result<(), LaunchError> {

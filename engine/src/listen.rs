@@ -30,7 +30,7 @@ impl Reserved {
             let local = bound.local()?;
             Ok((bound, local))
         };
-        let bind_or_say = |address| bind(address).map_err(|error| why_not_bound(*address, &error));
+        let bind_or_say = |address| bind(address).map_err(|error| why_not_bound("", *address, &error));
         addresses.iter().map(bind_or_say).collect::<Result<_, _>>().map(Reserved)
     }
 
@@ -39,14 +39,15 @@ impl Reserved {
     }
 }
 
-fn why_not_bound(address: SocketAddr, error: &io::Error) -> LaunchError {
+/// `purpose` goes before `on`, with a space behind it.
+pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Error) -> LaunchError {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
         io::ErrorKind::AddrNotAvailable => "this host does not have that address",
         io::ErrorKind::PermissionDenied => "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
         _ => "see bind(2)",
     };
-    LaunchError::Refused(format!("cannot listen on {address}: {error} (hint: {hint})"))
+    LaunchError::Refused(format!("cannot listen {purpose}on {address}: {error} (hint: {hint})"))
 }
 
 /// What decides which shard gets a connection.
@@ -107,8 +108,8 @@ impl Means {
         place: &ShardPlace,
     ) -> Result<Vec<BoundListener>, LaunchError> {
         let open = |(at, address): (usize, &SocketAddr)| {
-            let mut bound =
-                BoundListener::bind(*address, BACKLOG).map_err(|error| why_not_bound(*address, &error))?;
+            let mut bound = BoundListener::bind(*address, BACKLOG)
+                .map_err(|error| why_not_bound("", *address, &error))?;
             self.steer(&mut bound, at, place).map_err(|error| {
                 LaunchError::Refused(format!(
                     "cannot steer connections to {address} by CPU: {error} (hint: --steering off)"

@@ -36,12 +36,7 @@ async fn refuse(down: &Down<'_>, refusal: Refusal<'_>) -> Next {
 
 /// Answers a request for which there is no server. Its body, if it has one, was not read to its end.
 pub(super) async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answer<'_>) -> Next {
-    let is_persistent = plan.is_persistent && plan.body.is_empty() && !plan.is_over_for(down);
-    let shape = Shape {
-        connection: plan.connection_field(is_persistent),
-        is_head_only: plan.kind == RequestKind::Head,
-    };
-    refuse(down, Refusal { answer, shape }).await
+    answer_instead(down, plan, answer, plan.body.is_empty()).await
 }
 
 /// A head that is at fault, or was left unfinished.
@@ -113,6 +108,16 @@ fn break_off(shard: &Shard, cut: &Cut) -> Next {
     if cut.is_close_delimited || is_stalled { Next::Abort } else { Next::Drop }
 }
 
+/// Answers in place of the server. The connection survives that if all of the request was read.
+async fn answer_instead(down: &Down<'_>, plan: &Plan, answer: Answer<'_>, is_read: bool) -> Next {
+    let is_persistent = plan.is_persistent && is_read && !plan.is_over_for(down);
+    let shape = Shape {
+        connection: plan.connection_field(is_persistent),
+        is_head_only: plan.kind == RequestKind::Head,
+    };
+    refuse(down, Refusal { answer, shape }).await
+}
+
 /// The exchange took longer than it may.
 pub(super) async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
     let progress = &plan.progress;
@@ -123,13 +128,7 @@ pub(super) async fn give_up_overdue(down: &Down<'_>, plan: &Plan) -> Next {
     }
     let is_sent = progress.upload.get() != Upload::Running;
     let answer = if is_sent { Answer::UpstreamTimeout } else { Answer::OVERDUE };
-    let is_done = progress.upload.get() == Upload::Done;
-    let is_persistent = plan.is_persistent && is_done && !plan.is_over_for(down);
-    let shape = Shape {
-        connection: plan.connection_field(is_persistent),
-        is_head_only: plan.kind == RequestKind::Head,
-    };
-    refuse(down, Refusal { answer, shape }).await
+    answer_instead(down, plan, answer, progress.upload.get() == Upload::Done).await
 }
 
 /// An exchange broke off: tell the client, by a status while that is possible, else by how its connection ends.
@@ -147,11 +146,5 @@ pub(super) async fn give_up(shard: &Shard, down: &Down<'_>, plan: &Plan, cut: &C
         _ => shard.counters.upstream_bad_responses.increment(),
     }
     let Some(answer) = Answer::for_aborted(cut.aborted) else { return Next::Drop };
-    let is_done = progress.upload.get() == Upload::Done;
-    let is_persistent = plan.is_persistent && is_done && !plan.is_over_for(down);
-    let shape = Shape {
-        connection: plan.connection_field(is_persistent),
-        is_head_only: plan.kind == RequestKind::Head,
-    };
-    refuse(down, Refusal { answer, shape }).await
+    answer_instead(down, plan, answer, progress.upload.get() == Upload::Done).await
 }
