@@ -120,9 +120,9 @@ impl Inbox {
         }
     }
 
-    /// Moves unread bytes to memory of their own: a piece of a head may wait long for the next, and must not keep a
-    /// receive buffer from everybody else meanwhile.
-    fn join(&mut self) {
+    /// Moves unread bytes to memory of their own, so that they keep no receive buffer from others: a piece of a head may wait
+    /// long for the next, and a request behind another for its turn.
+    pub(crate) fn join(&mut self) {
         if let Held::Lease(lease) = &self.held {
             let mut buf = Buf::tiny(lease.len().next_power_of_two().max(JOINED_BYTES_MIN));
             buf.extend_from_slice(lease);

@@ -67,7 +67,7 @@ impl Tunnel {
         for (side, mut said) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
             let (from, to) = tunnel.ends(side);
             // Nothing is received that cannot be passed on: a sender that floods a stuck reader keeps no buffers from others.
-            from.set_read_ahead(ReadAhead::OneBuffer);
+            from.set_read_ahead(ReadAhead::Body);
             from.clear_deadline();
             let bytes = said.unread().len();
             if bytes == 0 {

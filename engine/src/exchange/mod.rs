@@ -117,6 +117,7 @@ async fn serve(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
     match take_whole(&mut arrived, plan.body, &mut wire) {
         Ok(true) => {
             plan.progress.upload.set(Upload::Done);
+            down.inbox.join();
             send_whole(down, plan, wire).await
         }
         Ok(false) => seldom!(send_streamed(down, plan, wire, &mut body, &go_ahead)),

@@ -30,8 +30,7 @@ pub(crate) struct BodyProgress {
     tiny_parts: u32,
 }
 
-/// A body that has brought this much is received buffer by buffer from then on: it must not hold more of the shard's
-/// receive buffers than it takes to keep going.
+/// A body of this size is a large one: where one came, the next is expected to be large too (`upstream::group`).
 const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Data below this size is tiny.
@@ -122,14 +121,11 @@ impl BodyReader<'_> {
         if bytes < TINY_BYTES {
             self.progress.tiny_parts += 1;
         }
-        let (bytes, before) = (bytes as u64, self.progress.pace.bytes());
+        let bytes = bytes as u64;
         let left = self.progress.bytes_left.checked_sub(bytes).ok_or(self.abort(Cause::TooLarge))?;
         self.check_announced(left)?;
         self.progress.bytes_left = left;
         self.progress.pace.received(bytes);
-        if before < LARGE_BYTES && self.progress.pace.bytes() >= LARGE_BYTES {
-            self.conn.set_read_ahead(ReadAhead::OneBuffer);
-        }
         Ok(())
     }
 
@@ -183,6 +179,8 @@ impl BodySource for BodyReader<'_> {
             if let Some(part) = self.ready_part()? {
                 return Ok(part);
             }
+            // From here on it holds what bodies may hold.
+            self.conn.set_read_ahead(ReadAhead::Body);
             let patience_ms = self.progress.pace.begin_wait(now_ms());
             self.conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
             let waited = self.wait().await;

@@ -1,10 +1,14 @@
-//! The receive buffers of a shard, from which the kernel picks one when bytes arrive (a provided-buffer ring).
+//! The receive buffers of a shard, from which the kernel picks one when bytes arrive (provided-buffer rings).
 //!
-//! Owns the memory and knows for each buffer whether the kernel may write to it. Buffers that are not needed wait on
-//! a stack: the kernel is offered only as many as lately were needed at once (`target`), and the buffer used last is
-//! offered first, so that a quiet shard works in a few warm pages. The kernel takes buffers in the order they were
-//! offered, hence every offered buffer gets touched. When the kernel runs dry the target doubles; when it has been
-//! larger than needed for a while it halves, and the memory of buffers that went cold is returned.
+//! Owns the memory and knows for each buffer whether the kernel may write to it, who holds it and since when. All
+//! buffers lie in one place; two rings offer them to the kernel, one for each [`Use`]. Bodies never get the last
+//! quarter of the buffers, so that a shard full of bodies nobody reads still receives requests and response heads.
+//!
+//! Buffers that are not needed wait on a stack: the kernel is offered only as many as lately were needed at once
+//! (`target`), and the buffer used last is offered first, so that a quiet shard works in a few warm pages. The kernel
+//! takes buffers in the order they were offered, hence every offered buffer gets touched. When a ring runs dry its target
+//! doubles; when it has been larger than needed for a while it halves, offered buffers beyond it are withdrawn, and
+//! the memory of those that went cold is returned ([`BufRing::trim`]).
 
 use std::io;
 use std::ptr::NonNull;
@@ -17,8 +21,34 @@ use crate::pages::MemoryRange;
 use crate::ring::Ring;
 use crate::unfit::Unfit;
 
-/// All receives of a shard share this buffer group.
-pub(crate) const GROUP: u16 = 0;
+/// What a receive is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// The beginning of a message: a request, a response head, what comes together with it.
+    Message,
+    /// The rest of a body, a tunnel.
+    Body,
+}
+
+impl Use {
+    pub(crate) const ALL: [Use; 2] = [Use::Message, Use::Body];
+
+    /// The number of the buffer group in the kernel.
+    pub(crate) fn group(self) -> u16 {
+        self as u16
+    }
+}
+
+/// Who has a buffer that is out of the kernel's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The queue of a socket: its bytes have arrived and nothing has taken them.
+    Socket(u32),
+    /// A lease in a task's hands.
+    Task(u32),
+    /// A send under way.
+    Send(u32),
+}
 
 /// The kernel takes at most this many entries in one buffer ring.
 pub(crate) const COUNT_MAX: u16 = 1 << 15;
@@ -26,42 +56,67 @@ pub(crate) const COUNT_MAX: u16 = 1 << 15;
 /// Each is a page that is touched soon. A busy shard has more after its first turns.
 const FIRST_TARGET: u16 = 16;
 
+/// Bodies may have all buffers but this part (one in so many).
+const RESERVED_PART: u16 = 4;
+
+/// With less than this part of the buffers left (one in so many), they are scarce.
+const SCARCE_PART: u16 = 8;
+
+/// How long a buffer may be held when they begin to be scarce, in milliseconds. The fewer are left, the shorter.
+const PATIENCE_MS: u64 = 1_000;
+
 /// Buffers lie this much further apart than they are long. Heads sit at the start of their buffers; at distances of a
 /// power of two, the starts of all buffers would meet in the same few sets of the cache (measured at 1,000 connections).
 const STAGGER_BYTES: usize = 3 * 64;
 
-/// Offers between two looks at whether the target is still right.
-const WINDOW: u32 = 4096;
-
-/// Cold buffers whose memory is returned at one look: bounded work per turn.
-const RELEASED_AT_ONCE: usize = 256;
+/// Cold buffers whose memory is returned at one look: bounded work per turn (0.6 ms).
+const RELEASED_AT_ONCE: usize = 512;
 
 pub(crate) struct BufRing {
-    entries: Mapping,
+    rings: [Offers; 2],
     memory: Mapping,
     buffer_bytes: u32,
     mask: u16,
+    /// Buffers nobody uses; the last one returned is on top.
+    stack: Vec<u16>,
+    /// Buffers the rest of the program holds, by what they were received for.
+    held: [u16; 2],
+    /// The most that were held at once.
+    held_max: u32,
+    /// By the number of the buffer.
+    states: Box<[State]>,
+    /// Buffers whose memory was touched since it was last returned to the system.
+    touched: u16,
+    /// The size of the pages that can be returned to the system, if any can.
+    returned_pages_bytes: Option<usize>,
+}
+
+/// What is known of a buffer.
+#[derive(Clone, Copy)]
+struct State {
+    /// When it was taken, in milliseconds modulo 2^32.
+    since_ms: u32,
+    holder: Holder,
+    /// The ring it was offered in.
+    purpose: Use,
+    is_held: bool,
+    /// Whether its memory was touched since it was last returned to the system.
+    is_touched: bool,
+}
+
+/// One ring of buffers that the kernel may pick.
+struct Offers {
+    entries: Mapping,
     /// Entries written so far, modulo 2^16; what the kernel sees as the ring's tail.
     tail: u16,
     /// Buffers the kernel may pick from now.
     offered: u16,
     /// How many it should be able to pick from.
     target: u16,
-    /// Buffers nobody uses; the last one returned is on top.
-    stack: Vec<u16>,
-    /// Buffers the rest of the program holds.
-    held: u32,
-    /// The most that were held at once.
-    held_max: u32,
     /// The kernel found no buffer since the last offer.
     is_dry: bool,
-    /// The most that were out of the kernel's hands before an offer, in this window.
+    /// The most that were out of the kernel's hands before an offer, since the last trim.
     peak: u16,
-    offers: u32,
-    /// Whether a buffer's memory was touched since it was last returned to the system.
-    is_touched: Box<[bool]>,
-    /// The size of the pages that can be returned to the system, if any can.
-    returned_pages_bytes: Option<usize>,
 }
 
 /// Bytes of the memory behind `count` buffers (rounded up to a power of two).
@@ -84,36 +139,34 @@ impl BufRing {
     ) -> Result<BufRing, Unfit> {
         let refused = |error: io::Error| Unfit::from_buffer_ring(&error);
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>()).map_err(refused)?;
         let bytes = memory_bytes(count, buffer_bytes);
         let memory = Mapping::of_pages(bytes, pages).map_err(|error| match pages {
             HugePages::Reserved => Unfit::from_huge_pages(&error, bytes),
             HugePages::Off | HugePages::Transparent => refused(error),
         })?;
-        // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
-        // drops the ring first, and unregistering is part of closing the ring).
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(entries.address() as u64, count, GROUP, 0)
-                .map_err(refused)?;
-        }
+        let rings = [
+            Offers::register(ring, Use::Message, count).map_err(refused)?,
+            Offers::register(ring, Use::Body, count).map_err(refused)?,
+        ];
+        let unused = State {
+            since_ms: 0,
+            holder: Holder::Task(0),
+            purpose: Use::Message,
+            is_held: false,
+            is_touched: false,
+        };
         let mut buffers = BufRing {
-            entries,
+            rings,
             memory,
             buffer_bytes,
             mask: count - 1,
-            tail: 0,
-            offered: 0,
-            target: FIRST_TARGET.min(count),
             stack: (0..count).rev().collect(),
-            held: 0,
+            held: [0; 2],
             held_max: 0,
-            is_dry: false,
-            peak: 0,
-            offers: 0,
-            is_touched: vec![false; usize::from(count)].into(),
+            states: vec![unused; usize::from(count)].into(),
             // Huge pages are not returned: a buffer is too small a part of one.
             returned_pages_bytes: (pages == HugePages::Off).then(crate::files::page_bytes),
+            touched: 0,
         };
         buffers.offer();
         Ok(buffers)
@@ -124,9 +177,14 @@ impl BufRing {
         self.mask + 1
     }
 
+    /// Bytes of each.
+    pub(crate) fn buffer_bytes(&self) -> u32 {
+        self.buffer_bytes
+    }
+
     /// Buffers that the rest of the program holds now.
     pub(crate) fn held(&self) -> u32 {
-        self.held
+        u32::from(self.held[0]) + u32::from(self.held[1])
     }
 
     /// The most that were held at once.
@@ -134,87 +192,201 @@ impl BufRing {
         self.held_max
     }
 
-    /// The kernel picked this buffer: it is ours until [`BufRing::give_back`].
-    pub(crate) fn take(&mut self, id: u16) {
-        self.is_touched[usize::from(id)] = true;
-        self.offered -= 1;
-        self.held += 1;
-        self.held_max = self.held_max.max(self.held);
+    /// The kernel picked this buffer for a socket: it is ours until [`BufRing::give_back`].
+    pub(crate) fn take(&mut self, id: u16, socket: u32, now_ms: u64) {
+        let state = &mut self.states[usize::from(id)];
+        debug_assert!(!state.is_held, "buffer {id} taken twice");
+        self.touched += u16::from(!state.is_touched);
+        state.is_touched = true;
+        state.is_held = true;
+        state.since_ms = now_ms as u32;
+        state.holder = Holder::Socket(socket);
+        let purpose = state.purpose as usize;
+        self.rings[purpose].offered -= 1;
+        self.held[purpose] += 1;
+        self.held_max = self.held_max.max(self.held());
+    }
+
+    /// A buffer passes from one holder to another.
+    pub(crate) fn pass_to(&mut self, id: u16, holder: Holder) {
+        self.states[usize::from(id)].holder = holder;
     }
 
     /// Returns a buffer. The kernel sees it again at the next [`BufRing::offer`].
     pub(crate) fn give_back(&mut self, id: u16) {
-        debug_assert!(!self.stack.contains(&id), "buffer {id} returned twice");
-        self.held -= 1;
+        let state = &mut self.states[usize::from(id)];
+        assert!(state.is_held, "buffer {id} returned twice");
+        state.is_held = false;
+        self.held[state.purpose as usize] -= 1;
         self.stack.push(id);
         #[cfg(test)]
         self.poison(id);
     }
 
     /// The kernel found no buffer: offer more from the next offer on.
-    pub(crate) fn ran_dry(&mut self) {
-        self.is_dry = true;
+    pub(crate) fn ran_dry(&mut self, purpose: Use) {
+        self.rings[purpose as usize].is_dry = true;
     }
 
     /// Tops up what the kernel may pick from. Called once before each enter.
     pub(crate) fn offer(&mut self) {
-        self.adjust_target();
-        if self.offered >= self.target || self.stack.is_empty() {
-            return;
+        for purpose in Use::ALL {
+            let count = self.count();
+            let may_be_out = self.may_be_out(purpose);
+            let ring = &mut self.rings[purpose as usize];
+            if std::mem::take(&mut ring.is_dry) {
+                ring.target = ring.target.saturating_mul(2).min(count);
+            }
+            ring.peak = ring.peak.max(ring.target.saturating_sub(ring.offered));
+            let wanted = ring.target.min(may_be_out);
+            if ring.offered < wanted && !self.stack.is_empty() {
+                self.top_up(purpose, wanted);
+            }
         }
-        while self.offered < self.target {
-            let Some(id) = self.stack.pop() else { break };
-            self.write_entry(id);
-            self.offered += 1;
-        }
-        self.publish_tail();
     }
 
-    fn adjust_target(&mut self) {
-        if std::mem::take(&mut self.is_dry) {
-            self.target = self.target.saturating_mul(2).min(self.count());
+    fn top_up(&mut self, purpose: Use, wanted: u16) {
+        while self.rings[purpose as usize].offered < wanted {
+            let Some(id) = self.stack.pop() else { break };
+            self.states[usize::from(id)].purpose = purpose;
+            let address = self.bytes(id);
+            self.rings[purpose as usize].write_entry(self.mask, id, address, self.buffer_bytes);
         }
-        self.peak = self.peak.max(self.target.saturating_sub(self.offered));
-        self.offers += 1;
-        if self.offers >= WINDOW {
-            if self.peak < self.target / 4 {
-                self.target = (self.target / 2).max(FIRST_TARGET);
+        self.rings[purpose as usize].publish_tail();
+    }
+
+    /// How many buffers may be offered for a use at once, at most.
+    fn may_be_out(&self, purpose: Use) -> u16 {
+        match purpose {
+            Use::Message => self.count(),
+            Use::Body => (self.count() - self.count() / RESERVED_PART).saturating_sub(self.held[purpose as usize]),
+        }
+    }
+
+    /// Buffers that the kernel can pick now or after the next offer.
+    pub(crate) fn available(&self, purpose: Use) -> usize {
+        let offered = self.rings[purpose as usize].offered;
+        let more = self.may_be_out(purpose).saturating_sub(offered);
+        usize::from(offered) + self.stack.len().min(usize::from(more))
+    }
+
+    /// How long a buffer of this use may be held while `waiting` sockets found none; `None` while there are enough.
+    /// The fewer are left for messages, or the more sockets wait for one of the bodies', the shorter.
+    pub(crate) fn patience_ms(&self, purpose: Use, waiting: usize) -> Option<u64> {
+        let enough = usize::from(self.count() / SCARCE_PART).max(1);
+        let left = match purpose {
+            Use::Message => self.available(purpose),
+            Use::Body if waiting == 0 => enough,
+            Use::Body => enough.saturating_sub(waiting),
+        };
+        (left < enough).then(|| PATIENCE_MS * left as u64 / enough as u64)
+    }
+
+    /// How many buffers are missing to what is enough.
+    pub(crate) fn missing(&self, purpose: Use, waiting: usize) -> usize {
+        let enough = usize::from(self.count() / SCARCE_PART).max(1);
+        match purpose {
+            Use::Message => enough.saturating_sub(self.available(purpose)),
+            Use::Body => waiting,
+        }
+    }
+
+    /// The buffers that have been held for `age_ms` or longer: their age and number.
+    pub(crate) fn held_longer_than(
+        &self,
+        purpose: Use,
+        age_ms: u64,
+        now_ms: u64,
+    ) -> impl Iterator<Item = (u32, u16)> + '_ {
+        let held = self.states.iter().zip(0_u16..).filter(move |(state, _)| state.is_held && state.purpose == purpose);
+        held.map(move |(state, id)| ((now_ms as u32).wrapping_sub(state.since_ms), id))
+            .filter(move |(age, _)| u64::from(*age) >= age_ms)
+    }
+
+    /// Who has a buffer, if anybody has.
+    pub(crate) fn holder(&self, id: u16) -> Option<Holder> {
+        let state = &self.states[usize::from(id)];
+        state.is_held.then_some(state.holder)
+    }
+
+    /// Whether a trim may find something to do.
+    pub(crate) fn wants_trim(&self) -> bool {
+        let is_cold = self.returned_pages_bytes.is_some()
+            && usize::from(self.touched) > self.held() as usize + 2 * self.warm();
+        is_cold || self.rings.iter().any(|ring| ring.target > FIRST_TARGET)
+    }
+
+    /// Buffers at the top of the stack that are likely to be needed soon.
+    fn warm(&self) -> usize {
+        self.rings.iter().map(|ring| usize::from(ring.target)).sum()
+    }
+
+    /// Takes back from the kernel what was not needed lately and returns cold memory to the system. Called now and then.
+    /// `is_at_rest`: every completion was read, so what is offered is still all in the kernel's rings.
+    pub(crate) fn trim(&mut self, is_at_rest: bool) {
+        for purpose in Use::ALL {
+            let ring = &mut self.rings[purpose as usize];
+            if ring.peak < ring.target / 4 {
+                ring.target = (ring.target / 2).max(FIRST_TARGET.min(self.mask + 1));
             }
-            (self.offers, self.peak) = (0, 0);
-            self.release_cold();
+            ring.peak = 0;
+            if is_at_rest {
+                self.withdraw(purpose);
+            }
         }
+        self.release_cold();
+    }
+
+    /// Takes offered buffers beyond the target back. The kernel looks at the ring's tail only inside io_uring_enter, and
+    /// with DEFER_TASKRUN only inside that of this thread.
+    fn withdraw(&mut self, purpose: Use) {
+        let mask = self.mask;
+        let ring = &mut self.rings[purpose as usize];
+        while ring.offered > ring.target {
+            self.stack.push(ring.take_last_entry(mask));
+        }
+        ring.publish_tail();
     }
 
     /// Returns the memory of buffers at the bottom of the stack, which nobody has needed for long.
     fn release_cold(&mut self) {
         let Some(page_bytes) = self.returned_pages_bytes else { return };
-        let cold = self.stack.len().saturating_sub(usize::from(self.target));
-        let touched = self.stack[..cold].iter().filter(|&&id| self.is_touched[usize::from(id)]);
-        let ids: Vec<u16> = touched.copied().take(RELEASED_AT_ONCE).collect();
-        for id in ids {
-            self.is_touched[usize::from(id)] = false;
-            let start = self.bytes(id).as_ptr() as usize;
-            let end = start + self.buffer_bytes as usize;
-            // Whole pages only: the kernel rounds the end up, into the neighbour.
-            let whole_pages = start.next_multiple_of(page_bytes)..end / page_bytes * page_bytes;
-            if whole_pages.is_empty() {
-                continue;
+        let cold = self.stack.len().saturating_sub(self.warm());
+        let touched = self.stack[..cold].iter().filter(|&&id| self.states[usize::from(id)].is_touched);
+        let mut ids: Vec<u16> = touched.copied().take(RELEASED_AT_ONCE).collect();
+        self.touched -= ids.len() as u16;
+        ids.sort_unstable();
+        for run in ids.chunk_by(|a, b| a + 1 == *b) {
+            for &id in run {
+                self.states[usize::from(id)].is_touched = false;
             }
-            // SAFETY: these pages lie inside a buffer on the stack, which nobody uses; its content is not needed any more.
-            unsafe {
-                libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);
-            }
+            self.release(run[0], run[run.len() - 1], page_bytes);
         }
     }
 
-    /// The memory of the ring and its buffers.
-    pub(crate) fn memory(&self) -> [MemoryRange; 2] {
-        [self.entries.range("buffer ring"), self.memory.range("receive buffers")]
+    /// Returns the memory of neighbouring buffers that are all on the stack.
+    fn release(&mut self, first: u16, last: u16, page_bytes: usize) {
+        let start = self.bytes(first).as_ptr() as usize;
+        let end = self.bytes(last).as_ptr() as usize + self.buffer_bytes as usize;
+        // Whole pages only: the kernel rounds the end up, into the neighbour.
+        let whole_pages = start.next_multiple_of(page_bytes)..end / page_bytes * page_bytes;
+        if whole_pages.is_empty() {
+            return;
+        }
+        // SAFETY: these pages lie inside buffers on the stack, which nobody uses; their content is not needed any more.
+        unsafe {
+            libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);
+        }
     }
 
-    /// Buffers that the kernel can pick now or after the next offer.
-    pub(crate) fn available(&self) -> usize {
-        usize::from(self.offered) + self.stack.len()
+    /// The memory of the rings and their buffers.
+    pub(crate) fn memory(&self) -> [MemoryRange; 3] {
+        let [messages, bodies] = &self.rings;
+        [
+            messages.entries.range("buffer ring"),
+            bodies.entries.range("buffer ring"),
+            self.memory.range("receive buffers"),
+        ]
     }
 
     /// The bytes of a buffer.
@@ -225,16 +397,62 @@ impl BufRing {
         unsafe { self.memory.base().add(offset) }
     }
 
-    fn write_entry(&mut self, id: u16) {
-        let slot = usize::from(self.tail & self.mask);
-        let address = self.bytes(id).as_ptr() as u64;
-        // SAFETY: slot is below count and the mapping holds count entries; the kernel reads only entries before the
-        // published tail, which this one is not yet. The tail shares memory with `resv` of entry 0, not touched here.
-        let entry = unsafe { self.entries.base().cast::<BufRingEntry>().add(slot).as_mut() };
-        entry.set_addr(address);
-        entry.set_len(self.buffer_bytes);
+    /// Copies the first `bytes` of one buffer to another, `at` bytes from its start.
+    pub(crate) fn copy(&mut self, from: u16, bytes: u16, to: u16, at: u16) {
+        assert!(from != to && u32::from(at) + u32::from(bytes) <= self.buffer_bytes);
+        let (source, target) = (self.bytes(from), self.bytes(to));
+        // SAFETY: two different buffers, which do not overlap, both out of the kernel's hands and not lent to a task (the
+        // caller has them in a socket's queue); source and target ranges lie inside them.
+        unsafe { source.copy_to_nonoverlapping(target.add(usize::from(at)), usize::from(bytes)) };
+    }
+
+    #[cfg(test)]
+    fn poison(&mut self, id: u16) {
+        // SAFETY: the buffer was just returned: neither the kernel nor a lease uses it, and it is this long.
+        unsafe { self.bytes(id).write_bytes(0xDB, self.buffer_bytes as usize) };
+    }
+
+    /// Buffers whose memory was touched and not returned, and how many the kernel is offered.
+    #[cfg(test)]
+    pub(crate) fn touched_and_offered(&self) -> (usize, u16) {
+        let touched = self.states.iter().filter(|state| state.is_touched).count();
+        (touched, self.rings.iter().map(|ring| ring.offered).sum())
+    }
+}
+
+impl Offers {
+    /// An empty ring, known to the kernel.
+    fn register(ring: &Ring, purpose: Use, count: u16) -> io::Result<Offers> {
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
+        // drops the ring first, and unregistering is part of closing the ring).
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(entries.address() as u64, count, purpose.group(), 0)?;
+        }
+        Ok(Offers { entries, tail: 0, offered: 0, target: FIRST_TARGET.min(count), is_dry: false, peak: 0 })
+    }
+
+    fn entry(&mut self, slot: u16) -> &mut BufRingEntry {
+        // SAFETY: callers mask the slot, so it is below count and the mapping holds count entries; the kernel reads entries
+        // before the published tail, and only inside io_uring_enter, which this thread is not in now. The tail shares
+        // memory with `resv` of entry 0, which nobody touches through this reference.
+        unsafe { self.entries.base().cast::<BufRingEntry>().add(usize::from(slot)).as_mut() }
+    }
+
+    fn write_entry(&mut self, mask: u16, id: u16, address: NonNull<u8>, bytes: u32) {
+        let entry = self.entry(self.tail & mask);
+        entry.set_addr(address.as_ptr() as u64);
+        entry.set_len(bytes);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
+        self.offered += 1;
+    }
+
+    /// Removes the entry that was written last and returns its buffer.
+    fn take_last_entry(&mut self, mask: u16) -> u16 {
+        self.tail = self.tail.wrapping_sub(1);
+        self.offered -= 1;
+        self.entry(self.tail & mask).bid()
     }
 
     fn publish_tail(&self) {
@@ -244,11 +462,5 @@ impl BufRing {
             let tail = BufRingEntry::tail(self.entries.base().cast::<BufRingEntry>().as_ptr());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
         }
-    }
-
-    #[cfg(test)]
-    fn poison(&mut self, id: u16) {
-        // SAFETY: the buffer was just returned: neither the kernel nor a lease uses it, and it is this long.
-        unsafe { self.bytes(id).write_bytes(0xDB, self.buffer_bytes as usize) };
     }
 }

@@ -85,6 +85,9 @@ pub struct Settings {
     pub buffers: u16,
     /// Bytes of a receive buffer, at most 65,535.
     pub buffer_bytes: u32,
+    /// Bytes that are received from a server before they are asked for, at least one buffer; one buffer more may come. From
+    /// a client (an accepted connection) it is one buffer. 0 receives buffers one by one, as kernels before 6.17 always do.
+    pub read_ahead_bytes: u32,
     /// What pages the receive buffers lie in.
     pub huge_pages: HugePages,
     /// How long the kernel polls the network queues of the ring's sockets before it lets the shard sleep.
@@ -107,6 +110,7 @@ impl Default for Settings {
             submission_entries: 1024,
             buffers: 16_384,
             buffer_bytes: 16 * 1024,
+            read_ahead_bytes: 48 * 1024,
             huge_pages: HugePages::Off,
             busy_poll: None,
             completions_per_turn: 1024,

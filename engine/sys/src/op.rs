@@ -214,6 +214,13 @@ impl Ops {
         &mut self.slots[index as usize]
     }
 
+    /// A send that this task waits for; [`NONE`] if it waits for something else.
+    pub(crate) fn send_awaited_by(&self, task: u32) -> u32 {
+        let is_awaited = |op: &Op| op.waiter == task && op.is_send() && op.state != State::Free;
+        let found = self.slots.iter().position(is_awaited).filter(|_| task != NONE);
+        found.map_or(NONE, |index| index as u32)
+    }
+
     /// Frees a slot and hands out what it owned.
     pub(crate) fn free(&mut self, index: u32) -> Payload {
         let free = self.free;

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::key::Key;
 use crate::pages::{MemoryRange, mappings};
@@ -107,6 +107,29 @@ impl Ring {
 
     pub(crate) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
+    }
+
+    /// Whether no completion is there to be read, here or in the kernel's overflow list.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        !self.ring.submission().cq_overflow() && self.ring.completion().is_empty()
+    }
+
+    /// Whether this kernel ends a multishot receive after so many bytes ([`bounded_multishot`]). One that does not know the
+    /// bound refuses the entry; one that does looks for the descriptor, which is none.
+    ///
+    /// # Errors
+    /// What io_uring_enter(2) says.
+    pub(crate) fn bounds_multishot(&mut self) -> Result<bool, Unfit> {
+        let probe = bounded_multishot(types::Fd(-1), 0, 1).user_data(Key::IGNORED.bits());
+        // SAFETY: without a descriptor nothing is received, so no memory is used.
+        unsafe { self.push(probe) };
+        let mut batch = [const { MaybeUninit::uninit() }; 1];
+        loop {
+            self.enter(Wait::Forever).map_err(|error| Unfit::from_setup(&error))?;
+            if let Some(completion) = self.completions(&mut batch).next() {
+                return Ok(completion.result == -libc::EBADF);
+            }
+        }
     }
 
     /// Before a wait sleeps, the kernel polls the network queues that this ring's sockets receive from, for so long.
@@ -237,6 +260,18 @@ impl Ring {
         };
         if taken < 0 { Err(io::Error::last_os_error()) } else { Ok(taken as usize) }
     }
+}
+
+/// A multishot receive that ends after `bytes_max` bytes, or with the buffer that reaches them (Linux 6.17; kernels before
+/// that refuse it).
+pub(crate) fn bounded_multishot(fd: types::Fd, group: u16, bytes_max: u32) -> squeue::Entry {
+    /// Where struct io_uring_sqe has `optlen`, which the crate has no setter for.
+    const OPTLEN_AT: usize = 44;
+    const _: () = assert!(size_of::<squeue::Entry>() == 64);
+    let mut entry = opcode::RecvMulti::new(fd, group).build();
+    // SAFETY: an entry is the 64 bytes of struct io_uring_sqe, transparently; these four are plain data.
+    unsafe { (&raw mut entry).cast::<u8>().add(OPTLEN_AT).cast::<u32>().write_unaligned(bytes_max) };
+    entry
 }
 
 /// Makes a ring and says where its queues are: the mappings of rings that were not there before.

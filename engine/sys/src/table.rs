@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 
 use crate::aside::{Announced, Aside};
+use crate::buf_ring::Use;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::pages::MemoryRange;
@@ -13,11 +14,11 @@ use crate::wheel::{Link, Links};
 /// No buffer.
 const NO_BUFFER: u16 = u16::MAX;
 
-/// Received buffers that may wait in a socket's queue before its receive is stopped, while somebody reads.
-pub(crate) const QUEUE_MAX: u8 = 8;
+/// With so many received buffers in its queue, a socket's receive is stopped, should its bound not have ended it.
+pub(crate) const QUEUE_MAX: u8 = 4;
 
-/// ... while nobody does: a connection whose task is busy elsewhere, or a client that sends ahead.
-pub(crate) const QUEUE_MAX_UNREAD: u8 = 2;
+/// A queue never has more: far above what the bound of a receive lets through.
+pub(crate) const QUEUE_BOUND: u8 = 64;
 
 /// Facts about a socket, as bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,8 +48,8 @@ impl Flags {
     pub(crate) const PEER_ASIDE: Flags = Flags(1 << 9);
     /// A listener.
     pub(crate) const LISTENER: Flags = Flags(1 << 10);
-    /// No socket at all, only a deadline.
-    pub(crate) const TIMER: Flags = Flags(1 << 11);
+    /// Its next receives are for a body, and get the buffers of bodies.
+    pub(crate) const BODY: Flags = Flags(1 << 11);
     /// Came from a listener.
     pub(crate) const ACCEPTED: Flags = Flags(1 << 12);
     /// Receives one buffer at a time instead of everything that comes.
@@ -68,6 +69,10 @@ impl Flags {
 
     pub(crate) fn clear(&mut self, flag: Flags) {
         self.0 &= !flag.0;
+    }
+
+    pub(crate) fn put(&mut self, flag: Flags, is_set: bool) {
+        if is_set { self.set(flag) } else { self.clear(flag) }
     }
 }
 
@@ -104,6 +109,10 @@ struct Queued {
     next: u16,
     len: u16,
 }
+
+/// A queue of received buffers has no room for another.
+#[derive(Debug)]
+pub(crate) struct QueueFull;
 
 pub(crate) struct Table {
     entries: Vec<Entry>,
@@ -228,9 +237,15 @@ impl Table {
     }
 
     /// Puts a received buffer at the end of the socket's queue.
-    pub(crate) fn queue_push(&mut self, index: u32, id: u16, len: u16) {
-        self.queued[usize::from(id)] = Queued { next: NO_BUFFER, len };
+    ///
+    /// # Errors
+    /// The queue has all it takes.
+    pub(crate) fn queue_push(&mut self, index: u32, id: u16, len: u16) -> Result<(), QueueFull> {
         let entry = &mut self.entries[index as usize];
+        if entry.queue_len >= QUEUE_BOUND {
+            return Err(QueueFull);
+        }
+        self.queued[usize::from(id)] = Queued { next: NO_BUFFER, len };
         if entry.queue_len == 0 {
             entry.queue_head = id;
         } else {
@@ -238,6 +253,21 @@ impl Table {
         }
         entry.queue_tail = id;
         entry.queue_len += 1;
+        Ok(())
+    }
+
+    /// Makes the last buffer of the socket's queue longer by `bytes`, if there is one and it has the room; returns its number
+    /// and where the room begins.
+    pub(crate) fn extend_last(&mut self, index: u32, bytes: u16, buffer_bytes: u32) -> Option<(u16, u16)> {
+        let entry = &self.entries[index as usize];
+        if entry.queue_len == 0 {
+            return None;
+        }
+        let last = &mut self.queued[usize::from(entry.queue_tail)];
+        let at = last.len;
+        let len = at.checked_add(bytes).filter(|&len| u32::from(len) <= buffer_bytes)?;
+        last.len = len;
+        Some((entry.queue_tail, at))
     }
 
     /// Takes the first received buffer.
@@ -304,6 +334,17 @@ impl Table {
 }
 
 impl Entry {
+    /// What its next receive is for.
+    pub(crate) fn purpose(&self) -> Use {
+        if self.flags.has(Flags::BODY) { Use::Body } else { Use::Message }
+    }
+
+    /// Something waits for its bytes, and none are there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let is_open_for_any = self.flags.has(Flags::IDLE) || self.flags.has(Flags::RESTING);
+        is_open_for_any || (self.flags.has(Flags::WANTED) && self.queue_len == 0)
+    }
+
     pub(crate) fn error(&self) -> Option<i32> {
         (self.error != 0).then_some(i32::from(self.error))
     }

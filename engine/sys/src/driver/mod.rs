@@ -73,8 +73,12 @@ pub struct Stats {
     pub peer_refused: u64,
     /// The kernel found no receive buffer.
     pub buffers_ran_dry: u64,
-    /// A socket's receive was stopped because its queue was full.
+    /// A socket's receive came to its bound, or was stopped, with bytes in its queue that nothing had taken.
     pub receives_stopped: u64,
+    /// Connections ended because they held receive buffers the longest when others found none.
+    pub buffers_reclaimed: u64,
+    /// Connections ended because more was received for them than their queue takes.
+    pub queues_overrun: u64,
     /// Sends, and waits for room to send, given up because the peer took nothing in its time.
     pub sends_stalled: u64,
     /// Idle connections closed because their deadline had passed.
@@ -91,6 +95,15 @@ pub struct Stats {
     pub turns: u64,
 }
 
+/// How much one armed receive takes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadAheadBytes {
+    /// As many bytes as this, or a buffer more: a multishot receive that ends by itself (Linux 6.17).
+    Bounded { accepted: u32, connected: u32 },
+    /// The kernel cannot bound a multishot receive, or none is wanted: every buffer is asked for by itself.
+    OneBuffer,
+}
+
 pub(crate) struct Driver {
     // By the time these are dropped `wind_up` has seen the kernel give everything back; else they are leaked.
     ring: Ring,
@@ -101,8 +114,13 @@ pub(crate) struct Driver {
     deadlines: Wheel,
     /// Deadlines of operations: a send without progress, a connect.
     stalls: Wheel,
-    /// Sockets whose receive found no buffer, in the order of finding none.
-    starved: VecDeque<u32>,
+    /// Sockets whose receive found no buffer.
+    starved: buffers::Starved,
+    /// When buffers were last taken back from their holders, and when their memory is to be looked at again.
+    reclaimed_ms: u64,
+    trim_due_ms: u64,
+    /// How much an armed receive may take before it has to be armed again: from a client, from a server.
+    read_ahead: ReadAheadBytes,
     /// What parked connections have said of an incomplete message.
     kept: KeptBytes,
     /// The task being polled.
@@ -138,11 +156,19 @@ impl Driver {
             (64..=u32::from(u16::MAX)).contains(&settings.buffer_bytes),
             "lengths in a buffer are 16 bits wide"
         );
-        let ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
+        let mut ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
         crate::probe::check(&ring)?;
         if let Some(time) = settings.busy_poll {
             ring.poll_busily(time).map_err(|error| Unfit::from_busy_poll(&error))?;
         }
+        let read_ahead = if settings.read_ahead_bytes > 0 && ring.bounds_multishot()? {
+            ReadAheadBytes::Bounded {
+                accepted: settings.buffer_bytes,
+                connected: settings.read_ahead_bytes.max(settings.buffer_bytes),
+            }
+        } else {
+            ReadAheadBytes::OneBuffer
+        };
         let buffers = BufRing::new(&ring, settings.buffers, settings.buffer_bytes, settings.huge_pages)?;
         let table = Table::new(settings.sockets_expected as usize, buffers.count());
         if settings.huge_pages == HugePages::Off {
@@ -157,7 +183,10 @@ impl Driver {
             ops: Ops::new(),
             deadlines: Wheel::starting_at(now_ms),
             stalls: Wheel::starting_at(now_ms),
-            starved: VecDeque::new(),
+            starved: buffers::Starved::default(),
+            reclaimed_ms: now_ms,
+            trim_due_ms: 0,
+            read_ahead,
             kept: KeptBytes::default(),
             current: NONE,
             ready: VecDeque::new(),
@@ -180,7 +209,9 @@ impl Driver {
 
     /// Submits, waits if nothing is ready, and brings the clock up to date.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
+        self.reclaim();
         self.feed_starved();
+        self.trim_buffers();
         self.buffers.offer();
         self.stats.turns += 1;
         let entered = self.ring.enter(self.wait());

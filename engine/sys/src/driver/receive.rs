@@ -1,20 +1,23 @@
 //! Receiving: armed once per socket, queued in its entry, stopped when nobody keeps up.
+//!
+//! A multishot receive hands over everything the socket has before a cancel can reach it, so each is armed with a bound
+//! ([`ReadAheadBytes`]); where the kernel has no such bound, buffers are received one by one.
 
 use std::io;
 use std::task::Poll;
 
 use io_uring::{opcode, squeue, types};
 
-use super::{Driver, Wake, wake_of};
-use crate::buf_ring::GROUP;
+use super::{Driver, ReadAheadBytes, Wake, wake_of};
 use crate::key::{Kind, NONE};
 use crate::lease::RawLease;
-use crate::ring::Completion;
-use crate::table::{Flags, QUEUE_MAX, QUEUE_MAX_UNREAD};
+use crate::ring::{Completion, bounded_multishot};
+use crate::socket::ReadAhead;
+use crate::table::{Flags, QUEUE_BOUND, QUEUE_MAX};
 
 impl Driver {
     pub(crate) fn poll_receive(&mut self, index: u32) -> Poll<io::Result<Option<RawLease>>> {
-        if let Some(lease) = self.table.queue_pop(index) {
+        if let Some(lease) = self.receive_ready(index) {
             self.table.at(index).flags.clear(Flags::WANTED);
             return Poll::Ready(Ok(Some(lease)));
         }
@@ -33,6 +36,13 @@ impl Driver {
         entry.flags.set(Flags::WANTED);
         self.arm_receive(index);
         Poll::Pending
+    }
+
+    /// The first bytes that have arrived, if any have.
+    pub(crate) fn receive_ready(&mut self, index: u32) -> Option<RawLease> {
+        let lease = self.table.queue_pop(index)?;
+        self.lend(lease);
+        Some(lease)
     }
 
     /// Waits until the connection has failed, as the armed receive tells; `None` if none is armed to tell it.
@@ -65,7 +75,7 @@ impl Driver {
 
     pub(super) fn received(&mut self, completion: Completion) -> Wake {
         if let Some(id) = completion.buffer() {
-            self.buffers.take(id);
+            self.buffers.take(id, completion.key.index(), self.now_ms);
         }
         let Some(index) = self.table.current(completion.key) else {
             self.give_back_picked(completion);
@@ -104,17 +114,9 @@ impl Driver {
     }
 
     fn bytes_arrived(&mut self, index: u32, id: u16, bytes: u16) -> Wake {
-        self.table.queue_push(index, id, bytes);
-        let entry = self.table.at(index);
-        let is_scarce = self.buffers.available() < usize::from(self.buffers.count() / 4);
-        let queue_max = match entry.flags.has(Flags::WANTED) {
-            _ if is_scarce => 1,
-            false => QUEUE_MAX_UNREAD,
-            true => QUEUE_MAX,
-        };
-        if entry.queue_len >= queue_max && entry.flags.has(Flags::ARMED) && !entry.flags.has(Flags::IDLE) {
-            self.stop_receive(index);
-            self.stats.receives_stopped += 1;
+        if !self.join_last(index, id, bytes) && self.table.queue_push(index, id, bytes).is_err() {
+            self.overrun(index, id);
+            return Wake::Nobody;
         }
         let entry = self.table.at(index);
         if entry.flags.has(Flags::IDLE) {
@@ -125,7 +127,38 @@ impl Driver {
             self.retire(index);
             return Wake::Nobody;
         }
-        wake_of(&mut entry.waiter)
+        if entry.queue_len > 1 && !entry.flags.has(Flags::ARMED) {
+            self.stats.receives_stopped += 1;
+        } else if entry.queue_len >= QUEUE_MAX && !entry.flags.has(Flags::STOPPING) {
+            self.stats.receives_stopped += 1;
+            self.stop_receive(index);
+        }
+        wake_of(&mut self.table.at(index).waiter)
+    }
+
+    /// Copies bytes behind those that wait already, if they fit into the same buffer: a peer that sends a byte at a time
+    /// to a task that is busy elsewhere does not get a buffer for each. Says whether they fit.
+    fn join_last(&mut self, index: u32, id: u16, bytes: u16) -> bool {
+        let buffer_bytes = self.buffers.buffer_bytes();
+        let Some((last, at)) = self.table.extend_last(index, bytes, buffer_bytes) else { return false };
+        self.buffers.copy(id, bytes, last, at);
+        self.buffers.give_back(id);
+        true
+    }
+
+    /// More has arrived than the queue of a socket takes, which the bound of its receive rules out. Bytes that cannot be kept
+    /// end the connection: a stream with a gap is worse than none.
+    #[cold]
+    fn overrun(&mut self, index: u32, id: u16) {
+        debug_assert_eq!(self.table.at(index).queue_len, QUEUE_BOUND);
+        self.buffers.give_back(id);
+        self.drop_unread(index);
+        self.stats.queues_overrun += 1;
+        if self.table.at(index).flags.has(Flags::RESTING) {
+            self.retire(index);
+        } else {
+            self.fail_socket(index, libc::ENOBUFS);
+        }
     }
 
     /// Gives a parked connection to a worker.
@@ -158,31 +191,32 @@ impl Driver {
             return;
         }
         entry.flags.set(Flags::ARMED);
-        let fd = types::Fd(entry.fd);
-        let receive = if entry.flags.has(Flags::ONE_BY_ONE) {
-            // Length 0: as much as the buffer that the kernel picks holds.
-            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(GROUP).build();
-            receive.flags(squeue::Flags::BUFFER_SELECT)
-        } else {
-            opcode::RecvMulti::new(fd, GROUP).build()
+        let (fd, group) = (types::Fd(entry.fd), entry.purpose().group());
+        let is_one = entry.flags.has(Flags::ONE_BY_ONE) || self.read_ahead == ReadAheadBytes::OneBuffer;
+        let receive = match self.read_ahead {
+            ReadAheadBytes::Bounded { accepted, connected } if !is_one => {
+                let most = if entry.flags.has(Flags::ACCEPTED) { accepted } else { connected };
+                bounded_multishot(fd, group, most)
+            }
+            _ => {
+                // Length 0: as much as the buffer that the kernel picks holds.
+                let receive = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(group).build();
+                receive.flags(squeue::Flags::BUFFER_SELECT)
+            }
         };
         let key = self.table.key(Kind::Receive, index);
         // SAFETY: the entry refers to no memory but the buffer group, which lives as long as the ring.
         unsafe { self.push(receive, key) };
     }
 
-    /// Chooses how the next receives are armed; one that is armed otherwise is exchanged.
-    pub(crate) fn set_one_by_one(&mut self, index: u32, is_wanted: bool) {
-        let entry = self.table.at(index);
-        if entry.flags.has(Flags::ONE_BY_ONE) == is_wanted {
-            return;
-        }
-        if is_wanted {
-            entry.flags.set(Flags::ONE_BY_ONE);
-        } else {
-            entry.flags.clear(Flags::ONE_BY_ONE);
-        }
-        if is_wanted && entry.flags.has(Flags::ARMED) {
+    /// Chooses how the next receives are armed. One that is armed already is exchanged only for the sake of the head of a
+    /// message, which is to leave its body in the socket; in a body its bound does.
+    pub(crate) fn set_read_ahead(&mut self, index: u32, ahead: ReadAhead) {
+        let flags = &mut self.table.at(index).flags;
+        let was_one_by_one = flags.has(Flags::ONE_BY_ONE);
+        flags.put(Flags::ONE_BY_ONE, ahead != ReadAhead::Buffers);
+        flags.put(Flags::BODY, ahead == ReadAhead::Body);
+        if ahead == ReadAhead::OneBuffer && !was_one_by_one && flags.has(Flags::ARMED) {
             self.stop_receive(index);
         }
     }

@@ -5,6 +5,7 @@ use std::task::Poll;
 use io_uring::{opcode, types};
 
 use super::Driver;
+use crate::buf_ring::Holder;
 use crate::key::NONE;
 use crate::op::{Payload, State};
 use crate::table::Flags;
@@ -13,7 +14,11 @@ use crate::wheel::Wheel;
 impl Driver {
     /// Sends in order: behind a send of the same socket that is still under way, this one waits in line.
     pub(crate) fn send(&mut self, index: u32, payload: Payload, stall_ms: u64) -> u32 {
+        let lease = if let Payload::SendLease(lease) = &payload { Some(lease.id) } else { None };
         let op = self.ops.insert(index, self.table.generation(index), payload);
+        if let Some(id) = lease {
+            self.buffers.pass_to(id, Holder::Send(op));
+        }
         self.ops.at(op).stall_ms = u32::try_from(stall_ms).unwrap_or(u32::MAX);
         let head = self.table.at(index).send;
         if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
@@ -104,7 +109,7 @@ impl Driver {
         if result < 0 {
             self.break_sends(socket, next, result);
             if !is_owned {
-                self.unsent(socket, -result);
+                self.fail_socket(socket, -result);
             }
             return;
         }
@@ -138,8 +143,9 @@ impl Driver {
         }
     }
 
-    /// A send that nobody waits for failed: make sure that whoever reads the connection learns of it.
-    fn unsent(&mut self, socket: u32, errno: i32) {
+    /// A connection has failed in a way that its receive does not tell, such as a send that nothing waits for: whoever reads
+    /// it learns of it.
+    pub(super) fn fail_socket(&mut self, socket: u32, errno: i32) {
         let entry = self.table.at(socket);
         if entry.flags.has(Flags::IDLE) {
             self.close(socket);

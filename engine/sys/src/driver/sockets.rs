@@ -15,7 +15,7 @@ impl Driver {
     }
 
     pub(crate) fn open_timer(&mut self) -> u32 {
-        self.table.insert(-1, Flags::TIMER)
+        self.table.insert(-1, Flags::NONE)
     }
 
     pub(crate) fn open_listener(&mut self, fd: RawFd, id: u8) -> u32 {
@@ -47,9 +47,7 @@ impl Driver {
 
     /// The part of closing that frees everything but the slot, for a socket whose handle still lives.
     pub(super) fn retire(&mut self, index: u32) {
-        while let Some(lease) = self.table.queue_pop(index) {
-            self.give_back(lease);
-        }
+        self.drop_unread(index);
         let entry = self.table.at(index);
         let (fd, flags, mut send) = (entry.fd, entry.flags, entry.send);
         entry.fd = -1;

@@ -3,6 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
+use super::buffers::TRIM_MS;
 use super::{Driver, Wake, wake_of};
 use crate::key::NONE;
 use crate::ring::Wait;
@@ -11,9 +12,11 @@ use crate::wheel::{Links as _, NEVER, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
-        let next =
-            [&self.deadlines, &self.stalls].into_iter().filter_map(|wheel| wheel.next_in_ms(self.now_ms));
-        next.min().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
+        let wheels = [&self.deadlines, &self.stalls].into_iter();
+        let next = wheels.filter_map(|wheel| wheel.next_in_ms(self.now_ms));
+        // A shard that has nothing to do any more gives the memory of its busy time back all the same.
+        let trim = self.buffers.wants_trim().then_some(TRIM_MS);
+        next.chain(trim).min().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
     }
 
     /// One deadline that has passed and whom it concerns; `None` when none is left.

@@ -91,7 +91,7 @@ impl Conn {
 
     /// Bytes that have arrived already, if any.
     pub fn receive_ready(&self) -> Option<Lease> {
-        let lease = driver::with(|driver| driver.table().queue_pop(self.index))?;
+        let lease = driver::with(|driver| driver.receive_ready(self.index))?;
         Some(Lease::from_raw(lease))
     }
 
@@ -353,7 +353,7 @@ impl Conn {
 
     /// How much is received ahead of [`Conn::receive`]. From the next receive on.
     pub fn set_read_ahead(&self, ahead: ReadAhead) {
-        driver::with(|driver| driver.set_one_by_one(self.index, ahead == ReadAhead::OneBuffer));
+        driver::with(|driver| driver.set_read_ahead(self.index, ahead));
     }
 
     /// Whether the peer's kernel has acknowledged everything that was sent on this connection.
@@ -394,13 +394,17 @@ impl Drop for Conn {
     }
 }
 
-/// How much of what arrives is received before somebody asks for it.
+/// How much of what arrives is received before it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadAhead {
-    /// All of it, up to a few buffers: cheapest for small messages, since nothing has to be armed for the next.
+    /// A client's first buffer, or [`Settings::read_ahead_bytes`](crate::Settings) of a server's: cheapest for small
+    /// messages, since nothing has to be armed for the next.
     Buffers,
     /// One buffer: leaves a large body in the socket, where it can be moved by [`Pipe`](crate::Pipe).
     OneBuffer,
+    /// One buffer, from those that bodies may have. They are the first to run out, so that a shard full of bodies still
+    /// receives the beginnings of messages.
+    Body,
 }
 
 /// Closes the connections that are parked (see [`Conn::park`]); returns how many there were.
