@@ -3,6 +3,7 @@
 //! Data only. `sysfs`, `nic` and `quota` read it, `placement` decides with it, `draw` shows it. Read once at start, on the
 //! control thread; numbers are the kernel's own and may have gaps.
 
+mod cgroup;
 mod cpu_set;
 mod draw;
 mod files;

@@ -1,9 +1,8 @@
 //! The CPU time that control groups allow this process: cgroup v2 (`cpu.max`) and v1 (`cpu.cfs_quota_us`).
-//!
-//! A limit of any ancestor holds too, so the strictest on the way up counts.
 
 use serde::Serialize;
 
+use super::cgroup::{Version, groups};
 use super::files::Files;
 
 /// So much CPU time in every period.
@@ -38,34 +37,11 @@ impl std::fmt::Display for Quota {
 
 /// The strictest quota from this process's groups up to the roots; none if nothing limits it.
 pub(super) fn read_quota(files: Files<'_>) -> Option<Quota> {
-    let groups = files.text("proc/self/cgroup")?;
-    groups.lines().flat_map(|line| quotas_of(files, line)).reduce(|a, b| if b.is_below(a) { b } else { a })
-}
-
-/// The quotas on the way up from one line: `0::/path` is cgroup v2, `4:cpu,cpuacct:/path` a hierarchy of v1.
-fn quotas_of(files: Files<'_>, line: &str) -> Vec<Quota> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
-    let (mounts, read): (_, Reader) = match controllers {
-        "" => (["sys/fs/cgroup".to_owned(), "sys/fs/cgroup/unified".to_owned()], read_v2),
-        _ if controllers.split(',').any(|name| name == "cpu") => {
-            ([format!("sys/fs/cgroup/{controllers}"), "sys/fs/cgroup/cpu".to_owned()], read_v1)
-        }
-        _ => return Vec::new(),
-    };
-    // Inside a container the path may be one of the host, which is not there: then the mount is the group.
-    let groups =
-        mounts.iter().flat_map(|mount| with_ancestors(path).map(move |group| format!("{mount}{group}")));
-    groups.filter_map(|group| read(files, &group)).collect()
-}
-
-/// Reads the quota of one group.
-type Reader = fn(Files<'_>, &str) -> Option<Quota>;
-
-/// `/a/b`, `/a` and the root as an empty path.
-fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
-    let path = path.trim_end_matches('/');
-    std::iter::successors(Some(path), |path| path.rfind('/').map(|slash| &path[..slash]))
+    let quotas = groups(files, "cpu").into_iter().filter_map(|(version, group)| match version {
+        Version::One => read_v1(files, &group),
+        Version::Two => read_v2(files, &group),
+    });
+    quotas.reduce(|a, b| if b.is_below(a) { b } else { a })
 }
 
 /// `max 100000`, or `250000 100000`.
