@@ -1,12 +1,13 @@
 //! What the machine looks like: nodes, CPUs, caches, network cards, and the part of it this process may use.
 //!
-//! Data only. `sysfs`, `nic` and `quota` read it, `placement` decides with it, `draw` shows it. Read once at start, on the
+//! Data only. `sysfs`, `nic`, `quota` and `memory_limit` read it, `placement` decides with it, `draw` shows it. Read once at start, on the
 //! control thread; numbers are the kernel's own and may have gaps.
 
 mod cgroup;
 mod cpu_set;
 mod draw;
 mod files;
+mod memory_limit;
 mod nic;
 mod quota;
 mod sysfs;
@@ -37,6 +38,10 @@ pub struct Topology {
     pub offline: CpuSet,
     /// CPU time that control groups allow this process; none for no limit.
     pub quota: Option<Quota>,
+    /// Memory of the machine in bytes, of all nodes and with what is still being added; 0 if the kernel does not say.
+    pub memory_bytes: u64,
+    /// Memory in bytes that control groups allow this process; none for no limit.
+    pub memory_limit_bytes: Option<u64>,
     /// Network cards by name.
     pub nics: Vec<Nic>,
 }

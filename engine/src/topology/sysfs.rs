@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
+use super::memory_limit::read_memory_limit;
 use super::nic::read_nics;
 use super::quota::read_quota;
 use super::{Cache, Cpu, CpuSet, Distance, Node, Topology};
@@ -50,6 +51,11 @@ impl Topology {
         Ok(Self {
             nics: read_nics(files, &online, &nodes)?,
             quota: read_quota(files),
+            memory_bytes: match files.memory_bytes("proc/meminfo") {
+                0 => nodes.iter().map(|node| node.memory_bytes).sum(),
+                bytes => bytes,
+            },
+            memory_limit_bytes: read_memory_limit(files),
             nodes,
             cpus,
             caches: read_caches(files, &online)?,

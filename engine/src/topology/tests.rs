@@ -31,6 +31,7 @@ fn two_sockets_with_interleaved_numbers() {
     assert_eq!((cpu.node, cpu.package, cpu.core), (1, 1, 0));
     assert_eq!(cpu.siblings, set("1,5"));
     assert_eq!(topology.nodes[1].distances[0], Distance { node: 0, distance: 20 });
+    assert_eq!((topology.memory_bytes, topology.memory_limit_bytes), (64 << 30, None));
 }
 
 #[test]
@@ -272,6 +273,8 @@ proptest::proptest! {
             "proc/self/cgroup",
             "proc/self/status",
             "sys/fs/cgroup/cpu.max",
+            "sys/fs/cgroup/memory.max",
+            "proc/meminfo",
             "sys/devices/system/node/node0/meminfo",
             "sys/devices/system/node/node0/distance",
             "sys/devices/system/cpu/cpu1/topology/core_cpus_list",
