@@ -93,6 +93,8 @@ counters! {
     requests_overdue,
     /// Sends given up because the peer took nothing for `timeouts.write_stall`.
     write_stalls,
+    /// Responses given up because their client took them slower than `limits.response_min_rate`.
+    responses_too_slow,
     /// Requests whose body was above `limits.body_bytes`, or their route's.
     bodies_too_large,
     /// Connections closed for a PROXY protocol header that was missing or malformed.
@@ -159,8 +161,14 @@ counters! {
     pipes_kept,
     /// The kernel found no receive buffer.
     buffers_ran_dry,
-    /// A receive was stopped because its reader was slow.
+    /// A receive came to its bound, or was stopped, with bytes that nothing had taken yet.
     receives_stopped,
+    /// Receive buffers there are (`limits.receive_buffers_bytes`).
+    recv_buffers,
+    /// Connections ended because they had held receive buffers the longest when those were scarce.
+    recv_buffers_reclaimed,
+    /// Connections ended because more was received for them than their queue takes.
+    recv_queues_overrun,
     /// Client connections given to other shards.
     handed_out,
     /// Client connections that other shards gave to this one.
@@ -186,6 +194,7 @@ const OF_NOW: &[&str] = &[
     "tasks_busy",
     "buffers_held",
     "buffers_held_max",
+    "recv_buffers",
     "pipes_kept",
 ];
 
@@ -218,6 +227,7 @@ mod tests {
         ("timeouts.header", Some("head_timeouts")),
         ("timeouts.body_idle", Some("body_timeouts")),
         ("timeouts.body_rate_grace", Some("bodies_too_slow")),
+        ("timeouts.response_min_rate_grace", Some("responses_too_slow")),
         ("timeouts.request", Some("requests_overdue")),
         ("timeouts.keep_alive_idle", Some("idle_timeouts")),
         ("timeouts.connection_age", Some("connections_aged")),
@@ -235,6 +245,9 @@ mod tests {
         ("limits.header_fields", Some("heads_too_large")),
         ("limits.body_bytes", Some("bodies_too_large")),
         ("limits.body_rate", Some("bodies_too_slow")),
+        ("limits.response_min_rate", Some("responses_too_slow")),
+        ("limits.receive_buffers_bytes", Some("buffers_ran_dry")),
+        ("limits.read_ahead_bytes", Some("receives_stopped")),
         ("limits.requests_per_connection", Some("connections_used_up")),
         ("limits.connections", Some("connections_refused")),
         ("limits.connections_per_address", Some("address_refused")),

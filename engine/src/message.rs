@@ -132,7 +132,9 @@ pub(crate) struct PlainRest<'a> {
 pub(crate) struct PlainSink<'a> {
     pub(crate) conn: &'a Conn,
     /// Longest time without progress, in milliseconds.
-    pub(crate) stall_ms: u64,
+    pub(crate) stall_ms: u32,
+    /// How long the peer may take in all; without it only pauses count.
+    pub(crate) pace: Option<&'a mut Pace>,
     pub(crate) side: Side,
 }
 

@@ -1,7 +1,7 @@
-//! How long a body may keep us waiting: each pause, and in all.
+//! How long a body may keep us waiting: each pause, and in all. For whoever sends one, and for whoever is to take one.
 //!
-//! Only time spent waiting for the sender counts, not the time in which its bytes wait for the other side. A sender starts
-//! with some time in hand, and every byte earns it more; one that sends too little runs out.
+//! Only time spent waiting for that peer counts, not the time in which its bytes wait for the other side. A peer starts
+//! with some time in hand, and every byte earns it more; one that sends or takes too little runs out.
 
 use crate::message::{Aborted, Cause};
 
@@ -18,7 +18,7 @@ pub(crate) struct Pace {
 }
 
 /// A held task is all the larger for it, so times are kept in 32 bits of milliseconds, which is 49 days.
-fn short(ms: u64) -> u32 {
+pub(crate) fn short(ms: u64) -> u32 {
     u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
@@ -65,6 +65,26 @@ impl Pace {
         earned_ms.saturating_add(u64::from(self.grace_ms)).saturating_sub(u64::from(self.waited_ms))
     }
 
+    /// A send of so many bytes begins; says how long it may take in all, whatever its progress; 0 for no limit. They earn their
+    /// time at once: who takes them at the rate is done before it is over.
+    pub(crate) fn begin_send(&mut self, now_ms: u64, bytes: usize) -> u64 {
+        if self.rate == 0 {
+            return 0;
+        }
+        self.received(bytes as u64);
+        // Without any time left it has a moment, so that it ends by its time and is counted.
+        let total_ms = self.time_in_hand_ms().max(1);
+        self.waited_ms = self.waited_ms.wrapping_sub(now_ms as u32);
+        total_ms
+    }
+
+    /// The send is over.
+    pub(crate) fn end_send(&mut self, now_ms: u64) {
+        if self.rate > 0 {
+            self.waited_ms = self.waited_ms.wrapping_add(now_ms as u32);
+        }
+    }
+
     /// Bytes have come.
     pub(crate) fn received(&mut self, bytes: u64) {
         self.bytes += bytes;
@@ -102,6 +122,17 @@ mod tests {
         assert_eq!(wait(&mut pace, start_ms + 40_000, 0), Err(Cause::TooSlow));
         pace.received(1 << 40);
         assert_eq!(wait(&mut pace, 0, 30_000), Ok(30_000));
+    }
+
+    #[test]
+    fn a_send_may_take_what_its_bytes_earn_and_what_is_in_hand() {
+        let mut pace = Pace::by_rate(0, 1_000, 5_000);
+        assert_eq!(pace.begin_send(100, 2_000), 7_000);
+        pace.end_send(5_100);
+        assert_eq!(pace.begin_send(5_100, 1_000), 3_000);
+        pace.end_send(9_100);
+        assert_eq!(pace.begin_send(9_100, 500), 1, "it has used up what it had");
+        assert_eq!(Pace::by_pauses(0).begin_send(0, 1), 0);
     }
 
     #[test]

@@ -71,7 +71,9 @@ pub(crate) async fn relay(source: &mut impl BodySource, sink: &mut impl BodySink
 /// Moves the rest of the body past our memory, if both sides are plain and it is worth it; says whether it was.
 async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> Result<bool, Aborted> {
     let moved = match (source.plain_rest(), sink.plain()) {
-        (Some(mut rest), Some(to)) if rest.bytes >= SPLICE_BYTES_MIN => splice::run(&mut rest, &to).await?,
+        (Some(mut rest), Some(mut to)) if rest.bytes >= SPLICE_BYTES_MIN => {
+            splice::run(&mut rest, &mut to).await?
+        }
         _ => return Ok(false),
     };
     source.took(moved);

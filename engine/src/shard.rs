@@ -25,6 +25,7 @@ use crate::downstream::h1::{next_client, serve};
 use crate::downstream::history::AgeLimit;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::identity::{Identity, SenderTexts};
+use crate::pace::Pace;
 use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
 use crate::splice;
@@ -39,6 +40,7 @@ pub(crate) struct Times {
     pub(crate) proxy_header: u64,
     pub(crate) body_idle: u64,
     pub(crate) body_rate_grace: u64,
+    pub(crate) response_min_rate_grace: u64,
     pub(crate) keep_alive_idle: u64,
     pub(crate) write_stall: u64,
     pub(crate) upstream_connect: u64,
@@ -61,6 +63,7 @@ pub(crate) struct Shard {
     pub(crate) route_limits: Box<[RouteLimits]>,
     pub(crate) begun_heads_bytes_max: usize,
     pub(crate) body_rate: u32,
+    response_min_rate: u32,
     pub(crate) requests_per_connection: u32,
     pub(crate) connections_per_address: u32,
     pub(crate) connection_age: AgeLimit,
@@ -122,6 +125,7 @@ impl Shard {
             route_limits: config.routes.iter().map(|route| RouteLimits::new(route, config)).collect(),
             begun_heads_bytes_max: limits.begun_heads_bytes,
             body_rate: limits.body_rate,
+            response_min_rate: limits.response_min_rate,
             requests_per_connection: unlimited(limits.requests_per_connection),
             connections_per_address: unlimited(limits.connections_per_address),
             connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
@@ -142,6 +146,11 @@ impl Shard {
             tunnels: Cell::new(0),
             is_draining: Cell::new(false),
         }
+    }
+
+    /// How fast a client has to take a response.
+    pub(crate) fn response_pace(&self) -> Pace {
+        Pace::by_rate(self.times.write_stall, self.response_min_rate, self.times.response_min_rate_grace)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -218,6 +227,7 @@ impl Shard {
         counters.address_refused.set(stats.peer_refused + self.crowded.get());
         counters.heads_begun.set(sluice_sys::connections_begun() as u64);
         counters.write_stalls.set(stats.sends_stalled);
+        counters.responses_too_slow.set(stats.sends_too_slow);
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
         counters.tunnels.set(u64::from(self.tunnels.get()));
@@ -228,6 +238,9 @@ impl Shard {
         counters.pipes_kept.set(splice::pipes_kept() as u64);
         counters.buffers_ran_dry.set(stats.buffers_ran_dry);
         counters.receives_stopped.set(stats.receives_stopped);
+        counters.recv_buffers.set(u64::from(sluice_sys::buffers_count()));
+        counters.recv_buffers_reclaimed.set(stats.buffers_reclaimed);
+        counters.recv_queues_overrun.set(stats.queues_overrun);
         counters.handed_out.set(stats.handed_out);
         counters.handed_in.set(stats.handed_in);
         counters.handed_back.set(stats.handed_back);
@@ -261,6 +274,7 @@ impl Times {
             proxy_header: ms(times.proxy_header),
             body_idle: ms(times.body_idle),
             body_rate_grace: ms(times.body_rate_grace),
+            response_min_rate_grace: ms(times.response_min_rate_grace),
             keep_alive_idle: ms(times.keep_alive_idle),
             write_stall: ms(times.write_stall),
             upstream_connect: ms(times.upstream_connect),

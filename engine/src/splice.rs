@@ -1,12 +1,12 @@
 //! Moves bytes from one plain connection to another through a kernel pipe, without seeing them.
 //!
-//! The ring only says when a socket is ready; splice(2) itself is called directly. The bytes a slow reader has not taken yet sit in the pipe and the two socket buffers: kernel
-//! memory, bounded by the pipe's size.
+//! The ring only says when a socket is ready; splice(2) itself is called directly. The bytes a slow reader has not taken
+//! yet sit in the pipe and the two socket buffers: kernel memory, bounded by the pipe's size.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use sluice_sys::{Pipe, Spliced, now_ms, sleep};
+use sluice_sys::{Patience, Pipe, Spliced, now_ms, sleep};
 
 use crate::message::{Aborted, Cause, PlainRest, PlainSink};
 
@@ -38,7 +38,7 @@ thread_local! {
 
 /// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when nobody
 /// is to wait for more, or when something is in the way of splice(2): then a receive takes it.
-pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<u64, Aborted> {
+pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Result<u64, Aborted> {
     from.conn.disarm().await;
     // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
     to.conn.flushed().await;
@@ -72,7 +72,7 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<
                 (false_alarms, moved_ms) = (0, now_ms());
                 continue;
             }
-            if now_ms() >= moved_ms + to.stall_ms {
+            if now_ms() >= moved_ms + u64::from(to.stall_ms) {
                 return Err(Aborted::by(to.side, Cause::Stalled));
             }
             // The socket is said to be writable and takes nothing, time and again: that has to pass by itself.
@@ -80,7 +80,7 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &PlainSink<'_>) -> Result<
                 sleep(FALSE_ALARM_PAUSE_MS).await;
             } else {
                 false_alarms += 1;
-                to.conn.writable(to.stall_ms).await.map_err(|error| Aborted::sending(to.side, &error))?;
+                wait_for_room(to).await?;
             }
         }
         false_alarms = 0;
@@ -106,10 +106,25 @@ fn fill(pipe: &mut Pipe, from: &mut PlainRest<'_>, moved: u64) -> Result<Option<
     }
 }
 
+/// Waits until the other side may take something.
+async fn wait_for_room(to: &mut PlainSink<'_>) -> Result<(), Aborted> {
+    let total_ms = to.pace.as_mut().map_or(0, |pace| pace.begin_send(now_ms(), 0));
+    let waited = to.conn.writable(Patience { stall_ms: to.stall_ms.into(), total_ms }).await;
+    if let Some(pace) = &mut to.pace {
+        pace.end_send(now_ms());
+    }
+    waited.map_err(|error| Aborted::sending(to.side, &error))
+}
+
 /// Moves some of what the pipe holds on; says whether the other side took any.
-fn drain(pipe: &mut Pipe, to: &PlainSink<'_>) -> Result<bool, Aborted> {
+fn drain(pipe: &mut Pipe, to: &mut PlainSink<'_>) -> Result<bool, Aborted> {
     match pipe.drain_into(to.conn) {
-        Ok(Spliced::Bytes(_)) => Ok(true),
+        Ok(Spliced::Bytes(bytes)) => {
+            if let Some(pace) = &mut to.pace {
+                pace.received(bytes as u64);
+            }
+            Ok(true)
+        }
         Ok(Spliced::NotReady) => Ok(false),
         Ok(Spliced::End) => Err(Aborted::by(to.side, Cause::Closed)),
         Err(error) => Err(Aborted::io(to.side, &error)),

@@ -15,6 +15,7 @@ use sluice_sys::{Conn, ReadAhead, now_ms};
 
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Data, PlainRest, PlainSink, Side};
+use crate::pace::short;
 use crate::shard::Shard;
 use crate::splice;
 use crate::upstream::group::Place;
@@ -172,8 +173,9 @@ impl Tunnel {
         async move {
             let (from, to) = self.ends(side);
             let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, pace: None, side };
-            let sink = PlainSink { conn: to, stall_ms: self.stall_ms, side: side.other() };
-            splice::run(&mut rest, &sink).await.map(drop)
+            let mut sink =
+                PlainSink { conn: to, stall_ms: short(self.stall_ms), pace: None, side: side.other() };
+            splice::run(&mut rest, &mut sink).await.map(drop)
         }
     }
 

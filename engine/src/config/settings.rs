@@ -211,6 +211,8 @@ settings! {
         "Longest pause between two parts of a request body";
     body_rate_grace: Duration as Time, "timeout-body-rate-grace", "10s", "0s" to "24h",
         "How long a request body may be waited for, in all, before limits.body_rate counts";
+    response_min_rate_grace: Duration as Time, "timeout-response-min-rate-grace", "30s", "0s" to "24h",
+        "How long a client may be waited for in a response, in all, before limits.response_min_rate counts";
     request: Duration as Time, "timeout-request", "0s", "0s" to "24h",
         "Longest time for a request and its answer, from the end of the request's head; 0s for no limit";
     keep_alive_idle: Duration as Time, "timeout-keep-alive-idle", "75s", "1ms" to "24h",
@@ -249,6 +251,12 @@ settings! {
         "Largest request body (413 above it); 0 for no limit";
     body_rate: u32 as Bytes, "limit-body-rate", "240", "0" to "1GiB",
         "Fewest bytes of a request body per second of waiting for it (408 below it); 0 for no limit";
+    response_min_rate: u32 as Bytes, "limit-response-min-rate", "240", "0" to "1GiB",
+        "Fewest bytes of a response that its client takes per second of waiting for it (reset below it); 0 for no limit";
+    receive_buffers_bytes: usize as Bytes, "limit-receive-buffers-bytes", "0", "0" to "512MiB",
+        "Memory that the receive buffers of one shard may come to use; 0 for 256MiB, or a sixteenth of the memory if less";
+    read_ahead_bytes: u32 as Bytes, "limit-read-ahead-bytes", "48KiB", "0" to "1MiB",
+        "Most bytes received from a server before their client takes any (and a buffer of 16KiB more); 0 for one buffer";
     requests_per_connection: u32 as Count, "limit-requests-per-connection", "10000", "0" to "1000000",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize as Count, "limit-connections", "0", "0" to "100000000",

@@ -96,6 +96,7 @@ impl Answering<'_> {
         let mut to_client =
             BodyWriter::new(client, Some(out), is_chunked, Side::Downstream, self.shard.times.write_stall)
                 .with_last(last)
+                .with_pace(self.shard.response_pace())
                 .with_mark(&self.plan.progress.is_answering);
         let is_close_delimited = reply.framing == BodyLength::UntilClose;
         let relayed =

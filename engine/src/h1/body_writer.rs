@@ -3,9 +3,10 @@
 use std::cell::Cell;
 
 use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_sys::{Buf, Conn};
+use sluice_sys::{Buf, Conn, Patience, Sending, now_ms};
 
 use crate::message::{Aborted, BodySink, Data, PlainSink, Side};
+use crate::pace::{Pace, short};
 
 /// Data up to this size is copied behind what waits already; one send costs more than the copy. Larger data goes out of
 /// the buffer it came in.
@@ -30,6 +31,8 @@ pub(crate) struct BodyWriter<'a> {
     side: Side,
     /// Longest time without progress, in milliseconds.
     stall_ms: u64,
+    /// How long the peer may take in all.
+    pace: Pace,
     last: Last,
     /// Set once anything is on its way.
     has_sent: Option<&'a Cell<bool>>,
@@ -43,11 +46,18 @@ impl<'a> BodyWriter<'a> {
         side: Side,
         stall_ms: u64,
     ) -> Self {
-        BodyWriter { conn, out: head, is_chunked, side, stall_ms, last: Last::Await, has_sent: None }
+        let pace = Pace::by_pauses(stall_ms);
+        BodyWriter { conn, out: head, is_chunked, side, stall_ms, pace, last: Last::Await, has_sent: None }
     }
 
     pub(crate) fn with_last(mut self, last: Last) -> Self {
         self.last = last;
+        self
+    }
+
+    /// The peer has to take the body at this pace.
+    pub(crate) fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -63,10 +73,23 @@ impl<'a> BodyWriter<'a> {
             return self.flush().await;
         }
         if let Some(out) = self.out.take() {
-            self.mark();
-            self.conn.send(out, self.stall_ms).detach();
+            let patience = self.begin_send(out.len());
+            self.conn.send(out, patience).detach();
         }
         Ok(())
+    }
+
+    /// A send of so many bytes begins; says how long it may take.
+    fn begin_send(&mut self, bytes: usize) -> Patience {
+        self.mark();
+        Patience { stall_ms: self.stall_ms, total_ms: self.pace.begin_send(now_ms(), bytes) }
+    }
+
+    /// Waits until the kernel has taken all of a send.
+    async fn sent(&mut self, sending: Sending) -> Result<(), Aborted> {
+        let sent = sending.await;
+        self.pace.end_send(now_ms());
+        sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
     fn mark(&self) {
@@ -89,9 +112,8 @@ impl BodySink for BodyWriter<'_> {
         let data = match data {
             // Nothing waits and nothing has to be put around it: no copy.
             Data::Lease(lease) if !self.is_chunked && self.waiting_bytes() == 0 => {
-                self.mark();
-                let sent = self.conn.send_lease(lease, self.stall_ms).await;
-                return sent.result.map_err(|error| Aborted::sending(self.side, &error));
+                let patience = self.begin_send(lease.len());
+                return self.sent(self.conn.send_lease(lease, patience)).await;
             }
             data => data,
         };
@@ -103,13 +125,13 @@ impl BodySink for BodyWriter<'_> {
 
     async fn flush(&mut self) -> Result<(), Aborted> {
         let Some(out) = self.out.take() else { return Ok(()) };
-        self.mark();
-        let sent = self.conn.send(out, self.stall_ms).await;
-        sent.result.map_err(|error| Aborted::sending(self.side, &error))
+        let patience = self.begin_send(out.len());
+        self.sent(self.conn.send(out, patience)).await
     }
 
     fn plain(&mut self) -> Option<PlainSink<'_>> {
-        (!self.is_chunked).then_some(PlainSink { conn: self.conn, stall_ms: self.stall_ms, side: self.side })
+        let (conn, stall_ms, side) = (self.conn, short(self.stall_ms), self.side);
+        (!self.is_chunked).then_some(PlainSink { conn, stall_ms, pace: Some(&mut self.pace), side })
     }
 
     async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted> {

@@ -259,7 +259,9 @@ impl BufRing {
     fn may_be_out(&self, purpose: Use) -> u16 {
         match purpose {
             Use::Message => self.count(),
-            Use::Body => (self.count() - self.count() / RESERVED_PART).saturating_sub(self.held[purpose as usize]),
+            Use::Body => {
+                (self.count() - self.count() / RESERVED_PART).saturating_sub(self.held[purpose as usize])
+            }
         }
     }
 
@@ -298,7 +300,11 @@ impl BufRing {
         age_ms: u64,
         now_ms: u64,
     ) -> impl Iterator<Item = (u32, u16)> + '_ {
-        let held = self.states.iter().zip(0_u16..).filter(move |(state, _)| state.is_held && state.purpose == purpose);
+        let held = self
+            .states
+            .iter()
+            .zip(0_u16..)
+            .filter(move |(state, _)| state.is_held && state.purpose == purpose);
         held.map(move |(state, id)| ((now_ms as u32).wrapping_sub(state.since_ms), id))
             .filter(move |(age, _)| u64::from(*age) >= age_ms)
     }
@@ -427,7 +433,12 @@ impl Offers {
         // SAFETY: `entries` is page aligned, holds `count` entries and lives until the ring is gone (the driver
         // drops the ring first, and unregistering is part of closing the ring).
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries.address() as u64, count, purpose.group(), 0)?;
+            ring.submitter().register_buf_ring_with_flags(
+                entries.address() as u64,
+                count,
+                purpose.group(),
+                0,
+            )?;
         }
         Ok(Offers { entries, tail: 0, offered: 0, target: FIRST_TARGET.min(count), is_dry: false, peak: 0 })
     }

@@ -308,6 +308,11 @@ pub fn buffers_held() -> (u32, u32) {
     driver::with(|driver| driver.buffers_held())
 }
 
+/// Receive buffers there are.
+pub fn buffers_count() -> u16 {
+    driver::with(|driver| driver.buffers_count())
+}
+
 /// Makes this thread's runtime the shard `me` of those on the board, whose doorbells are in the same order: from now on
 /// connections can be given to them. Accepted ones are given to shards that have fewer: first to those in the first of
 /// `circles`, with a greater difference to those in the next, and so on.

@@ -30,6 +30,7 @@ mod memory;
 mod message;
 mod op;
 mod pages;
+mod patience;
 mod peers;
 mod pipe;
 mod probe;
@@ -51,8 +52,8 @@ pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id}
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, buffers_held, hand_over, join_fleet, leave_fleet, next_begun_connection, next_connection,
-    next_message, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
+    Runtime, buffers_count, buffers_held, hand_over, join_fleet, leave_fleet, next_begun_connection,
+    next_connection, next_message, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
 };
 pub use files::{HugePages, has_transparent_huge_pages};
 #[cfg(feature = "count-alloc")]
@@ -64,6 +65,7 @@ pub use limits::{descriptor_limit, raise_descriptor_limit};
 pub use memory::{prefer_memory_of, while_visiting};
 pub use message::{Courier, Doorbell};
 pub use pages::{Pages, ShardMemory};
+pub use patience::Patience;
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
@@ -104,12 +106,15 @@ pub struct Settings {
     pub workers_kept: usize,
 }
 
+/// Bytes of a receive buffer, where nothing else is asked for.
+pub const BUFFER_BYTES: u32 = 16 * 1024;
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             submission_entries: 1024,
             buffers: 16_384,
-            buffer_bytes: 16 * 1024,
+            buffer_bytes: BUFFER_BYTES,
             read_ahead_bytes: 48 * 1024,
             huge_pages: HugePages::Off,
             busy_poll: None,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::buf::Buf;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
-use crate::wheel::{Link, Links};
+use crate::wheel::{Link, Links, NEVER};
 
 /// What an operation owns while the kernel may use it.
 pub(crate) enum Payload {
@@ -123,6 +123,8 @@ pub(crate) struct Op {
     pub(crate) next: u32,
     /// A send that makes no progress for this long is cancelled; 0: never.
     pub(crate) stall_ms: u32,
+    /// The tick at which it is cancelled whatever its progress; [`NEVER`] for none.
+    pub(crate) until: u32,
     link: Link,
 }
 
@@ -158,6 +160,7 @@ impl Ops {
                 result: 0,
                 next: NONE,
                 stall_ms: 0,
+                until: NEVER,
                 link: Link::UNLINKED,
             });
             self.slots.len() as u32 - 1
@@ -177,6 +180,7 @@ impl Ops {
         op.result = 0;
         op.next = NONE;
         op.stall_ms = 0;
+        op.until = NEVER;
         index
     }
 

@@ -166,6 +166,10 @@ impl Driver {
         }
     }
 
+    pub(crate) fn buffers_count(&self) -> u16 {
+        self.buffers.count()
+    }
+
     /// Receive buffers held outside the kernel, now and at most.
     pub(crate) fn buffers_held(&self) -> (u32, u32) {
         (self.buffers.held(), self.buffers.held_max())

@@ -81,6 +81,8 @@ pub struct Stats {
     pub queues_overrun: u64,
     /// Sends, and waits for room to send, given up because the peer took nothing in its time.
     pub sends_stalled: u64,
+    /// Sends, and waits for room to send, given up because the peer took too little in all its time.
+    pub sends_too_slow: u64,
     /// Idle connections closed because their deadline had passed.
     pub idle_expired: u64,
     /// Connections given to other shards.

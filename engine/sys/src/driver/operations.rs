@@ -8,8 +8,9 @@ use super::{Driver, Wake, wake_of};
 use crate::buf::Buf;
 use crate::key::{Key, NONE};
 use crate::op::{Payload, State};
+use crate::patience::Patience;
 use crate::ring::Completion;
-use crate::wheel::{NEVER, Wheel};
+use crate::wheel::NEVER;
 
 impl Driver {
     /// Receives into a buffer of ours. The socket's multishot receive must be out of the kernel.
@@ -18,7 +19,7 @@ impl Driver {
         let (start, room) = (buf.as_mut_ptr(), buf.capacity() as u32);
         let fd = types::Fd(self.table.at(index).fd);
         let receive = opcode::Recv::new(fd, start, room).build();
-        self.start_op(index, Payload::Fill(buf), receive, stall_ms)
+        self.start_op(index, Payload::Fill(buf), receive, stall_ms.into())
     }
 
     pub(crate) fn connect(&mut self, index: u32, address: &std::net::SocketAddr, stall_ms: u64) -> u32 {
@@ -26,22 +27,21 @@ impl Driver {
         let address = Box::new(address);
         let fd = types::Fd(self.table.at(index).fd);
         let connect = opcode::Connect::new(fd, (&raw const *address).cast(), bytes).build();
-        self.start_op(index, Payload::Address { _address: address }, connect, stall_ms)
+        self.start_op(index, Payload::Address { _address: address }, connect, stall_ms.into())
     }
 
     /// Waits until the socket can be read or written, without doing it.
-    pub(crate) fn poll_ready(&mut self, index: u32, events: u32, stall_ms: u64) -> u32 {
+    pub(crate) fn poll_ready(&mut self, index: u32, events: u32, patience: Patience) -> u32 {
         let fd = types::Fd(self.table.at(index).fd);
         let is_for_room = events & libc::POLLOUT as u32 != 0;
         let payload = if is_for_room { Payload::Room } else { Payload::Nothing };
-        self.start_op(index, payload, opcode::PollAdd::new(fd, events).build(), stall_ms)
+        self.start_op(index, payload, opcode::PollAdd::new(fd, events).build(), patience)
     }
 
-    fn start_op(&mut self, index: u32, payload: Payload, entry: squeue::Entry, stall_ms: u64) -> u32 {
+    fn start_op(&mut self, index: u32, payload: Payload, entry: squeue::Entry, patience: Patience) -> u32 {
         let op = self.ops.insert(index, self.table.generation(index), payload);
-        if stall_ms > 0 {
-            self.stalls.set(&mut self.ops, op, Wheel::tick_after(self.now_ms, stall_ms));
-        }
+        self.set_patience(op, patience);
+        self.start_patience(op);
         let key = self.ops.start(op);
         // SAFETY: what the entry points to is heap memory owned by the payload, which the table now keeps until
         // the completion.

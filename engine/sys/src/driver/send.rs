@@ -8,18 +8,19 @@ use super::Driver;
 use crate::buf_ring::Holder;
 use crate::key::NONE;
 use crate::op::{Payload, State};
+use crate::patience::Patience;
 use crate::table::Flags;
-use crate::wheel::Wheel;
+use crate::wheel::{NEVER, Wheel};
 
 impl Driver {
     /// Sends in order: behind a send of the same socket that is still under way, this one waits in line.
-    pub(crate) fn send(&mut self, index: u32, payload: Payload, stall_ms: u64) -> u32 {
+    pub(crate) fn send(&mut self, index: u32, payload: Payload, patience: Patience) -> u32 {
         let lease = if let Payload::SendLease(lease) = &payload { Some(lease.id) } else { None };
         let op = self.ops.insert(index, self.table.generation(index), payload);
         if let Some(id) = lease {
             self.buffers.pass_to(id, Holder::Send(op));
         }
-        self.ops.at(op).stall_ms = u32::try_from(stall_ms).unwrap_or(u32::MAX);
+        self.set_patience(op, patience);
         let head = self.table.at(index).send;
         if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
             self.finish_op(op, -libc::EPIPE);
@@ -34,6 +35,29 @@ impl Driver {
             self.ops.at(last).next = op;
         }
         op
+    }
+
+    pub(super) fn set_patience(&mut self, op: u32, patience: Patience) {
+        let until = match patience.total_ms {
+            0 => NEVER,
+            total_ms => Wheel::tick_after(self.now_ms, total_ms),
+        };
+        let slot = self.ops.at(op);
+        slot.stall_ms = u32::try_from(patience.stall_ms).unwrap_or(u32::MAX);
+        slot.until = until;
+    }
+
+    /// From now on the operation has to make progress.
+    pub(super) fn start_patience(&mut self, op: u32) {
+        let slot = self.ops.at(op);
+        let stalled = match slot.stall_ms {
+            0 => NEVER,
+            stall_ms => Wheel::tick_after(self.now_ms, u64::from(stall_ms)),
+        };
+        let due = stalled.min(slot.until);
+        if due != NEVER {
+            self.stalls.set(&mut self.ops, op, due);
+        }
     }
 
     /// Sends that are under way on a socket.
@@ -62,7 +86,7 @@ impl Driver {
 
     fn submit_send(&mut self, op: u32) {
         let slot = self.ops.at(op);
-        let (socket, stall_ms) = (slot.socket, u64::from(slot.stall_ms));
+        let socket = slot.socket;
         let (start, len) = match &slot.payload {
             Payload::SendBuf { buf, sent } => (buf[*sent..].as_ptr(), buf.len() - sent),
             Payload::SendLease(lease) => {
@@ -72,9 +96,7 @@ impl Driver {
             }
             _ => unreachable!("only sends are sent"),
         };
-        if stall_ms > 0 {
-            self.stalls.set(&mut self.ops, op, Wheel::tick_after(self.now_ms, stall_ms));
-        }
+        self.start_patience(op);
         let fd = types::Fd(self.table.at(socket).fd);
         let send = opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build();
         let key = self.ops.start(op);

@@ -8,7 +8,7 @@ use super::{Driver, Wake, wake_of};
 use crate::key::NONE;
 use crate::ring::Wait;
 use crate::table::Flags;
-use crate::wheel::{Links as _, NEVER, Wheel};
+use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
@@ -24,7 +24,11 @@ impl Driver {
         if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
             let op = self.ops.at(index);
             op.timed_out = true;
-            self.stats.sends_stalled += u64::from(op.waits_for_reader());
+            if op.waits_for_reader() && u64::from(op.until) * TICK_MS <= self.now_ms {
+                self.stats.sends_too_slow += 1;
+            } else if op.waits_for_reader() {
+                self.stats.sends_stalled += 1;
+            }
             self.cancel(self.ops.key(index));
             return Some(Wake::Nobody);
         }

@@ -27,6 +27,7 @@ use crate::buf::Buf;
 use crate::driver;
 use crate::lease::Lease;
 use crate::op::Payload;
+use crate::patience::Patience;
 use crate::table::Flags;
 
 /// How often a connection that cannot be watched by its receive is looked at.
@@ -112,18 +113,19 @@ impl Conn {
     }
 
     /// Sends all of a buffer, after earlier sends of this connection. Starts at once; the future is for its end.
-    /// Dropping the future lets the send go on. `stall_ms` without progress cancels it (0: never).
-    pub fn send(&self, buf: Buf, stall_ms: u64) -> Sending {
-        self.start_send(Payload::SendBuf { buf, sent: 0 }, stall_ms)
+    /// Dropping the future lets the send go on. Cancelled when it takes longer than `patience`: a number of milliseconds
+    /// without progress (0: never), or a [`Patience`].
+    pub fn send(&self, buf: Buf, patience: impl Into<Patience>) -> Sending {
+        self.start_send(Payload::SendBuf { buf, sent: 0 }, patience.into())
     }
 
     /// Like [`Conn::send`], for received bytes: they go out of the buffer they came in.
-    pub fn send_lease(&self, lease: Lease, stall_ms: u64) -> Sending {
-        self.start_send(Payload::SendLease(lease.into_raw()), stall_ms)
+    pub fn send_lease(&self, lease: Lease, patience: impl Into<Patience>) -> Sending {
+        self.start_send(Payload::SendLease(lease.into_raw()), patience.into())
     }
 
-    fn start_send(&self, payload: Payload, stall_ms: u64) -> Sending {
-        Sending(Operation(driver::with(|driver| driver.send(self.index, payload, stall_ms))))
+    fn start_send(&self, payload: Payload, patience: Patience) -> Sending {
+        Sending(Operation(driver::with(|driver| driver.send(self.index, payload, patience))))
     }
 
     /// Waits until no send of this connection is under way, detached ones included.
@@ -176,16 +178,16 @@ impl Conn {
 
     /// Waits until the socket can be read: `TimedOut` after `stall_ms`, else what the kernel says.
     pub fn readable(&self, stall_ms: u64) -> Ready {
-        self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms)
+        self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms.into())
     }
 
     /// Waits until the socket can be written, like [`Conn::readable`].
-    pub fn writable(&self, stall_ms: u64) -> Ready {
-        self.ready(libc::POLLOUT, stall_ms)
+    pub fn writable(&self, patience: impl Into<Patience>) -> Ready {
+        self.ready(libc::POLLOUT, patience.into())
     }
 
-    fn ready(&self, events: libc::c_short, stall_ms: u64) -> Ready {
-        Ready(Operation(driver::with(|driver| driver.poll_ready(self.index, events as u32, stall_ms))))
+    fn ready(&self, events: libc::c_short, patience: Patience) -> Ready {
+        Ready(Operation(driver::with(|driver| driver.poll_ready(self.index, events as u32, patience))))
     }
 
     /// A receive that waits longer than this from now on fails with `TimedOut`.

@@ -139,7 +139,8 @@ fn ring_drop_drains() {
 fn stale_cqe_hits_no_new_op() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;
-        let first = driver::with(|driver| driver.send(0, Payload::SendBuf { buf: buf(b"x"), sent: 0 }, 0));
+        let first =
+            driver::with(|driver| driver.send(0, Payload::SendBuf { buf: buf(b"x"), sent: 0 }, 0.into()));
         let stale = Key::new(Kind::Op, driver::with(|driver| driver.op_generation(first)), first);
         while driver::with(|driver| driver.poll_op(first)).is_pending() {
             sleep(1).await;
@@ -170,7 +171,8 @@ fn full_queue_applies_pressure() {
         let (other, mut other_peer) = pair().await;
         // Far more than the submission queue holds, while the kernel takes nothing for a while.
         driver::with(|driver| driver.ring().enter_errors.extend([libc::EBUSY; 40]));
-        let polls: Vec<_> = (0..64).map(|_| driver::with(|driver| driver.poll_ready(0, 1, 0))).collect();
+        let polls: Vec<_> =
+            (0..64).map(|_| driver::with(|driver| driver.poll_ready(0, 1, 0.into()))).collect();
         assert!(driver::with(|driver| driver.ring().backlog_len()) > 0);
         let sends: Vec<Sending> = (0..200_u8).map(|n| other.send(buf(&[n]), 0)).collect();
         for sending in sends {
