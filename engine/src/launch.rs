@@ -17,6 +17,7 @@ use crossbeam_utils::CachePadded;
 use sluice_sys::{BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
 
 use crate::balance::Team;
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::control::fleet::{Event, Fleet, Member};
 use crate::control::metrics::Metrics;
@@ -84,6 +85,8 @@ struct Blueprint {
     resolved: Resolved,
     listen: Vec<SocketAddr>,
     connections_max: u32,
+    /// What each shard may use.
+    budget: Budget,
     /// Connections by their client's address, if they are limited.
     peers: Option<Arc<PeerCounts>>,
     /// The routes, once for every node that shards take their memory from: built by the first shard there.
@@ -126,7 +129,10 @@ pub fn run(
     let (events, inbox) = channel();
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
+    let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
     let connections_max = descriptors_for(&config, plan.shards.len())?;
+    let connections_max =
+        u32::try_from(budget.connections.min(u64::from(connections_max))).unwrap_or(u32::MAX);
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
     let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
     let reserved = Reserved::bind(&wanted)?;
@@ -137,7 +143,7 @@ pub fn run(
     nodes.dedup();
     let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
     let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
-    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, peers, routes });
+    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, budget, peers, routes });
     let (means, board) =
         Means::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
     let (mut fleet, go) = start(&blueprint, plan, &means, &events, &inbox)?;
@@ -166,6 +172,9 @@ pub fn run(
     }
     if let Some(time) = blueprint.config.host.busy_poll {
         eprintln!("sluice: {}", cost_of_busy_poll(time));
+    }
+    if let Some(line) = budget.explain(topology) {
+        eprintln!("sluice: {line}");
     }
     for address in &blueprint.listen {
         eprintln!("sluice: listening on {address}");
@@ -336,6 +345,8 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         first_byte_ms: u64::try_from(blueprint.config.timeouts.header.as_millis()).unwrap_or(u64::MAX),
         huge_pages: blueprint.config.host.huge_pages,
         busy_poll: blueprint.config.host.busy_poll,
+        buffers: blueprint.budget.receive_buffers,
+        read_ahead_bytes: u32::try_from(blueprint.config.limits.read_ahead_bytes).unwrap_or(u32::MAX),
         ..Settings::default()
     };
     let runtime = Runtime::new(&settings)?;
@@ -352,7 +363,8 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;
     let counters: Arc<CachePadded<Counters>> = Arc::default();
     let routes = blueprint.routes_on(memory_node);
-    let shard = Shard::new(&blueprint.config, &blueprint.resolved, routes, counters.clone());
+    let shard =
+        Shard::new(&blueprint.config, &blueprint.resolved, routes, &blueprint.budget, counters.clone());
     let member = Member {
         place: place.clone(),
         memory_node,

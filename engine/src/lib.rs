@@ -10,6 +10,7 @@ pub mod config;
 pub mod topology;
 pub mod placement;
 pub mod steering;
+mod budget;
 pub mod launch;
 mod listen;
 mod balance;

@@ -17,6 +17,7 @@ use sluice_proto::path::PathStore;
 use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
 use crate::balance::{self, Team};
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, Route, RouteTunnels, SendHost};
 use crate::control::Message;
@@ -111,6 +112,7 @@ impl Shard {
         config: &Config,
         resolved: &Resolved,
         routes: Arc<RouteTable>,
+        budget: &Budget,
         counters: Arc<CachePadded<Counters>>,
     ) -> Shard {
         let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
@@ -123,7 +125,7 @@ impl Shard {
                 fields_max: limits.header_fields,
             },
             route_limits: config.routes.iter().map(|route| RouteLimits::new(route, config)).collect(),
-            begun_heads_bytes_max: limits.begun_heads_bytes,
+            begun_heads_bytes_max: budget.partial_heads_bytes,
             body_rate: limits.body_rate,
             response_min_rate: limits.response_min_rate,
             requests_per_connection: unlimited(limits.requests_per_connection),
