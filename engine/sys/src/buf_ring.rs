@@ -219,7 +219,7 @@ impl BufRing {
         state.is_held = false;
         self.held[state.purpose as usize] -= 1;
         self.stack.push(id);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "rig"))]
         self.poison(id);
     }
 
@@ -272,24 +272,32 @@ impl BufRing {
         usize::from(offered) + self.stack.len().min(usize::from(more))
     }
 
+    /// Whether few are left for messages.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.available(Use::Message) < self.enough()
+    }
+
+    /// With fewer left, buffers are scarce.
+    fn enough(&self) -> usize {
+        usize::from(self.count() / SCARCE_PART).max(1)
+    }
+
     /// How long a buffer of this use may be held while `waiting` sockets found none; `None` while there are enough.
     /// The fewer are left for messages, or the more sockets wait for one of the bodies', the shorter.
     pub(crate) fn patience_ms(&self, purpose: Use, waiting: usize) -> Option<u64> {
-        let enough = usize::from(self.count() / SCARCE_PART).max(1);
+        let enough = self.enough();
         let left = match purpose {
             Use::Message => self.available(purpose),
-            Use::Body if waiting == 0 => enough,
-            Use::Body => enough.saturating_sub(waiting),
+            Use::Body => enough.saturating_sub(self.missing(purpose, waiting)),
         };
         (left < enough).then(|| PATIENCE_MS * left as u64 / enough as u64)
     }
 
     /// How many buffers are missing to what is enough.
     pub(crate) fn missing(&self, purpose: Use, waiting: usize) -> usize {
-        let enough = usize::from(self.count() / SCARCE_PART).max(1);
         match purpose {
-            Use::Message => enough.saturating_sub(self.available(purpose)),
-            Use::Body => waiting,
+            Use::Message => self.enough().saturating_sub(self.available(purpose)),
+            Use::Body => waiting.saturating_sub(self.available(purpose)),
         }
     }
 
@@ -341,6 +349,14 @@ impl BufRing {
             }
         }
         self.release_cold();
+    }
+
+    /// Takes back what is offered for bodies and was not needed yet: messages are short of buffers. As with
+    /// [`BufRing::trim`], every completion was read.
+    pub(crate) fn withdraw_from_bodies(&mut self) {
+        let target = &mut self.rings[Use::Body as usize].target;
+        *target = FIRST_TARGET.min(*target);
+        self.withdraw(Use::Body);
     }
 
     /// Takes offered buffers beyond the target back. The kernel looks at the ring's tail only inside io_uring_enter, and
@@ -412,17 +428,51 @@ impl BufRing {
         unsafe { source.copy_to_nonoverlapping(target.add(usize::from(at)), usize::from(bytes)) };
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "rig"))]
     fn poison(&mut self, id: u16) {
         // SAFETY: the buffer was just returned: neither the kernel nor a lease uses it, and it is this long.
         unsafe { self.bytes(id).write_bytes(0xDB, self.buffer_bytes as usize) };
     }
 
-    /// Buffers whose memory was touched and not returned, and how many the kernel is offered.
+    /// Buffers whose memory was touched and not returned.
     #[cfg(test)]
-    pub(crate) fn touched_and_offered(&self) -> (usize, u16) {
-        let touched = self.states.iter().filter(|state| state.is_touched).count();
-        (touched, self.rings.iter().map(|ring| ring.offered).sum())
+    pub(crate) fn touched(&self) -> u16 {
+        self.touched
+    }
+}
+
+/// What a [`Rig`](crate::rig::Rig) sees and does.
+#[cfg(any(test, feature = "rig"))]
+impl BufRing {
+    /// What the kernel is offered, in the order in which it picks.
+    pub(crate) fn offered_ids(&self, purpose: Use) -> Vec<u16> {
+        let ring = &self.rings[purpose as usize];
+        let first = ring.tail.wrapping_sub(ring.offered);
+        (0..ring.offered).map(|nth| ring.id_at(first.wrapping_add(nth) & self.mask)).collect()
+    }
+
+    /// What is not even offered.
+    pub(crate) fn unused_ids(&self) -> &[u16] {
+        &self.stack
+    }
+
+    /// Buffers of this use that are held or offered.
+    pub(crate) fn out(&self, purpose: Use) -> u16 {
+        self.held[purpose as usize] + self.rings[purpose as usize].offered
+    }
+
+    /// Writes a byte into a buffer.
+    pub(crate) fn put(&mut self, id: u16, at: u16, byte: u8) {
+        assert!(u32::from(at) < self.buffer_bytes);
+        // SAFETY: inside the buffer, which the rig has just picked: nobody else has it.
+        unsafe { self.bytes(id).add(usize::from(at)).write(byte) };
+    }
+
+    /// Reads a byte of a buffer.
+    pub(crate) fn see(&self, id: u16, at: u16) -> u8 {
+        assert!(u32::from(at) < self.buffer_bytes);
+        // SAFETY: inside the buffer, which nobody writes to now: there is no kernel behind a rig.
+        unsafe { self.bytes(id).add(usize::from(at)).read() }
     }
 }
 
@@ -448,6 +498,13 @@ impl Offers {
         // before the published tail, and only inside io_uring_enter, which this thread is not in now. The tail shares
         // memory with `resv` of entry 0, which nobody touches through this reference.
         unsafe { self.entries.base().cast::<BufRingEntry>().add(usize::from(slot)).as_mut() }
+    }
+
+    /// The buffer of an entry.
+    #[cfg(any(test, feature = "rig"))]
+    fn id_at(&self, slot: u16) -> u16 {
+        // SAFETY: as in `entry`; nobody writes to it now.
+        unsafe { self.entries.base().cast::<BufRingEntry>().add(usize::from(slot)).as_ref() }.bid()
     }
 
     fn write_entry(&mut self, mask: u16, id: u16, address: NonNull<u8>, bytes: u32) {

@@ -165,6 +165,11 @@ impl KeptBytes {
         (Kept { bytes, pieces: large.pieces }, self.large.get(place).map(|moved| moved.owner))
     }
 
+    /// Whether no slot has a number any more: 33 million connections in the middle of a message.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= (1 << PLACE_BITS) - 1
+    }
+
     /// Connections that have something here.
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -177,7 +182,8 @@ impl KeptBytes {
 }
 
 fn number(size: usize, place: usize) -> u32 {
-    debug_assert!(place < (1 << PLACE_BITS) - 1);
+    // The caller has asked `is_full`.
+    assert!(place < (1 << PLACE_BITS) - 1);
     (size as u32) << PLACE_BITS | place as u32
 }
 

@@ -34,6 +34,8 @@ mod patience;
 mod peers;
 mod pipe;
 mod probe;
+#[cfg(any(test, feature = "rig"))]
+mod rig;
 mod ring;
 mod socket;
 mod steer;
@@ -69,6 +71,8 @@ pub use patience::Patience;
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
+#[cfg(any(test, feature = "rig"))]
+pub use rig::Rig;
 pub use socket::{
     BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
     connections_begun, connections_idle, connections_open, sleep, sockets_open,

@@ -237,6 +237,14 @@ impl Ops {
         std::mem::replace(&mut op.payload, Payload::Nothing)
     }
 
+    /// Slots that are in use.
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn indices(&self) -> Vec<u32> {
+        (0..self.slots.len() as u32)
+            .filter(|&index| self.slots[index as usize].state != State::Free)
+            .collect()
+    }
+
     /// Started or queued operations that were not collected yet; for the report at the end and for tests.
     pub(crate) fn occupied(&self) -> usize {
         self.slots.iter().filter(|op| op.state != State::Free).count()

@@ -61,6 +61,9 @@ pub(crate) struct Ring {
     backlog: VecDeque<squeue::Entry>,
     /// The queues, which the kernel allocated and this process has mapped.
     memory: Vec<MemoryRange>,
+    /// What is pushed goes nowhere.
+    #[cfg(any(test, feature = "rig"))]
+    is_detached: bool,
     #[cfg(test)]
     pub(crate) enter_errors: VecDeque<i32>,
 }
@@ -91,6 +94,8 @@ impl Ring {
             enter_flags,
             backlog: VecDeque::new(),
             memory,
+            #[cfg(any(test, feature = "rig"))]
+            is_detached: false,
             #[cfg(test)]
             enter_errors: VecDeque::new(),
         })
@@ -160,6 +165,10 @@ impl Ring {
     /// # Safety
     /// What the entry points to (buffer, address) must stay valid and unmoved until its final completion was read.
     pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
+        #[cfg(any(test, feature = "rig"))]
+        if self.is_detached {
+            return;
+        }
         if self.backlog.is_empty() {
             // SAFETY: the caller's promise.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
@@ -173,6 +182,12 @@ impl Ring {
             }
         }
         self.backlog.push_back(entry);
+    }
+
+    /// From now on the kernel gets nothing of what is pushed.
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn detach(&mut self) {
+        self.is_detached = true;
     }
 
     /// Entries that wait for room in the submission queue.

@@ -283,6 +283,14 @@ impl Table {
         Some(RawLease { id, start: 0, end: len })
     }
 
+    /// The buffers of a socket's queue.
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn queue_ids(&self, index: u32) -> Vec<u16> {
+        let entry = &self.entries[index as usize];
+        let follow = |id: &u16| Some(self.queued[usize::from(*id)].next);
+        std::iter::successors(Some(entry.queue_head), follow).take(usize::from(entry.queue_len)).collect()
+    }
+
     pub(crate) fn peer(&self, index: u32) -> Option<SocketAddr> {
         let entry = &self.entries[index as usize];
         if !entry.flags.has(Flags::PEER_KNOWN) {

@@ -1,5 +1,6 @@
 //! Tests of the ring through the real kernel, and what they have in common.
 
+mod buffers;
 mod bytes;
 mod connections;
 mod dangers;

@@ -30,6 +30,10 @@ pub(super) struct Starved {
 }
 
 impl Starved {
+    fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
     fn waiting(&self, purpose: Use) -> usize {
         self.queues[purpose as usize].len()
     }
@@ -48,6 +52,9 @@ impl Driver {
     /// Arms receives again that found no buffer: as many as there are buffers now, so that they do not all come back
     /// with the same complaint. One that nothing waits for is armed when something does.
     pub(super) fn feed_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
         for purpose in Use::ALL {
             let mut to_arm = self.buffers.available(purpose);
             while to_arm > 0 {
@@ -68,7 +75,8 @@ impl Driver {
 
     /// Takes buffers back from those that have held them longest, where others need them.
     pub(super) fn reclaim(&mut self) {
-        if self.reclaimed_ms == self.now_ms {
+        let is_enough = self.starved.is_empty() && !self.buffers.is_scarce();
+        if is_enough || self.reclaimed_ms == self.now_ms {
             return;
         }
         for purpose in Use::ALL {
@@ -82,6 +90,9 @@ impl Driver {
 
     #[cold]
     fn reclaim_oldest(&mut self, purpose: Use, patience_ms: u64, waiting: usize) {
+        if purpose == Use::Message && self.ring.is_at_rest() {
+            self.buffers.withdraw_from_bodies();
+        }
         let wanted = self.buffers.missing(purpose, waiting).min(RECLAIMED_AT_ONCE);
         // What was taken in this turn is about to be used.
         let age_ms = patience_ms.max(1);

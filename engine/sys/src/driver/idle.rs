@@ -17,7 +17,7 @@ impl Driver {
     /// Its deadline stays as it is, and when that has passed a worker gets the connection too. Refused when bytes or an
     /// end are there already, or the deadline has passed.
     pub(crate) fn park_with(&mut self, index: u32, bytes: &[u8], pieces: u32) -> bool {
-        if !self.is_quiet(index) || self.table.at(index).flags.has(Flags::EXPIRED) {
+        if !self.is_quiet(index) || self.table.at(index).flags.has(Flags::EXPIRED) || self.kept.is_full() {
             return false;
         }
         let slot = self.kept.put(index, bytes, pieces);

@@ -211,14 +211,19 @@ impl Driver {
 
     /// Submits, waits if nothing is ready, and brings the clock up to date.
     pub(crate) fn turn(&mut self) -> io::Result<()> {
-        self.reclaim();
-        self.feed_starved();
-        self.trim_buffers();
-        self.buffers.offer();
+        self.prepare();
         self.stats.turns += 1;
         let entered = self.ring.enter(self.wait());
         self.now_ms = self.started.elapsed().as_millis() as u64;
         entered
+    }
+
+    /// Has as many receive buffers on offer, and as many receives armed, as can be.
+    fn prepare(&mut self) {
+        self.reclaim();
+        self.feed_starved();
+        self.trim_buffers();
+        self.buffers.offer();
     }
 
     pub(crate) fn completions<'a>(
@@ -265,9 +270,26 @@ impl Driver {
         self.ops.key(index).generation()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "rig"))]
     pub(crate) fn ring(&mut self) -> &mut Ring {
         &mut self.ring
+    }
+
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn buffer_ring(&mut self) -> &mut BufRing {
+        &mut self.buffers
+    }
+
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn ops(&mut self) -> &mut Ops {
+        &mut self.ops
+    }
+
+    /// What a turn does before its system call, so many milliseconds after the last.
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) fn prepare_turn(&mut self, after_ms: u64) {
+        self.now_ms += after_ms;
+        self.prepare();
     }
 }
 

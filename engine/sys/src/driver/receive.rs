@@ -114,12 +114,20 @@ impl Driver {
     }
 
     fn bytes_arrived(&mut self, index: u32, id: u16, bytes: u16) -> Wake {
+        if self.table.at(index).error().is_some() {
+            // What came before it may have been dropped: nothing may be read behind a gap.
+            self.buffers.give_back(id);
+            return Wake::Nobody;
+        }
         if !self.join_last(index, id, bytes) && self.table.queue_push(index, id, bytes).is_err() {
             self.overrun(index, id);
             return Wake::Nobody;
         }
         let entry = self.table.at(index);
         if entry.flags.has(Flags::IDLE) {
+            if !entry.flags.has(Flags::ARMED) {
+                self.go_on_receiving(index, bytes);
+            }
             return self.unpark(index);
         }
         if entry.flags.has(Flags::RESTING) {
@@ -127,13 +135,25 @@ impl Driver {
             self.retire(index);
             return Wake::Nobody;
         }
-        if entry.queue_len > 1 && !entry.flags.has(Flags::ARMED) {
-            self.stats.receives_stopped += 1;
+        let wake = wake_of(&mut entry.waiter);
+        if !entry.flags.has(Flags::ARMED) {
+            self.go_on_receiving(index, bytes);
         } else if entry.queue_len >= QUEUE_MAX && !entry.flags.has(Flags::STOPPING) {
             self.stats.receives_stopped += 1;
             self.stop_receive(index);
         }
-        wake_of(&mut self.table.at(index).waiter)
+        wake
+    }
+
+    /// A receive has come to its bound. The next one is armed at once where nothing else waits in the queue and the buffer was
+    /// not filled, so probably nothing in the socket either: then the socket is watched while its bytes are used.
+    fn go_on_receiving(&mut self, index: u32, bytes: u16) {
+        let entry = self.table.at(index);
+        if entry.queue_len > 1 {
+            self.stats.receives_stopped += 1;
+        } else if !entry.flags.has(Flags::ONE_BY_ONE) && u32::from(bytes) < self.buffers.buffer_bytes() {
+            self.arm_receive(index);
+        }
     }
 
     /// Copies bytes behind those that wait already, if they fit into the same buffer: a peer that sends a byte at a time

@@ -1,0 +1,339 @@
+//! A driver without a kernel: receives, sends and closes are completed by hand, in any order, while a model knows who has
+//! which receive buffer and what each stream has said. For tests and the fuzz target `buffers`.
+//!
+//! The ring is real and detached: what the driver submits goes nowhere. The rig plays the kernel's part: it picks buffers in
+//! the order they were offered, writes bytes that tell their stream and place, and posts the completion.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::Settings;
+use crate::buf_ring::{BufRing, Use};
+use crate::driver::{Driver, Wake};
+use crate::key::{Key, Kind, NONE};
+use crate::lease::RawLease;
+use crate::op::{Payload, State};
+use crate::ring::Completion;
+use crate::socket::ReadAhead;
+use crate::table::{Flags, QUEUE_BOUND};
+
+/// IORING_CQE_F_BUFFER and IORING_CQE_F_MORE.
+const BUFFER: u32 = 1;
+const MORE: u32 = 1 << 1;
+
+/// No process has so many descriptors: what is done to one of these by mistake fails.
+const FIRST_FD: i32 = 1 << 29;
+
+/// Receives in the kernel stand for a task that is never polled.
+const TASK: u32 = 7;
+
+const BUFFER_BYTES: u32 = 64;
+
+/// A peer's stream of bytes: how much of it was delivered, and how much of that was read.
+#[derive(Clone, Copy, Default)]
+struct Stream {
+    number: u8,
+    sent: u64,
+    read: u64,
+}
+
+/// The driver, the kernel's part of it, and the model.
+pub struct Rig {
+    driver: Driver,
+    streams: HashMap<u32, Stream>,
+    leases: Vec<(u32, RawLease)>,
+    /// Receives of sockets that were closed while the kernel still had them.
+    late: Vec<(Key, Use)>,
+    opened: u8,
+}
+
+impl Rig {
+    /// A driver with so many small buffers, a power of two, and no socket.
+    ///
+    /// # Panics
+    /// When this host has no io_uring.
+    pub fn with_buffers(buffers: u16) -> Rig {
+        let settings = Settings {
+            submission_entries: 8,
+            buffers,
+            buffer_bytes: BUFFER_BYTES,
+            sockets_expected: 64,
+            ..Settings::default()
+        };
+        let mut driver = Driver::new(&settings).expect("a driver");
+        driver.ring().detach();
+        driver.current = TASK;
+        Rig { driver, streams: HashMap::new(), leases: Vec::new(), late: Vec::new(), opened: 0 }
+    }
+
+    /// Opens a socket and returns its number.
+    pub fn open(&mut self) -> u32 {
+        let index = self.driver.open_socket(FIRST_FD + i32::from(self.opened));
+        self.opened = self.opened.wrapping_add(1);
+        self.streams.insert(index, Stream { number: self.opened, ..Stream::default() });
+        index
+    }
+
+    /// The sockets that are open.
+    pub fn sockets(&self) -> Vec<u32> {
+        let mut open: Vec<u32> = self.streams.keys().copied().collect();
+        open.sort_unstable();
+        open
+    }
+
+    /// A task waits for bytes: it gets the first buffer, or the receive is armed.
+    pub fn receive(&mut self, index: u32) {
+        if let std::task::Poll::Ready(Ok(Some(lease))) = self.driver.poll_receive(index) {
+            self.check_bytes(index, lease);
+            self.leases.push((index, lease));
+        }
+    }
+
+    /// The kernel has bytes for a socket whose receive is armed: it picks a buffer, or finds none.
+    pub fn deliver(&mut self, index: u32, bytes: u16, has_more: bool) {
+        let key = self.driver.table().key(Kind::Receive, index);
+        let entry = self.driver.table().at(index);
+        if !entry.flags.has(Flags::ARMED) {
+            return;
+        }
+        let purpose = entry.purpose();
+        let Some(id) = self.driver.buffer_ring().pick(purpose) else {
+            self.complete(key, -libc::ENOBUFS, 0);
+            return;
+        };
+        let bytes = bytes.clamp(1, BUFFER_BYTES as u16);
+        self.write(index, id, bytes);
+        let flags = BUFFER | u32::from(id) << 16 | if has_more { MORE } else { 0 };
+        self.complete(key, i32::from(bytes), flags);
+    }
+
+    /// The kernel ends an armed receive: by the peer's end (0) or with this errno.
+    pub fn end_receive(&mut self, index: u32, result: i32) {
+        if self.driver.table().at(index).flags.has(Flags::ARMED) {
+            let key = self.driver.table().key(Kind::Receive, index);
+            self.complete(key, result, 0);
+        }
+    }
+
+    fn complete(&mut self, key: Key, result: i32, flags: u32) -> Wake {
+        self.driver.complete(Completion { key, result, flags })
+    }
+
+    /// How the next receives are armed.
+    pub fn set_read_ahead(&mut self, index: u32, ahead: ReadAhead) {
+        self.driver.set_read_ahead(index, ahead);
+    }
+
+    /// A task takes the receive out of the kernel.
+    pub fn disarm(&mut self, index: u32) {
+        let _ = self.driver.poll_disarmed(index);
+    }
+
+    /// A task drops the oldest lease it has.
+    pub fn drop_lease(&mut self) {
+        if !self.leases.is_empty() {
+            let (_, lease) = self.leases.remove(0);
+            self.driver.give_back(lease);
+        }
+    }
+
+    /// A task sends the oldest lease it has on this socket, and waits for it or not.
+    pub fn send_lease(&mut self, index: u32, is_awaited: bool) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let (_, lease) = self.leases.remove(0);
+        let op = self.driver.send(index, Payload::SendLease(lease), 0.into());
+        if is_awaited {
+            let _ = self.driver.poll_op(op);
+        } else {
+            self.driver.orphan(op);
+        }
+    }
+
+    /// The kernel has taken so many bytes of the send at the head of a socket's line, or failed with this errno.
+    pub fn complete_send(&mut self, index: u32, result: i32) {
+        let op = self.driver.table().at(index).send;
+        if op != NONE {
+            self.complete_op(op, result);
+        }
+    }
+
+    /// Cancelled operations end; done ones are collected, if a task waits for them.
+    pub fn settle(&mut self) {
+        for op in self.driver.ops().indices() {
+            let slot = self.driver.ops().at(op);
+            let (is_cancelled, socket, generation) = (slot.timed_out, slot.socket, slot.socket_generation);
+            let is_current = self.driver.table().is_current(socket, generation);
+            if self.driver.ops().at(op).state == State::InFlight && (is_cancelled || !is_current) {
+                self.complete_op(op, -libc::ECANCELED);
+            }
+            let slot = self.driver.ops().at(op);
+            if slot.state == State::Done && slot.is_owned {
+                let _ = self.driver.poll_op(op);
+            }
+        }
+    }
+
+    fn complete_op(&mut self, op: u32, result: i32) {
+        let slot = self.driver.ops().at(op);
+        let left = if let Payload::SendLease(lease) = &slot.payload { lease.len() } else { 0 };
+        let key = self.driver.ops().key(op);
+        self.complete(key, result.min(left as i32), 0);
+    }
+
+    /// Closes a socket.
+    pub fn close(&mut self, index: u32) {
+        if self.streams.remove(&index).is_none() {
+            return;
+        }
+        let key = self.driver.table().key(Kind::Receive, index);
+        let entry = self.driver.table().at(index);
+        if entry.flags.has(Flags::ARMED) {
+            self.late.push((key, entry.purpose()));
+        }
+        self.driver.close(index);
+    }
+
+    /// The kernel has bytes for a socket that was closed meanwhile.
+    pub fn deliver_late(&mut self, has_more: bool) {
+        let Some((key, purpose)) = self.late.pop() else { return };
+        let Some(id) = self.driver.buffer_ring().pick(purpose) else { return };
+        self.complete(key, 1, BUFFER | u32::from(id) << 16 | if has_more { MORE } else { 0 });
+        if has_more {
+            self.late.push((key, purpose));
+        }
+    }
+
+    /// A turn of the loop without its system call, so many milliseconds after the last.
+    pub fn turn(&mut self, after_ms: u64) {
+        self.driver.prepare_turn(after_ms);
+    }
+
+    /// One of the things that may happen, chosen by a number, to one of the sockets, chosen by another.
+    pub fn step(&mut self, what: u8, which: u8) {
+        let sockets = self.sockets();
+        let Some(&index) = sockets.get(usize::from(which) % sockets.len().max(1)) else {
+            self.open();
+            return;
+        };
+        let bytes = u16::from(which) % BUFFER_BYTES as u16 + 1;
+        match what % 24 {
+            0 | 1 if sockets.len() < 48 => drop(self.open()),
+            0..=5 => self.receive(index),
+            6..=8 => self.deliver(index, bytes, true),
+            9 | 10 => self.deliver(index, BUFFER_BYTES as u16, true),
+            11 => self.deliver(index, BUFFER_BYTES as u16, false),
+            12 => self.end_receive(index, 0),
+            13 => self.end_receive(index, -libc::ECANCELED),
+            14 => self.set_read_ahead(
+                index,
+                [ReadAhead::Buffers, ReadAhead::OneBuffer, ReadAhead::Body][usize::from(which) % 3],
+            ),
+            15 => self.disarm(index),
+            16 => self.drop_lease(),
+            17 => self.send_lease(index, which.is_multiple_of(2)),
+            18 => self.complete_send(index, i32::from(bytes)),
+            19 => self.complete_send(index, -libc::EPIPE),
+            20 => self.close(index),
+            21 => self.deliver_late(which.is_multiple_of(2)),
+            22 => self.settle(),
+            _ => self.turn(u64::from(which) * 4),
+        }
+        self.check();
+    }
+
+    /// How many buffers a socket's queue has.
+    pub fn queued(&mut self, index: u32) -> u8 {
+        self.driver.table().at(index).queue_len
+    }
+
+    /// Whether a socket has failed.
+    pub fn has_failed(&mut self, index: u32) -> bool {
+        self.driver.table().at(index).error().is_some()
+    }
+
+    /// Whether a socket's receive is in the kernel.
+    pub fn is_armed(&mut self, index: u32) -> bool {
+        self.driver.table().at(index).flags.has(Flags::ARMED)
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> crate::Stats {
+        self.driver.stats
+    }
+
+    /// Buffers that can be picked for messages, and for bodies.
+    pub fn available(&mut self) -> (usize, usize) {
+        let ring = self.driver.buffer_ring();
+        (ring.available(Use::Message), ring.available(Use::Body))
+    }
+
+    /// Asserts that every buffer is in one place, and that what the driver believes of it is so.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub fn check(&mut self) {
+        let mut seen = HashSet::new();
+        let mut held = 0;
+        let mut found = |id: u16, is_held: bool| {
+            assert!(seen.insert(id), "buffer {id} is in two places");
+            held += u32::from(is_held);
+        };
+        self.leases.iter().for_each(|(_, lease)| found(lease.id, true));
+        for index in self.streams.keys().copied().collect::<Vec<_>>() {
+            assert!(self.driver.table().at(index).queue_len <= QUEUE_BOUND);
+            self.driver.table().queue_ids(index).into_iter().for_each(|id| found(id, true));
+        }
+        for op in self.driver.ops().indices() {
+            if let Payload::SendLease(lease) = &self.driver.ops().at(op).payload {
+                found(lease.id, true);
+            }
+        }
+        let ring = self.driver.buffer_ring();
+        ring.unheld().into_iter().for_each(|id| found(id, false));
+        let count = ring.count();
+        let bodies = ring.out(Use::Body);
+        assert_eq!(seen.len(), usize::from(count), "a buffer is lost");
+        assert_eq!(held, self.driver.buffers_held().0);
+        assert!(bodies <= count - count / 4, "bodies have {bodies} of {count} buffers");
+    }
+
+    /// Writes the next bytes of a stream into a buffer.
+    fn write(&mut self, index: u32, id: u16, bytes: u16) {
+        let Some(stream) = self.streams.get_mut(&index) else { return };
+        for at in 0..bytes {
+            let byte = byte_of(stream.number, stream.sent + u64::from(at));
+            self.driver.buffer_ring().put(id, at, byte);
+        }
+        stream.sent += u64::from(bytes);
+    }
+
+    /// Asserts that a lease has the bytes that follow in its stream.
+    fn check_bytes(&mut self, index: u32, lease: RawLease) {
+        let Some(stream) = self.streams.get_mut(&index) else { return };
+        for at in lease.start..lease.end {
+            let byte = self.driver.buffer_ring().see(lease.id, at);
+            assert_eq!(byte, byte_of(stream.number, stream.read), "byte {} of socket {index}", stream.read);
+            stream.read += 1;
+        }
+    }
+}
+
+/// What a stream says at a place.
+fn byte_of(stream: u8, at: u64) -> u8 {
+    (at % 251) as u8 ^ stream.wrapping_mul(31)
+}
+
+/// What only the rig may see of the buffers.
+impl BufRing {
+    /// The buffer that the kernel would pick next.
+    fn pick(&self, purpose: Use) -> Option<u16> {
+        self.offered_ids(purpose).first().copied()
+    }
+
+    /// Buffers that nobody holds.
+    fn unheld(&self) -> Vec<u16> {
+        let offered = Use::ALL.into_iter().flat_map(|purpose| self.offered_ids(purpose));
+        self.unused_ids().iter().copied().chain(offered).collect()
+    }
+}

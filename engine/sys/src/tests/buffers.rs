@@ -1,0 +1,334 @@
+//! Receive buffers: who gets one when there are few, who has to give one up, and what becomes of their memory.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::{buf, pair, receive_all, run, small, start};
+use crate::driver;
+use crate::rig::Rig;
+use crate::*;
+
+/// A full buffer of a rig.
+const FULL: u16 = 64;
+
+/// Buffers of a rig; three quarters of them are for bodies, and with an eighth left they are scarce.
+const BUFFERS: u16 = 128;
+const BODIES: usize = 96;
+const ENOUGH: usize = 16;
+/// So many are always on offer for bodies.
+const OFFERED: usize = 16;
+
+/// The 256th buffer once made the length of a queue 0: what was in it was lost, and read over.
+#[test]
+fn three_hundred_buffers_for_one_socket_end_it_and_none_is_lost() {
+    let mut rig = Rig::with_buffers(512);
+    let socket = rig.open();
+    rig.receive(socket);
+    for _ in 0..300 {
+        rig.deliver(socket, FULL, true);
+        rig.check();
+        rig.turn(0);
+    }
+    assert!(rig.has_failed(socket) && rig.stats().queues_overrun == 1, "{:?}", rig.stats());
+    assert_eq!(rig.queued(socket), 0, "nothing can be read behind a gap");
+    rig.close(socket);
+    rig.check();
+}
+
+#[test]
+fn small_pieces_that_nothing_reads_share_a_buffer() {
+    let mut rig = Rig::with_buffers(32);
+    let socket = rig.open();
+    rig.receive(socket);
+    for _ in 0..3 * FULL {
+        rig.deliver(socket, 1, true);
+        rig.turn(0);
+    }
+    assert_eq!(rig.queued(socket), 3);
+    for _ in 0..3 {
+        // Their bytes are checked as they are read.
+        rig.receive(socket);
+        rig.drop_lease();
+    }
+    rig.check();
+    assert_eq!(rig.queued(socket), 0);
+}
+
+#[test]
+fn bodies_leave_the_last_quarter_to_heads() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for _ in 0..BODIES + 10 {
+        let socket = rig.open();
+        rig.set_read_ahead(socket, ReadAhead::Body);
+        rig.receive(socket);
+        rig.turn(0);
+        rig.deliver(socket, FULL, false);
+    }
+    rig.check();
+    let (messages, bodies) = rig.available();
+    assert_eq!((messages, bodies), (32, 0));
+    let head = rig.open();
+    rig.receive(head);
+    rig.deliver(head, FULL, true);
+    assert_eq!(rig.queued(head), 1);
+}
+
+/// A stuck body: a receive of a body, and its bytes on their way to a peer that takes none.
+fn stuck_body(rig: &mut Rig) -> (u32, u32) {
+    let (from, to) = (rig.open(), rig.open());
+    rig.set_read_ahead(from, ReadAhead::Body);
+    rig.receive(from);
+    rig.turn(0);
+    rig.deliver(from, FULL, false);
+    rig.receive(from);
+    rig.send_lease(to, true);
+    (from, to)
+}
+
+#[test]
+fn a_body_that_finds_no_buffer_gets_the_one_that_was_held_longest() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let stuck: Vec<_> = (0..BODIES)
+        .map(|_| {
+            let pair = stuck_body(&mut rig);
+            rig.turn(1);
+            pair
+        })
+        .collect();
+    let late = rig.open();
+    rig.set_read_ahead(late, ReadAhead::Body);
+    rig.receive(late);
+    rig.deliver(late, FULL, false);
+    assert!(!rig.is_armed(late), "it found none");
+    // For a while nothing is taken from those that are only slow ...
+    rig.turn(700);
+    rig.settle();
+    assert_eq!(rig.stats().buffers_reclaimed, 0);
+    rig.turn(200);
+    rig.settle();
+    rig.turn(1);
+    // ... then from the first one, and no more than is needed.
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+    assert!(rig.is_armed(late), "it is fed");
+    rig.deliver(late, FULL, false);
+    assert_eq!(rig.queued(late), 1);
+    rig.complete_send(stuck[0].1, 1);
+    rig.complete_send(stuck[1].1, i32::from(FULL));
+    rig.check();
+}
+
+#[test]
+fn what_nothing_reads_is_dropped_with_its_connection_when_heads_are_short_of_buffers() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let unread: Vec<u32> = (0..usize::from(BUFFERS) - OFFERED - ENOUGH + 1)
+        .map(|_| {
+            let socket = rig.open();
+            rig.receive(socket);
+            rig.turn(1);
+            rig.deliver(socket, FULL, false);
+            socket
+        })
+        .collect();
+    // One is missing to what is enough.
+    rig.turn(1);
+    assert_eq!(rig.stats().buffers_reclaimed, 0);
+    rig.turn(900);
+    assert_eq!(rig.stats().buffers_reclaimed, 1, "just enough of them");
+    assert!(rig.has_failed(unread[0]) && !rig.has_failed(unread[1]));
+    rig.check();
+}
+
+#[test]
+fn the_fewer_are_left_the_sooner_they_are_taken_back() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    // Those that are offered for bodies cannot be had for messages.
+    while rig.available().0 > 0 {
+        let socket = rig.open();
+        rig.receive(socket);
+        rig.turn(0);
+        rig.deliver(socket, FULL, false);
+    }
+    rig.turn(2);
+    assert_eq!(rig.stats().buffers_reclaimed, ENOUGH as u64);
+    assert_eq!(rig.available().0, ENOUGH);
+}
+
+#[test]
+fn sockets_that_found_no_buffer_are_fed_in_their_order_and_only_if_they_are_wanted() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let holders: Vec<u32> = (0..BODIES)
+        .map(|_| {
+            let socket = rig.open();
+            rig.set_read_ahead(socket, ReadAhead::Body);
+            rig.receive(socket);
+            rig.turn(0);
+            rig.deliver(socket, FULL, false);
+            rig.receive(socket);
+            socket
+        })
+        .collect();
+    let starved: Vec<u32> = (0..4)
+        .map(|_| {
+            let socket = rig.open();
+            rig.set_read_ahead(socket, ReadAhead::Body);
+            rig.receive(socket);
+            rig.deliver(socket, FULL, false);
+            assert!(!rig.is_armed(socket));
+            socket
+        })
+        .collect();
+    // The first is taken out of the line by its task, the second is closed.
+    rig.disarm(starved[0]);
+    rig.close(starved[1]);
+    rig.drop_lease();
+    rig.turn(0);
+    let armed: Vec<bool> = starved.iter().filter(|s| **s != starved[1]).map(|s| rig.is_armed(*s)).collect();
+    assert_eq!(armed, [false, true, false], "one buffer, one receive");
+    rig.drop_lease();
+    rig.turn(0);
+    assert!(rig.is_armed(starved[3]));
+    // A task that waits again is armed like any other: the mark of having found none is gone.
+    rig.receive(starved[0]);
+    assert!(rig.is_armed(starved[0]));
+    holders.into_iter().for_each(|socket| rig.close(socket));
+    rig.check();
+}
+
+#[test]
+fn a_backlog_is_not_fed() {
+    let mut rig = Rig::with_buffers(32);
+    let hoarder = rig.open();
+    rig.receive(hoarder);
+    rig.deliver(hoarder, FULL, true);
+    // Its receive finds no buffer while it has one that nothing has read.
+    rig.end_receive(hoarder, -libc::ENOBUFS);
+    rig.turn(0);
+    assert!(!rig.is_armed(hoarder));
+    rig.receive(hoarder);
+    assert!(!rig.is_armed(hoarder), "it had one");
+    rig.receive(hoarder);
+    assert!(rig.is_armed(hoarder));
+}
+
+#[test]
+fn buffers_stay_in_one_place_whatever_happens() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 32) as u8
+    };
+    for _ in 0..20 {
+        let mut rig = Rig::with_buffers(32);
+        for _ in 0..2_000 {
+            rig.step(random(), random());
+        }
+    }
+}
+
+// ---- through the kernel ----
+
+/// Writes until the peer takes nothing more for a while; returns how much it took.
+fn flood(mut peer: TcpStream) -> std::thread::JoinHandle<(TcpStream, u64)> {
+    std::thread::spawn(move || {
+        peer.set_write_timeout(Some(Duration::from_millis(300))).expect("timeout");
+        let mut sent = 0;
+        loop {
+            let piece: Vec<u8> = (sent..sent + 4096).map(|at| (at % 251) as u8).collect();
+            match peer.write(&piece) {
+                Ok(bytes) => sent += bytes as u64,
+                Err(_) => return (peer, sent),
+            }
+        }
+    })
+}
+
+/// A multishot receive once delivered 33 buffers before its cancel came, and one that had starved as many again.
+#[test]
+fn a_flood_that_nothing_reads_takes_no_more_than_its_bound() {
+    for read_ahead_bytes in [3 * 1024, 0] {
+        let settings = Settings { buffers: 1024, read_ahead_bytes, ..small() };
+        let left = run(&settings, async move {
+            let (conn, peer) = pair().await;
+            let mut receive = Box::pin(async { conn.receive().await.map(drop) });
+            start(receive.as_mut()).await;
+            drop(receive);
+            let flood = flood(peer);
+            while !flood.is_finished() {
+                sleep(20).await;
+            }
+            let bound = if read_ahead_bytes == 0 { 2 } else { 4 };
+            let held = buffers_held().1;
+            assert!((1..=bound).contains(&held), "{held} buffers of 1 KiB");
+            let (_peer, sent) = flood.join().expect("the peer's thread");
+            // Nothing of it is lost.
+            let mut read = 0;
+            while read < sent {
+                let lease = conn.receive().await.expect("receive").expect("bytes");
+                for &byte in lease.iter() {
+                    assert_eq!(u64::from(byte), read % 251, "byte {read}");
+                    read += 1;
+                }
+            }
+        });
+        assert_eq!(left, Outstanding::default());
+    }
+}
+
+#[test]
+fn idle_memory_goes_back_to_the_system_after_a_peak() {
+    let left = run(&Settings { buffers: 1024, ..small() }, async {
+        let mut conns = Vec::new();
+        for _ in 0..200 {
+            let (conn, mut peer) = pair().await;
+            peer.write_all(&[7; 1000]).expect("write");
+            conns.push((conn, peer));
+        }
+        let mut leases = Vec::new();
+        for (conn, _) in &conns {
+            leases.push(conn.receive().await.expect("receive").expect("bytes"));
+        }
+        let touched = || driver::with(|driver| driver.buffer_ring().touched());
+        assert!(touched() >= 200);
+        drop(leases);
+        drop(conns);
+        // Nothing happens any more, but for the timer of this wait.
+        while touched() > 96 {
+            sleep(3_000).await;
+        }
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_shard_whose_bodies_hold_all_they_may_still_reads_heads() {
+    let settings = Settings { buffers: 64, ..small() };
+    let left = run(&settings, async {
+        let mut stuck = Vec::new();
+        for _ in 0..60 {
+            let (conn, mut peer) = pair().await;
+            conn.set_read_ahead(ReadAhead::Body);
+            peer.write_all(&[1; 1000]).expect("write");
+            stuck.push((conn, peer));
+        }
+        let mut leases = Vec::new();
+        for (conn, _) in stuck.iter().take(48) {
+            leases.push(conn.receive().await.expect("receive").expect("bytes"));
+        }
+        let mut waiting = Box::pin(async { stuck[48].0.receive().await.map(drop) });
+        start(waiting.as_mut()).await;
+        while stats().buffers_ran_dry == 0 {
+            sleep(1).await;
+        }
+        for _ in 0..100 {
+            let (conn, mut peer) = pair().await;
+            peer.write_all(b"head").expect("write");
+            assert_eq!(receive_all(&conn, 4).await, b"head");
+            conn.send(buf(b"answer"), 0).await.result.expect("sent");
+            peer.read_exact(&mut [0; 6]).expect("read");
+        }
+    });
+    assert_eq!(left, Outstanding::default());
+}
