@@ -481,6 +481,23 @@ pub async fn floods(length: u64) -> Origin {
     .await
 }
 
+/// Answers every request with chunks, 64 KiB each, of the pattern, `length` bytes in all, as fast as they are taken.
+pub async fn floods_in_chunks(length: u64) -> Origin {
+    Origin::scripted(move |mut peer: Peer| async move {
+        loop {
+            peer.request().await?;
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            for piece in pattern::pieces(length) {
+                peer.send(format!("{:x}\r\n", piece.len())).await?;
+                peer.send(piece).await?;
+                peer.send("\r\n").await?;
+            }
+            peer.send("0\r\n\r\n").await?;
+        }
+    })
+    .await
+}
+
 /// How a scripted connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
