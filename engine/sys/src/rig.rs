@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::Settings;
+use crate::buf::Buf;
 use crate::buf_ring::{BufRing, Use};
 use crate::driver::{Driver, Wake};
 use crate::key::{Key, Kind, NONE};
@@ -78,6 +79,19 @@ impl Rig {
         let mut open: Vec<u32> = self.streams.keys().copied().collect();
         open.sort_unstable();
         open
+    }
+
+    /// From now on another task is polled.
+    pub fn poll_as(&mut self, task: u32) {
+        self.driver.current = task;
+    }
+
+    /// A task sends a byte of its own on this socket, and waits for that.
+    pub fn send_byte(&mut self, index: u32) {
+        let mut buf = Buf::tiny(1);
+        buf.push(b'x');
+        let op = self.driver.send(index, Payload::SendBuf { buf, sent: 0 }, 0.into());
+        let _ = self.driver.poll_op(op);
     }
 
     /// A task waits for bytes: it gets the first buffer, or the receive is armed.
@@ -255,6 +269,22 @@ impl Rig {
     /// Whether a socket's receive is in the kernel.
     pub fn is_armed(&mut self, index: u32) -> bool {
         self.driver.table().at(index).flags.has(Flags::ARMED)
+    }
+
+    /// How many milliseconds the next turn may sleep; `None` for ever.
+    pub fn may_sleep_ms(&self) -> Option<u64> {
+        self.driver.may_sleep_ms()
+    }
+
+    /// Buffers on offer for messages and for bodies.
+    pub fn offered(&mut self) -> usize {
+        let ring = self.driver.buffer_ring();
+        Use::ALL.into_iter().map(|purpose| ring.offered_ids(purpose).len()).sum()
+    }
+
+    /// How many entries the kernel would have got.
+    pub fn pushed(&mut self) -> u32 {
+        self.driver.ring().pushed
     }
 
     /// What was counted.

@@ -64,6 +64,9 @@ pub(crate) struct Ring {
     /// What is pushed goes nowhere.
     #[cfg(any(test, feature = "rig"))]
     is_detached: bool,
+    /// ... and is counted.
+    #[cfg(any(test, feature = "rig"))]
+    pub(crate) pushed: u32,
     #[cfg(test)]
     pub(crate) enter_errors: VecDeque<i32>,
 }
@@ -96,6 +99,8 @@ impl Ring {
             memory,
             #[cfg(any(test, feature = "rig"))]
             is_detached: false,
+            #[cfg(any(test, feature = "rig"))]
+            pushed: 0,
             #[cfg(test)]
             enter_errors: VecDeque::new(),
         })
@@ -167,6 +172,7 @@ impl Ring {
     pub(crate) unsafe fn push(&mut self, entry: squeue::Entry) {
         #[cfg(any(test, feature = "rig"))]
         if self.is_detached {
+            self.pushed = self.pushed.wrapping_add(1);
             return;
         }
         if self.backlog.is_empty() {

@@ -12,11 +12,16 @@ use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
+        self.may_sleep_ms().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
+    }
+
+    /// Until when, in milliseconds, nothing is to be done but what completes; `None` for ever.
+    pub(crate) fn may_sleep_ms(&self) -> Option<u64> {
         let wheels = [&self.deadlines, &self.stalls].into_iter();
         let next = wheels.filter_map(|wheel| wheel.next_in_ms(self.now_ms));
         // A shard that has nothing to do any more gives the memory of its busy time back all the same.
         let trim = self.buffers.wants_trim().then_some(TRIM_MS);
-        next.chain(trim).min().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
+        next.chain(trim).min()
     }
 
     /// One deadline that has passed and whom it concerns; `None` when none is left.

@@ -140,6 +140,114 @@ fn what_nothing_reads_is_dropped_with_its_connection_when_heads_are_short_of_buf
 }
 
 #[test]
+fn age_decides_and_not_the_number_of_a_buffer() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let unread: Vec<u32> = (0..usize::from(BUFFERS) - OFFERED - ENOUGH + 1)
+        .map(|_| {
+            let socket = rig.open();
+            rig.receive(socket);
+            rig.turn(1);
+            rig.deliver(socket, FULL, false);
+            socket
+        })
+        .collect();
+    // The first reads what it has, and gets the same buffer again.
+    rig.receive(unread[0]);
+    rig.drop_lease();
+    rig.receive(unread[0]);
+    rig.turn(0);
+    rig.deliver(unread[0], FULL, false);
+    rig.turn(950);
+    let failed: Vec<usize> = (0..unread.len()).filter(|&nth| rig.has_failed(unread[nth])).collect();
+    assert_eq!(failed, [1]);
+}
+
+/// Bytes that a task has copied into a send of its own, while it still has the rest of the buffer.
+#[test]
+fn a_task_that_holds_a_buffer_and_waits_for_a_stuck_send_is_ended() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for task in 0..BODIES as u32 {
+        let (from, to) = (rig.open(), rig.open());
+        rig.poll_as(task);
+        rig.set_read_ahead(from, ReadAhead::Body);
+        rig.receive(from);
+        rig.turn(1);
+        rig.deliver(from, FULL, false);
+        rig.receive(from);
+        rig.send_byte(to);
+    }
+    let late = rig.open();
+    rig.set_read_ahead(late, ReadAhead::Body);
+    rig.receive(late);
+    rig.deliver(late, FULL, false);
+    rig.turn(1_000);
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+}
+
+/// A send that nothing waits for keeps its buffer all the same.
+#[test]
+fn a_detached_send_gives_its_buffer_up_too() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for _ in 0..BODIES {
+        let (from, to) = (rig.open(), rig.open());
+        rig.set_read_ahead(from, ReadAhead::Body);
+        rig.receive(from);
+        rig.turn(1);
+        rig.deliver(from, FULL, false);
+        rig.receive(from);
+        rig.send_lease(to, false);
+    }
+    let late = rig.open();
+    rig.set_read_ahead(late, ReadAhead::Body);
+    rig.receive(late);
+    rig.deliver(late, FULL, false);
+    rig.turn(1_000);
+    rig.settle();
+    rig.turn(1);
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+    assert!(rig.is_armed(late));
+    rig.check();
+}
+
+#[test]
+fn what_is_offered_after_a_peak_is_withdrawn() {
+    let mut rig = Rig::with_buffers(1024);
+    let at_first = rig.offered();
+    for _ in 0..300 {
+        let socket = rig.open();
+        rig.receive(socket);
+        rig.deliver(socket, FULL, false);
+        if !rig.is_armed(socket) && rig.queued(socket) == 0 {
+            rig.turn(0);
+        }
+        rig.close(socket);
+    }
+    rig.turn(0);
+    assert!(rig.offered() > 4 * at_first, "{} offered", rig.offered());
+    for _ in 0..20 {
+        assert!(rig.offered() == at_first || rig.may_sleep_ms() == Some(1_000), "it wakes up to withdraw");
+        rig.turn(1_000);
+        rig.check();
+    }
+    assert_eq!(rig.offered(), at_first);
+}
+
+#[test]
+fn a_receive_that_ended_at_its_bound_goes_on_where_nothing_is_left_behind() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for (bytes, goes_on) in [(FULL - 1, true), (FULL, false)] {
+        let socket = rig.open();
+        rig.receive(socket);
+        rig.deliver(socket, bytes, false);
+        assert_eq!(rig.is_armed(socket), goes_on, "{bytes} bytes");
+        // With a backlog it does not, however small.
+        rig.deliver(socket, FULL, false);
+        rig.deliver(socket, 1, false);
+        assert!(!rig.is_armed(socket));
+    }
+}
+
+#[test]
 fn the_fewer_are_left_the_sooner_they_are_taken_back() {
     let mut rig = Rig::with_buffers(BUFFERS);
     // Those that are offered for bodies cannot be had for messages.
@@ -192,6 +300,42 @@ fn sockets_that_found_no_buffer_are_fed_in_their_order_and_only_if_they_are_want
     rig.receive(starved[0]);
     assert!(rig.is_armed(starved[0]));
     holders.into_iter().for_each(|socket| rig.close(socket));
+    rig.check();
+}
+
+#[test]
+fn as_many_are_fed_at_once_as_there_are_buffers() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let wait = |rig: &mut Rig| {
+        let socket = rig.open();
+        rig.set_read_ahead(socket, ReadAhead::Body);
+        rig.receive(socket);
+        rig.turn(0);
+        rig.deliver(socket, FULL, false);
+        rig.receive(socket);
+        socket
+    };
+    for _ in 0..BODIES {
+        wait(&mut rig);
+    }
+    let starved: Vec<u32> = (0..10).map(|_| wait(&mut rig)).collect();
+    (0..6).for_each(|_| rig.drop_lease());
+    rig.turn(0);
+    let armed = starved.iter().filter(|socket| rig.is_armed(**socket)).count();
+    assert_eq!(armed, 6);
+}
+
+#[test]
+fn a_closed_socket_that_goes_on_receiving_is_cancelled_again() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let socket = rig.open();
+    rig.receive(socket);
+    rig.close(socket);
+    let pushed = rig.pushed();
+    rig.deliver_late(true);
+    assert_eq!(rig.pushed(), pushed + 1);
+    rig.deliver_late(false);
+    assert_eq!(rig.pushed(), pushed + 1);
     rig.check();
 }
 

@@ -233,3 +233,37 @@ fn unacknowledged_bytes_are_told() {
     });
     assert_eq!(left, Outstanding::default());
 }
+
+/// A peer that takes a little now and then makes progress for ever; a send has a time in all.
+#[test]
+fn a_send_ends_at_its_time_whatever_its_progress() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut big = Buf::large();
+        big.resize(64 << 20, 7);
+        let reader = std::thread::spawn(move || {
+            let mut piece = vec![0; 100_000];
+            while peer.read(&mut piece).is_ok_and(|bytes| bytes > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let sent = conn.send(big, Patience { stall_ms: 5_000, total_ms: 300 }).await;
+        assert_eq!(sent.result.expect_err("cut off").kind(), ErrorKind::TimedOut);
+        assert_eq!((stats().sends_too_slow, stats().sends_stalled), (1, 0));
+        drop(conn);
+        while !reader.is_finished() {
+            sleep(5).await;
+        }
+        // The next operation in its place has time.
+        let (conn, mut peer) = pair().await;
+        let filling = conn.fill(Buf::small(), 0);
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            peer.write_all(b"late").expect("write");
+            peer
+        });
+        assert_eq!(&**filling.await.expect("bytes"), b"late");
+        drop(late.join());
+    });
+    assert_eq!(left, Outstanding::default());
+}
