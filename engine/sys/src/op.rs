@@ -179,8 +179,6 @@ impl Ops {
         op.socket_generation = socket_generation;
         op.result = 0;
         op.next = NONE;
-        op.stall_ms = 0;
-        op.until = NEVER;
         index
     }
 
