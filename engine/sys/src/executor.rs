@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::Settings;
 use crate::board::Board;
 use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
-use crate::heap::Ledger;
+use crate::heap::{self, Ledger};
 use crate::kept::Kept;
 use crate::key::NONE;
 use crate::message::Doorbell;
@@ -36,6 +36,13 @@ const LATE_PER_TURN: usize = 64;
 /// How often parked workers are trimmed.
 const TRIM_MS: u64 = 1_000;
 
+/// So many workers that were dropped, one after the other or at once, are the end of a peak: what it had on the heap goes back
+/// to the system.
+const PEAK_WORKERS: usize = 256;
+
+/// ... when none was dropped for so long.
+const PEAK_OVER_MS: u64 = 5_000;
+
 /// A shard's ring and the tasks on it. Made and run on one thread.
 pub struct Runtime {
     tasks: Tasks,
@@ -50,6 +57,9 @@ struct Tasks {
     /// The least workers that were parked at the end of a turn since they were last trimmed.
     parked_least: usize,
     trim_due_ms: u64,
+    /// Workers dropped since free memory was last returned, and when the last one was.
+    dropped: usize,
+    dropped_ms: u64,
 }
 
 impl Runtime {
@@ -172,7 +182,15 @@ impl Drop for Runtime {
 
 impl Tasks {
     fn keeping(workers_kept: usize) -> Tasks {
-        Tasks { slots: Vec::new(), free: Vec::new(), workers_kept, parked_least: 0, trim_due_ms: 0 }
+        Tasks {
+            slots: Vec::new(),
+            free: Vec::new(),
+            workers_kept,
+            parked_least: 0,
+            trim_due_ms: 0,
+            dropped: 0,
+            dropped_ms: 0,
+        }
     }
 
     fn add(&mut self, task: Task) -> u32 {
@@ -235,12 +253,24 @@ impl Tasks {
         let surplus = self.parked_least.saturating_sub(self.workers_kept);
         self.trim_due_ms = now_ms + TRIM_MS;
         self.parked_least = parked - surplus;
-        if surplus == 0 {
-            return;
+        if surplus > 0 {
+            self.drop_workers(surplus);
+            self.dropped_ms = now_ms;
+        } else if self.dropped >= PEAK_WORKERS && now_ms >= self.dropped_ms + PEAK_OVER_MS {
+            self.dropped = 0;
+            heap::give_back_free_memory();
         }
+        // A shard that has nothing else to do looks again all the same.
+        let is_wanted = parked > self.workers_kept || self.dropped >= PEAK_WORKERS;
+        driver::with(|driver| driver.wants_trim = is_wanted);
+    }
+
+    /// Drops the coldest parked workers.
+    fn drop_workers(&mut self, count: usize) {
+        self.dropped += count;
         let surplus: Vec<u32> = driver::with(|driver| {
-            driver.workers -= surplus as u32;
-            driver.parked_workers.drain(..surplus).collect()
+            driver.workers -= count as u32;
+            driver.parked_workers.drain(..count).collect()
         });
         for id in surplus {
             self.slots[id as usize] = None;

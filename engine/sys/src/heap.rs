@@ -106,6 +106,20 @@ pub fn reserve_arenas(threads: usize) {
     let _ = threads;
 }
 
+/// Has the C library return free memory to the system, in a thread of its own: it may take tens of milliseconds. Otherwise the
+/// memory of a peak stays, since it returns only what is at the end of an arena.
+pub(crate) fn give_back_free_memory() {
+    #[cfg(target_env = "gnu")]
+    let trim = || {
+        // SAFETY: malloc_trim takes the locks it needs and changes no block in use; it may be called at any time.
+        unsafe { libc::malloc_trim(0) };
+    };
+    #[cfg(not(target_env = "gnu"))]
+    let trim = || {};
+    // Without a thread the memory stays until the next peak is over.
+    let _ = std::thread::Builder::new().name("heap".into()).spawn(trim);
+}
+
 // SAFETY: every call is passed to the system's allocator unchanged; what is noted are addresses, which nobody follows. Nothing
 // here allocates.
 unsafe impl GlobalAlloc for Heap {

@@ -133,6 +133,8 @@ pub(crate) struct Driver {
     pub(crate) workers: u32,
     /// Workers that wait for a connection, the last one on top.
     pub(crate) parked_workers: Vec<u32>,
+    /// Some of them are to be looked at again soon.
+    pub(crate) wants_trim: bool,
     /// The connection for the worker that is polled next.
     pub(crate) handed: Option<u32>,
     messages: VecDeque<i32>,
@@ -194,6 +196,7 @@ impl Driver {
             ready: VecDeque::new(),
             workers: 0,
             parked_workers: Vec::new(),
+            wants_trim: false,
             handed: None,
             messages: VecDeque::new(),
             message_waiter: NONE,
