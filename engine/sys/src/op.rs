@@ -27,15 +27,13 @@ pub(crate) enum Payload {
     /// A buffer that a receive fills.
     Fill(Buf),
     /// The peer's address of a connect; only the kernel reads it.
-    Address {
-        _address: Box<SockAddr>,
-    },
+    Address(Box<SockAddr>),
 }
 
 impl Payload {
     /// Ends with the socket or with its future, since nobody could use its result.
     pub(crate) fn is_cancelled_with_its_future(&self) -> bool {
-        matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(_) | Payload::Address { .. })
+        matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(_) | Payload::Address(_))
     }
 
     /// Counts bytes that were sent; says whether all are gone.
@@ -56,6 +54,18 @@ impl Payload {
     /// Some bytes of a send are gone. Of a leased buffer that is not known.
     pub(crate) fn is_begun(&self) -> bool {
         matches!(self, Payload::SendBuf { sent: 1.., .. })
+    }
+
+    /// Where a receive writes, and how much; for the kernel, from the payload in its slot.
+    pub(crate) fn room(&mut self) -> (*mut u8, u32) {
+        let Payload::Fill(buf) = self else { unreachable!("only a fill has room") };
+        (buf.as_mut_ptr(), u32::try_from(buf.capacity()).unwrap_or(u32::MAX))
+    }
+
+    /// Where the address of a connect is, likewise.
+    pub(crate) fn address(&mut self) -> *const libc::sockaddr {
+        let Payload::Address(address) = self else { unreachable!("only a connect has an address") };
+        (&raw const **address).cast()
     }
 
     fn is_send(&self) -> bool {
@@ -263,5 +273,39 @@ impl Op {
 impl Links for Ops {
     fn link(&mut self, index: u32) -> &mut Link {
         &mut self.slots[index as usize].link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Run under Miri (`cargo +nightly miri test -p sluice-sys what_the_kernel`), this also finds a pointer that was taken before
+    /// its target came to rest.
+    #[test]
+    fn what_the_kernel_has_a_pointer_to_stays_where_it_is() {
+        let mut ops = Ops::new();
+        let (address, _) = SockAddr::new(&SocketAddr::from(([192, 0, 2, 7], 80)));
+        let connect = ops.insert(0, 0, Payload::Address(Box::new(address)));
+        let fill = ops.insert(0, 0, Payload::Fill(Buf::tiny(16)));
+        let address = ops.at(connect).payload.address();
+        let (start, room) = ops.at(fill).payload.room();
+        ops.start(connect);
+        ops.start(fill);
+        // The table moves as it grows, and its slots are looked at.
+        let more: Vec<u32> = (0..1_000).map(|_| ops.insert(0, 0, Payload::Nothing)).collect();
+        more.into_iter().for_each(|op| drop(ops.free(op)));
+        ops.at(connect).timed_out = true;
+        // SAFETY: the operations are in the table, which has kept what they own in place; the address is one of IPv4, and the
+        // buffer has room for so many bytes.
+        let port = unsafe {
+            start.write_bytes(7, room as usize);
+            (*address.cast::<libc::sockaddr_in>()).sin_port
+        };
+        assert_eq!(port, 80_u16.to_be());
+        let Payload::Fill(mut buf) = ops.free(fill) else { panic!("it owned a buffer") };
+        // SAFETY: all of the room was written.
+        unsafe { buf.set_len(room as usize) };
+        assert!(room >= 16 && buf.iter().all(|&byte| byte == 7));
     }
 }

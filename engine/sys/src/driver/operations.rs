@@ -7,7 +7,7 @@ use io_uring::{opcode, squeue, types};
 use super::{Driver, Wake, wake_of};
 use crate::buf::Buf;
 use crate::key::{Key, NONE};
-use crate::op::{Payload, State};
+use crate::op::{Payload, SockAddr, State};
 use crate::patience::Patience;
 use crate::ring::Completion;
 use crate::wheel::NEVER;
@@ -16,18 +16,19 @@ impl Driver {
     /// Receives into a buffer of ours. The socket's multishot receive must be out of the kernel.
     pub(crate) fn fill(&mut self, index: u32, mut buf: Buf, stall_ms: u64) -> u32 {
         buf.clear();
-        let (start, room) = (buf.as_mut_ptr(), buf.capacity() as u32);
         let fd = types::Fd(self.table.at(index).fd);
-        let receive = opcode::Recv::new(fd, start, room).build();
-        self.start_op(index, Payload::Fill(buf), receive, stall_ms.into())
+        self.start_op(index, Payload::Fill(buf), stall_ms.into(), |payload| {
+            let (start, room) = payload.room();
+            opcode::Recv::new(fd, start, room).build()
+        })
     }
 
     pub(crate) fn connect(&mut self, index: u32, address: &std::net::SocketAddr, stall_ms: u64) -> u32 {
-        let (address, bytes) = crate::op::SockAddr::new(address);
-        let address = Box::new(address);
+        let (address, bytes) = SockAddr::new(address);
         let fd = types::Fd(self.table.at(index).fd);
-        let connect = opcode::Connect::new(fd, (&raw const *address).cast(), bytes).build();
-        self.start_op(index, Payload::Address { _address: address }, connect, stall_ms.into())
+        self.start_op(index, Payload::Address(Box::new(address)), stall_ms.into(), |payload| {
+            opcode::Connect::new(fd, payload.address(), bytes).build()
+        })
     }
 
     /// Waits until the socket can be read or written, without doing it.
@@ -35,15 +36,24 @@ impl Driver {
         let fd = types::Fd(self.table.at(index).fd);
         let is_for_room = events & libc::POLLOUT as u32 != 0;
         let payload = if is_for_room { Payload::Room } else { Payload::Nothing };
-        self.start_op(index, payload, opcode::PollAdd::new(fd, events).build(), patience)
+        self.start_op(index, payload, patience, |_| opcode::PollAdd::new(fd, events).build())
     }
 
-    fn start_op(&mut self, index: u32, payload: Payload, entry: squeue::Entry, patience: Patience) -> u32 {
+    /// The entry is made from the payload in its final place: moving the owner of a pointer's target, even a box, would
+    /// invalidate the pointer.
+    fn start_op(
+        &mut self,
+        index: u32,
+        payload: Payload,
+        patience: Patience,
+        entry: impl FnOnce(&mut Payload) -> squeue::Entry,
+    ) -> u32 {
         let op = self.ops.insert(index, self.table.generation(index), payload);
         self.set_patience(op, patience);
         self.start_patience(op);
+        let entry = entry(&mut self.ops.at(op).payload);
         let key = self.ops.start(op);
-        // SAFETY: what the entry points to is heap memory owned by the payload, which the table now keeps until
+        // SAFETY: what the entry points to is heap memory owned by the payload, which the table keeps unmoved until
         // the completion.
         unsafe { self.push(entry, key) };
         op
