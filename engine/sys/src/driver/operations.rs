@@ -78,6 +78,15 @@ impl Driver {
         wake
     }
 
+    /// A send ends that the kernel never knew. Its waiter is polled in the same turn: no completion will do that.
+    pub(super) fn finish_queued(&mut self, index: u32, result: i32) {
+        let waiter = std::mem::replace(&mut self.ops.at(index).waiter, NONE);
+        if waiter != NONE {
+            self.ready.push_back(waiter);
+        }
+        self.finish_op(index, result);
+    }
+
     pub(super) fn finish_op(&mut self, index: u32, result: i32) {
         let op = self.ops.at(index);
         op.result = result;

@@ -156,11 +156,7 @@ impl Driver {
         entry.flags.set(Flags::SEND_BROKEN);
         while next != NONE {
             let following = self.ops.at(next).next;
-            let waiter = std::mem::replace(&mut self.ops.at(next).waiter, NONE);
-            if waiter != NONE {
-                self.ready.push_back(waiter);
-            }
-            self.finish_op(next, result);
+            self.finish_queued(next, result);
             next = following;
         }
     }

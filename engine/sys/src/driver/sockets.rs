@@ -63,7 +63,7 @@ impl Driver {
             let next = self.ops.at(send).next;
             match self.ops.at(send).state {
                 State::InFlight => self.cancel(self.ops.key(send)),
-                _ => self.finish_op(send, -libc::ECANCELED),
+                _ => self.finish_queued(send, -libc::ECANCELED),
             }
             send = next;
         }

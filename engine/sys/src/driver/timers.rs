@@ -12,6 +12,9 @@ use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
+        if !self.ready.is_empty() {
+            return Wait::AtMost(Duration::ZERO);
+        }
         self.may_sleep_ms().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
     }
 
