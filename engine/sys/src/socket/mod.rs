@@ -72,7 +72,7 @@ impl Conn {
         let raw = std::os::fd::IntoRawFd::into_raw_fd(fd);
         let conn = Conn::from_index(driver::with(|driver| driver.open_socket(raw)));
         let op = driver::with(|driver| driver.connect(conn.index, &address, timeout_ms));
-        let (result, _) = Operation(op).await;
+        let (result, _) = Operation::new(op).await;
         if result < 0 {
             return Err(io::Error::from_raw_os_error(-result));
         }
@@ -125,7 +125,7 @@ impl Conn {
     }
 
     fn start_send(&self, payload: Payload, patience: Patience) -> Sending {
-        Sending(Operation(driver::with(|driver| driver.send(self.index, payload, patience))))
+        Sending(Operation::new(driver::with(|driver| driver.send(self.index, payload, patience))))
     }
 
     /// Waits until no send of this connection is under way, detached ones included.
@@ -145,7 +145,7 @@ impl Conn {
     /// `TimedOut` after `stall_ms` without bytes, else what recv(2) says.
     pub async fn fill(&self, buf: Buf, stall_ms: u64) -> io::Result<Buf> {
         let op = driver::with(|driver| driver.fill(self.index, buf, stall_ms));
-        let (result, payload) = Operation(op).await;
+        let (result, payload) = Operation::new(op).await;
         let Payload::Fill(mut buf) = payload else { unreachable!("fill owns a buffer") };
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
         // SAFETY: the kernel wrote this many bytes from the start of the buffer's memory, within its capacity.
@@ -177,17 +177,18 @@ impl Conn {
     }
 
     /// Waits until the socket can be read: `TimedOut` after `stall_ms`, else what the kernel says.
-    pub fn readable(&self, stall_ms: u64) -> Ready {
+    pub fn readable(&self, stall_ms: u64) -> Ready<'_> {
         self.ready(libc::POLLIN | libc::POLLRDHUP, stall_ms.into())
     }
 
     /// Waits until the socket can be written, like [`Conn::readable`].
-    pub fn writable(&self, patience: impl Into<Patience>) -> Ready {
+    pub fn writable(&self, patience: impl Into<Patience>) -> Ready<'_> {
         self.ready(libc::POLLOUT, patience.into())
     }
 
-    fn ready(&self, events: libc::c_short, patience: Patience) -> Ready {
-        Ready(Operation(driver::with(|driver| driver.poll_ready(self.index, events as u32, patience))))
+    fn ready(&self, events: libc::c_short, patience: Patience) -> Ready<'_> {
+        let op = driver::with(|driver| driver.poll_ready(self.index, events as u32, patience));
+        Ready { operation: Operation::new(op), _conn: PhantomData }
     }
 
     /// A receive that waits longer than this from now on fails with `TimedOut`.

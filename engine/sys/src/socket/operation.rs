@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,15 +29,25 @@ impl Future for Receive<'_> {
 }
 
 /// The future of one operation in the in-flight table. Dropping it makes the operation an orphan.
-pub(super) struct Operation(pub(super) u32);
+pub(super) struct Operation {
+    /// Its slot; none once it was collected.
+    index: u32,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Operation {
+    pub(super) fn new(index: u32) -> Operation {
+        Operation { index, _on_this_thread: PhantomData }
+    }
+}
 
 impl Future for Operation {
     type Output = (i32, Payload);
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = driver::with(|driver| driver.poll_op(self.0));
+        let polled = driver::with(|driver| driver.poll_op(self.index));
         if polled.is_ready() {
-            self.0 = NONE;
+            self.index = NONE;
         }
         polled
     }
@@ -44,21 +55,43 @@ impl Future for Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if self.0 != NONE {
-            driver::try_with(|driver| driver.orphan(self.0));
+        if self.index != NONE {
+            driver::try_with(|driver| driver.orphan(self.index));
         }
     }
 }
 
-/// Waits until a socket can be read or written; see [`Conn::readable`].
+/// Waits until a socket can be read or written; see [`Conn::readable`]. It borrows the connection: the wait has a hold on the
+/// socket, which would stay open in the kernel after the connection was closed.
+///
+/// ```compile_fail
+/// async fn outlives(conn: sluice_sys::Conn) {
+///     let ready = conn.readable(0);
+///     drop(conn);
+///     let _ = ready.await;
+/// }
+/// ```
+///
+/// The other way round it compiles:
+///
+/// ```
+/// async fn is_outlived(conn: sluice_sys::Conn) {
+///     let ready = conn.readable(0);
+///     let _ = ready.await;
+///     drop(conn);
+/// }
+/// ```
 #[must_use = "futures do nothing unless awaited"]
-pub struct Ready(pub(super) Operation);
+pub struct Ready<'a> {
+    pub(super) operation: Operation,
+    pub(super) _conn: PhantomData<&'a Conn>,
+}
 
-impl Future for Ready {
+impl Future for Ready<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
+        Pin::new(&mut self.operation)
             .poll(context)
             .map(|(result, _)| if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) })
     }
@@ -66,6 +99,13 @@ impl Future for Ready {
 
 /// A send under way; see [`Conn::send`]. The connection may be used and even dropped meanwhile; dropping it cancels
 /// the send.
+///
+/// Like every handle it is of use to the runtime that made it alone, and stays on its thread:
+///
+/// ```compile_fail
+/// fn is_sent_to_another_thread<T: Send>() {}
+/// is_sent_to_another_thread::<sluice_sys::Sending>();
+/// ```
 #[must_use = "a send whose end nobody waits for should say so with `detach`"]
 pub struct Sending(pub(super) Operation);
 
@@ -84,7 +124,7 @@ impl Sending {
 
     /// Whether the kernel is known to have taken any of it. What was received before that is older than what is sent.
     pub fn has_begun(&self) -> bool {
-        driver::with(|driver| driver.has_begun(self.0.0))
+        driver::with(|driver| driver.has_begun(self.0.index))
     }
 
     /// The end of the send, if it is over by now.
@@ -92,9 +132,9 @@ impl Sending {
     /// # Errors
     /// Hands the send back while it is under way.
     pub fn try_finish(mut self) -> Result<Sent, Sending> {
-        match driver::with(|driver| driver.poll_op(self.0.0)) {
+        match driver::with(|driver| driver.poll_op(self.0.index)) {
             Poll::Ready((result, payload)) => {
-                self.0.0 = NONE;
+                self.0.index = NONE;
                 Ok(sent(result, payload))
             }
             Poll::Pending => Err(self),
