@@ -69,7 +69,7 @@ impl Runtime {
     /// [`Unfit`] says what the host lacks.
     ///
     /// # Panics
-    /// When the thread has a runtime already.
+    /// When the thread has a runtime already, or has had one of which handles (connections, sends, timers, ...) are left.
     pub fn new(settings: &Settings) -> Result<Runtime, Unfit> {
         // From here on: without it the memory is there all the same, it just is not looked at.
         let _ = Ledger::of_this_thread();
@@ -158,8 +158,7 @@ impl Runtime {
     }
 
     fn end(mut self) -> Outstanding {
-        self.tasks.slots.clear();
-        SPAWNED.take();
+        self.tasks.clear();
         driver::with(|driver| driver.wind_up(WIND_UP));
         driver::with(|driver| driver.outstanding())
     }
@@ -167,14 +166,16 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.tasks.slots.clear();
-        SPAWNED.take();
+        self.tasks.clear();
         let Some(mut driver) = driver::uninstall() else { return };
         driver.wind_up(WIND_UP);
         let left = driver.outstanding();
-        if left.buffers > 0 || left.in_flight > 0 {
-            // Somebody outside kept a lease, or the kernel an operation: their memory must outlive them.
+        let is_memory_lent = left.buffers > 0 || left.in_flight > 0;
+        if is_memory_lent || driver.handles_left() {
             driver::spend_thread();
+        }
+        if is_memory_lent {
+            // Code outside kept a lease, or the kernel an operation: their memory must outlive them.
             std::mem::forget(driver);
         }
     }
@@ -201,6 +202,12 @@ impl Tasks {
             self.slots.push(Some(task));
             self.slots.len() as u32 - 1
         }
+    }
+
+    /// Drops all tasks, also those that others spawn as they are dropped.
+    fn clear(&mut self) {
+        self.slots.clear();
+        while !SPAWNED.take().is_empty() {}
     }
 
     fn is_alive(&self, id: u32) -> bool {

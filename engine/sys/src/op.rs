@@ -253,6 +253,11 @@ impl Ops {
             .collect()
     }
 
+    /// Whether a future is left that could collect an operation.
+    pub(crate) fn has_owners(&self) -> bool {
+        self.slots.iter().any(|op| op.state != State::Free && op.is_owned)
+    }
+
     /// Started or queued operations that were not collected yet; for the report at the end and for tests.
     pub(crate) fn occupied(&self) -> usize {
         self.slots.iter().filter(|op| op.state != State::Free).count()

@@ -149,6 +149,8 @@ pub(crate) struct Driver {
     first_byte_ms: u64,
     /// The other shards, where connections are shared with them.
     fleet: Option<Box<handover::Fleet>>,
+    /// Handles were left when the runtime ended.
+    handles_left: bool,
     /// Nothing new is wanted.
     is_ending: bool,
     pub(crate) stats: Stats,
@@ -207,6 +209,7 @@ impl Driver {
             now_ms,
             first_byte_ms: settings.first_byte_ms,
             fleet: None,
+            handles_left: false,
             is_ending: false,
             stats: Stats::default(),
         })

@@ -1,12 +1,17 @@
 //! The driver of a thread: a pointer that handles reach it through.
+//!
+//! A handle (`Conn`, `Sending`, `Lease`, ...) is a number that means something to one runtime only. A thread may have another
+//! runtime after the first one has ended, so a thread on which handles of an ended runtime are left gets none any more: it is
+//! spent. Handles need no number of their runtime for that, and nothing is compared when they are used.
 
 use std::cell::Cell;
 
 use super::Driver;
 
 thread_local! {
-    /// The driver of this thread; null while somebody uses it and where there is none.
+    /// The driver of this thread; null while it is in use and where there is none.
     static DRIVER: Cell<*mut Driver> = const { Cell::new(std::ptr::null_mut()) };
+    /// There are handles that no runtime of this thread must meet.
     static IS_SPENT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -20,27 +25,36 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut Driver) -> R) -> R {
 
 /// Like [`with`], but says `None` outside a runtime: for destructors.
 pub(crate) fn try_with<R>(f: impl FnOnce(&mut Driver) -> R) -> Option<R> {
-    // Debug builds take the pointer out for the time of the call, so that a nested call finds none and panics.
-    let pointer = if cfg!(debug_assertions) { DRIVER.replace(std::ptr::null_mut()) } else { DRIVER.get() };
-    // SAFETY: the pointer comes from `install` and stays valid until `uninstall` removes it. It is the only reference:
-    // closures passed here are all in this crate, and neither they nor the driver call back into handles (a driver never
-    // drops a `Lease`, a `Conn` or a future, and never polls); every debug build checks that.
+    let pointer = DRIVER.replace(std::ptr::null_mut());
+    // SAFETY: the pointer comes from `install` and stays valid until `uninstall` removes it, which cannot happen during the
+    // call: it was taken out of the cell the line before. For the same reason it is the only reference: a call from inside
+    // `f` finds null.
     let driver = unsafe { pointer.as_mut() }?;
+    let on_panic = SpendThread;
     let result = f(driver);
-    if cfg!(debug_assertions) {
-        DRIVER.set(pointer);
-    }
+    std::mem::forget(on_panic);
+    DRIVER.set(pointer);
     Some(result)
 }
 
-/// Bars this thread from another runtime: handles into the memory of an earlier one are still about.
+/// A panic inside the driver leaves it half changed: it is never used again, and its handles must meet no other.
+struct SpendThread;
+
+impl Drop for SpendThread {
+    fn drop(&mut self) {
+        spend_thread();
+    }
+}
+
+/// Bars this thread from another runtime: handles of an earlier one are still there.
 pub(crate) fn spend_thread() {
     IS_SPENT.set(true);
 }
 
 /// Makes the driver reachable from handles on this thread.
 pub(crate) fn install(driver: Box<Driver>) {
-    assert!(DRIVER.get().is_null() && !IS_SPENT.get(), "this thread has, or had, a runtime already");
+    assert!(DRIVER.get().is_null(), "this thread has a runtime already");
+    assert!(!IS_SPENT.get(), "handles of an earlier runtime of this thread are left: use another thread");
     DRIVER.set(Box::into_raw(driver));
 }
 

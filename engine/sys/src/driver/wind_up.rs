@@ -11,6 +11,7 @@ impl Driver {
     /// Closes all sockets and waits, for at most `patience`, until the kernel has given back what it was lent.
     pub(crate) fn wind_up(&mut self, patience: Duration) {
         self.is_ending = true;
+        self.handles_left |= self.has_handles();
         self.part();
         for index in self.table.with_flag(Flags::OPEN) {
             self.close(index);
@@ -30,6 +31,19 @@ impl Driver {
                 self.complete(completion);
             }
         }
+    }
+
+    /// Whether handles are left now that all tasks are gone: sockets and timers that the table does not own itself, and
+    /// operations that are waited for. (Leases show as buffers that do not come back.)
+    fn has_handles(&mut self) -> bool {
+        let open = self.table.with_flag(Flags::OPEN);
+        let owned_by_a_handle = |index: u32| !self.table.at(index).flags.has(Flags::IDLE);
+        self.ops.has_owners() || open.into_iter().any(owned_by_a_handle)
+    }
+
+    /// Whether handles were left when the runtime ended: they must not meet another one.
+    pub(crate) fn handles_left(&self) -> bool {
+        self.handles_left
     }
 
     /// Operations, sockets and buffers that have not come back.
