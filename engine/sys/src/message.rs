@@ -1,20 +1,39 @@
 //! Messages between threads by MSG_RING: a number that appears as a completion in the ring of another thread.
-//! What the number refers to travels by other means, usually a queue.
+//! What the number refers to travels by other means, usually a queue; connections travel in one that is part of the doorbell.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::driver;
+use crate::driver::{self, Handed};
 use crate::key::Key;
 use crate::unfit::Unfit;
 
 /// Where a runtime can be reached. Cloned and sent to other threads freely.
 #[derive(Clone, Debug)]
-pub struct Doorbell {
-    ring: Arc<OwnedFd>,
+pub struct Doorbell(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    ring: OwnedFd,
+    in_transit: Mutex<Transit>,
+}
+
+/// Connections on their way to a runtime.
+///
+/// The kernel may take a message for a ring whose runtime ends before it reads the message, and says nothing then. So a
+/// message only says that there is something here: whoever takes a connection out owns it, and what no runtime has taken is
+/// closed, by the runtime as it ends or with the last doorbell.
+#[derive(Debug, Default)]
+struct Transit {
+    waiting: VecDeque<(u64, Handed)>,
+    /// The number of the next one.
+    next: u64,
+    /// The runtime has ended, or is about to.
+    is_closed: bool,
 }
 
 impl Doorbell {
@@ -23,27 +42,79 @@ impl Doorbell {
     /// # Errors
     /// When no descriptor is left to refer to the ring by.
     pub fn of_this_thread() -> io::Result<Doorbell> {
-        let raw = driver::with(|driver| driver.ring_fd());
-        // SAFETY: the ring is open as long as its driver is installed, which it is right now.
-        let ring = unsafe { BorrowedFd::borrow_raw(raw) }.try_clone_to_owned()?;
-        Ok(Doorbell { ring: Arc::new(ring) })
+        driver::with(driver::Driver::doorbell)
+    }
+
+    /// A doorbell of a ring that the caller keeps open for the time of the call.
+    pub(crate) fn of_ring(ring: BorrowedFd<'_>) -> io::Result<Doorbell> {
+        Ok(Doorbell::of(ring.try_clone_to_owned()?))
+    }
+
+    fn of(ring: OwnedFd) -> Doorbell {
+        Doorbell(Arc::new(Shared { ring, in_transit: Mutex::default() }))
     }
 
     /// A doorbell that is none, to see what becomes of messages that do not arrive.
     #[cfg(test)]
     pub(crate) fn out_of_order() -> Doorbell {
-        Doorbell { ring: Arc::new(std::fs::File::open("/dev/null").expect("a file").into()) }
+        Doorbell::of(std::fs::File::open("/dev/null").expect("a file").into())
     }
 
     pub(crate) fn ring_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+        self.0.ring.as_raw_fd()
     }
 
     /// Sends a number from one runtime to another, through this thread's ring.
     pub fn ring(&self, value: i32) {
-        driver::with(|driver| driver.post(self.ring.as_raw_fd(), value));
+        driver::with(|driver| driver.post(self, value));
+    }
+
+    /// Lays a connection down for the runtime; a message has to say so. The number is for [`Doorbell::take_back`].
+    ///
+    /// # Errors
+    /// Hands the connection back when the runtime takes none any more.
+    pub(crate) fn put(&self, handed: Handed) -> Result<u64, Handed> {
+        self.in_transit(|transit| {
+            if transit.is_closed {
+                return Err(handed);
+            }
+            let number = transit.next;
+            transit.next = (number + 1) & NUMBER_MASK;
+            transit.waiting.push_back((number, handed));
+            Ok(number)
+        })
+    }
+
+    /// The next connection, for the runtime itself.
+    pub(crate) fn take(&self) -> Option<Handed> {
+        self.in_transit(|transit| transit.waiting.pop_front()).map(|(_, handed)| handed)
+    }
+
+    /// A connection whose message did not arrive; `None` if it was taken or closed all the same.
+    pub(crate) fn take_back(&self, number: u64) -> Option<Handed> {
+        self.in_transit(|transit| {
+            let place = transit.waiting.iter().position(|(known, _)| *known == number)?;
+            transit.waiting.remove(place).map(|(_, handed)| handed)
+        })
+    }
+
+    /// The runtime takes no more connections; those on their way are closed.
+    pub(crate) fn close(&self) {
+        let waiting = self.in_transit(|transit| {
+            transit.is_closed = true;
+            std::mem::take(&mut transit.waiting)
+        });
+        drop(waiting);
+    }
+
+    fn in_transit<R>(&self, f: impl FnOnce(&mut Transit) -> R) -> R {
+        f(&mut self.0.in_transit.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+/// Numbers of connections in transit are this wide, so that one fits into a key beside the number of a shard.
+pub(crate) const NUMBER_BITS: u32 = 44;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 
 /// Rings doorbells from a thread that has no runtime.
 pub struct Courier {
@@ -65,7 +136,7 @@ impl Courier {
     /// # Errors
     /// EOWNERDEAD or EBADFD when the runtime has ended, else what io_uring_enter(2) says.
     pub fn ring(&mut self, doorbell: &Doorbell, value: i32) -> io::Result<()> {
-        let ring = types::Fd(doorbell.ring.as_raw_fd());
+        let ring = types::Fd(doorbell.ring_fd());
         let message = opcode::MsgRingData::new(ring, value, Key::MESSAGE.bits(), None).build();
         // SAFETY: the message carries its data by value.
         unsafe { self.ring.submission().push(&message) }.map_err(|_| io::ErrorKind::WouldBlock)?;

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use crate::buf::Buf;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
+use crate::message::Doorbell;
 use crate::wheel::{Link, Links, NEVER};
 
 /// What an operation owns while the kernel may use it.
@@ -28,6 +29,10 @@ pub(crate) enum Payload {
     Fill(Buf),
     /// The peer's address of a connect; only the kernel reads it.
     Address(Box<SockAddr>),
+    /// The ring that a message goes to: open until the kernel has sent it.
+    Message {
+        _doorbell: Doorbell,
+    },
 }
 
 impl Payload {
@@ -124,7 +129,7 @@ pub(crate) struct Op {
     generation: u32,
     /// The task to poll when it is done.
     pub(crate) waiter: u32,
-    /// The socket entry it works on.
+    /// The socket entry it works on; none for a message.
     pub(crate) socket: u32,
     /// Whether the socket entry still has the tenant this operation was started for.
     pub(crate) socket_generation: u32,
@@ -215,7 +220,7 @@ impl Ops {
     pub(crate) fn socket_of(&self, key: Key) -> Option<(u32, u32)> {
         let op = self.slots.get(key.index() as usize)?;
         let is_current = Key::new(Kind::Op, op.generation, key.index()) == key;
-        is_current.then_some((op.socket, op.socket_generation))
+        (is_current && op.socket != NONE).then_some((op.socket, op.socket_generation))
     }
 
     pub(crate) fn key(&self, index: u32) -> Key {

@@ -2,7 +2,7 @@
 //! this entry is all there is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use crate::aside::{Announced, Aside};
 use crate::buf_ring::Use;
@@ -351,6 +351,14 @@ impl Entry {
     pub(crate) fn is_wanted(&self) -> bool {
         let is_open_for_any = self.flags.has(Flags::IDLE) || self.flags.has(Flags::RESTING);
         is_open_for_any || (self.flags.has(Flags::WANTED) && self.queue_len == 0)
+    }
+
+    /// Takes the descriptor out of an entry that is about to be removed.
+    pub(crate) fn take_fd(&mut self) -> OwnedFd {
+        let fd = std::mem::replace(&mut self.fd, -1);
+        assert!(fd >= 0, "the socket was given up before");
+        // SAFETY: an entry owns its descriptor, and this one has it no more.
+        unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
     pub(crate) fn error(&self) -> Option<i32> {

@@ -1,6 +1,6 @@
 //! From a listener's completions to connections in the table.
 
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use io_uring::{opcode, types};
 
@@ -59,6 +59,8 @@ impl Driver {
         let is_told_later = mark != 0;
         if let Some(shard) = self.better_place() {
             self.stats.accepted += 1;
+            // SAFETY: the kernel has just given us this descriptor, and it is in no entry.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             self.pass_on(fd, id, !is_told_later, shard);
             return;
         }

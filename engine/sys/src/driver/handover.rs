@@ -4,11 +4,12 @@
 //! first, so that whatever the client sends from then on waits in the socket until the other shard has armed one. If the
 //! client was faster, its request is served here and the connection leaves the next time it is idle.
 //!
-//! What has to go along (peer, tag, deadline) lies in a box that the message points to. A message that does not arrive
-//! brings the box back.
+//! The descriptor and what has to go along (peer, tag, deadline) are laid down at the other shard's doorbell, and a message
+//! says so. They are owned in every state: until the other shard takes them they belong to its doorbell, which closes the
+//! descriptor when that shard ends. A message that does not arrive is answered by taking them back, if they are still there.
 
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
@@ -17,7 +18,7 @@ use super::Driver;
 use crate::aside::Announced;
 use crate::board::{BUSY_WORK, Board};
 use crate::key::{Key, Kind, NONE};
-use crate::message::Doorbell;
+use crate::message::{Doorbell, NUMBER_BITS};
 use crate::ring::Completion;
 use crate::table::{Entry, Flags};
 
@@ -46,9 +47,10 @@ pub struct Share<C = ConnectionId> {
     pub samples: u32,
 }
 
-/// What goes along with a descriptor.
+/// A connection between two shards: its descriptor and what goes along with it.
+#[derive(Debug)]
 pub(crate) struct Handed {
-    fd: RawFd,
+    fd: OwnedFd,
     listener: u8,
     mark: u8,
     tag: u32,
@@ -58,6 +60,17 @@ pub(crate) struct Handed {
     /// Nobody has looked yet whether its peer may have it.
     is_unchecked: bool,
     idle_ms: u64,
+}
+
+#[cfg(test)]
+impl Handed {
+    /// A connection of which nothing but its descriptor is known.
+    pub(crate) fn of_test(fd: std::os::fd::RawFd) -> Handed {
+        // SAFETY: tests give descriptors that they have just been given.
+        let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
+        let (peer, announced) = (None, None);
+        Handed { fd, listener: 0, mark: 0, tag: 0, peer, announced, is_unchecked: false, idle_ms: 0 }
+    }
 }
 
 /// The other shards, and what is known about this one's load.
@@ -81,7 +94,7 @@ pub(crate) struct Fleet {
 }
 
 impl Driver {
-    /// Makes this the shard `me` of those on the board.
+    /// Makes this the shard `me` of those on the board. Once.
     pub(crate) fn join(
         &mut self,
         me: usize,
@@ -89,6 +102,7 @@ impl Driver {
         doorbells: Vec<Doorbell>,
         circles: Vec<Vec<usize>>,
     ) {
+        assert!(self.fleet.is_none() && self.parted.is_none(), "a runtime joins once");
         self.fleet = Some(Box::new(Fleet {
             me,
             board,
@@ -109,6 +123,7 @@ impl Driver {
     pub(crate) fn part(&mut self) {
         if let Some(fleet) = self.fleet.take() {
             fleet.board.close(fleet.me);
+            self.parted = Some(fleet);
         }
     }
 
@@ -274,7 +289,8 @@ impl Driver {
         let idle_ms = self.deadline_in_ms(index);
         let peer = self.table.peer(index);
         let entry = self.table.at(index);
-        let Entry { fd, listener, mark, tag, .. } = *entry;
+        let Entry { listener, mark, tag, .. } = *entry;
+        let fd = entry.take_fd();
         let announced = self.table.announced(index);
         let handed = Handed { fd, listener, mark, tag, peer, announced, is_unchecked: false, idle_ms };
         self.forget_peer(index);
@@ -288,21 +304,24 @@ impl Driver {
 
     /// Sends a descriptor on its way.
     pub(super) fn post_handed(&mut self, handed: Handed, to: usize) {
-        let Some(ring) = self.fleet.as_ref().map(|fleet| fleet.doorbells[to].ring_fd()) else {
-            return self.arrive(&handed);
+        let Some(doorbell) = self.fleet.as_ref().map(|fleet| fleet.doorbells[to].clone()) else {
+            return self.arrive(handed);
+        };
+        let number = match doorbell.put(handed) {
+            Ok(number) => number,
+            Err(handed) => return self.arrive(handed),
         };
         self.stats.handed_out += 1;
-        let address = Box::into_raw(Box::new(handed)) as u64;
-        let key = Key::with_payload(Kind::Handed, address).bits();
-        let message = opcode::MsgRingData::new(types::Fd(ring), 0, key, None).build();
-        // SAFETY: the kernel carries the address by value. Whoever reads it from a completion owns the box.
-        unsafe {
-            self.push(message.flags(squeue::Flags::SKIP_SUCCESS), Key::with_payload(Kind::Returned, address));
-        }
+        let key = Key::with_payload(Kind::Handed, 0).bits();
+        let message = opcode::MsgRingData::new(types::Fd(doorbell.ring_fd()), 0, key, None).build();
+        let returned = Key::with_payload(Kind::Returned, (to as u64) << NUMBER_BITS | number);
+        // SAFETY: a message carries its data by value. The descriptor of the ring stays open until it is sent: the fleet has
+        // the doorbell, and is kept when it is parted from.
+        unsafe { self.push(message.flags(squeue::Flags::SKIP_SUCCESS), returned) };
     }
 
     /// A new connection that is better off elsewhere, before anything of it is here.
-    pub(super) fn pass_on(&mut self, fd: RawFd, listener: u8, is_unchecked: bool, to: usize) {
+    pub(super) fn pass_on(&mut self, fd: OwnedFd, listener: u8, is_unchecked: bool, to: usize) {
         let (peer, announced, idle_ms) = (None, None, self.first_byte_ms);
         self.post_handed(
             Handed { fd, listener, mark: 0, tag: 0, peer, announced, is_unchecked, idle_ms },
@@ -318,28 +337,37 @@ impl Driver {
 
     // ---- arriving ----
 
-    /// A message with a descriptor has come, or come back.
-    pub(super) fn handed(&mut self, completion: Completion) {
-        // SAFETY: only `post_handed` makes such keys, from a box that it gave up. Of the two completions that carry the
-        // address, the kernel posts one: to the other ring if the message arrives, to its sender's if not.
-        let handed = unsafe { Box::from_raw(completion.key.payload() as *mut Handed) };
-        match completion.key.kind() {
-            Kind::Handed => self.stats.handed_in += 1,
-            _ => self.stats.handed_back += 1,
+    /// A message says that there are connections for this shard. All are taken, also those whose messages are to come.
+    pub(super) fn fetch_handed(&mut self) {
+        let Some(doorbell) = self.doorbell.clone() else { return };
+        while let Some(handed) = doorbell.take() {
+            self.stats.handed_in += 1;
+            self.arrive(handed);
         }
-        self.arrive(&handed);
     }
 
-    fn arrive(&mut self, handed: &Handed) {
+    /// A message of ours has not arrived. Its connection may be gone all the same: another message had it fetched, or the
+    /// other shard closed it as it ended.
+    pub(super) fn take_back(&mut self, completion: Completion) {
+        let payload = completion.key.payload();
+        let (to, number) = ((payload >> NUMBER_BITS) as usize, payload & ((1 << NUMBER_BITS) - 1));
+        let fleet = self.fleet.as_ref().or(self.parted.as_ref());
+        if let Some(handed) = fleet.and_then(|fleet| fleet.doorbells[to].take_back(number)) {
+            self.stats.handed_back += 1;
+            self.arrive(handed);
+        }
+    }
+
+    fn arrive(&mut self, handed: Handed) {
         if self.is_ending {
-            return self.close_descriptor(handed.fd);
+            return;
         }
         // The board may have shown less than there are by now.
         if self.connections >= self.connections_max {
             self.stats.accept_refused += 1;
-            return self.close_descriptor(handed.fd);
+            return;
         }
-        let index = self.table.insert(handed.fd, Flags::IDLE);
+        let index = self.table.insert(handed.fd.into_raw_fd(), Flags::IDLE);
         let entry = self.table.at(index);
         entry.flags.set(Flags::ACCEPTED);
         entry.listener = handed.listener;

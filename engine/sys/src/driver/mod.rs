@@ -31,6 +31,7 @@ use crate::buf_ring::BufRing;
 use crate::files::{HugePages, use_ordinary_pages};
 use crate::kept::KeptBytes;
 use crate::key::{Key, Kind, NONE};
+use crate::message::Doorbell;
 use crate::op::Ops;
 use crate::pages::MemoryRange;
 use crate::peers::PeerShare;
@@ -39,6 +40,7 @@ use crate::table::Table;
 use crate::unfit::Unfit;
 use crate::wheel::Wheel;
 
+pub(crate) use handover::Handed;
 pub use handover::{ConnectionId, Share};
 pub(crate) use thread::{install, spend_thread, try_with, uninstall, with};
 pub use wind_up::Outstanding;
@@ -149,6 +151,10 @@ pub(crate) struct Driver {
     first_byte_ms: u64,
     /// The other shards, where connections are shared with them.
     fleet: Option<Box<handover::Fleet>>,
+    /// ... where they were: messages to them may still be on their way.
+    parted: Option<Box<handover::Fleet>>,
+    /// Where others reach this runtime, once it was asked for.
+    doorbell: Option<Doorbell>,
     /// Handles were left when the runtime ended.
     handles_left: bool,
     /// Nothing new is wanted.
@@ -209,6 +215,8 @@ impl Driver {
             now_ms,
             first_byte_ms: settings.first_byte_ms,
             fleet: None,
+            parted: None,
+            doorbell: None,
             handles_left: false,
             is_ending: false,
             stats: Stats::default(),
@@ -252,8 +260,12 @@ impl Driver {
                 self.messages.push_back(completion.result);
                 wake_of(&mut self.message_waiter)
             }
-            Kind::Handed | Kind::Returned => {
-                self.handed(completion);
+            Kind::Handed => {
+                self.fetch_handed();
+                Wake::Nobody
+            }
+            Kind::Returned => {
+                self.take_back(completion);
                 Wake::Nobody
             }
         }

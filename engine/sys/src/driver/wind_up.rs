@@ -13,6 +13,9 @@ impl Driver {
         self.is_ending = true;
         self.handles_left |= self.has_handles();
         self.part();
+        if let Some(doorbell) = &self.doorbell {
+            doorbell.close();
+        }
         for index in self.table.with_flag(Flags::OPEN) {
             self.close(index);
         }
