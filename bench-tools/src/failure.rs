@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use sluice_sys::Unfit;
+use sluice_sys::{RingFailed, Unfit};
 
 /// An error that ends the program, said in one message.
 #[derive(Debug)]
@@ -43,6 +43,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<RingFailed> for Failure {
+    fn from(failed: RingFailed) -> Failure {
+        Failure::Target(failed.to_string())
+    }
+}
 
 impl From<Unfit> for Failure {
     fn from(unfit: Unfit) -> Failure {

@@ -100,6 +100,6 @@ mod tests {
             }
             assert!(begin.elapsed() < Duration::from_millis(400), "{:?}", begin.elapsed());
         };
-        runtime.run(main, async || drop(next_connection().await));
+        runtime.run(main, async || drop(next_connection().await)).expect("a ring");
     }
 }

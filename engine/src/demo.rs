@@ -31,7 +31,9 @@ pub fn start_origin() -> Result<SocketAddr, LaunchError> {
         match made {
             Ok((runtime, bound, address)) => {
                 let _ = sender.send(Ok(address));
-                runtime.run(accept(bound), worker);
+                if let Err(error) = runtime.run(accept(bound), worker) {
+                    eprintln!("sluice: the demo origin has ended: {error}");
+                }
             }
             Err(error) => drop(sender.send(Err(error))),
         }

@@ -14,7 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, Runtime, Settings, Unfit};
+use sluice_sys::{
+    BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, RingFailed, Runtime, Settings, Unfit,
+};
 
 use crate::balance::Team;
 use crate::budget::Budget;
@@ -43,13 +45,20 @@ const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 /// Threads beside the shards, by a generous count.
 const OTHER_THREADS: usize = 16;
 
-/// Why the proxy does not run.
+/// Why the proxy does not run, or not any more.
 #[derive(Debug)]
 pub enum LaunchError {
     /// The host lacks something.
     Unfit(Unfit),
     /// The configuration asks for something that is not to be had now.
     Refused(String),
+    /// It ran, and a shard cannot go on.
+    RingFailed {
+        /// The shard.
+        shard: usize,
+        /// What the kernel said.
+        error: RingFailed,
+    },
 }
 
 impl std::fmt::Display for LaunchError {
@@ -57,6 +66,12 @@ impl std::fmt::Display for LaunchError {
         match self {
             Self::Unfit(unfit) => unfit.fmt(f),
             Self::Refused(why) => f.write_str(why),
+            Self::RingFailed { shard, error } => {
+                write!(
+                    f,
+                    "shard {shard} cannot go on: {error}; the process ends at once, its supervisor should start it again"
+                )
+            }
         }
     }
 }
@@ -64,11 +79,15 @@ impl std::fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {}
 
 impl LaunchError {
+    /// EX_OSERR of sysexits.h.
+    const RING_FAILED: u8 = 71;
+
     /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Unfit(_) => ExitCode::from(Unfit::EXIT_CODE),
             Self::Refused(_) => ExitCode::FAILURE,
+            Self::RingFailed { .. } => ExitCode::from(Self::RING_FAILED),
         }
     }
 }
@@ -118,7 +137,7 @@ fn serve_metrics(metrics: Metrics, events: Sender<Event>) -> Result<(), LaunchEr
 /// Runs the proxy until it is told to end.
 ///
 /// # Errors
-/// [`LaunchError`] if it cannot start; once it runs it ends well.
+/// [`LaunchError`] if it cannot start, or if the ring of a shard fails.
 pub fn run(
     config: Config,
     topology: &Topology,
@@ -181,8 +200,7 @@ pub fn run(
     }
     eprintln!("sluice: ready ({} shard{})", plan.shards.len(), if plan.shards.len() == 1 { "" } else { "s" });
     when_ready(&blueprint.listen);
-    fleet.command(&inbox, &blueprint.config);
-    Ok(())
+    fleet.command(&inbox, &blueprint.config)
 }
 
 /// What polling costs, so that nobody wonders about processors that are busy without work.
@@ -251,7 +269,7 @@ fn start(
             Ok(Event::Asked(Request::End)) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
             }
-            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Metrics(_) | Event::Ended(_)) => {}
+            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Metrics(_) | Event::Ended { .. }) => {}
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }
@@ -311,8 +329,8 @@ fn shard_thread(
     }
     let Ok(team) = go.recv() else { return };
     let shard = Rc::new(shard);
-    let left = runtime.run(shard.clone().run(listeners, team), || shard.worker());
-    let _ = events.send(Event::Ended(left));
+    let outcome = runtime.run(shard.clone().run(listeners, team), || shard.worker());
+    let _ = events.send(Event::Ended { shard: place.shard, outcome });
 }
 
 fn no_policy(error: &io::Error) -> String {

@@ -84,7 +84,7 @@ pub(super) fn run(orders: Orders, lane: Lane, board: Arc<Board>) -> Result<(), F
             Err(error) => *told.borrow_mut() = Some(error),
         }
     };
-    runtime.run(main, async || drop(next_connection().await));
+    runtime.run(main, async || drop(next_connection().await))?;
     failure.take().map_or(Ok(()), Err)
 }
 

@@ -123,7 +123,7 @@ pub(super) fn run(plan: Plan, lane: Lane, interrupt: Interrupt) -> Result<LaneRu
         let ran = conduct(shared, lane, connections, interrupt).await;
         *outcome.borrow_mut() = ran;
     };
-    runtime.run(main, async || drop(next_connection().await));
+    runtime.run(main, async || drop(next_connection().await))?;
     outcome.replace(Ok(LaneRun::default()))
 }
 

@@ -93,7 +93,7 @@ fn serve(bound: BoundListener, sockets: u64, interrupt: Interrupt) -> Result<(),
             }
         }
     };
-    runtime.run(main, move || worker(site.clone()));
+    runtime.run(main, move || worker(site.clone()))?;
     Ok(())
 }
 

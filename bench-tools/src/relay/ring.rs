@@ -23,7 +23,7 @@ pub(super) fn run(args: &RelayArgs) -> Result<(), Failure> {
         }
     };
     let (kind, origin) = (args.runtime, args.origin);
-    runtime.run(main, move || worker(kind, origin));
+    runtime.run(main, move || worker(kind, origin))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Board, Courier, Doorbell, Outstanding, ShardMemory, Unfit};
+use sluice_sys::{Board, Courier, Doorbell, Outstanding, RingFailed, ShardMemory, Unfit};
 
 use super::Message;
 use super::live::{self, Live};
@@ -36,7 +36,11 @@ pub(crate) enum Event {
     Live(UnixStream),
     /// So does a monitoring system.
     Metrics(Sender<Live>),
-    Ended(Outstanding),
+    /// A shard has ended, with what it could not give back or since its ring has failed.
+    Ended {
+        shard: usize,
+        outcome: Result<Outstanding, RingFailed>,
+    },
 }
 
 impl From<Request> for Event {
@@ -99,7 +103,10 @@ impl Fleet {
     }
 
     /// Does what signals and visitors ask for until all shards have ended.
-    pub(crate) fn command(&mut self, inbox: &Receiver<Event>, config: &Config) {
+    ///
+    /// # Errors
+    /// When a shard's ring has failed: the other shards are not waited for.
+    pub(crate) fn command(&mut self, inbox: &Receiver<Event>, config: &Config) -> Result<(), LaunchError> {
         let (drain_timeout, is_pinned) = (config.drain_timeout, config.host.pinning);
         let mut running = self.members.len();
         let mut left = Outstanding::default();
@@ -113,14 +120,15 @@ impl Fleet {
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
                 Some(Event::Asked(Request::End)) if is_draining => {
                     eprintln!("sluice: ended at once, by a second signal");
-                    return;
+                    return Ok(());
                 }
                 Some(Event::Asked(Request::End)) => {
                     is_draining = true;
                     eprintln!("sluice: draining for at most {drain_timeout:?}; a second signal ends at once");
                     self.tell_all(Message::Drain);
                 }
-                Some(Event::Ended(outstanding)) => {
+                Some(Event::Ended { shard, outcome }) => {
+                    let outstanding = outcome.map_err(|error| LaunchError::RingFailed { shard, error })?;
                     running -= 1;
                     left.sockets += outstanding.sockets;
                     left.buffers += outstanding.buffers;
@@ -132,6 +140,7 @@ impl Fleet {
         }
         self.say_leftover(&left);
         eprintln!("sluice: stopped");
+        Ok(())
     }
 
     fn tell_all(&mut self, message: Message) {

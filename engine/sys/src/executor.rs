@@ -22,6 +22,7 @@ use crate::key::NONE;
 use crate::message::Doorbell;
 use crate::pages::ShardMemory;
 use crate::peers::{PeerBounds, PeerShare};
+use crate::ring::RingFailed;
 use crate::socket::Conn;
 use crate::unfit::Unfit;
 
@@ -89,9 +90,10 @@ impl Runtime {
     /// Runs `main` to its end, with as many workers beside it as there are busy connections. Returns what could not
     /// be given back.
     ///
-    /// # Panics
-    /// When the kernel refuses to go on with the ring, which it does for no fault of a peer.
-    pub fn run<M, W, F>(mut self, main: M, mut worker: W) -> Outstanding
+    /// # Errors
+    /// When the kernel refuses to go on with the ring, which it does for no fault of a peer, or has lost completions. All
+    /// connections are cut.
+    pub fn run<M, W, F>(mut self, main: M, mut worker: W) -> Result<Outstanding, RingFailed>
     where
         M: Future<Output = ()> + 'static,
         W: FnMut() -> F,
@@ -102,7 +104,7 @@ impl Runtime {
         self.tasks.poll(main);
         while self.tasks.is_alive(main) {
             while self.poll_spawned() {}
-            driver::with(Driver::turn).expect("io_uring_enter");
+            driver::with(Driver::turn)?;
             let mut budget = self.completions_per_turn;
             while budget > 0 {
                 let completions = driver::with(|driver| driver.completions(&mut batch));
@@ -120,7 +122,9 @@ impl Runtime {
             self.poll_ready();
             self.tasks.trim();
         }
-        self.end()
+        // It may own handles.
+        drop(worker);
+        Ok(self.end())
     }
 
     /// Wakes whom a deadline concerns. Connections that need a worker for it come in portions, so that a flood of them
@@ -170,7 +174,7 @@ impl Drop for Runtime {
         let Some(mut driver) = driver::uninstall() else { return };
         driver.wind_up(WIND_UP);
         let left = driver.outstanding();
-        let is_memory_lent = left.buffers > 0 || left.in_flight > 0;
+        let is_memory_lent = left.buffers > 0 || left.in_flight > 0 || driver.has_failed();
         if is_memory_lent || driver.handles_left() {
             driver::spend_thread();
         }

@@ -73,6 +73,7 @@ pub use pipe::{Pipe, Spliced};
 pub use probe::KERNEL_FLOOR;
 #[cfg(any(test, feature = "rig"))]
 pub use rig::Rig;
+pub use ring::RingFailed;
 pub use socket::{
     BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
     connections_begun, connections_idle, connections_open, sleep, sockets_open,

@@ -5,6 +5,7 @@
 //! deferred work and, if asked, waits.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
@@ -52,6 +53,31 @@ impl Completion {
     }
 }
 
+/// The kernel does not go on with a ring, or has lost completions of it: the connections on it are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingFailed {
+    errno: i32,
+}
+
+impl RingFailed {
+    fn error(self) -> io::Error {
+        io::Error::from_raw_os_error(self.errno)
+    }
+}
+
+impl fmt::Display for RingFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            libc::EBADR => f.write_str(
+                "the kernel had no memory to keep completions of io_uring and dropped some (EBADR)",
+            ),
+            _ => write!(f, "io_uring_enter failed: {}", self.error()),
+        }
+    }
+}
+
+impl std::error::Error for RingFailed {}
+
 pub(crate) struct Ring {
     ring: IoUring,
     /// What to pass as descriptor to io_uring_enter: an index when the ring could be registered with its thread.
@@ -59,6 +85,7 @@ pub(crate) struct Ring {
     enter_flags: u32,
     /// Entries that found the submission queue full while the kernel took none; they go first next time.
     backlog: VecDeque<squeue::Entry>,
+    failed: Option<RingFailed>,
     /// The queues, which the kernel allocated and this process has mapped.
     memory: Vec<MemoryRange>,
     /// What is pushed goes nowhere.
@@ -69,6 +96,8 @@ pub(crate) struct Ring {
     pub(crate) pushed: u32,
     #[cfg(test)]
     pub(crate) enter_errors: VecDeque<i32>,
+    #[cfg(test)]
+    pub(crate) is_lossy: bool,
 }
 
 impl Ring {
@@ -96,6 +125,7 @@ impl Ring {
             enter_fd,
             enter_flags,
             backlog: VecDeque::new(),
+            failed: None,
             memory,
             #[cfg(any(test, feature = "rig"))]
             is_detached: false,
@@ -103,6 +133,8 @@ impl Ring {
             pushed: 0,
             #[cfg(test)]
             enter_errors: VecDeque::new(),
+            #[cfg(test)]
+            is_lossy: false,
         })
     }
 
@@ -135,7 +167,7 @@ impl Ring {
         unsafe { self.push(probe) };
         let mut batch = [const { MaybeUninit::uninit() }; 1];
         loop {
-            self.enter(Wait::Forever).map_err(|error| Unfit::from_setup(&error))?;
+            self.enter(Wait::Forever).map_err(|failed| Unfit::from_setup(&failed.error()))?;
             if let Some(completion) = self.completions(&mut batch).next() {
                 return Ok(completion.result == -libc::EBADF);
             }
@@ -182,6 +214,9 @@ impl Ring {
             }
             // Full: hand over what is there. An error leaves the queue full, then the backlog takes the entry.
             let _ = self.syscall(0, 0, None);
+            if self.has_lost_completions() {
+                self.fail(libc::EBADR);
+            }
             // SAFETY: the caller's promise.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
@@ -204,10 +239,29 @@ impl Ring {
 
     /// Submits what was pushed, runs deferred kernel work, and waits as told when no completion is ready.
     ///
+    /// What io_uring_enter(2) can say, and what follows:
+    ///
+    /// | errno | when | what follows |
+    /// |---|---|---|
+    /// | ETIME | the wait is over | a turn without completions |
+    /// | EINTR | a signal came, or the thread was traced or frozen | likewise; signals are the control thread's |
+    /// | EBUSY | completions overflowed their queue and not all of them fit into it yet (IORING_SQ_CQ_OVERFLOW) | the turn reads the queue, the next enter moves the rest: every enter asks for events, so none has to look at that flag |
+    /// | EAGAIN, ENOMEM | the kernel has no memory for a request | what was not submitted stays in the queue and is offered again each turn |
+    /// | EBADR | completions were dropped, since there was no memory to keep them (IORING_FEAT_NODROP keeps all others) | the ring has failed |
+    /// | EBADF, EBADFD, ENXIO, EOPNOTSUPP | there is no ring, or it is not enabled, or is being torn down | likewise |
+    /// | EEXIST | another thread submitted (SINGLE_ISSUER) | likewise |
+    /// | EFAULT, EINVAL, EPERM and any other | arguments that only a mistake of ours makes, or a seccomp filter that came later | likewise |
+    ///
+    /// A lost completion may be a received buffer out of the middle of any connection's bytes, so nothing that was open may
+    /// go on as if all were well. The kernel says EBADR only when it has nothing else to hand over, so the count of
+    /// dropped completions in the ring is looked at too, at every enter.
+    ///
     /// # Errors
-    /// Only errors that end the ring. A full completion queue, lack of memory, a signal or the end of the wait are
-    /// part of life: what could not be submitted is submitted next time.
-    pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+    /// The ring has failed; it is not entered again.
+    pub(crate) fn enter(&mut self, wait: Wait) -> Result<(), RingFailed> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
         self.refill_from_backlog();
         let ready = !self.ring.completion().is_empty();
         let (min_complete, timeout) = match wait {
@@ -216,12 +270,30 @@ impl Ring {
             Wait::AtMost(time) => (1, Some(time)),
         };
         match self.syscall(min_complete, IORING_ENTER_GETEVENTS, timeout) {
+            _ if self.has_lost_completions() => Err(self.fail(libc::EBADR)),
             Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => Ok(()),
-                _ => Err(error),
+            Err(error) => match error.raw_os_error().unwrap_or(0) {
+                libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM => Ok(()),
+                errno => Err(self.fail(errno)),
             },
         }
+    }
+
+    /// Whether the kernel has counted a completion that it could neither queue nor keep.
+    fn has_lost_completions(&mut self) -> bool {
+        #[cfg(test)]
+        if self.is_lossy {
+            return true;
+        }
+        self.ring.completion().overflow() > 0
+    }
+
+    fn fail(&mut self, errno: i32) -> RingFailed {
+        *self.failed.insert(RingFailed { errno })
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     fn refill_from_backlog(&mut self) {
@@ -234,11 +306,12 @@ impl Ring {
         }
     }
 
-    /// Reads up to `into.len()` completions.
+    /// Reads up to `into.len()` completions; none once the ring has failed, since what follows a lost one has a gap before it.
     pub(crate) fn completions<'a>(
         &mut self,
         into: &'a mut [MaybeUninit<cqueue::Entry>],
     ) -> impl ExactSizeIterator<Item = Completion> + use<'a> {
+        let into = if self.failed.is_some() { Default::default() } else { into };
         self.ring.completion().fill(into).iter().map(|entry| Completion {
             key: Key::from_bits(entry.user_data()),
             result: entry.result(),

@@ -26,7 +26,7 @@ fn small() -> Settings {
 }
 
 fn run(settings: &Settings, main: impl Future<Output = ()> + 'static) -> Outstanding {
-    Runtime::new(settings).expect("a runtime").run(main, no_worker)
+    Runtime::new(settings).expect("a runtime").run(main, no_worker).expect("a ring")
 }
 
 async fn no_worker() {

@@ -19,7 +19,6 @@ mod timers;
 mod wind_up;
 
 use std::collections::VecDeque;
-use std::io;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -35,7 +34,7 @@ use crate::message::Doorbell;
 use crate::op::Ops;
 use crate::pages::MemoryRange;
 use crate::peers::PeerShare;
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, Ring, RingFailed};
 use crate::table::Table;
 use crate::unfit::Unfit;
 use crate::wheel::Wheel;
@@ -224,7 +223,7 @@ impl Driver {
     }
 
     /// Submits, waits if nothing is ready, and brings the clock up to date.
-    pub(crate) fn turn(&mut self) -> io::Result<()> {
+    pub(crate) fn turn(&mut self) -> Result<(), RingFailed> {
         self.prepare();
         self.stats.turns += 1;
         let entered = self.ring.enter(self.wait());

@@ -49,6 +49,11 @@ impl Driver {
         self.handles_left
     }
 
+    /// The kernel said that the ring is of no more use: what it was lent may never come back.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.ring.has_failed()
+    }
+
     /// Operations, sockets and buffers that have not come back.
     pub(crate) fn outstanding(&self) -> Outstanding {
         Outstanding {

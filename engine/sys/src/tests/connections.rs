@@ -87,7 +87,7 @@ fn idle_connections_wake_a_worker_with_their_bytes() {
             }
         }
     };
-    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker).expect("a ring");
     assert_eq!(left, Outstanding::default());
     let mut seen = seen.borrow().clone();
     seen.sort_unstable();
@@ -160,7 +160,7 @@ fn a_parked_connection_keeps_what_it_has_said() {
         assert_eq!(connections_begun(), 1);
     };
     let worker = collect(&seen);
-    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker).expect("a ring");
     assert_eq!(left, Outstanding::default());
     let seen = seen.borrow();
     assert!(seen.contains(&"abc after 4, ended".to_owned()), "{seen:?}");
@@ -200,7 +200,7 @@ fn connections_are_counted_by_their_peer() {
     };
     let runtime = Runtime::new(&small()).expect("a runtime");
     runtime.count_peers(counts.share(0), PeerBounds { noted_above: 2, tag: 7, accept_max: 3 });
-    assert_eq!(runtime.run(main, worker), Outstanding::default());
+    assert_eq!(runtime.run(main, worker), Ok(Outstanding::default()));
     assert_eq!(counts.share(0).total(LOOPBACK.ip()), 0);
 }
 

@@ -75,7 +75,7 @@ impl Two {
                         sleep(200).await;
                         close_idle();
                     };
-                    runtime.run(main, move || echo(me, before_park))
+                    runtime.run(main, move || echo(me, before_park)).expect("a ring")
                 };
                 thread::Builder::new().name(format!("two-{me}")).spawn(shard).expect("a thread")
             })
@@ -386,7 +386,7 @@ fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
             }
         }
     };
-    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker).expect("a ring");
     assert_eq!(left, Outstanding::default());
     let seen = seen.borrow();
     assert!(seen[0].3.ip().is_loopback());
