@@ -179,10 +179,11 @@ impl Shard {
         self.is_draining.set(true);
         sluice_sys::leave_fleet();
         spawn(self.clone().go_on_publishing());
+        let until_ms = now_ms() + self.times.drain;
         for listener in listeners {
-            listener.stop().await;
+            listener.stop(until_ms.saturating_sub(now_ms())).await;
         }
-        self.drain().await;
+        self.drain(until_ms).await;
         self.groups.iter().flat_map(Group::servers).for_each(Server::close_idle);
         self.publish();
     }
@@ -199,9 +200,8 @@ impl Shard {
         }
     }
 
-    /// Waits until every connection is closed, at most as long as the drain may take.
-    async fn drain(&self) {
-        let until_ms = now_ms() + self.times.drain;
+    /// Waits until every connection is closed, or the drain's time is over.
+    async fn drain(&self, until_ms: u64) {
         while sluice_sys::connections_open() > 0 && now_ms() < until_ms {
             // First a moment for the requests of connections that were accepted last.
             sleep(DRAIN_LOOK_MS.min(until_ms - now_ms())).await;

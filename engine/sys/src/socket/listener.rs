@@ -5,8 +5,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::task::Poll;
 
 use super::calls::{bind, check, name_of, set_option, tcp_socket};
+use super::timer::Timer;
 use crate::driver;
 use crate::steer::{self, Slot, SteeringProgram};
 
@@ -136,10 +138,16 @@ impl Listener {
     }
 
     /// Stops accepting; connections that were made up to now are served, also those the kernel has not handed out yet.
-    pub async fn stop(mut self) {
+    /// The kernel has `within_ms` to end its accept; after that what it still accepts is closed.
+    pub async fn stop(mut self, within_ms: u64) {
         // No connection is sent here any more.
         drop(self.slot.take());
-        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
+        let limit = Timer::new(within_ms);
+        poll_fn(|_| match driver::with(|driver| driver.poll_disarmed(self.index)) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => limit.poll_expired(),
+        })
+        .await;
         driver::with(|driver| driver.accept_queued(self.index));
     }
 }
