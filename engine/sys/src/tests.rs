@@ -4,6 +4,7 @@ mod buffers;
 mod bytes;
 mod connections;
 mod dangers;
+mod handles;
 mod handover;
 
 use std::future::{Future, poll_fn};
