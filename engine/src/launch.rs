@@ -189,6 +189,9 @@ pub fn run(
              (hint: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled)"
         );
     }
+    if let Some(warning) = sluice_sys::kernel_warning() {
+        eprintln!("sluice: warning: {warning}");
+    }
     if let Some(time) = blueprint.config.host.busy_poll {
         eprintln!("sluice: {}", cost_of_busy_poll(time));
     }

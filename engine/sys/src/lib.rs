@@ -70,7 +70,7 @@ pub use pages::{Pages, ShardMemory};
 pub use patience::Patience;
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
-pub use probe::KERNEL_FLOOR;
+pub use probe::{KERNEL_FLOOR, KERNEL_PATCH_FLOOR, kernel_warning};
 #[cfg(any(test, feature = "rig"))]
 pub use rig::Rig;
 pub use ring::RingFailed;
