@@ -1,6 +1,7 @@
 //! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
 
 pub(crate) mod fleet;
+pub(crate) mod freshness;
 pub mod live;
 pub(crate) mod metrics;
 pub(crate) mod resolve;

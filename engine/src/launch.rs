@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use sluice_sys::{
@@ -22,6 +22,7 @@ use crate::balance::Team;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::control::fleet::{Event, Fleet, Member};
+use crate::control::freshness::Freshness;
 use crate::control::metrics::Metrics;
 use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
@@ -391,6 +392,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         memory_node,
         doorbell,
         counters,
+        freshness: Freshness::new(Instant::now()),
         memory: sluice_sys::shard_memory(),
         thread: sluice_sys::thread_id(),
         warning,

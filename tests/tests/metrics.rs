@@ -41,6 +41,8 @@ async fn metrics_are_the_counters_and_pages_of_every_shard() {
     assert!(text.contains("# TYPE sluice_requests_total counter\n"));
     assert!(text.contains("# TYPE sluice_connections gauge\n"));
     assert!(text.lines().any(|line| line.starts_with("sluice_shard_info{shard=\"0\",cpu=")), "{text}");
+    let age = text.lines().find_map(|line| line.strip_prefix("sluice_counters_age_seconds{shard=\"0\"} "));
+    assert!(age.is_some_and(|age| age.parse::<f64>().unwrap() < 5.0), "{text}");
     let live = &proxy.live().await[0];
     if live.get("pages_error").is_none() {
         let pages = value(&text, "sluice_memory_pages{shard=\"0\",part=\"receive buffers\",node=\"local\"}");
@@ -49,7 +51,7 @@ async fn metrics_are_the_counters_and_pages_of_every_shard() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, number) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
         assert!(series.starts_with("sluice_") && series.ends_with('}'), "{line}");
-        assert!(number.parse::<u64>().is_ok(), "{line}");
+        assert!(number.parse::<f64>().is_ok(), "{line}");
     }
     drop(held);
     proxy.drain().await.assert_clean();

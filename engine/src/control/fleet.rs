@@ -5,12 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use sluice_sys::{Board, Courier, Doorbell, Outstanding, RingFailed, ShardMemory, Unfit};
 
 use super::Message;
+use super::freshness::Freshness;
 use super::live::{self, Live};
 use super::signals::Request;
 use super::spill::Spill;
@@ -23,6 +24,9 @@ use crate::steering::Steering;
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to wait before the counters are looked at again.
+const PUBLISH_STEP: Duration = Duration::from_millis(2);
 
 /// How often a machine with several nodes is asked whether memory had to be taken from the wrong one.
 const SPILL_LOOK: Duration = Duration::from_secs(5);
@@ -56,6 +60,8 @@ pub(crate) struct Member {
     pub(crate) memory_node: usize,
     pub(crate) doorbell: Doorbell,
     pub(crate) counters: Arc<CachePadded<Counters>>,
+    /// Of when they are.
+    pub(crate) freshness: Freshness,
     pub(crate) memory: ShardMemory,
     /// The kernel's number of its thread.
     pub(crate) thread: i32,
@@ -129,6 +135,7 @@ impl Fleet {
                 }
                 Some(Event::Ended { shard, outcome }) => {
                     let outstanding = outcome.map_err(|error| LaunchError::RingFailed { shard, error })?;
+                    self.has_ended(shard);
                     running -= 1;
                     left.sockets += outstanding.sockets;
                     left.buffers += outstanding.buffers;
@@ -143,6 +150,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// The counters of a shard that has ended are the last ones.
+    fn has_ended(&mut self, shard: usize) {
+        let members = self.members.iter_mut().filter(|member| member.place.shard == shard);
+        members.for_each(|member| member.freshness.finish());
+    }
+
     fn tell_all(&mut self, message: Message) {
         for member in &self.members {
             // A shard that has ended needs no telling.
@@ -150,25 +163,29 @@ impl Fleet {
         }
     }
 
-    /// Has every shard bring its counters up to date.
+    /// Has every shard bring its counters up to date. One that does not answer in time has old ones, which are shown as such.
     fn publish(&mut self) {
-        let published =
-            |fleet: &Fleet| fleet.members.iter().map(|shard| shard.counters.published.value()).sum::<u64>();
-        let before = published(self);
+        let asked = Instant::now();
+        self.look_at_counters();
+        self.members.iter_mut().for_each(|member| member.freshness.ask());
         self.tell_all(Message::Publish);
-        let step = Duration::from_millis(2);
-        let mut waited = Duration::ZERO;
-        while published(self) < before + self.members.len() as u64 && waited < PUBLISH_PATIENCE {
-            thread::sleep(step);
-            waited += step;
+        while !self.look_at_counters() && asked.elapsed() < PUBLISH_PATIENCE {
+            thread::sleep(PUBLISH_STEP);
         }
+    }
+
+    /// Notes which shards have published; says whether all that were asked have.
+    fn look_at_counters(&mut self) -> bool {
+        let look = |member: &mut Member| member.freshness.look(&member.counters, Instant::now());
+        // All of them, also behind one that has not answered.
+        self.members.iter_mut().map(look).fold(true, |all, has_answered| all & has_answered)
     }
 
     /// Prints the counters of all shards, summed up, as one line of JSON.
     fn report(&mut self) {
         self.publish();
         let mut line = String::new();
-        for (name, value) in self.totals() {
+        for (name, value) in self.totals().into_iter().chain(self.age()) {
             let _ = write!(line, "{}\"{name}\":{value}", if line.is_empty() { "" } else { "," });
         }
         eprintln!("sluice: counters {{{line}}}");
@@ -183,6 +200,13 @@ impl Fleet {
             steered_by: self.steered_by.to_owned(),
             shards: self.members.iter().map(live::look_at).collect(),
         }
+    }
+
+    /// How old the oldest counters are, and how many shards have not answered.
+    fn age(&self) -> [(&'static str, u64); 2] {
+        let oldest = self.members.iter().map(|member| member.freshness.age_ms()).max();
+        let stale = self.members.iter().filter(|member| member.freshness.is_stale()).count();
+        [("counters_age_ms", oldest.unwrap_or(0)), ("shards_stale", stale as u64)]
     }
 
     fn totals(&self) -> Vec<(&'static str, u64)> {
@@ -220,4 +244,87 @@ fn next_event(inbox: &Receiver<Event>, is_watching: bool) -> Option<Event> {
         return inbox.recv().ok();
     }
     inbox.recv_timeout(SPILL_LOOK).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use sluice_sys::{Runtime, Settings, next_connection, next_message};
+
+    use super::*;
+
+    /// A shard that publishes as often as it is allowed to when it is asked, and then falls silent.
+    fn shard(number: usize, answers: usize) -> (Member, Sender<()>) {
+        let (tell, hear) = channel();
+        let (end, may_end) = channel();
+        thread::spawn(move || {
+            let settings =
+                Settings { submission_entries: 8, buffers: 8, buffer_bytes: 64, ..Settings::default() };
+            let runtime = Runtime::new(&settings).unwrap();
+            let counters: Arc<CachePadded<Counters>> = Arc::default();
+            tell.send(Member {
+                place: ShardPlace {
+                    shard: number,
+                    cpu: 0,
+                    node: 0,
+                    memory_node: 0,
+                    memory_fallbacks: Vec::new(),
+                    l3_group: 0,
+                },
+                memory_node: 0,
+                doorbell: Doorbell::of_this_thread().unwrap(),
+                counters: counters.clone(),
+                freshness: Freshness::new(Instant::now()),
+                memory: sluice_sys::shard_memory(),
+                thread: sluice_sys::thread_id(),
+                warning: None,
+            })
+            .unwrap();
+            let main = async move {
+                for _ in 0..answers {
+                    next_message().await;
+                    counters.published.increment();
+                }
+                // Stuck in a system call, as it were.
+                let _ = may_end.recv();
+            };
+            runtime.run(main, async || drop(next_connection().await)).unwrap();
+        });
+        (hear.recv().unwrap(), end)
+    }
+
+    #[test]
+    fn counters_of_a_shard_that_does_not_answer_are_marked_as_old() {
+        let mut fleet = Fleet::new(Steering::Off, "hash").unwrap();
+        let ends: Vec<Sender<()>> = [(0, usize::MAX), (1, 1)]
+            .into_iter()
+            .map(|(number, answers)| {
+                let (member, end) = shard(number, answers);
+                fleet.add(member);
+                end
+            })
+            .collect();
+        let stale = |live: &Live| live.shards.iter().map(|shard| shard.counters_stale).collect::<Vec<_>>();
+        assert_eq!(stale(&fleet.live()), [false, false]);
+        assert_eq!(fleet.age()[1], ("shards_stale", 0));
+        let silent_since = Instant::now();
+        let live = fleet.live();
+        assert_eq!(stale(&live), [false, true]);
+        let ages = [0, 1].map(|shard| live.shards[shard].counters_age_ms);
+        assert!(u128::from(ages[1]) >= PUBLISH_PATIENCE.as_millis() && ages[1] > ages[0], "{ages:?}");
+        // It is still old at the next look, and older.
+        let [(_, oldest), stale_shards] = {
+            fleet.publish();
+            fleet.age()
+        };
+        assert!(u128::from(oldest) >= 2 * PUBLISH_PATIENCE.as_millis(), "{oldest}");
+        assert!(u128::from(oldest) <= silent_since.elapsed().as_millis() + 1_000, "{oldest}");
+        assert_eq!(stale_shards, ("shards_stale", 1));
+        // One that has ended has last ones.
+        fleet.has_ended(1);
+        let live = fleet.live();
+        assert_eq!((stale(&live), live.shards[1].counters_age_ms), (vec![false, false], 0));
+        drop(ends);
+    }
 }

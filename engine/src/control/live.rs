@@ -59,6 +59,12 @@ pub struct LiveShard {
     /// Why the pages could not be counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages_error: Option<String>,
+    /// How long ago it brought its counters up to date.
+    #[serde(default)]
+    pub counters_age_ms: u64,
+    /// It did not do so when it was asked just now.
+    #[serde(default)]
+    pub counters_stale: bool,
     /// Its counters.
     pub counters: BTreeMap<String, u64>,
 }
@@ -144,6 +150,8 @@ pub(crate) fn look_at(member: &Member) -> LiveShard {
         runs_on: last_cpu(&std::fs::read_to_string(format!("{task}/stat")).unwrap_or_default()),
         may_run_on: allowed_cpus(&std::fs::read_to_string(format!("{task}/status")).unwrap_or_default()),
         memory_node: member.memory_node,
+        counters_age_ms: member.freshness.age_ms(),
+        counters_stale: member.freshness.is_stale(),
         counters: member.counters.values().map(|(name, value)| (name.to_owned(), value)).collect(),
         ..LiveShard::default()
     };
@@ -230,6 +238,14 @@ impl Live {
                 );
             }
         }
+        for shard in self.shards.iter().filter(|shard| shard.counters_stale) {
+            let _ = writeln!(
+                out,
+                "shard {}: does not answer; its counters are {:.1} s old",
+                shard.shard,
+                shard.counters_age_ms as f64 / 1e3,
+            );
+        }
         let _ = writeln!(out, "steering {}, by {}", self.steering, self.steered_by);
         if let Some(error) = self.shards.iter().find_map(|shard| shard.pages_error.as_ref()) {
             let _ = writeln!(out, "pages cannot be counted: {error}");
@@ -260,13 +276,15 @@ mod tests {
         shard.add("heap", &pages);
         shard.add("stack", &pages);
         shard.counters.insert("requests".into(), 9);
+        (shard.counters_stale, shard.counters_age_ms) = (true, 61_240);
         let (steering, steered_by) = ("load".into(), "hash".into());
         let live = Live { pid: 1, steering, steered_by, shards: vec![shard] };
         assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
         let drawn = live.draw();
         let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["3", "6", "?", "1", "1", "140", "10", "4", "0", "0", "9"]);
-        let end = "shard 3: 5 of 75 pages of its stack are not on node 1\nsteering load, by hash\n";
+        let end = "shard 3: 5 of 75 pages of its stack are not on node 1\n\
+                   shard 3: does not answer; its counters are 61.2 s old\nsteering load, by hash\n";
         assert!(drawn.ends_with(end), "{drawn}");
     }
 

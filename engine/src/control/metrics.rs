@@ -133,6 +133,11 @@ fn text(live: &Live) -> String {
             let _ = writeln!(text, "sluice_{name}{suffix}{{shard=\"{}\"}} {value}", shard.shard);
         }
     }
+    text.push_str("# TYPE sluice_counters_age_seconds gauge\n");
+    for shard in &live.shards {
+        let age = shard.counters_age_ms as f64 / 1e3;
+        let _ = writeln!(text, "sluice_counters_age_seconds{{shard=\"{}\"}} {age}", shard.shard);
+    }
     text.push_str("# TYPE sluice_memory_pages gauge\n");
     for shard in &live.shards {
         for part in &shard.memory {
