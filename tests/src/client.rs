@@ -205,7 +205,7 @@ pub async fn program(name: &str, arguments: &[&str]) -> Option<String> {
     }
     let output = match within(name, command.output()).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {name} is not installed");
+            crate::skip(&format!("{name} is not installed"));
             return None;
         }
         output => output.expect("the program starts"),

@@ -10,6 +10,18 @@ pub fn usable_cpus() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
+/// Two of them, the first and the last; says that something is skipped where there is only one.
+#[track_caller]
+pub fn two_cpus() -> Option<[usize; 2]> {
+    match usable_cpus().as_slice() {
+        [first, .., last] => Some([*first, *last]),
+        _ => {
+            crate::skip("two shards need two CPUs");
+            None
+        }
+    }
+}
+
 /// Connections over loopback: they are received on the CPU that makes them.
 pub fn connect_from(cpu: usize, address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let connect = move || {

@@ -14,12 +14,18 @@ pub mod proxy;
 pub mod strict;
 pub mod wire;
 
-use std::time::Duration;
+use std::{
+    io::Write as _,
+    net::{Ipv6Addr, TcpListener},
+    panic::Location,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{Mutex, MutexGuard};
 
-/// How long anything that should happen soon may take, on a busy machine and in a debug build.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take, on a busy machine and in a debug build. Only a test that fails waits for so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Awaits `event` for at most [`PATIENCE`]; `what` names it in the panic of a test that waited in vain.
 pub async fn within<F: Future>(what: &str, event: F) -> F::Output {
@@ -45,9 +51,58 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut probe: impl Fn
     .await;
 }
 
+/// Panics unless something ended by its own time: not sooner than `least` after `begun`, give or take the steps of the
+/// timers, and before `default` could have ended it, which is in force where the setting does nothing. A busy machine
+/// may take any time in between.
+#[track_caller]
+pub fn assert_took(begun: Instant, least: Duration, default: Duration) {
+    let took = begun.elapsed();
+    assert!((least.mul_f32(0.95)..default.mul_f32(0.95)).contains(&took), "{took:?} instead of {least:?}");
+}
+
+/// Says in one line on stderr what is not tested here and why. The test harness captures what tests print; this line is
+/// for everyone who runs them.
+#[track_caller]
+pub fn skip(why: &str) {
+    let caller = Location::caller();
+    let line = format!("SKIPPED {}:{}: {why}\n", caller.file(), caller.line());
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Whether this host has an IPv6 loopback address; says that something is skipped where not.
+#[track_caller]
+pub fn has_ipv6() -> bool {
+    let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        skip("this host has no address ::1");
+    }
+    has
+}
+
 /// Lets this process, and the proxies it starts, open as many descriptors as the host permits: the usual
-/// 1,024 are too few for a thousand connections with both ends in one process.
-pub fn raise_descriptor_limit() {
+/// 1,024 are too few for a thousand connections with both ends in one process. Returns how many that is.
+pub fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit");
+    limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+/// The turn of a test with many connections, and how many it may have.
+pub struct Many {
+    /// So many connections.
+    pub count: usize,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// As many of `wanted` connections as this host's descriptors permit, if each takes `each` of them in one process; says so
+/// where these are fewer. Tests of one program that ask for this take turns: what they have open adds up.
+pub async fn many_connections(wanted: usize, each: usize) -> Many {
+    /// Standard streams, listeners, rings, what the runtimes need, and what the other tests of the file have open.
+    const OTHERS: usize = 500;
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let possible = raise_descriptor_limit().saturating_sub(OTHERS) / each;
+    if possible < wanted {
+        skip(&format!("{possible} connections instead of {wanted}: too few descriptors (ulimit -Hn)"));
+    }
+    Many { count: possible.min(wanted), _turn: TURN.lock().await }
 }

@@ -388,7 +388,7 @@ async fn build(target_dir: &Path, extra: &[&str]) -> PathBuf {
     if profile() == "release" {
         cargo.arg("--release");
     }
-    let status = within_time(Duration::from_secs(600), "cargo build", cargo.status()).await;
+    let status = within_time(Duration::from_secs(1_800), "cargo build", cargo.status()).await;
     assert!(status.expect("cargo starts").success(), "sluice does not build");
     target_dir.join(profile()).join("sluice")
 }

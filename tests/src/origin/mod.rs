@@ -243,7 +243,7 @@ pub async fn unreachable() -> Unreachable {
     let address = listener.local_addr().expect("bound");
     let mut backlog = Vec::new();
     // A handshake on loopback takes microseconds: one that takes this long was dropped.
-    let dropped = std::time::Duration::from_millis(300);
+    let dropped = std::time::Duration::from_millis(900);
     while let Ok(stream) = tokio::time::timeout(dropped, TcpStream::connect(address)).await {
         backlog.push(stream.expect("the listener is there"));
     }
