@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! node 0 memory 32GiB distance 10 21          a node; no memory: 0GiB
+//! memory 24GiB available 22GiB                of the machine, where it is not the sum of the nodes
+//! memory-limit 536870912                      cgroup v2, in bytes
 //! cpus 0-15 node 0 package 0 threads 2 apart l2 1MiB/1 l3 32MiB/8
 //!                                             cores of a package, `threads` a core, whose numbers are half the list
 //!                                             `apart` or `adjacent`; a cache and how many cores share it
@@ -81,6 +83,8 @@ struct Description {
     offline: Vec<usize>,
     allowed: Option<Vec<usize>>,
     memory_nodes: Option<Vec<usize>>,
+    memory: Option<[String; 2]>,
+    memory_limit: Option<String>,
     quota: Option<String>,
     slow: Vec<usize>,
     capacity: BTreeMap<usize, String>,
@@ -149,6 +153,11 @@ impl Description {
                 "offline" => machine.offline = list(rest[0]),
                 "allowed" => machine.allowed = Some(list(rest[0])),
                 "memory-nodes" => machine.memory_nodes = Some(list(rest[0])),
+                "memory" => {
+                    machine.memory =
+                        Some([rest[0], line.after("available").expect("available")].map(str::to_owned));
+                }
+                "memory-limit" => machine.memory_limit = Some(rest[0].to_owned()),
                 "quota" => machine.quota = Some(rest.join(" ")),
                 "slow" => machine.slow = list(rest[0]),
                 "capacity" => {
@@ -258,9 +267,11 @@ impl Description {
         let lists = [("Cpus_allowed", &allowed), ("Mems_allowed", &nodes)];
         let lines = lists.map(|(name, ids)| format!("{name}:\t{}\n{name}_list:\t{}", mask(ids), show(ids)));
         put("proc/self/status", &lines.join("\n"));
-        if let Some(quota) = &self.quota {
-            put("proc/self/cgroup", "0::/service");
-            put("sys/fs/cgroup/service/cpu.max", quota);
+        put("proc/self/cgroup", "0::/service");
+        for (file, limit) in [("cpu.max", &self.quota), ("memory.max", &self.memory_limit)] {
+            if let Some(limit) = limit {
+                put(&format!("sys/fs/cgroup/service/{file}"), limit);
+            }
         }
         self.write_nics(root);
     }
@@ -268,10 +279,12 @@ impl Description {
     fn write_nodes(&self, root: &Path, online: &[usize]) {
         let put = |file: &str, text: &str| put(root, file, &format!("{text}\n"));
         let ids: Vec<usize> = self.nodes.iter().map(|node| node.id).collect();
-        put(
-            "proc/meminfo",
-            &format!("MemTotal: {} kB", self.nodes.iter().map(|node| node.memory_kib).sum::<u64>()),
-        );
+        let of_nodes =
+            || format!("MemTotal: {} kB", self.nodes.iter().map(|node| node.memory_kib).sum::<u64>());
+        let own = |[total, available]: &[String; 2]| {
+            format!("MemTotal: {} kB\nMemAvailable: {} kB", kib(total), kib(available))
+        };
+        put("proc/meminfo", &self.memory.as_ref().map_or_else(of_nodes, own));
         if !ids.is_empty() {
             put("sys/devices/system/node/online", &show(&ids));
         }

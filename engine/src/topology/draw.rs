@@ -17,6 +17,9 @@ struct Shown<'t> {
     caches: &'t [Cache],
     offline: &'t CpuSet,
     quota: Option<Quota>,
+    memory_bytes: u64,
+    memory_available_bytes: Option<u64>,
+    memory_limit_bytes: Option<u64>,
     nics: &'t [Nic],
     shards: &'t [ShardPlace],
     reserved: &'t CpuSet,
@@ -31,6 +34,9 @@ pub fn to_json(topology: &Topology, plan: &Plan) -> String {
         caches: &topology.caches,
         offline: &topology.offline,
         quota: topology.quota,
+        memory_bytes: topology.memory_bytes,
+        memory_available_bytes: topology.memory_available_bytes,
+        memory_limit_bytes: topology.memory_limit_bytes,
         nics: &topology.nics,
         shards: &plan.shards,
         reserved: &plan.reserved,
@@ -88,12 +94,48 @@ fn draw_head(out: &mut String, topology: &Topology) {
     if let Some(quota) = topology.quota {
         let _ = writeln!(out, "cgroup quota: {quota} CPUs");
     }
+    draw_memory(out, topology);
+}
+
+/// The memory of the machine: what this process may have of it is neither all nor what its nodes say.
+fn draw_memory(out: &mut String, topology: &Topology) {
+    if topology.memory_bytes == 0 {
+        return;
+    }
+    let _ = write!(out, "memory: {}", about_bytes(topology.memory_bytes));
+    if let Some(bytes) = topology.memory_available_bytes {
+        let _ = write!(out, ", {}", available(bytes));
+    }
+    if let Some(limit) = topology.memory_limit_bytes {
+        let _ = write!(out, "; cgroup limit: {}", about_bytes(limit));
+    }
+    out.push('\n');
+    let of_nodes: u64 = topology.nodes.iter().map(|node| node.memory_bytes).sum();
+    let missing = topology.memory_bytes.saturating_sub(of_nodes);
+    // A little is lost between two countings of the kernel.
+    if missing > topology.memory_bytes / 16 {
+        let _ = writeln!(
+            out,
+            "  {} of it not in use on any node yet (added, or not initialized)",
+            about_bytes(missing)
+        );
+    }
+}
+
+fn available(bytes: u64) -> String {
+    match bytes {
+        0 => "none available".to_owned(),
+        _ => format!("{} available", about_bytes(bytes)),
+    }
 }
 
 fn draw_node(out: &mut String, topology: &Topology, plan: &Plan, node: &Node) {
     let memory = match node.memory_bytes {
         0 => "no memory".to_owned(),
-        bytes => format!("{} memory", about_bytes(bytes)),
+        bytes => {
+            let available = node.memory_available_bytes.map(|bytes| format!(", {}", available(bytes)));
+            format!("{} memory{}", about_bytes(bytes), available.unwrap_or_default())
+        }
     };
     let _ = write!(out, "node {}: {memory}", node.id);
     if !node.allowed {

@@ -68,13 +68,38 @@ impl Files<'_> {
         real.strip_prefix(root).ok().map(Path::to_owned)
     }
 
-    /// `MemTotal` of a meminfo file, in bytes.
-    pub(super) fn memory_bytes(self, file: &str) -> u64 {
-        let text = self.text(file).unwrap_or_default();
-        let kib = text.lines().find_map(|line| {
-            let mut words = line.split_whitespace().skip_while(|&word| word != "MemTotal:").skip(1);
-            words.next()?.parse::<u64>().ok()
+    /// A meminfo file, of the machine or of a node.
+    pub(super) fn meminfo(self, file: &str) -> MemInfo {
+        MemInfo(self.text(file).unwrap_or_default())
+    }
+}
+
+/// The text of a meminfo file: lines such as `MemTotal: 16 kB`, those of a node with `Node 0` before.
+pub(super) struct MemInfo(String);
+
+impl MemInfo {
+    /// A field in bytes.
+    pub(super) fn bytes(&self, name: &str) -> Option<u64> {
+        let kib = self.0.lines().find_map(|line| {
+            let mut words = line.split_whitespace().skip_while(|word| word.strip_suffix(':') != Some(name));
+            words.nth(1)?.parse::<u64>().ok()
         });
-        kib.unwrap_or(0).saturating_mul(1024)
+        kib.map(|kib| kib.saturating_mul(1024))
+    }
+
+    /// All memory; 0 if it does not say.
+    pub(super) fn total(&self) -> u64 {
+        self.bytes("MemTotal").unwrap_or(0)
+    }
+
+    /// What can be had without swapping. The kernel estimates it for the machine only; of a node it is what is free and
+    /// what is held for files and can be given back.
+    pub(super) fn available(&self) -> Option<u64> {
+        let estimated = self.bytes("MemAvailable");
+        estimated.or_else(|| {
+            let reclaimable = ["Active(file)", "Inactive(file)", "SReclaimable"];
+            let reclaimable = reclaimable.map(|name| self.bytes(name).unwrap_or(0));
+            Some(reclaimable.into_iter().fold(self.bytes("MemFree")?, u64::saturating_add))
+        })
     }
 }

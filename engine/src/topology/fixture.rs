@@ -54,6 +54,7 @@ impl Machine {
                 machine.write(&format!("{dir}/shared_cpu_list"), cpus);
             }
         }
+        machine.write("proc/meminfo", &format!("MemTotal: {} kB", memory_gib.iter().sum::<u64>() << 20));
         for (node, gib) in memory_gib.iter().enumerate() {
             let here: CpuSet = cpus.iter().filter(|cpu| cpu.1 == node).map(|cpu| cpu.0).collect();
             let dir = format!("sys/devices/system/node/node{node}");

@@ -40,6 +40,8 @@ pub struct Topology {
     pub quota: Option<Quota>,
     /// Memory of the machine in bytes, of all nodes and with what is still being added; 0 if the kernel does not say.
     pub memory_bytes: u64,
+    /// What of it can be had without swapping, as the kernel estimates it; none if it does not say.
+    pub memory_available_bytes: Option<u64>,
     /// Memory in bytes that control groups allow this process; none for no limit.
     pub memory_limit_bytes: Option<u64>,
     /// Network cards by name.
@@ -53,8 +55,11 @@ pub struct Node {
     pub id: usize,
     /// Its online CPUs.
     pub cpus: CpuSet,
-    /// Memory in bytes; 0 for a node without.
+    /// Memory in bytes that the kernel has put to use here; 0 for a node without. Of memory that was added while the
+    /// machine runs this is less than the machine has, and grows.
     pub memory_bytes: u64,
+    /// What of it is free or can be made free without swapping; none if the kernel does not say.
+    pub memory_available_bytes: Option<u64>,
     /// Whether this process may take memory here (cpuset).
     pub allowed: bool,
     /// How far every node is, itself included; 10 is local.
@@ -101,6 +106,11 @@ pub struct Cache {
 }
 
 impl Topology {
+    /// The memory in bytes that this process may have in all: the machine's, or what control groups allow of it.
+    pub fn memory_usable_bytes(&self) -> u64 {
+        self.memory_limit_bytes.map_or(self.memory_bytes, |limit| limit.min(self.memory_bytes))
+    }
+
     /// The CPU of that number, if it is online.
     pub fn cpu(&self, id: usize) -> Option<&Cpu> {
         self.cpus.binary_search_by_key(&id, |cpu| cpu.id).ok().map(|i| &self.cpus[i])

@@ -43,6 +43,7 @@ impl Topology {
         let allowed_cpus = allowed_cpus.unwrap_or_else(|| online.clone());
         let present = files.list("sys/devices/system/cpu/present")?.unwrap_or_default();
         let nodes = read_nodes(files, &online, allowed_mems.as_ref())?;
+        let memory = files.meminfo("proc/meminfo");
         let classes = read_classes(files, &online)?;
         let mut cpus = Vec::with_capacity(online.len());
         for (id, class) in online.iter().zip(classes) {
@@ -51,10 +52,11 @@ impl Topology {
         Ok(Self {
             nics: read_nics(files, &online, &nodes)?,
             quota: read_quota(files),
-            memory_bytes: match files.memory_bytes("proc/meminfo") {
+            memory_bytes: match memory.total() {
                 0 => nodes.iter().map(|node| node.memory_bytes).sum(),
                 bytes => bytes,
             },
+            memory_available_bytes: memory.available(),
             memory_limit_bytes: read_memory_limit(files),
             nodes,
             cpus,
@@ -96,15 +98,18 @@ fn read_nodes(
         let distances = distances.split_whitespace().map(str::parse::<u32>).zip(&ids);
         let distances =
             distances.filter_map(|(d, &node)| Some(Distance { node, distance: d.ok()? })).collect();
-        let memory_bytes = files.memory_bytes(&format!("{dir}/node{id}/meminfo"));
+        let memory = files.meminfo(&format!("{dir}/node{id}/meminfo"));
+        let (memory_bytes, memory_available_bytes) = (memory.total(), memory.available());
         let allowed = allowed.is_none_or(|allowed| allowed.contains(id));
-        nodes.push(Node { id, cpus, memory_bytes, allowed, distances });
+        nodes.push(Node { id, cpus, memory_bytes, memory_available_bytes, allowed, distances });
     }
     if nodes.is_empty() {
+        let memory = files.meminfo("proc/meminfo");
         nodes.push(Node {
             id: 0,
             cpus: online.clone(),
-            memory_bytes: files.memory_bytes("proc/meminfo"),
+            memory_bytes: memory.total(),
+            memory_available_bytes: memory.available(),
             allowed: true,
             distances: vec![Distance { node: 0, distance: 10 }],
         });

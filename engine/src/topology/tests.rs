@@ -31,7 +31,8 @@ fn two_sockets_with_interleaved_numbers() {
     assert_eq!((cpu.node, cpu.package, cpu.core), (1, 1, 0));
     assert_eq!(cpu.siblings, set("1,5"));
     assert_eq!(topology.nodes[1].distances[0], Distance { node: 0, distance: 20 });
-    assert_eq!((topology.memory_bytes, topology.memory_limit_bytes), (64 << 30, None));
+    assert_eq!((topology.memory_bytes, topology.memory_available_bytes), (64 << 30, None));
+    assert_eq!((topology.memory_limit_bytes, topology.memory_usable_bytes()), (None, 64 << 30));
 }
 
 #[test]
@@ -78,6 +79,7 @@ fn container_without_node_files_has_one_node() {
     let topology = machine.read();
     assert_eq!(topology.nodes.len(), 1);
     assert_eq!((topology.nodes[0].id, topology.nodes[0].memory_bytes), (0, 2 << 20));
+    assert_eq!((topology.memory_bytes, topology.memory_available_bytes), (2 << 20, Some(1 << 10)));
     assert_eq!(topology.usable_cpus(), set("2-3"));
     assert_eq!(topology.cpu(3).unwrap().siblings, set("3"));
 }
@@ -141,6 +143,7 @@ fn drawing_of_two_sockets() {
         "\
 7 CPUs online on 4 cores of 2 packages, this process may use 6 (0-5); 2 nodes
 offline: CPU 7
+memory: 64GiB
 node 0: 32GiB memory, distance to 0:10 1:20
   L3 32MiB (CPU 0,2,4,6)
     package 0 core 0    CPU 0   shard 0    CPU 4   -
@@ -154,6 +157,44 @@ placement
   node 1, cache group 1: shard 2 on CPU 1
 "
     );
+}
+
+/// A node with 12 of the machine's 24 GiB, as where memory was added and the kernel has not put all of it to use yet.
+fn added_memory() -> Machine {
+    let machine = Machine::new(&[(0, 0, 0, 0)], &[12]);
+    let node = ["MemTotal: 12582912", "MemFree: 8388608", "Active(file): 1048576", "SReclaimable: 1048576"];
+    let node = node.map(|line| format!("Node 0 {line} kB")).join("\n");
+    machine.write("sys/devices/system/node/node0/meminfo", &node);
+    machine.write("proc/meminfo", "MemTotal: 25165824 kB\nMemFree: 1 kB\nMemAvailable: 23068672 kB");
+    machine
+}
+
+#[test]
+fn what_is_usable_of_memory_is_neither_all_nor_what_the_node_says() {
+    let machine = added_memory();
+    let topology = machine.read();
+    assert_eq!((topology.memory_bytes, topology.memory_available_bytes), (24 << 30, Some(22 << 30)));
+    let node = &topology.nodes[0];
+    assert_eq!((node.memory_bytes, node.memory_available_bytes), (12 << 30, Some(10 << 30)));
+    assert_eq!(topology.memory_usable_bytes(), 24 << 30);
+
+    machine.write("proc/self/cgroup", "0::/").write("sys/fs/cgroup/memory.max", "536870912");
+    let topology = machine.read();
+    assert_eq!(topology.memory_limit_bytes, Some(512 << 20));
+    assert_eq!(topology.memory_usable_bytes(), 512 << 20);
+    let drawing = draw(&topology, &plan(&topology, &ShardChoice::default()).unwrap());
+    let lines: Vec<&str> = drawing.lines().skip(1).take(3).collect();
+    assert_eq!(
+        lines,
+        [
+            "memory: 24GiB, 22GiB available; cgroup limit: 512MiB",
+            "  12GiB of it not in use on any node yet (added, or not initialized)",
+            "node 0: 12GiB memory, 10GiB available"
+        ]
+    );
+    // More than there is limits nothing.
+    machine.write("sys/fs/cgroup/memory.max", "1099511627776");
+    assert_eq!(machine.read().memory_usable_bytes(), 24 << 30);
 }
 
 #[test]
@@ -180,6 +221,7 @@ fn json_has_the_documented_keys() {
     let machine = two_sockets_interleaved();
     machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1")]);
     machine.write("proc/self/cgroup", "0::/").write("sys/fs/cgroup/cpu.max", "400000 100000");
+    machine.write("sys/fs/cgroup/memory.max", "1024");
     let topology = machine.read();
     let plan = plan(&topology, &ShardChoice { count: Some(2), ..ShardChoice::default() }).unwrap();
     let json: serde_json::Value = serde_json::from_str(&to_json(&topology, &plan)).unwrap();
@@ -190,6 +232,7 @@ fn json_has_the_documented_keys() {
     assert_eq!(json["caches"][0]["level"], 2);
     assert_eq!(json["nics"][0]["interrupts"][0]["cpus"], serde_json::json!([1]));
     assert_eq!(json["quota"]["quota_us"], 400_000);
+    assert_eq!((&json["memory_bytes"], &json["memory_limit_bytes"]), (&(64_u64 << 30).into(), &1024.into()));
     let manual = include_str!("../../../docs/topology.md");
     for (key, list) in json.as_object().unwrap() {
         assert!(manual.contains(&format!("| `{key}` |")), "{key} is not documented");
