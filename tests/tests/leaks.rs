@@ -5,10 +5,12 @@ use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use sluice_tests::{
     client::Raw,
+    cpus::usable_cpus,
+    many_connections,
     origin::{self, Origin},
     pattern,
     proxy::{Counters, Proxy},
-    raise_descriptor_limit, within_time,
+    within_time,
 };
 use tokio::{
     task::JoinSet,
@@ -16,12 +18,15 @@ use tokio::{
 };
 
 const CONNECTIONS: usize = 1000;
-const SHARDS: usize = 2;
 const RUN: Duration = Duration::from_secs(10);
+
+/// How long all of them together may take to end on a busy machine.
+const ENDING: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_connections_leave_nothing_behind() {
-    raise_descriptor_limit();
+    // Both ends of both connections of each.
+    let many = many_connections(CONNECTIONS, 3).await;
     let (real, bad) = (origin::real("real").await, origin::closes_mid_body(3000).await);
     let tunnels = origin::switches_and_echoes().await;
     let proxy = start(&real, &bad, &tunnels).await;
@@ -29,17 +34,18 @@ async fn a_thousand_connections_leave_nothing_behind() {
 
     let until = Instant::now() + RUN;
     let mut clients = JoinSet::new();
-    for nth in 0..CONNECTIONS {
+    for nth in 0..many.count {
         let address = proxy.address;
         clients.spawn(async move {
             let mut round = nth;
-            while Instant::now() < until {
+            // However slow this host is, each does several things.
+            while Instant::now() < until || round < nth + 3 {
                 Habit::ALL[round % Habit::ALL.len()].visit(address).await;
                 round += 1;
             }
         });
     }
-    within_time(RUN * 3, "the last client", clients.join_all()).await;
+    within_time(RUN + ENDING, "the last client", clients.join_all()).await;
 
     let nothing = |now: &Counters| {
         (now.connections, now.upstream_connections, now.tasks_busy, now.buffers_held) == (0, 0, 0, 0)
@@ -47,7 +53,7 @@ async fn a_thousand_connections_leave_nothing_behind() {
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
     assert!(after.named("tunnels_opened") > 100, "{after:?}");
-    assert!(after.requests > CONNECTIONS as u64, "the run was not idle: {after:?}");
+    assert!(after.requests > many.count as u64, "the run was not idle: {after:?}");
     assert_same_descriptors(&before, &proxy.descriptors(), &after);
     proxy.drain().await.assert_clean();
 }
@@ -70,7 +76,7 @@ fn kinds(descriptors: &[String]) -> (usize, usize) {
 /// Two shards in front of a good origin, under `/bad` of one that cuts every body, and under `/tunnel` of one that leaves HTTP.
 async fn start(real: &origin::Real, bad: &Origin, tunnels: &Origin) -> Proxy {
     Proxy::configured(
-        SHARDS,
+        usable_cpus().len().min(2),
         &format!(
             "[timeouts]\nupstream_idle = \"1s\"\nheader = \"2s\"\nbody_idle = \"2s\"\n\
          [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
@@ -214,27 +220,27 @@ impl Habit {
 
 /// Connections that bring garbage, and how many of them at a time.
 const GARBAGE: u64 = 10_000;
-const AT_ONCE: u64 = 400;
+const AT_ONCE: usize = 400;
 
 /// Bytes of no meaning, requests cut at every place, good beginnings with bad ends, resets in the middle of everything, and
 /// good requests to origins that do the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
-    raise_descriptor_limit();
+    let many = many_connections(AT_ONCE, 6).await;
     let origins = BadOrigins::start().await;
-    let proxy = Proxy::configured(SHARDS, &origins.config()).await;
+    let proxy = Proxy::configured(usable_cpus().len().min(2), &origins.config()).await;
     let before = proxy.descriptors();
 
     let mut clients = JoinSet::new();
-    for lane in 0..AT_ONCE {
+    for lane in 0..many.count as u64 {
         let address = proxy.address;
         clients.spawn(async move {
-            for nth in 0..GARBAGE / AT_ONCE {
+            for nth in 0..GARBAGE / AT_ONCE as u64 {
                 Garbage::new(lane * 1_000 + nth).visit(address).await;
             }
         });
     }
-    within_time(Duration::from_secs(300), "the last client", clients.join_all()).await;
+    within_time(ENDING, "the last client", clients.join_all()).await;
 
     let nothing = |now: &Counters| {
         (
@@ -246,7 +252,8 @@ async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
         ) == (0, 0, 0, 0, 0)
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
-    assert_eq!(after.named("accepted"), GARBAGE, "{after:?}");
+    let visits = many.count as u64 * (GARBAGE / AT_ONCE as u64);
+    assert_eq!(after.named("accepted"), visits, "{after:?}");
     // Every phase was reached: heads and bodies that are wrong, late or cut, and servers that are.
     for name in [
         "bad_requests",
@@ -272,8 +279,9 @@ struct BadOrigins {
 
 impl BadOrigins {
     async fn start() -> Self {
-        let go = origin::Go::new();
+        let [go, close] = [origin::Go::new(), origin::Go::new()];
         go.steps(GARBAGE as usize);
+        close.steps(GARBAGE as usize);
         let bad = vec![
             ("/cuts", origin::closes_mid_body(3000).await),
             ("/cuts-chunks", origin::closes_mid_chunks(3000).await),
@@ -283,7 +291,7 @@ impl BadOrigins {
             ("/silent", origin::never_answers().await),
             ("/half", origin::stalls_in_the_head().await),
             ("/garbage", origin::garbage().await),
-            ("/early", origin::early_answer_and_close().await),
+            ("/early", origin::early_answer_and_close(close).await),
             ("/closes", origin::closes_after_accept().await),
         ];
         Self { good: origin::real("real").await, bad }

@@ -137,6 +137,26 @@ pub async fn answers_first(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) 
     .await
 }
 
+/// Answers with a chunk that is good and one that is none, in one piece with the head, or `later` when told to.
+pub async fn breaks_mid_chunks(later: bool, go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.request().await?;
+            let (good, bad) = ([chunked_head().as_bytes(), &chunk(b"abc")].concat(), b"xyz\r\n0\r\n\r\n");
+            if later {
+                peer.send(good).await?;
+                go.wait().await?;
+                peer.send(bad).await?;
+            } else {
+                peer.send([&good[..], bad].concat()).await?;
+            }
+            peer.until_closed().await
+        }
+    })
+    .await
+}
+
 /// Answers the first request of each connection with `answer`, byte for byte, and closes.
 pub async fn answers_and_closes(answer: impl Into<Vec<u8>>) -> Origin {
     let answer = answer.into();
@@ -334,11 +354,16 @@ pub async fn speaks_unasked(served: usize, poison: &'static str, go: Go) -> Orig
     .await
 }
 
-/// Refuses after the request head and closes with the body unread, which resets the connection.
-pub async fn early_answer_and_close() -> Origin {
-    Origin::scripted(|mut peer: Peer| async move {
-        peer.head().await?;
-        peer.send("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 7\r\n\r\nrefused").await
+/// Refuses after the request head and, when told to, closes with the body unread, which resets the connection.
+pub async fn early_answer_and_close(go: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.head().await?;
+            let answer = "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 7\r\n\r\nrefused";
+            peer.send(answer).await?;
+            go.wait().await
+        }
     })
     .await
 }

@@ -24,7 +24,7 @@ fn a_slow_reader_stops_the_receive_and_loses_nothing() {
             }
         }
         assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
-        assert!(stats().receives_stopped > 0 || stats().buffers_ran_dry > 0);
+        assert!(stats().receives_stopped > 0, "it was received on and on, for a reader that did not keep up");
         writer.join().expect("writer");
     });
     assert_eq!(left, Outstanding::default());
