@@ -14,6 +14,14 @@ use std::time::Duration;
 
 use crate::*;
 
+/// Says in one line on stderr what is not tested here and why, past the capture of the test harness.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
+    let caller = std::panic::Location::caller();
+    let line = format!("SKIPPED {}:{}: {why}\n", caller.file(), caller.line());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn small() -> Settings {

@@ -315,7 +315,9 @@ mod tests {
         program.exit();
         match ReuseportProgram::load(&program.finish()) {
             Ok(_) => panic!("the kernel has to refuse it"),
-            Err(NotLoaded::Forbidden(error)) => eprintln!("skipped: no BPF here: {error}"),
+            Err(NotLoaded::Forbidden(error)) => {
+                crate::tests::skip(&format!("no BPF program may be loaded here: {error}"));
+            }
             Err(NotLoaded::Refused { log, .. }) => assert!(log.contains("R9 !read_ok"), "{log}"),
         }
     }
@@ -324,7 +326,7 @@ mod tests {
     fn values_are_mapped_from_the_beginning_of_a_page() {
         let map = match Map::new(MapKind::SharedArray, 128, 40) {
             Ok(map) => map,
-            Err(error) => return eprintln!("skipped: no BPF here: {error}"),
+            Err(error) => return crate::tests::skip(&format!("no BPF program may be loaded here: {error}")),
         };
         let values = MappedValues::of(map).unwrap();
         assert_eq!(values.base().as_ptr() as usize % page_bytes(), 0);

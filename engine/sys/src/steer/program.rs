@@ -311,7 +311,7 @@ impl Code<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
     use std::os::fd::{FromRawFd as _, OwnedFd};
 
     use super::*;
@@ -338,7 +338,7 @@ mod tests {
             let program = match SteeringMaps::new(tables, board.cloned()).and_then(|maps| maps.program()) {
                 Ok(program) => program,
                 Err(NotLoaded::Forbidden(error)) => {
-                    eprintln!("skipped: no BPF here: {error}");
+                    crate::tests::skip(&format!("no BPF program may be loaded here: {error}"));
                     return None;
                 }
                 Err(NotLoaded::Refused { error, log }) => panic!("{error}:\n{log}"),
@@ -397,11 +397,8 @@ mod tests {
         // Neither in the order of the CPUs nor in that of the listeners.
         let tables = tables(|at| 3 - at % 4);
         for host in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))] {
-            if host.is_ipv6()
-                && TcpStream::connect((Ipv6Addr::LOCALHOST, 9))
-                    .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
-            {
-                return eprintln!("skipped: no IPv6 here");
+            if host.is_ipv6() && TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+                return crate::tests::skip("this host has no address ::1");
             }
             let Some(port) = Port::open_at(host, &tables, None) else { return };
             for &(cpu, shard) in &tables.receivers {
@@ -427,7 +424,9 @@ mod tests {
             // Closed: the others, though all are busy.
             ([u64::MAX, 9_000, 1_000, 0], (2, 190)),
         ] {
-            let Some(board) = board_with(works) else { return eprintln!("skipped: no BPF here") };
+            let Some(board) = board_with(works) else {
+                return crate::tests::skip("no BPF program may be loaded here");
+            };
             if works[0] == u64::MAX {
                 board.close(0);
             }
@@ -443,7 +442,9 @@ mod tests {
     #[test]
     fn the_load_counts_from_the_moment_it_is_shown() {
         let cpu = usable_cpus()[0];
-        let Some(board) = board_with([1_000, 0, 0, 0]) else { return eprintln!("skipped: no BPF here") };
+        let Some(board) = board_with([1_000, 0, 0, 0]) else {
+            return crate::tests::skip("no BPF program may be loaded here");
+        };
         let port = Port::open(&tables(|_| 0), Some(&board)).expect("maps can be made");
         assert_eq!(port.landed(cpu, 100)[0], 0);
         board.set_work(0, 0);
