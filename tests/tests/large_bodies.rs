@@ -8,6 +8,7 @@ use std::{
 
 use rustix::process::Signal;
 use sluice_tests::{
+    assert_took,
     client::{self, Raw},
     origin::{self, Cut},
     pattern,
@@ -19,9 +20,8 @@ use tokio::{io::AsyncWriteExt, task::JoinSet, time::sleep};
 
 const LARGE: usize = 5_000_000;
 
-/// The timeouts in these tests, and what they may take longer on a busy machine.
+/// The timeouts in these tests.
 const SHORT: Duration = Duration::from_millis(300);
-const LATE: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn a_connection_goes_on_after_large_bodies() {
@@ -97,14 +97,14 @@ async fn a_large_answer_that_stalls_is_cut() {
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert!(client.response("GET").await.is_err());
-    assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_took(begun, SHORT, Duration::from_secs(60));
     proxy.counters_until("nothing is left", |now| now.connections + now.upstream_connections == 0).await;
 }
 
 #[tokio::test]
 async fn a_large_upload_that_stops_is_408() {
     let origin = origin::answers(origin::ok("reached")).await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-body-idle=300ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-body-idle=2s"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", 2 * LARGE)).await;
     client.send(pattern::bytes(LARGE)).await;
@@ -186,7 +186,7 @@ async fn a_drain_cuts_a_large_answer_that_nobody_reads() {
     proxy.signal(Signal::TERM);
     let stopped = proxy.stopped().await;
     assert_eq!(stopped.status.code(), Some(0), "{:#?}", stopped.stderr);
-    assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_took(begun, SHORT, Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use std::{
 
 use sluice_tests::{
     client::{self, Raw},
+    cpus::two_cpus,
     origin,
     proxy::{Counters, Proxy},
     wire::Response,
@@ -186,9 +187,10 @@ async fn connections_of_one_address_are_limited() {
     const TOLD: usize = 8;
     let origin = origin::real("real").await;
     let upstream = format!("http://{}", origin.address);
-    let flags = ["--listen", "127.0.0.1:0", "--cpus", "0-1", "--upstream", &upstream];
+    let flags = ["--listen", "127.0.0.1:0", "--upstream", &upstream];
     let limit = format!("--limit-connections-per-address={LIMIT}");
-    let proxy = Proxy::start(&[&flags[..], &[&limit]].concat()).await;
+    let shards = two_cpus().map_or("1", |_| "2");
+    let proxy = Proxy::start(&[&flags[..], &["--shards", shards, &limit]].concat()).await;
 
     let mut served = Vec::new();
     for _ in 0..LIMIT {
@@ -300,7 +302,7 @@ async fn an_old_connection_is_closed_after_an_answer() {
     idle.assert_open().await;
     let begun = Instant::now();
     idle.assert_closed().await;
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "its age ended it, not its idleness (75 s)");
     assert_counted(&proxy, "idle_timeouts", 1).await;
 }
 

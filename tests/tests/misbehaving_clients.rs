@@ -7,17 +7,17 @@ use std::{
 };
 
 use sluice_tests::{
+    assert_took,
     client::{self, Raw},
+    many_connections,
     origin::{self, Origin},
     pattern,
     proxy::{Counters, Proxy},
-    raise_descriptor_limit,
     wire::Framing,
 };
 
-/// The timeouts in these tests, and what they may take longer on a busy machine.
+/// The timeouts in these tests.
 const SHORT: Duration = Duration::from_millis(300);
-const LATE: Duration = Duration::from_secs(4);
 
 #[tokio::test]
 async fn a_head_that_drips_is_408() {
@@ -31,7 +31,7 @@ async fn a_head_that_drips_is_408() {
     let _ = tokio::time::timeout(SHORT * 2, dripping).await;
     assert_eq!(client.answer_to("GET").await.status(), 408);
     client.assert_closed().await;
-    assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_took(begun, SHORT, Duration::from_secs(10));
     assert_eq!(origin.recorder.text(), "");
 }
 
@@ -45,7 +45,7 @@ async fn a_body_that_stops_is_408() {
         client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n{start}")).await;
         assert_eq!(client.answer_to("POST").await.status(), 408, "{framing}");
         client.assert_closed().await;
-        assert!((SHORT - SHORT / 20..LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert_took(begun, SHORT, Duration::from_secs(30));
         origin.recorder.wait_for("the end of the unfinished upload", |all| all[0].ended).await;
         assert!(!origin.recorder.text().contains("\r\n0\r\n"), "the unfinished body must not look finished");
     }
@@ -54,11 +54,11 @@ async fn a_body_that_stops_is_408() {
 #[tokio::test]
 async fn a_body_that_drips_within_the_timeout_is_taken() {
     let origin = origin::real("real").await;
-    let proxy =
-        Proxy::to_with(origin.address, &["--timeout-body-idle=400ms", "--timeout-header=400ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-body-idle=3s", "--timeout-header=3s"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n").await;
-    client.drip("0123456789", 1, Duration::from_millis(60)).await.unwrap();
+    // As a whole it takes longer than either.
+    client.drip("0123456789", 1, Duration::from_millis(400)).await.unwrap();
     assert_eq!(client.answer_to("POST").await.text(), "0123456789");
 }
 
@@ -97,10 +97,10 @@ async fn half_a_request_and_the_end_is_nothing() {
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
     client.half_close().await;
-    if let Ok(answer) = client.response("GET").await {
-        assert_eq!(answer.status(), 400);
-    }
+    client.assert_closed().await;
     assert_nothing_left(&proxy).await;
+    let counters = proxy.counters().await;
+    assert_eq!((counters.client_aborts, counters.bad_requests, counters.own_answers), (1, 0, 0));
     assert_eq!(origin.recorder.text(), "");
 }
 
@@ -210,19 +210,21 @@ async fn a_slow_origin_holds_the_upload_back() {
     let before = proxy.resident_bytes();
     let mut slow = Raw::connect(proxy.address).await;
     slow.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
-    let mut held_back = 0;
+    let mut is_held_back = false;
     for piece in pattern::pieces(LENGTH) {
         let sending = slow.send(piece);
         tokio::pin!(sending);
         // Once nothing more is taken, everything between here and the origin is full.
-        if tokio::time::timeout(SHORT, &mut sending).await.is_err() {
-            held_back += 1;
+        if !is_held_back && tokio::time::timeout(4 * SHORT, &mut sending).await.is_err() {
+            is_held_back = true;
             assert_hardly_grown(&proxy, before);
             go.steps(1);
+        }
+        if is_held_back {
             sending.await;
         }
     }
-    assert_eq!(held_back, 1, "the upload stops while the origin does not read, and goes on when it does");
+    assert!(is_held_back, "the upload stops while the origin does not read, and goes on when it does");
     assert_eq!(slow.answer_to("POST").await.text(), LENGTH.to_string());
 }
 
@@ -279,14 +281,14 @@ async fn garbage_hurts_nobody() {
 
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
+    let many = many_connections(1_000, 1).await;
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;
-    raise_descriptor_limit();
     let mut silent = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..many.count {
         silent.push(Raw::connect(proxy.address).await);
     }
-    proxy.counters_until("all are accepted", |now| now.connections == 1000).await;
+    proxy.counters_until("all are accepted", |now| now.connections == many.count as u64).await;
     assert_eq!(proxy.counters().await.buffers_held, 0, "an idle connection holds no buffer");
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
     drop(silent);

@@ -239,20 +239,19 @@ async fn listeners_of_both_kinds_live_together() {
 
 #[tokio::test]
 async fn idle_connections_behind_a_balancer_stay_small() {
-    const CONNECTIONS: usize = 2_000;
-    sluice_tests::raise_descriptor_limit();
+    let many = sluice_tests::many_connections(2_000, 1).await;
     let origin = origin::answers(origin::ok("ok")).await;
     let proxy = requiring(origin.address, &[]).await;
     let mut clients = Vec::new();
     let before = proxy.resident_bytes();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..many.count {
         let mut client = Raw::connect(proxy.address).await;
         client.send(LINE).await;
         clients.push(client);
     }
     proxy
         .counters_until("all wait", |counters| {
-            counters.connections == CONNECTIONS as u64 && counters.tasks_busy == 0
+            counters.connections == many.count as u64 && counters.tasks_busy == 0
         })
         .await;
     let grown = proxy.resident_bytes().saturating_sub(before);

@@ -45,13 +45,13 @@ async fn foreign(program: &str, arguments: &[&str], config: &str) -> Option<Fore
         command.args(arguments).arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = match command.kill_on_drop(true).spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("SKIPPED: {program} is not installed");
+                sluice_tests::skip(&format!("{program} is not installed"));
                 return None;
             }
             child => child.expect("it starts"),
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        for _ in 0..200 {
+        for _ in 0..2_400 {
             if TcpStream::connect(address).await.is_ok() {
                 return Some(Foreign { address, _child: child, _dir: dir });
             }
@@ -161,7 +161,7 @@ async fn headers_of_nginx_are_read() {
     let proxy = requiring(origin.address).await;
     let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
     if !Path::new(modules).exists() {
-        eprintln!("SKIPPED: nginx has no {modules} (Debian: libnginx-mod-stream)");
+        sluice_tests::skip(&format!("nginx has no {modules} (Debian: libnginx-mod-stream)"));
         return;
     }
     let config = format!(

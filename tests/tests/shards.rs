@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sluice_tests::{
     client::{self, Raw},
-    cpus::{connect_from, usable_cpus},
-    origin,
+    cpus::{connect_from, two_cpus},
+    many_connections, origin,
     proxy::{self, Proxy},
+    skip,
 };
 use tokio::process::Command;
 
@@ -46,29 +47,28 @@ async fn live_shows_where_every_shard_is_and_what_it_did() {
 /// this is more.
 #[tokio::test]
 async fn pages_are_counted_wherever_the_heap_has_them() {
-    const CLIENTS: usize = 1_200;
     const BEGUN: usize = 60_000;
+    let many = many_connections(1_200, 1).await;
     let origin = origin::real("real").await;
     let limits = ["--limit-head-bytes", "64KiB", "--limit-begun-heads-bytes", "1GiB"];
     let flags = [&limits[..], &["--timeout-header", "5m"]].concat();
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let (before, resident) = (pages(&proxy.live().await[0], ""), proxy.resident_bytes());
     let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
+    for nth in 1..=many.count {
         let mut client = Raw::connect(proxy.address).await;
         client.send(format!("GET / HTTP/1.1\r\nX-Begun: {}", "x".repeat(BEGUN))).await;
         clients.push(client);
-        if clients.len() % 200 == 0 {
-            let all = clients.len() as u64;
-            proxy.counters_until("all have begun", |now| now.named("heads_begun") == all).await;
+        if nth % 200 == 0 || nth == many.count {
+            proxy.counters_until("all have begun", |now| now.named("heads_begun") == nth as u64).await;
         }
     }
     let live = proxy.live().await;
     if live[0].get("pages_error").is_some() {
-        return eprintln!("skipped: pages cannot be counted here");
+        return skip("pages cannot be counted here: move_pages is refused");
     }
     let on_the_heap = pages(&live[0], "heap") * PAGE_BYTES;
-    assert!(on_the_heap > (CLIENTS * BEGUN) as u64, "{on_the_heap}: {live:#?}");
+    assert!(on_the_heap > (many.count * BEGUN) as u64, "{on_the_heap}: {live:#?}");
     // Nearly all that the process has is its one shard's.
     let (grown, resident) = ((pages(&live[0], "") - before) * PAGE_BYTES, proxy.resident_bytes() - resident);
     assert!(grown * 10 > resident * 9, "{grown} of {resident}: {live:#?}");
@@ -180,10 +180,7 @@ async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
 /// (`off`), anything between the two, by chance: that is shown for three times eight connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_is_shared_out_by_moving_connections() {
-    let cpus = usable_cpus();
-    if cpus.len() < 2 {
-        return eprintln!("skipped: one CPU is not enough to choose");
-    }
+    let Some(cpus) = two_cpus() else { return };
     let list = format!("{},{}", cpus[0], cpus[1]);
     let origin = origin::answers(origin::ok("x")).await;
     let upstream = format!("http://{}", origin.address);
@@ -243,10 +240,7 @@ async fn requests(proxy: &Proxy) -> Vec<u64> {
 /// mixed up with another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moved_connections_lose_nothing() {
-    let cpus = usable_cpus();
-    if cpus.len() < 2 {
-        return eprintln!("skipped: one CPU is not enough to choose");
-    }
+    let Some(cpus) = two_cpus() else { return };
     let list = format!("{},{}", cpus[0], cpus[1]);
     let origin = origin::repeats_targets(3_000).await;
     let upstream = format!("http://{}", origin.address);

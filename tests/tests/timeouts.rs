@@ -8,29 +8,21 @@ use std::{
 };
 
 use sluice_tests::{
+    assert_took,
     client::{self, Raw},
     origin::{self, Go},
     pattern,
     proxy::{Counters, Proxy},
     wire::{Framing, Response},
+    within,
 };
-use tokio::time::{sleep, timeout};
-
-/// What a timeout of some hundred milliseconds may take on a busy machine.
-const LATE: Duration = Duration::from_secs(6);
+use tokio::{
+    io::AsyncWriteExt,
+    time::{sleep, timeout},
+};
 
 fn closes(answer: &Response) -> bool {
     answer.head.fields.lists("connection", "close")
-}
-
-/// Passed since `begun`, give or take the steps of the timers.
-#[track_caller]
-fn assert_took(begun: Instant, least: Duration) {
-    assert!(
-        (least.mul_f32(0.95)..LATE).contains(&begun.elapsed()),
-        "{:?} instead of {least:?}",
-        begun.elapsed()
-    );
 }
 
 async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
@@ -55,12 +47,18 @@ async fn a_head_has_one_deadline_from_the_start_of_its_connection() {
         (0, 0),
         "a begun head holds no task and no buffer"
     );
-    let _ = timeout(HEADER, client.drip("st\r\nX: xxxxxxxxxxxxxxxxxxxxxxxxxxxx", 1, HEADER / 20)).await;
-    let answer = client.answer_to("GET").await;
-    assert_took(begun, HEADER);
-    assert!(begun.elapsed() < HEADER + HEADER / 2 + LATE / 2, "{:?}", begun.elapsed());
+    // It goes on and on: no byte of it begins the time anew.
+    let (mut reader, mut writer) = client.split();
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            sleep(HEADER / 20).await;
+        }
+    });
+    let answer = within("an answer to half a head", reader.response("GET")).await.expect("an answer");
+    assert_took(begun, HEADER, Duration::from_secs(10));
+    dripping.abort();
     assert_eq!((answer.status(), closes(&answer)), (408, true));
-    client.assert_closed().await;
+    proxy.counters_until("it is closed", |now| now.connections == 0).await;
     assert_counted(&proxy, "head_timeouts", 1).await;
     assert_counted(&proxy, "heads_begun", 0).await;
 }
@@ -81,7 +79,7 @@ async fn a_later_head_has_its_time_from_its_first_byte() {
     let begun = Instant::now();
     client.send("GET /").await;
     assert_eq!(client.answer_to("GET").await.status(), 408);
-    assert_took(begun, HEADER);
+    assert_took(begun, HEADER, Duration::from_secs(10));
     client.assert_closed().await;
 }
 
@@ -137,7 +135,7 @@ async fn a_body_below_the_rate_is_408() {
         let answer = client.answer_to("POST").await;
         assert_eq!((answer.status(), closes(&answer)), (408, true), "{framing}");
         assert!(answer.text().contains("slowly"), "{}", answer.text());
-        assert_took(begun, Duration::from_millis(500));
+        assert_took(begun, Duration::from_millis(500), Duration::from_secs(10));
         client.assert_closed().await;
         assert_counted(&proxy, "bodies_too_slow", nth as u64 + 1).await;
     }
@@ -167,7 +165,6 @@ async fn a_body_held_back_by_the_server_is_not_slow() {
     let client = Raw::connect(proxy.address).await;
     let (mut reader, mut writer) = client.split();
     let sending = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt;
         let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {LENGTH}\r\n\r\n");
         writer.write_all(head.as_bytes()).await.unwrap();
         for piece in pattern::pieces(LENGTH as u64) {
@@ -189,24 +186,24 @@ async fn an_overdue_request_is_504_and_its_connection_goes_on() {
     let proxy = Proxy::configured(
         1,
         &format!(
-            "[timeouts]\nrequest = \"500ms\"\n\
+            "[timeouts]\nrequest = \"1500ms\"\n\
              [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
              [[route]]\nupstream = \"real\"\n\
-             [[route]]\nupstream = \"real\"\npath = \"/delay/1200\"\nrequest_timeout = \"0s\"\n\
-             [[route]]\nupstream = \"real\"\npath = \"/delay/60000\"\nrequest_timeout = \"1s\"\n",
+             [[route]]\nupstream = \"real\"\npath = \"/delay/2500\"\nrequest_timeout = \"0s\"\n\
+             [[route]]\nupstream = \"real\"\npath = \"/delay/60000\"\nrequest_timeout = \"500ms\"\n",
             origin.address
         ),
     )
     .await;
     let mut client = Raw::connect(proxy.address).await;
-    for (nth, path, least) in [(1, "/delay/30000", 500), (2, "/delay/60000", 1000)] {
+    for (nth, path, least) in [(1, "/delay/30000", 1500), (2, "/delay/60000", 500)] {
         let begun = Instant::now();
         let answer = client.ask("GET", path).await;
         assert_eq!((answer.status(), closes(&answer)), (504, false), "{path}");
-        assert_took(begun, Duration::from_millis(least));
+        assert_took(begun, Duration::from_millis(least), Duration::from_secs(30));
         assert_counted(&proxy, "requests_overdue", nth).await;
     }
-    assert_eq!(client.ask("GET", "/delay/1200").await.status(), 200, "a route without a limit");
+    assert_eq!(client.ask("GET", "/delay/2500").await.status(), 200, "a route without a limit");
     assert_eq!(client.ask("GET", "/").await.status(), 200);
     proxy.counters_until("nothing is busy", |now| now.tasks_busy == 0 && now.upstream_connections <= 1).await;
 }
@@ -220,7 +217,7 @@ async fn an_overdue_upload_is_408() {
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nabc").await;
     let answer = client.answer_to("POST").await;
     assert_eq!((answer.status(), closes(&answer)), (408, true));
-    assert_took(begun, Duration::from_millis(500));
+    assert_took(begun, Duration::from_millis(500), Duration::from_secs(30));
     client.assert_closed().await;
     assert_counted(&proxy, "requests_overdue", 1).await;
     origin.recorder.wait_for("the end of the overdue upload", |all| all[0].ended).await;
@@ -231,13 +228,14 @@ async fn an_overdue_answer_is_aborted() {
     // Small, and large enough to pass unseen.
     for sent in [1_000, 90_000] {
         let origin = origin::stalls_after(sent).await;
-        let proxy = Proxy::to_with(origin.address, &["--timeout-request=500ms"]).await;
+        // Time enough for what there is of the answer, on a busy machine too.
+        let proxy = Proxy::to_with(origin.address, &["--timeout-request=2s"]).await;
         let mut client = Raw::connect(proxy.address).await;
         let begun = Instant::now();
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         let error = client.response("GET").await.expect_err("an answer that was cut off");
         assert!([ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof].contains(&error.kind()), "{error}");
-        assert_took(begun, Duration::from_millis(500));
+        assert_took(begun, Duration::from_secs(2), Duration::from_secs(60));
         assert_counted(&proxy, "requests_overdue", 1).await;
         let nothing = |now: &Counters| {
             (now.connections, now.upstream_connections, now.tasks_busy, now.buffers_held) == (0, 0, 0, 0)
@@ -261,31 +259,26 @@ async fn a_client_that_takes_nothing_is_reset_and_counted() {
 
 #[tokio::test]
 async fn servers_that_are_late_are_counted_by_phase() {
-    let flags = [
-        "--timeout-upstream-connect=300ms",
-        "--timeout-upstream-response=300ms",
-        "--timeout-upstream-body-idle=300ms",
-    ];
     let unreachable = origin::unreachable().await;
-    let proxy = Proxy::to_with(unreachable.address, &flags).await;
+    let proxy = Proxy::to_with(unreachable.address, &["--timeout-upstream-connect=300ms"]).await;
     assert_eq!(client::get(proxy.address, "/").await.status(), 504);
     assert_counted(&proxy, "upstream_connect_timeouts", 1).await;
 
     // A head that goes on coming is no answer either.
     let slow_head = origin::stalls_in_the_head().await;
     for origin in [origin::never_answers().await, slow_head] {
-        let proxy = Proxy::to_with(origin.address, &flags).await;
+        let proxy = Proxy::to_with(origin.address, &["--timeout-upstream-response=300ms"]).await;
         let mut client = Raw::connect(proxy.address).await;
         let begun = Instant::now();
         let answer = client.ask("GET", "/").await;
         assert_eq!((answer.status(), closes(&answer)), (504, false));
-        assert_took(begun, Duration::from_millis(300));
+        assert_took(begun, Duration::from_millis(300), Duration::from_secs(60));
         assert_counted(&proxy, "upstream_timeouts", 1).await;
     }
 
     for sent in [1_000, 90_000] {
         let origin = origin::stalls_after(sent).await;
-        let proxy = Proxy::to_with(origin.address, &flags).await;
+        let proxy = Proxy::to_with(origin.address, &["--timeout-upstream-body-idle=300ms"]).await;
         let mut client = Raw::connect(proxy.address).await;
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         client.response("GET").await.expect_err("an answer that was cut off");
@@ -302,7 +295,7 @@ async fn an_idle_connection_is_closed_in_silence_and_counted() {
     client.assert_open().await;
     let begun = Instant::now();
     client.assert_closed().await;
-    assert_took(begun, Duration::from_millis(400));
+    assert_took(begun, Duration::from_millis(400), Duration::from_secs(75));
     assert_counted(&proxy, "idle_timeouts", 1).await;
     assert_counted(&proxy, "own_answers", 0).await;
 }

@@ -10,11 +10,13 @@ use std::{
 
 use rustix::process::Signal;
 use sluice_tests::{
+    PATIENCE, assert_took,
     client::Raw,
+    many_connections,
     origin::{self, Origin, Peer},
     pattern,
     proxy::{Counters, Proxy},
-    raise_descriptor_limit, within, within_time,
+    within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,9 +24,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-
-/// What something of some hundred milliseconds may take on a busy machine.
-const LATE: Duration = Duration::from_secs(6);
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n";
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: own\r\n\r\n";
@@ -215,16 +214,15 @@ async fn silence_on_both_sides_ends_it() {
     let begun = Instant::now();
     let mut silent = tunnel(&proxy).await;
     silent.assert_closed().await;
-    let took = begun.elapsed();
-    assert!((IDLE.mul_f32(0.95)..LATE).contains(&took), "{took:?}");
+    assert_took(begun, IDLE, PATIENCE);
     assert_counted(&proxy, "tunnel_idle_timeouts", 1).await;
     origin.recorder.wait_for("its end at the server", |all| all[0].ended).await;
 
     // Also after one side has finished.
     let origin = switches_and(|mut peer| async move {
         peer.until_closed().await?;
-        sleep(LATE * 2).await;
-        Ok(())
+        // Nothing comes back, and no end.
+        std::future::pending().await
     })
     .await;
     let proxy = proxy_to(&origin, &["--timeout-tunnel-idle=800ms"]).await;
@@ -237,13 +235,15 @@ async fn silence_on_both_sides_ends_it() {
 
 #[tokio::test]
 async fn traffic_in_one_direction_keeps_it() {
-    const IDLE: &str = "--timeout-tunnel-idle=1s";
+    const IDLE: &str = "--timeout-tunnel-idle=4s";
+    // As a whole longer than the time, each of them far shorter.
+    const PAUSE: Duration = Duration::from_millis(500);
     // From the client only.
     let origin = switches_and(|mut peer| async move { peer.until_closed().await }).await;
     let proxy = proxy_to(&origin, &[IDLE]).await;
     let mut client = tunnel(&proxy).await;
     for _ in 0..12 {
-        sleep(Duration::from_millis(250)).await;
+        sleep(PAUSE).await;
         client.send("x").await;
     }
     origin.recorder.wait_for("all of it", |all| all[0].bytes.ends_with(&[b'x'; 12])).await;
@@ -251,7 +251,7 @@ async fn traffic_in_one_direction_keeps_it() {
     // From the server only.
     let origin = switches_and(|mut peer| async move {
         loop {
-            sleep(Duration::from_millis(250)).await;
+            sleep(PAUSE).await;
             peer.send("x").await?;
         }
     })
@@ -269,21 +269,21 @@ async fn traffic_in_one_direction_keeps_it() {
 async fn timeouts_of_http_end_where_the_tunnel_begins() {
     let origin = origin::switches_and_echoes().await;
     let flags = [
-        "--timeout-request=400ms",
-        "--timeout-upstream-response=400ms",
-        "--timeout-upstream-body-idle=400ms",
-        "--timeout-body-idle=400ms",
-        "--timeout-keep-alive-idle=400ms",
-        "--timeout-upstream-idle=400ms",
-        "--timeout-connection-age=400ms",
-        "--timeout-header=400ms",
-        "--timeout-write-stall=400ms",
+        "--timeout-request=1500ms",
+        "--timeout-upstream-response=1500ms",
+        "--timeout-upstream-body-idle=1500ms",
+        "--timeout-body-idle=1500ms",
+        "--timeout-keep-alive-idle=1500ms",
+        "--timeout-upstream-idle=1500ms",
+        "--timeout-connection-age=1500ms",
+        "--timeout-header=1500ms",
+        "--timeout-write-stall=1500ms",
         "--limit-requests-per-connection=1",
     ];
     let proxy = proxy_to(&origin, &flags).await;
     let mut client = tunnel(&proxy).await;
     for _ in 0..3 {
-        sleep(Duration::from_millis(900)).await;
+        sleep(Duration::from_millis(2_000)).await;
         assert_works(&mut client).await;
     }
     let counters = proxy.counters().await;
@@ -354,7 +354,7 @@ async fn a_reset_of_either_side_is_told_to_the_other_and_leaves_nothing() {
             }
         });
     }
-    within_time(LATE, "all clients", clients.join_all()).await;
+    within("all clients", clients.join_all()).await;
     let after = proxy.counters_until("nothing is left", is_empty).await;
     assert_eq!(after.named("tunnels_opened"), 200);
     assert!(after.named("tunnels_cut") >= 100, "{after:?}");
@@ -367,16 +367,15 @@ async fn a_reset_of_either_side_is_told_to_the_other_and_leaves_nothing() {
 async fn a_drain_leaves_tunnels_their_time() {
     let origin = origin::switches_and_echoes().await;
     // Both sides finish in time.
-    let proxy = proxy_to(&origin, &["--drain-timeout=30s"]).await;
+    let proxy = proxy_to(&origin, &["--drain-timeout=10m"]).await;
     let mut client = tunnel(&proxy).await;
     proxy.signal(Signal::TERM);
     proxy.line("sluice: draining").await;
     sleep(Duration::from_millis(300)).await;
     assert_works(&mut client).await;
     drop(client);
-    let begun = Instant::now();
+    // It ends with the last tunnel, not with the time for it.
     proxy.stopped().await.assert_clean();
-    assert!(begun.elapsed() < LATE, "it ends with the last tunnel");
 
     // Or the time is over.
     let proxy = proxy_to(&origin, &["--drain-timeout=1s"]).await;
@@ -399,13 +398,14 @@ async fn tunnels_are_connections_to_the_limits() {
     assert_works(&mut one).await;
 }
 
-const SILENT: usize = 2_000;
 /// Both entries of the table, the task, and what the allocator adds.
 const BYTES_PER_TUNNEL: u64 = 1_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_tunnel_holds_no_buffer_and_little_memory() {
-    raise_descriptor_limit();
+    // The server's end too is in this process.
+    let many = many_connections(2_000, 2).await;
+    let silent = many.count as u64;
     let origin = origin::switches_and_echoes().await;
     let proxy = proxy_to(&origin, &[]).await;
     // What every shard has touched after its first tunnels.
@@ -415,16 +415,15 @@ async fn a_silent_tunnel_holds_no_buffer_and_little_memory() {
     }
     let few = proxy.resident_bytes();
     let mut all = Vec::new();
-    for _ in 0..SILENT {
+    for _ in 0..silent {
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         stream.write_all(REQUEST.as_bytes()).await.unwrap();
         let mut head = [0; 512];
         assert!(stream.read(&mut head).await.unwrap() > 0);
         all.push(stream);
     }
-    let counters =
-        proxy.counters_until("all are open", |now| now.named("tunnels") == SILENT as u64 + 100).await;
-    let each = proxy.resident_bytes().saturating_sub(few) / SILENT as u64;
+    let counters = proxy.counters_until("all are open", |now| now.named("tunnels") == silent + 100).await;
+    let each = proxy.resident_bytes().saturating_sub(few) / silent;
     println!("a silent tunnel takes {each} bytes of resident memory");
     assert_eq!((counters.tasks_busy, counters.buffers_held), (0, 0), "{counters:?}");
     assert!(each <= BYTES_PER_TUNNEL, "{each} bytes");

@@ -104,7 +104,7 @@ async fn node_is_content() {
         return;
     };
     if major < 20 {
-        eprintln!("SKIPPED: node {major} has no WebSocket client");
+        sluice_tests::skip(&format!("node {major} has no WebSocket client"));
         return;
     }
     let flags: &[&str] = if major < 22 { &["--experimental-websocket"] } else { &[] };
