@@ -23,8 +23,8 @@ use tokio::{
 /// Large enough to pass unseen.
 const LARGE: usize = 3_000_000;
 
-/// Nothing for so long means that nothing more will come.
-const QUIET: Duration = Duration::from_millis(300);
+/// Nothing for twice as long, with an answer of the proxy in between, means that nothing more will come.
+const QUIET: Duration = Duration::from_millis(800);
 
 /// Who waits for so long is served only because others were given up: their server is waited for as long
 /// (`upstream_response`).
@@ -361,8 +361,12 @@ async fn ask_without_reading(client: &mut Raw, origin: &Origin, proxy: &Proxy, m
                 .map_or(&[][..], |traffic| &traffic.bytes[traffic.bytes.len().saturating_sub(500)..]);
             String::from_utf8_lossy(tail).contains(&line)
         };
+        // A host may stop for a while; by the time the proxy has told its counters it has had its turn.
         if timeout(QUIET, origin.recorder.wait_for(&line, has)).await.is_err() {
-            return nth + 1;
+            proxy.counters().await;
+            if timeout(QUIET, origin.recorder.wait_for(&line, has)).await.is_err() {
+                return nth + 1;
+            }
         }
         // By now it has passed the answer on too.
         proxy.counters().await;

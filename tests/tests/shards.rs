@@ -175,17 +175,15 @@ async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
     proxy.drain().await.assert_clean();
 }
 
-/// Eight connections of unequal load, all received on one CPU: after a second the busier shard may have a quarter more to do
-/// than the mean. Where connections stay where they were received, it has twice as much; where the kernel's hash divides them
-/// (`off`), anything between the two, by chance: that is shown for three times eight connections.
+/// Eight connections of unequal load, all received on one CPU: after a while the busier shard has no more than a quarter more to do
+/// than the mean. Where connections stay where they were received, it has twice as much forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_is_shared_out_by_moving_connections() {
     let Some(cpus) = two_cpus() else { return };
     let list = format!("{},{}", cpus[0], cpus[1]);
     let origin = origin::answers(origin::ok("x")).await;
     let upstream = format!("http://{}", origin.address);
-    let offs = ["off"; 3];
-    for steering in offs.into_iter().chain(["cpu", "load"]) {
+    for steering in ["cpu", "load"] {
         let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", steering];
         let proxy = Proxy::start(&[&flags[..], &["--upstream", &upstream]].concat()).await;
         let connections = connect_from(cpus[0], proxy.address, 8);
@@ -195,19 +193,13 @@ async fn load_is_shared_out_by_moving_connections() {
             .map(|(connection, pause_ms)| tokio::spawn(ask_on_and_on(connection, pause_ms)))
             .collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        // Over a while, since requests come one by one.
-        let before = requests(&proxy).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let after = requests(&proxy).await;
-        let done: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-        let ratio = *done.iter().max().unwrap() as f64 * done.len() as f64 / done.iter().sum::<u64>() as f64;
-        eprintln!(
-            "--steering {steering}: {done:?} requests by shard, the busiest has {ratio:.2} times the mean"
-        );
-        match steering {
-            "off" => assert!((1.0..=2.0).contains(&ratio), "{ratio}"),
-            "cpu" => assert!(ratio > 1.9, "{ratio}: the test needs all connections at one shard"),
-            _ => assert!(ratio <= 1.25, "{ratio}"),
+        if steering == "cpu" {
+            let ratio = busiest_to_mean(&proxy).await;
+            assert!(ratio > 1.9, "{ratio}: the test needs all connections at one shard");
+        } else {
+            // A busy neighbour may take a CPU away, and the load moves again.
+            let shared_out = async || busiest_to_mean(&proxy).await <= 1.25;
+            sluice_tests::eventually("both have about as much to do", shared_out).await;
         }
         for client in clients {
             client.abort();
@@ -228,6 +220,15 @@ async fn ask_on_and_on(connection: TcpStream, pause_ms: u64) {
         assert_eq!((answer.status(), answer.text()), (200, "x".to_owned()));
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
+}
+
+/// How many times the mean of all shards the busiest one serves. Over a while, since requests come one by one.
+async fn busiest_to_mean(proxy: &Proxy) -> f64 {
+    let before = requests(proxy).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = requests(proxy).await;
+    let done: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    *done.iter().max().unwrap() as f64 * done.len() as f64 / done.iter().sum::<u64>() as f64
 }
 
 /// Requests served by every shard.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sluice_tests::{
     client::Raw,
     cpus::{connect_from, two_cpus},
-    has_ipv6, origin,
+    eventually, has_ipv6, origin,
     proxy::{self, Proxy},
     skip,
 };
@@ -131,11 +131,11 @@ async fn new_connections_avoid_a_busy_shard() {
             }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let accepted = accepted_of(&proxy, proxy.address, cpus[0], 40).await;
-        eprintln!("--steering {steering}: {accepted:?} accepted by CPU, all received on CPU {}", cpus[0]);
+        let accepted = async || accepted_of(&proxy, proxy.address, cpus[0], 40).await;
         match steering {
-            "cpu" => assert_eq!(accepted, [(cpus[0], 40), (cpus[1], 0)]),
-            _ => assert!(accepted[1].1 >= 32, "{accepted:?}"),
+            "cpu" => assert_eq!(accepted().await, [(cpus[0], 40), (cpus[1], 0)]),
+            // Beside a busy neighbour either shard may seem busy for a while.
+            _ => eventually("most go to the other shard", async || accepted().await[1].1 >= 32).await,
         }
         busy.abort();
         assert!(busy.await.expect_err("it asks on and on").is_cancelled());

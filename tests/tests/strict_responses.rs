@@ -15,7 +15,7 @@ use sluice_tests::{
 };
 
 /// Apart on the wire, and long enough that the proxy has taken in what came before.
-const A_MOMENT: Duration = Duration::from_millis(30);
+const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// The answer to `/case`, exchanged from case to case.
 type Script = Arc<Mutex<(Vec<u8>, Then)>>;

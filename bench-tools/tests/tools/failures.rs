@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
-    Origin, Run, children, count, is_alive, nobody, one_at_a_time, tool, tool_with_descriptors,
+    Origin, PATIENCE, Run, children, count, is_alive, nobody, one_at_a_time, skip, tool,
+    tool_with_descriptors,
 };
 
 fn command(args: &[&str]) -> Command {
@@ -213,7 +214,7 @@ fn a_comparison_cut_short_keeps_what_it_measured() {
 fn assert_they_end(pids: &[u32]) {
     let begin = Instant::now();
     while let Some(pid) = pids.iter().find(|&&pid| is_alive(pid)) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{pid} is left behind");
+        assert!(begin.elapsed() < PATIENCE, "{pid} is left behind");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -290,11 +291,17 @@ fn a_cpu_that_is_not_there_is_named() {
 }
 
 /// What a run shows on a terminal, which script(1) is.
-fn on_a_terminal(args: &str) -> String {
+fn on_a_terminal(args: &str) -> Option<String> {
     let line = format!("{} {args} > /dev/null", env!("CARGO_BIN_EXE_sluice-bench"));
-    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().expect("script(1) runs");
+    let output = match Command::new("script").args(["-qec", &line, "/dev/null"]).output() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            skip("script(1) is not installed");
+            return None;
+        }
+        output => output.expect("script(1) runs"),
+    };
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[test]
@@ -304,14 +311,14 @@ fn a_terminal_shows_a_bar_with_rate_and_time_left() {
     let out = tempfile::tempdir().expect("a directory");
     let out = out.path().display();
     let flags = format!("--target {} --path /delay/100 --openers 2 --steps 50 --hold 1s", origin.address);
-    let shown = on_a_terminal(&format!("capacity {flags} --out {out}"));
+    let Some(shown) = on_a_terminal(&format!("capacity {flags} --out {out}")) else { return };
     assert!(shown.contains("\r\x1b[Kopening [#"), "{shown:?}");
     assert!(shown.contains("/s, ") && shown.contains(" s left"), "{shown:?}");
     assert!(shown.contains("\r\x1b[Kholding ["), "{shown:?}");
-    let shown = on_a_terminal(&format!("load --url {} -c 1 -d 1s", origin.url("/")));
+    let shown = on_a_terminal(&format!("load --url {} -c 1 -d 1s", origin.url("/"))).expect("as before");
     assert!(shown.contains(" of 2 s, ") && shown.contains(" s left"), "{shown:?}");
     let _turn = one_at_a_time();
     let flags = "--peers relay-bare --cases small64 --rounds 3 --duration 1s --threads 1";
-    let shown = on_a_terminal(&format!("foundation {flags} --out {out}"));
+    let shown = on_a_terminal(&format!("foundation {flags} --out {out}")).expect("as before");
     assert!(shown.contains("1 of 3 measured, ") && shown.contains(" s left; now relay-bare"), "{shown:?}");
 }

@@ -6,10 +6,10 @@ mod failures;
 mod support;
 
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
-use support::{Origin, count, one_at_a_time, tool};
+use support::{Origin, PATIENCE, count, one_at_a_time, skip, tool};
 
 fn load(flags: &[&str]) -> (Output, Value) {
     let output = tool().arg("load").args(["--json", "--warmup", "50ms"]).args(flags).output().expect("runs");
@@ -65,10 +65,16 @@ fn an_echo_streams_chunks_back() {
 fn delays_keep_their_time() {
     let origin = Origin::start();
     let begin = Instant::now();
-    let (output, json) = load(&["--url", &origin.url("/delay/20"), "-c", "4", "--requests", "40"]);
-    assert!(output.status.success(), "{output:?}");
-    assert!(count(&json, "/latency_ns/min") >= 20_000_000, "{json}");
-    assert!(begin.elapsed() < Duration::from_secs(5), "the coarse timer would take longer");
+    // By the coarse timer it would be 32 ms. On a busy host it may need more than one try.
+    loop {
+        let (output, json) = load(&["--url", &origin.url("/delay/20"), "-c", "4", "--requests", "40"]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(count(&json, "/latency_ns/min") >= 20_000_000, "{json}");
+        if count(&json, "/latency_ns/p50") < 30_000_000 {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{json}");
+    }
 }
 
 #[test]
@@ -87,9 +93,10 @@ fn an_open_loop_keeps_its_rate() {
     let origin = Origin::start();
     let (output, json) = load(&["--url", &origin.url("/"), "-c", "4", "--rate", "500", "--duration", "1s"]);
     assert!(output.status.success(), "{output:?}");
-    // On a busy machine some are sent late, and counted as such.
-    let due = count(&json, "/requests") + count(&json, "/behind");
-    assert!((400..=650).contains(&due), "{json}");
+    // On a busy machine some are sent late, and counted as such, and the second is a longer one.
+    let due = (count(&json, "/requests") + count(&json, "/behind")) as f64;
+    let rate = due / json.pointer("/elapsed_s").and_then(Value::as_f64).expect("a time");
+    assert!((400.0..=650.0).contains(&rate), "{rate}: {json}");
 }
 
 #[test]
@@ -128,7 +135,7 @@ fn failures_have_their_kinds() {
         ("/stall/10", "timeout"),
     ] {
         let url = origin.url(path);
-        let (output, json) = load(&["--url", &url, "-c", "2", "--duration", "300ms", "--timeout", "100ms"]);
+        let (output, json) = load(&["--url", &url, "-c", "2", "--duration", "1s", "--timeout", "300ms"]);
         assert_eq!(output.status.code(), Some(1), "{path}: {output:?}");
         assert!(count(&json, &format!("/errors/{kind}")) > 0, "{path}: {json}");
     }
@@ -214,6 +221,7 @@ fn every_peer_that_is_installed_does_its_work() {
         command.args(["compare", "--peers", peer]).args(flags).arg("--out").arg(dir.path());
         let output = command.output().expect("runs");
         if String::from_utf8_lossy(&output.stderr).contains("not installed") {
+            skip(&format!("{peer} is not installed"));
             continue;
         }
         assert!(output.status.success(), "{output:?}");

@@ -81,7 +81,7 @@ impl Origin {
     /// Sends bytes on a connection and reads until its end.
     pub(crate) fn talk(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(bytes).expect("writes");
         let mut answer = Vec::new();
         // A reset is an end as well; what came before it counts.
@@ -129,7 +129,15 @@ pub(crate) struct Ended {
 }
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Says in one line on stderr what is not tested here and why, past the capture of the test harness.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
+    let caller = std::panic::Location::caller();
+    let line = format!("SKIPPED {}:{}: {why}\n", caller.file(), caller.line());
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
 
 impl Run {
     /// Starts a command; `DIR` in its arguments is the directory.
