@@ -87,6 +87,19 @@ pub fn raise_descriptor_limit() -> usize {
     limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
+/// How many shards this user may have at a time, by the memory that he may lock: a ring and its buffers take less than 1 MiB.
+/// No matter for root.
+pub fn shards_possible() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    const IPC_LOCK: u64 = 1 << 14;
+    match getrlimit(Resource::Memlock).current {
+        Some(bytes) if capabilities & IPC_LOCK == 0 => usize::try_from(bytes >> 20).unwrap_or(usize::MAX),
+        _ => usize::MAX,
+    }
+}
+
 /// The turn of a test with many connections, and how many it may have.
 pub struct Many {
     /// So many connections.

@@ -162,22 +162,38 @@ impl Proxy {
     /// Starts `command`, which must become a `sluice`, and waits until it is ready.
     pub async fn spawn(mut command: Command, config: Option<NamedTempFile>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().expect("the binary starts");
-        let pid =
-            child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("it has a process id");
-        let stderr = lines(child.stderr.take().expect("piped"));
-        let mut proxy = Self {
-            address: SocketAddr::from(([0; 4], 0)),
-            child,
-            pid,
-            stderr,
-            asking: Mutex::new(()),
-            _config: config,
-        };
+        let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+        let mut proxy = Self::spawned(&mut command);
+        // What a user may lock is for all of his rings together, and other tests have some.
+        while proxy.lacks_locked_memory().await && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            proxy = Self::spawned(&mut command);
+        }
+        proxy._config = config;
         proxy.line("sluice: ready (").await;
         let listening = proxy.line("sluice: listening on ").await;
         proxy.address = listening.parse().expect("an address in the listening line");
         proxy
+    }
+
+    fn spawned(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
+        let pid =
+            child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).expect("it has a process id");
+        let stderr = lines(child.stderr.take().expect("piped"));
+        let (address, asking) = (SocketAddr::from(([0; 4], 0)), Mutex::new(()));
+        Self { address, child, pid, stderr, asking, _config: None }
+    }
+
+    /// Whether it ended because there is too little memory that may be locked; no as soon as it is ready.
+    async fn lacks_locked_memory(&self) -> bool {
+        let says = |lines: &Vec<String>, what: &str| lines.iter().any(|line| line.contains(what));
+        let mut stderr = self.stderr.clone();
+        let told = stderr.wait_for(|lines| says(lines, "sluice: ready (") || says(lines, "RLIMIT_MEMLOCK"));
+        // Without either it has ended for another reason, which is told where its readiness is waited for.
+        within("a proxy that is ready or says why not", told)
+            .await
+            .is_ok_and(|lines| says(&lines, "RLIMIT_MEMLOCK"))
     }
 
     /// The address of a path.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use sluice_tests::{
     client::{self, Raw},
-    cpus::{connect_from, two_cpus},
+    cpus::{connect_from, two_cpus, usable_cpus},
     many_connections, origin,
     proxy::{self, Proxy},
-    skip,
+    shards_possible, skip,
 };
 use tokio::process::Command;
 
@@ -80,7 +80,9 @@ async fn shards_have_heaps_of_their_own_whatever_the_environment_says() {
     let origin = origin::real("real").await;
     let mut command = Command::new(proxy::binary().await);
     let upstream = format!("http://{}", origin.address);
-    command.args(["--listen", "127.0.0.1:0", "--upstream", &upstream]).env("MALLOC_ARENA_MAX", "1");
+    let shards = usable_cpus().len().min(shards_possible()).to_string();
+    command.args(["--listen", "127.0.0.1:0", "--shards", &shards, "--upstream", &upstream]);
+    command.env("MALLOC_ARENA_MAX", "1");
     let proxy = Proxy::spawn(command, None).await;
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
     for shard in proxy.live().await {
