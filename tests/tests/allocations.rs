@@ -99,15 +99,22 @@ async fn what_passes_through_tunnels_allocates_nothing() {
         }
         clients
     };
-    let clients = talk(clients, 500).await;
-    let (before, pipes_before) = (allocations(&proxy.proxy).await, proxy.proxy.counters().await.pipes_kept);
-    let clients = talk(clients, MESSAGES).await;
-    let grown = allocations(&proxy.proxy).await - before;
-    assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
-    // More floods may have met than ever before, and each needs a pipe.
-    let pipes = proxy.proxy.counters().await.pipes_kept - pipes_before;
-    let messages = CONNECTIONS * MESSAGES;
-    assert!(grown <= pipes, "{grown} allocations of the shard during {messages} messages, {pipes} for pipes");
+    let mut clients = talk(clients, 500).await;
+    let mut grown = Vec::new();
+    while grown.last() != Some(&0) {
+        let before = allocations(&proxy.proxy).await;
+        clients = talk(clients, MESSAGES).await;
+        assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
+        grown.push(allocations(&proxy.proxy).await - before);
+        let messages = CONNECTIONS * MESSAGES;
+        assert!(is_warming_up(&grown), "{grown:?} allocations of the shard during {messages} messages each");
+    }
+}
+
+/// Whether so many allocations in one round after the other may be those of new peaks: more floods or receives that met than ever
+/// before. How many meet is the host's affair, but there is an end to it.
+fn is_warming_up(grown: &[u64]) -> bool {
+    grown.len() <= 4 && grown.iter().all(|&grown| grown < 10)
 }
 
 /// IPv6 peers have their addresses beside the table: that must not cost anything when they come and go.
@@ -163,12 +170,18 @@ impl Counting {
             client.send(begin).await;
             clients.push(client);
         }
-        let clients = ask_all(clients, fields, 500).await;
-        let before = allocations(&self.proxy).await;
-        let clients = ask_all(clients, fields, REQUESTS / CONNECTIONS).await;
-        let grown = allocations(&self.proxy).await - before;
-        assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
-        assert_eq!(grown, 0, "allocations of the shard during {REQUESTS} requests");
+        let mut clients = ask_all(clients, fields, 500).await;
+        let mut grown = Vec::new();
+        while grown.last() != Some(&0) {
+            let before = allocations(&self.proxy).await;
+            clients = ask_all(clients, fields, REQUESTS / CONNECTIONS).await;
+            assert_eq!(clients.len(), CONNECTIONS, "all were open to the end");
+            grown.push(allocations(&self.proxy).await - before);
+            assert!(
+                is_warming_up(&grown),
+                "{grown:?} allocations of the shard during {REQUESTS} requests each"
+            );
+        }
     }
 }
 
