@@ -61,7 +61,8 @@ counters! {
     accept_errors,
     /// Idle client connections closed at their timeout.
     idle_timeouts,
-    /// Request heads read, whatever became of them.
+    /// Requests whose head was read, refused before it was whole (malformed, too large, too late, too many unfinished), or
+    /// left unfinished by a client that went away.
     requests,
     /// Requests that broke a protocol rule or a size limit; those refused for their paths are among them.
     bad_requests,

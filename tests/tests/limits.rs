@@ -44,6 +44,76 @@ async fn heads_beyond_their_limits_are_counted_by_limit() {
     }
 }
 
+/// An operator who adds up answers finds as many requests.
+#[tokio::test]
+async fn every_refused_request_is_counted_as_one() {
+    let origin = origin::real("real").await;
+    let config = format!(
+        "[limits]\nrequest_line_bytes = 200\nhead_bytes = 2000\nheader_fields = 20\nbody_bytes = 10\n\
+         [timeouts]\nheader = \"1s\"\n\
+         [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
+         [[route]]\nupstream = \"real\"\npath = \"/here\"\nmethods = [\"GET\", \"POST\"]\n",
+        origin.address
+    );
+    let proxy = Proxy::configured(1, &config).await;
+    let cases: &[(&str, String, u16)] = &[
+        ("served", "GET /here HTTP/1.1\r\nHost: a\r\n\r\n".into(), 200),
+        ("malformed", "GET /here HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), 400),
+        ("not HTTP", "\x16\x03\x01 hello\r\n\r\n".into(), 400),
+        ("another version", "GET /here HTTP/2.0\r\nHost: a\r\n\r\n".into(), 505),
+        ("a line too long", format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(200)), 414),
+        (
+            "a head too large",
+            format!("GET /here HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2000)),
+            431,
+        ),
+        ("too many fields", format!("GET /here HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: 1\r\n".repeat(20)), 431),
+        ("a path with two readings", "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n".into(), 400),
+        ("no route", "GET /there HTTP/1.1\r\nHost: a\r\n\r\n".into(), 404),
+        ("another method", "PUT /here HTTP/1.1\r\nHost: a\r\n\r\n".into(), 405),
+        (
+            "a tunnel",
+            "GET /here HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".into(),
+            400,
+        ),
+        ("the end of TRACE", "TRACE /here HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n".into(), 501),
+        ("a body too large", "POST /here HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".into(), 413),
+        (
+            "a chunk malformed",
+            "POST /here HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".into(),
+            400,
+        ),
+        ("half a head", "GET /here HTTP/1.1\r\nHost: a\r\n".into(), 408),
+    ];
+    for (nth, (what, request, status)) in (1..).zip(cases) {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send(request).await;
+        assert_eq!(client.answer_to("GET").await.status(), *status, "{what}");
+        assert_eq!(proxy.counters().await.requests, nth, "{what}");
+    }
+    let all = cases.len() as u64;
+    // One that its client does not finish is one; a connection that ends without a byte is none.
+    let mut client = Raw::connect(proxy.address).await;
+    client.send("GET /he").await;
+    proxy.counters_until("its head has begun", |now| now.named("heads_begun") == 1).await;
+    drop(client);
+    proxy.counters_until("the client is gone", |now| now.client_aborts == 1).await;
+    assert_counted(&proxy, "requests", all + 1).await;
+    drop(Raw::connect(proxy.address).await);
+    proxy
+        .counters_until("the connection is gone", |now| {
+            now.named("accepted") == all + 2 && now.connections == 0
+        })
+        .await;
+    assert_counted(&proxy, "requests", all + 1).await;
+    let counters = proxy.counters().await;
+    assert_eq!(
+        (counters.own_answers, counters.client_aborts),
+        (all - 1, 1),
+        "all but the served and the unfinished"
+    );
+}
+
 #[tokio::test]
 async fn unfinished_heads_do_not_fill_the_memory() {
     const LARGE: usize = 12_000;
@@ -64,6 +134,7 @@ async fn unfinished_heads_do_not_fill_the_memory() {
     assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (503, Some("1"), true));
     client.assert_closed().await;
     assert_counted(&proxy, "begun_heads_refused", 1).await;
+    assert_counted(&proxy, "requests", 1).await;
     // Whole requests are served, and what was begun can be finished.
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
     for mut client in held {
@@ -386,6 +457,7 @@ async fn a_head_in_hundreds_of_pieces_is_429() {
     assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
     client.assert_closed().await;
     assert_counted(&proxy, "misbehaviour_dripped_heads", 2).await;
+    assert_counted(&proxy, "requests", 1).await;
     assert_counted(&proxy, "misbehaviour_closed", 1).await;
 }
 

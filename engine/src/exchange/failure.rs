@@ -41,6 +41,10 @@ pub(super) async fn answer_for_server(down: &Down<'_>, plan: &Plan, answer: Answ
 
 /// A head that is at fault, or was left unfinished.
 pub(super) async fn give_up_on_head(shard: &Shard, down: &Down<'_>, aborted: Aborted) -> Next {
+    // A connection that ends without a byte of a head has asked for nothing.
+    if !(down.inbox.is_empty() && matches!(aborted.cause, Cause::Closed | Cause::Failed(_))) {
+        shard.counters.requests.increment();
+    }
     match aborted.cause {
         Cause::TimedOut => shard.counters.head_timeouts.increment(),
         Cause::Crowded => shard.counters.begun_heads_refused.increment(),

@@ -80,12 +80,16 @@ pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
             Plan::new(shard, head, client, &mut wire)
         }
     };
-    let mut plan = match down.read_request(plan).await {
-        Ok(Read::Request(Ok(plan))) => plan,
-        Ok(Read::Request(Err(refusal))) => return seldom!(refuse_request(down, refusal)),
+    let plan = match down.read_request(plan).await {
+        Ok(Read::Request(plan)) => plan,
         Ok(Read::Incomplete) => return Next::Wait,
         Ok(Read::Nothing) => return Next::Drop,
         Err(aborted) => return seldom!(give_up_on_head(shard, down, aborted)),
+    };
+    shard.counters.requests.increment();
+    let mut plan = match plan {
+        Ok(plan) => plan,
+        Err(refusal) => return seldom!(refuse_request(down, refusal)),
     };
     plan.is_persistent &= !down.is_last_request() && !plan.is_over_for(down);
     plan.connection_end_ms = down.history.end_ms;

@@ -57,7 +57,6 @@ impl Plan {
         client: &Client<'_>,
         wire: &mut Buf,
     ) -> Result<Plan, Refusal<'t>> {
-        shard.counters.requests.increment();
         if head.wants_tunnel() {
             return Plan::of_tunnel(shard, head, client, wire);
         }
@@ -166,7 +165,6 @@ impl<'t> Refusal<'t> {
 
     /// The client has too many connections, and this is one of them.
     pub(super) fn of_connection(shard: &Shard, head: &RequestHead<'_>) -> Refusal<'t> {
-        shard.counters.requests.increment();
         shard.crowded.set(shard.crowded.get() + 1);
         Refusal::new(head, Answer::TooManyConnections).and_close()
     }
