@@ -15,6 +15,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed) + 1, Relaxed);
     }
 
+    /// Adds a number. Only for the owner.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed) + count, Relaxed);
+    }
+
     /// Replaces the value. Only for the owner.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
@@ -130,6 +135,13 @@ counters! {
     tunnels_refused,
     /// Connections to servers open now.
     upstream_connections,
+    /// Those among them that wait for the next request.
+    upstream_idle,
+    /// Idle connections to servers closed because the peak of use was over that they were kept for.
+    upstream_surplus_closed,
+    /// Connections to servers closed, idle or after their request, because `limits.upstream_idle_connections` or the
+    /// descriptors allow no more of them.
+    upstream_not_kept,
     /// Connections to servers made.
     upstream_connects,
     /// Connections to servers that could not be made.
@@ -192,6 +204,7 @@ const OF_NOW: &[&str] = &[
     "heads_begun",
     "tunnels",
     "upstream_connections",
+    "upstream_idle",
     "tasks_busy",
     "buffers_held",
     "buffers_held_max",
@@ -253,7 +266,7 @@ mod tests {
         ("limits.connections", Some("connections_refused")),
         ("limits.connections_per_address", Some("address_refused")),
         ("limits.misbehaviour", Some("misbehaviour_closed")),
-        ("limits.upstream_idle_connections", None),
+        ("limits.upstream_idle_connections", Some("upstream_not_kept")),
     ];
 
     #[test]

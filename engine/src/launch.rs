@@ -33,15 +33,16 @@ use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
 use crate::topology::Topology;
+use crate::upstream::stock::Descriptors;
 
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
 const DESCRIPTORS_PER_SHARD: u64 = 32;
 
-/// This part of the descriptors (one in so many) is kept from clients, for connections to servers.
-const UPSTREAM_SHARE: u64 = 32;
+/// This part of the descriptors (one in so many) is kept from clients, for connections to servers and pipes.
+const UPSTREAM_SHARE: u64 = 8;
 
 /// ... but not more than this.
-const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
+const UPSTREAM_DESCRIPTORS_MAX: u64 = 65_536;
 
 /// Threads beside the shards, by a generous count.
 const OTHER_THREADS: usize = 16;
@@ -107,6 +108,7 @@ struct Blueprint {
     connections_max: u32,
     /// What each shard may use.
     budget: Budget,
+    descriptors: Descriptors,
     /// Connections by their client's address, if they are limited.
     peers: Option<Arc<PeerCounts>>,
     /// The routes, once for every node that shards take their memory from: built by the first shard there.
@@ -150,7 +152,7 @@ pub fn run(
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
     let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
-    let connections_max = descriptors_for(&config, plan.shards.len())?;
+    let (connections_max, descriptors) = descriptors_for(&config, plan.shards.len())?;
     let connections_max =
         u32::try_from(budget.connections.min(u64::from(connections_max))).unwrap_or(u32::MAX);
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
@@ -163,7 +165,8 @@ pub fn run(
     nodes.dedup();
     let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
     let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
-    let blueprint = Arc::new(Blueprint { config, resolved, listen, connections_max, budget, peers, routes });
+    let blueprint =
+        Arc::new(Blueprint { config, resolved, listen, connections_max, budget, descriptors, peers, routes });
     let (means, board) =
         Means::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
     let (mut fleet, go) = start(&blueprint, plan, &means, &events, &inbox)?;
@@ -224,8 +227,8 @@ fn politely_refused(limit: u32) -> u32 {
     (limit / 4).max(8)
 }
 
-/// Raises the descriptor limit and says how many client connections a shard may have.
-fn descriptors_for(config: &Config, shards: usize) -> Result<u32, LaunchError> {
+/// Raises the descriptor limit and says how many client connections a shard may have, and what its part of the descriptors is.
+fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
     let limit = sluice_sys::raise_descriptor_limit();
     let (before, now) =
         limit.map_err(|error| LaunchError::Refused(format!("cannot read RLIMIT_NOFILE: {error}")))?;
@@ -239,13 +242,19 @@ fn descriptors_for(config: &Config, shards: usize) -> Result<u32, LaunchError> {
             "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or run fewer shards",
         )));
     }
-    // Clients must not take the descriptors that connections to servers need.
-    let for_clients = now - needed - (now / UPSTREAM_SHARE).min(UPSTREAM_DESCRIPTORS_MAX);
-    let configured = match config.limits.connections {
-        0 => u64::MAX,
-        limit => limit as u64,
-    };
-    Ok(u32::try_from(configured.min(for_clients)).unwrap_or(u32::MAX))
+    Ok(share_out(now - needed, config.limits.connections as u64, shards as u64))
+}
+
+/// Shares descriptors out: clients of one shard may have all but those that are kept for servers, since the kernel may give all
+/// clients to one shard; idle connections to servers are counted by the shard's equal part.
+fn share_out(descriptors: u64, connections: u64, shards: u64) -> (u32, Descriptors) {
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let for_servers = (descriptors / UPSTREAM_SHARE).min(UPSTREAM_DESCRIPTORS_MAX);
+    let for_clients = descriptors - for_servers;
+    let configured = if connections == 0 { u64::MAX } else { connections };
+    let of_a_shard =
+        Descriptors { all: narrow(descriptors / shards), for_servers: narrow(for_servers / shards) };
+    (narrow(configured.min(for_clients)), of_a_shard)
 }
 
 /// Lets a shard begin.
@@ -385,8 +394,14 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;
     let counters: Arc<CachePadded<Counters>> = Arc::default();
     let routes = blueprint.routes_on(memory_node);
-    let shard =
-        Shard::new(&blueprint.config, &blueprint.resolved, routes, &blueprint.budget, counters.clone());
+    let shard = Shard::new(
+        &blueprint.config,
+        &blueprint.resolved,
+        routes,
+        &blueprint.budget,
+        blueprint.descriptors,
+        counters.clone(),
+    );
     let member = Member {
         place: place.clone(),
         memory_node,
@@ -398,4 +413,18 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         warning,
     };
     Ok((runtime, member, shard))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out() {
+        let servers = |all, for_servers| Descriptors { all, for_servers };
+        assert_eq!(share_out(19_952, 0, 1), (17_458, servers(19_952, 2_494)));
+        assert_eq!(share_out(19_952, 4_000, 2), (4_000, servers(9_976, 1_247)));
+        assert_eq!(share_out(1 << 20, 0, 4), ((1 << 20) - (1 << 16), servers(1 << 18, 1 << 14)));
+        assert_eq!(share_out(5, 0, 4), (5, servers(1, 0)));
+    }
 }

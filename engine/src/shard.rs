@@ -31,6 +31,8 @@ use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
 use crate::splice;
 use crate::upstream::group::{Group, Server};
+use crate::upstream::stock::{Descriptors, Stock};
+use crate::upstream::upkeep::{self, Upkeep};
 
 /// How often a draining shard looks whether it is empty.
 const DRAIN_LOOK_MS: u64 = 20;
@@ -74,6 +76,9 @@ pub(crate) struct Shard {
     /// Read only, and shared with the shards on the same node only.
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) groups: Vec<Group>,
+    /// How many connections to all servers there are, and may be.
+    pub(crate) stock: Rc<Stock>,
+    pub(crate) upkeep: Upkeep,
     pub(crate) identity: Identity,
     pub(crate) proxy_protocol: ProxyProtocol,
     /// Which Host servers get, by route.
@@ -113,8 +118,10 @@ impl Shard {
         resolved: &Resolved,
         routes: Arc<RouteTable>,
         budget: &Budget,
+        descriptors: Descriptors,
         counters: Arc<CachePadded<Counters>>,
     ) -> Shard {
+        let stock = Rc::new(Stock::new(descriptors));
         let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
         let limits = &config.limits;
         Shard {
@@ -135,7 +142,9 @@ impl Shard {
             upstream_idle_max: limits.upstream_idle_connections,
             paths: PathPolicy::new(config),
             routes,
-            groups: groups(config, resolved),
+            groups: groups(config, resolved, &stock),
+            stock,
+            upkeep: Upkeep::default(),
             identity: Identity::new(&config.forwarding),
             proxy_protocol: ProxyProtocol::new(&config.listeners),
             send_host: config.routes.iter().map(|route| route.send_host).collect(),
@@ -164,6 +173,7 @@ impl Shard {
         if let Some(team) = team {
             spawn(balance::run(team));
         }
+        spawn(upkeep::run(self.clone()));
         let start = |(bound, id)| {
             let listener = Listener::start(bound, id);
             if self.proxy_protocol.is_expected(id) { listener.behind_balancer() } else { listener }
@@ -223,6 +233,10 @@ impl Shard {
         let stats = sluice_sys::stats();
         let (held, held_max) = sluice_sys::buffers_held();
         let servers = self.groups.iter().flat_map(Group::servers);
+        let (busy, idle) = servers
+            .map(Server::connections)
+            .fold((0, 0), |sum, server| (sum.0 + u64::from(server.0), sum.1 + server.1 as u64));
+        debug_assert_eq!(u64::from(self.stock.open()), busy + idle, "every connection is counted once");
         counters.connections.set(u64::from(sluice_sys::connections_open()));
         counters.accepted.set(stats.accepted);
         counters.connections_refused.set(stats.accept_refused);
@@ -233,7 +247,8 @@ impl Shard {
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
         counters.tunnels.set(u64::from(self.tunnels.get()));
-        counters.upstream_connections.set(servers.map(Server::open_connections).sum());
+        counters.upstream_connections.set(busy + idle);
+        counters.upstream_idle.set(idle);
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));
         counters.buffers_held.set(u64::from(held));
         counters.buffers_held_max.set(u64::from(held_max));
@@ -290,14 +305,14 @@ impl Times {
     }
 }
 
-fn groups(config: &Config, resolved: &Resolved) -> Vec<Group> {
+fn groups(config: &Config, resolved: &Resolved, stock: &Rc<Stock>) -> Vec<Group> {
     let pairs = config.upstreams.iter().zip(resolved);
     let group = |(group, addresses): (&crate::config::UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
         let servers = group.servers.iter().zip(addresses);
-        Group::new(
-            servers.map(|(server, found)| Server::new(&server.authority, found.clone())).collect(),
-            group.proxy_protocol,
-        )
+        let server = |(server, found): (&crate::config::UpstreamServer, &Vec<SocketAddr>)| {
+            Server::new(&server.authority, found.clone(), stock.clone())
+        };
+        Group::new(servers.map(server).collect(), group.proxy_protocol)
     };
     pairs.map(group).collect()
 }

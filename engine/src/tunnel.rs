@@ -18,7 +18,7 @@ use crate::message::{Aborted, Cause, Data, PlainRest, PlainSink, Side};
 use crate::pace::short;
 use crate::shard::Shard;
 use crate::splice;
-use crate::upstream::group::Place;
+use crate::upstream::group::{Place, Server};
 
 /// A piece of this size fills its receive buffer: there is probably more, which splice(2) moves at less cost.
 const FULL_BYTES: usize = 16 * 1024;
@@ -248,22 +248,23 @@ impl<'s> Open<'s> {
     fn new(shard: &'s Shard, place: Place) -> Open<'s> {
         shard.counters.tunnels_opened.increment();
         let open = Open { shard, place };
-        open.count(1);
+        open.server().opened();
+        open.server().begin_use();
+        shard.tunnels.set(shard.tunnels.get() + 1);
         open
     }
 
-    fn count(&self, by: i32) {
+    fn server(&self) -> &Server {
         let (group, server) = self.place;
-        let busy = &self.shard.groups[group as usize].servers()[server as usize].busy;
-        for count in [busy, &self.shard.tunnels] {
-            count.set(count.get().wrapping_add_signed(by));
-        }
+        &self.shard.groups[group as usize].servers()[server as usize]
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.count(-1);
+        self.server().end_use();
+        self.server().closed();
+        self.shard.tunnels.set(self.shard.tunnels.get() - 1);
     }
 }
 

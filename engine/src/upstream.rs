@@ -3,3 +3,5 @@
 pub(crate) mod connect;
 pub(crate) mod group;
 pub(crate) mod h1;
+pub(crate) mod stock;
+pub(crate) mod upkeep;

@@ -265,8 +265,8 @@ settings! {
         "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
     misbehaviour: u8 as Count, "limit-misbehaviour", "100", "0" to "250",
         "Points of misbehaviour after which a client's connection is closed (429); 0 for no limit";
-    upstream_idle_connections: usize as Count, "limit-upstream-idle-connections", "256", "0" to "1000000",
-        "Most idle connections that one shard keeps to one server; 0 to reuse none";
+    upstream_idle_connections: usize as Count, "limit-upstream-idle-connections", "1000000", "0" to "1000000",
+        "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
 }
 
 /// The given value if it lies in the row's range. One that does not is reported under `key`.

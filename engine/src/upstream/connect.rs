@@ -12,6 +12,9 @@ use crate::shard::Shard;
 use crate::upstream::group::{Group, Server};
 use crate::upstream::h1::Up;
 
+/// The ring closes a descriptor with the next turn of the loop.
+const CLOSING_MS: u64 = 2;
+
 /// For whom a connection is wanted.
 #[derive(Clone, Copy)]
 pub(crate) struct Behalf<'a> {
@@ -52,14 +55,24 @@ pub(crate) async fn connected<'s>(
     group: &'s Group,
     behalf: Behalf<'_>,
 ) -> Result<Up<'s>, Answer<'static>> {
+    shard.stock.leave_room_for(sluice_sys::connections_open());
+    if shard.stock.is_full() {
+        make_room(shard);
+    }
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.turn(sluice_sys::now_ms(), Some) else { break };
-        match connect(server, shard.times.upstream_connect).await {
+        let mut made = connect(server, shard.times.upstream_connect).await;
+        if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
+            sluice_sys::sleep(CLOSING_MS).await;
+            made = connect(server, shard.times.upstream_connect).await;
+        }
+        match made {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
                 announce(&conn, group.proxy_protocol, behalf, shard.times.write_stall);
                 shard.counters.upstream_connects.increment();
+                server.opened();
                 return Ok(Up::new(server, conn, false));
             }
             Err(error) => {
@@ -75,6 +88,20 @@ pub(crate) async fn connected<'s>(
         }
     }
     Err(answer)
+}
+
+/// Closes an idle connection in favour of one that a request needs: the oldest one of the server that has most of them. Says
+/// whether there was one.
+#[cold]
+fn make_room(shard: &Shard) -> bool {
+    let servers = shard.groups.iter().flat_map(Group::servers);
+    let closed = servers.max_by_key(|server| server.idle()).map_or(0, |server| server.close_oldest(1));
+    shard.counters.upstream_not_kept.add(closed as u64);
+    closed > 0
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc_errno::EMFILE | libc_errno::ENFILE))
 }
 
 /// Begins a connection with the header that names the client.

@@ -2,17 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use sluice_proto::proxy_protocol::Ends;
 use sluice_sys::{Conn, ReadAhead};
 
 use crate::config::ProxyProtocolOut;
+use crate::upstream::stock::{Peak, Stock};
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
 pub(crate) const BACK_OFF_MS: u64 = 1_000;
-
-/// A full stock of idle connections is searched for dead ones at most this often.
-const TIDY_EVERY_MS: u64 = 1_000;
 
 /// After a large answer, so many small ones are still received as if a large one could follow.
 const LARGE_MEMORY: u8 = 8;
@@ -39,11 +38,13 @@ pub(crate) struct Server {
     /// Connections that wait for the next request, the last one used on top.
     idle: RefCell<Vec<Conn>>,
     /// Connections in use.
-    pub(crate) busy: Cell<u32>,
+    busy: Cell<u32>,
+    /// How many were in use at once, lately.
+    peak: Peak,
+    /// What all servers of the shard may have.
+    stock: Rc<Stock>,
     /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
     large_lately: Cell<u8>,
-    /// When a full stock may be searched for dead connections again.
-    tidy_at_ms: Cell<u64>,
     /// Until when, in the shard's milliseconds, to pass it over.
     failed_until_ms: Cell<u64>,
 }
@@ -55,6 +56,17 @@ impl Group {
 
     pub(crate) fn servers(&self) -> &[Server] {
         &self.servers
+    }
+
+    /// Connections to a server that are worth having, busy and idle. Those that serve one client only are worth having as long
+    /// as that client may be there.
+    pub(crate) fn wanted_of(&self, server: &Server) -> u32 {
+        match self.proxy_protocol {
+            ProxyProtocolOut::Off => server.peak.wanted(),
+            ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
+                server.peak.wanted().max(sluice_sys::connections_open())
+            }
+        }
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
@@ -75,21 +87,44 @@ impl Group {
 }
 
 impl Server {
-    pub(crate) fn new(authority: &str, addresses: Vec<SocketAddr>) -> Server {
+    pub(crate) fn new(authority: &str, addresses: Vec<SocketAddr>, stock: Rc<Stock>) -> Server {
         Server {
             addresses,
             preferred: Cell::new(0),
             authority: authority.to_owned(),
             idle: RefCell::new(Vec::new()),
             busy: Cell::new(0),
+            peak: Peak::default(),
+            stock,
             large_lately: Cell::new(0),
-            tidy_at_ms: Cell::new(0),
             failed_until_ms: Cell::new(0),
         }
     }
 
     pub(crate) fn pass_over(&self, now_ms: u64) {
         self.failed_until_ms.set(now_ms + BACK_OFF_MS);
+    }
+
+    /// A connection is in use from now on.
+    pub(crate) fn begin_use(&self) {
+        let busy = self.busy.get() + 1;
+        self.busy.set(busy);
+        self.peak.note(busy);
+    }
+
+    /// A connection is in use no more.
+    pub(crate) fn end_use(&self) {
+        self.busy.set(self.busy.get() - 1);
+    }
+
+    /// A connection to this server was made.
+    pub(crate) fn opened(&self) {
+        self.stock.opened();
+    }
+
+    /// A connection to this server that was in use is closed.
+    pub(crate) fn closed(&self) {
+        self.stock.closed(1);
     }
 
     /// An idle connection that is still good. Those that have ended meanwhile are dropped on the way.
@@ -99,6 +134,7 @@ impl Server {
             if conn.resume() {
                 return Some(conn);
             }
+            self.stock.closed(1);
         }
         None
     }
@@ -112,25 +148,68 @@ impl Server {
             if conn.resume() {
                 return Some(conn);
             }
+            self.stock.closed(1);
         }
         None
     }
 
-    /// Keeps a connection for the next request, if it is good and there is room.
-    pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) {
+    /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
+    /// the shard's stock. Else it is closed.
+    pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) -> KeepResult {
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= idle_max && sluice_sys::now_ms() >= self.tidy_at_ms.get() {
-            self.tidy_at_ms.set(sluice_sys::now_ms() + TIDY_EVERY_MS);
-            idle.retain(Conn::is_quiet);
-        }
         // Only one client has a use for it, and the one that has waited longest may never come back.
-        if idle.len() >= idle_max && !idle.is_empty() && conn.announced().is_some() {
+        if conn.announced().is_some()
+            && (idle.len() >= idle_max || self.stock.is_exceeded())
+            && !idle.is_empty()
+        {
             idle.remove(0);
+            self.stock.closed(1);
         }
-        if idle.len() < idle_max && conn.rest(idle_ms) {
-            idle.push(conn);
+        if idle.len() >= idle_max || self.stock.is_exceeded() {
+            self.stock.closed(1);
+            return KeepResult::NoRoom;
         }
+        if !conn.rest(idle_ms) {
+            self.stock.closed(1);
+            return KeepResult::Ended;
+        }
+        idle.push(conn);
+        KeepResult::Idle
+    }
+
+    /// A second has passed: drops what has ended, and lets the peak fade.
+    pub(crate) fn tick(&self) {
+        self.drop_ended();
+        self.peak.tick(self.busy.get());
+    }
+
+    /// Idle connections beyond so many that are wanted, busy and idle.
+    pub(crate) fn surplus(&self, wanted: u32) -> usize {
+        let idle = self.idle();
+        (idle + self.busy.get() as usize).saturating_sub(wanted as usize).min(idle)
+    }
+
+    /// Closes so many of the idle connections, if there are as many, those first that were not used for longest; returns how
+    /// many.
+    pub(crate) fn close_oldest(&self, count: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let count = count.min(idle.len());
+        idle.drain(..count);
+        self.stock.closed(count);
+        count
+    }
+
+    /// Idle connections, with those that have ended since the last tick.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    fn drop_ended(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(Conn::is_quiet);
+        self.stock.closed(before - idle.len());
     }
 
     /// Takes note of the size of an answer's body. Where answers are large, their bytes are left in the socket for
@@ -145,28 +224,37 @@ impl Server {
         if self.large_lately.get() > 0 { ReadAhead::OneBuffer } else { ReadAhead::Buffers }
     }
 
-    /// Drops what has ended and counts what is left.
-    pub(crate) fn open_connections(&self) -> u64 {
-        let mut idle = self.idle.borrow_mut();
-        idle.retain(Conn::is_quiet);
-        idle.len() as u64 + u64::from(self.busy.get())
+    /// Drops what has ended and counts what is left: busy and idle connections.
+    pub(crate) fn connections(&self) -> (u32, usize) {
+        self.drop_ended();
+        (self.busy.get(), self.idle())
     }
 
     /// Closes the idle connections.
     pub(crate) fn close_idle(&self) {
-        self.idle.take();
+        self.close_oldest(usize::MAX);
     }
+}
+
+/// What became of a connection that a request needs no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepResult {
+    Idle,
+    /// The server has closed it, or said what it was not asked.
+    Ended,
+    /// There are as many as there may be.
+    NoRoom,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::stock::Descriptors;
 
     fn group(count: usize) -> Group {
-        Group::new(
-            (0..count).map(|n| Server::new(&n.to_string(), Vec::new())).collect(),
-            ProxyProtocolOut::Off,
-        )
+        let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
+        let server = |n: usize| Server::new(&n.to_string(), Vec::new(), stock.clone());
+        Group::new((0..count).map(server).collect(), ProxyProtocolOut::Off)
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {

@@ -9,7 +9,7 @@ use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
 use crate::tunnel::End;
-use crate::upstream::group::Server;
+use crate::upstream::group::{KeepResult, Server};
 
 /// The server's end of an exchange.
 pub(crate) struct Up<'s> {
@@ -23,7 +23,7 @@ pub(crate) struct Up<'s> {
 
 impl<'s> Up<'s> {
     pub(crate) fn new(server: &'s Server, conn: Conn, is_reused: bool) -> Up<'s> {
-        server.busy.set(server.busy.get() + 1);
+        server.begin_use();
         Up { server, conn: Some(conn), inbox: Inbox::default(), is_reused }
     }
 
@@ -50,22 +50,31 @@ impl<'s> Up<'s> {
     /// The exchange has ended in a tunnel: the connection, what has come behind the answer, and its server.
     pub(crate) fn into_end(mut self) -> (End, &'s Server) {
         let conn = self.conn.take().expect("an exchange under way has its connection");
+        self.server.closed();
         (End { conn, inbox: std::mem::take(&mut self.inbox) }, self.server)
     }
 
     /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
     pub(crate) fn give_back(mut self, shard: &Shard) {
-        if let Some(conn) = self.conn.take()
-            && self.inbox.is_empty()
-        {
-            self.server.keep(conn, shard.times.upstream_idle, shard.upstream_idle_max);
+        if !self.inbox.is_empty() {
+            return;
+        }
+        if let Some(conn) = self.conn.take() {
+            match self.server.keep(conn, shard.times.upstream_idle, shard.upstream_idle_max) {
+                KeepResult::Idle => shard.upkeep.wake(),
+                KeepResult::Ended => {}
+                KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),
+            }
         }
     }
 }
 
 impl Drop for Up<'_> {
     fn drop(&mut self) {
-        self.server.busy.set(self.server.busy.get() - 1);
+        self.server.end_use();
+        if self.conn.is_some() {
+            self.server.closed();
+        }
     }
 }
 
