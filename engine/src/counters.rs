@@ -142,6 +142,8 @@ counters! {
     /// Connections to servers closed, idle or after their request, because `limits.upstream_idle_connections` or the
     /// descriptors allow no more of them.
     upstream_not_kept,
+    /// Kept connections that a look just before a request, one that cannot be sent again, found closed by their server.
+    upstream_stale,
     /// Connections to servers made.
     upstream_connects,
     /// Connections to servers that could not be made.

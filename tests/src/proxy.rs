@@ -289,6 +289,21 @@ impl Proxy {
         kib.expect("a number of KiB") * 1024
     }
 
+    /// Stops it (SIGSTOP) and waits until none of its threads runs. SIGCONT lets it go on.
+    pub async fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = |stat: &str| {
+            let state = stat.rsplit(')').next().unwrap_or_default();
+            state.trim_start().starts_with('T')
+        };
+        crate::eventually("every thread is stopped", || async {
+            let tasks = fs::read_dir(self.proc().join("task")).expect("the proxy runs");
+            let mut stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+            stats.all(|stat| is_stopped(&stat))
+        })
+        .await;
+    }
+
     /// The processor time it has used so far, in steps of 10 ms.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(self.proc().join("stat")).expect("the proxy runs");

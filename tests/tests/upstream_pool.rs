@@ -1,12 +1,13 @@
-//! Connections to servers that are kept: how many, and for how long.
+//! Connections to servers that are kept: how many, for how long, and what happens when one has ended just before a request.
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use sluice_tests::{
     client::Raw,
     origin::{self, Go, Origin, Traffic},
-    proxy::{self, Proxy},
-    within_time,
+    proxy::{self, Counters, Proxy},
+    within, within_time,
 };
 use tokio::process::Command;
 
@@ -148,4 +149,52 @@ async fn idle_connections_leave_descriptors_for_new_clients() {
         ["upstream_connections", "upstream_idle", "upstream_not_kept"].map(|name| counters.named(name));
     assert_eq!(counted, [75, 30, 15], "{counters:?}");
     end(&proxy, &go, &mut clients).await;
+}
+
+/// The end of a kept connection arrives in the same moment as a request that cannot be sent again, and after it: the ring reports
+/// it behind the request.
+#[tokio::test]
+async fn a_post_does_not_go_out_on_a_connection_that_has_just_ended() {
+    for streamed in [false, true] {
+        let (go, closed) = (Go::new(), Go::new());
+        let origin = origin::ends_idle_when_told(go.clone(), closed.clone()).await;
+        let proxy = Proxy::to(origin.address).await;
+        let mut client = Raw::connect(proxy.address).await;
+        assert_eq!(client.ask("GET", "/").await.text(), "once");
+        for nth in 1..=5 {
+            proxy.counters_until("the connection is kept", |now| now.named("upstream_idle") == 1).await;
+            proxy.freeze().await;
+            let body = if streamed { "" } else { "body" };
+            client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n{body}")).await;
+            go.steps(1);
+            within("the end of the kept connection", closed.wait()).await.unwrap();
+            proxy.signal(Signal::CONT);
+            if streamed {
+                client.send("body").await;
+            }
+            assert_eq!(client.answer_to("POST").await.text(), "once", "request {nth}, streamed: {streamed}");
+            let counted =
+                |now: &Counters| (now.named("upstream_stale"), now.upstream_retries, now.upstream_connects);
+            assert_eq!(counted(&proxy.counters().await), (nth, 0, nth + 1), "streamed: {streamed}");
+        }
+    }
+}
+
+/// One that can be sent again costs no look.
+#[tokio::test]
+async fn a_get_on_a_connection_that_has_just_ended_is_sent_again() {
+    let (go, closed) = (Go::new(), Go::new());
+    let origin = origin::ends_idle_when_told(go.clone(), closed.clone()).await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    assert_eq!(client.ask("GET", "/").await.text(), "once");
+    proxy.counters_until("the connection is kept", |now| now.named("upstream_idle") == 1).await;
+    proxy.freeze().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    go.steps(1);
+    within("the end of the kept connection", closed.wait()).await.unwrap();
+    proxy.signal(Signal::CONT);
+    assert_eq!(client.answer_to("GET").await.text(), "once");
+    let counters = proxy.counters().await;
+    assert_eq!((counters.named("upstream_stale"), counters.upstream_retries), (0, 1), "{counters:?}");
 }

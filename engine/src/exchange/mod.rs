@@ -32,7 +32,7 @@ use crate::pace::Pace;
 use crate::relay::{relay, take_whole};
 use crate::seldom::seldom;
 use crate::shard::Shard;
-use crate::upstream::connect::{connected, kept};
+use crate::upstream::connect::{Repeat, connected, kept};
 
 pub(crate) use self::offer::Onward;
 
@@ -134,7 +134,8 @@ async fn send_whole(down: &mut Down<'_>, plan: &Plan, mut wire: Buf) -> Next {
     let shard = down.shard;
     let go_ahead = GoAhead::new(false);
     let group = &shard.groups[plan.upstream];
-    let mut reused = kept(shard, group, plan.behalf(down));
+    let repeat = if plan.is_idempotent { Repeat::Possible } else { Repeat::Impossible };
+    let mut reused = kept(shard, group, plan.behalf(down), repeat);
     loop {
         let mut up = match reused.take() {
             Some(up) => up,
@@ -207,7 +208,7 @@ async fn send_streamed(
 ) -> Next {
     let shard = down.shard;
     let group = &shard.groups[plan.upstream];
-    let mut up = match kept(shard, group, plan.behalf(down)) {
+    let mut up = match kept(shard, group, plan.behalf(down), Repeat::Impossible) {
         Some(up) => up,
         None => match seldom!(connected(shard, group, plan.behalf(down))) {
             Ok(up) => up,

@@ -33,16 +33,42 @@ impl Behalf<'_> {
     }
 }
 
+/// Whether a request can be sent again if the connection that it went out on turns out to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Possible,
+    /// It has an effect, or is not at hand as a whole.
+    Impossible,
+}
+
 /// A kept connection to the server whose turn it is. The usual case, and nothing in it waits. Where servers are told of
-/// clients, one on which it was told of the same client.
-pub(crate) fn kept<'s>(shard: &Shard, group: &'s Group, behalf: Behalf<'_>) -> Option<Up<'s>> {
+/// clients, one on which it was told of the same client. For a request that cannot be sent again, one whose socket was looked
+/// at: the ring reports the end of a connection only with the next turn of the loop.
+pub(crate) fn kept<'s>(
+    shard: &Shard,
+    group: &'s Group,
+    behalf: Behalf<'_>,
+    repeat: Repeat,
+) -> Option<Up<'s>> {
+    let is_good = |conn: &Conn| repeat == Repeat::Possible || is_fresh(shard, conn);
     let found = group.turn(sluice_sys::now_ms(), |server| match group.proxy_protocol {
-        ProxyProtocolOut::Off => Some((server, server.take_idle()?)),
-        ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => Some((server, server.take_idle_of(&behalf.ends())?)),
+        ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
+        ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
+            Some((server, server.take_idle_of(&behalf.ends(), is_good)?))
+        }
     });
     let (server, conn) = found?;
     shard.counters.upstream_reuses.increment();
     Some(Up::new(server, conn, true))
+}
+
+/// Whether the server has neither closed the connection nor said anything, by a system call.
+fn is_fresh(shard: &Shard, conn: &Conn) -> bool {
+    let is_fresh = conn.is_quiet_by_peek();
+    if !is_fresh {
+        shard.counters.upstream_stale.increment();
+    }
+    is_fresh
 }
 
 /// A new connection to the server whose turn it is, or to the next one that can be reached. Where servers are

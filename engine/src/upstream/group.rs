@@ -127,11 +127,12 @@ impl Server {
         self.stock.closed(1);
     }
 
-    /// An idle connection that is still good. Those that have ended meanwhile are dropped on the way.
-    pub(crate) fn take_idle(&self) -> Option<Conn> {
+    /// An idle connection for which `is_good` holds. Those for which it does not are dropped on the way, and so are those that
+    /// have ended meanwhile.
+    pub(crate) fn take_idle(&self, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         while let Some(conn) = idle.pop() {
-            if conn.resume() {
+            if conn.resume() && is_good(&conn) {
                 return Some(conn);
             }
             self.stock.closed(1);
@@ -140,12 +141,12 @@ impl Server {
     }
 
     /// The same among the connections that the server knows to be of one client.
-    pub(crate) fn take_idle_of(&self, ends: &Ends) -> Option<Conn> {
+    pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         let announced = Some((ends.source, ends.destination));
         while let Some(at) = idle.iter().rposition(|conn| conn.announced() == announced) {
             let conn = idle.remove(at);
-            if conn.resume() {
+            if conn.resume() && is_good(&conn) {
                 return Some(conn);
             }
             self.stock.closed(1);

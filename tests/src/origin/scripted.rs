@@ -29,7 +29,11 @@ impl Go {
         self.0.add_permits(steps);
     }
 
-    async fn wait(&self) -> io::Result<()> {
+    /// Waits for the word, one step of it.
+    ///
+    /// # Errors
+    /// None: as scripts have it.
+    pub async fn wait(&self) -> io::Result<()> {
         self.0.acquire().await.map_err(io::Error::other)?.forget();
         Ok(())
     }
@@ -282,6 +286,23 @@ pub async fn resets_mid_body(sent: usize, go: Go) -> Origin {
 /// Answers the first request of each connection and then closes it, while the proxy has it in its pool.
 pub async fn closes_idle_after_first_answer() -> Origin {
     answers_and_closes(ok("once")).await
+}
+
+/// Answers the first request of each connection; when told to, closes its side of it, and says so by `closed`. What comes then is
+/// read and not answered.
+pub async fn ends_idle_when_told(go: Go, closed: Go) -> Origin {
+    Origin::scripted(move |mut peer: Peer| {
+        let (go, closed) = (go.clone(), closed.clone());
+        async move {
+            peer.request().await?;
+            peer.send(ok("once")).await?;
+            go.wait().await?;
+            peer.half_close().await?;
+            closed.steps(1);
+            peer.until_closed().await
+        }
+    })
+    .await
 }
 
 /// Answers the first request of the first connection; reads the second one and closes without an answer, as
