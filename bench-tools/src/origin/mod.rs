@@ -11,6 +11,7 @@ mod session;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use clap::Args;
 use sluice_sys::{BoundListener, Conn, Listener, Runtime, next_connection, raise_descriptor_limit, spawn};
@@ -18,9 +19,10 @@ use sluice_sys::{BoundListener, Conn, Listener, Runtime, next_connection, raise_
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, Lane, LaneArgs};
+use crate::units::parse_duration;
 use answer::Answers;
 use delayed::Delayed;
-use session::{IDLE_MS, STALL_MS, Session, Site};
+use session::{IdleTime, STALL_MS, Session, Site};
 
 /// Connections that may wait to be accepted; net.core.somaxconn has the last word.
 const BACKLOG: u32 = 65_535;
@@ -44,6 +46,10 @@ pub struct OriginArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
     pub listen: SocketAddr,
+    /// Close each connection that is idle after an answer, at a random moment within this time, as servers do under a proxy
+    /// that keeps connections for longer than they
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub close_idle: Option<Duration>,
     /// The threads that serve.
     #[command(flatten)]
     pub lanes: LaneArgs,
@@ -61,7 +67,9 @@ pub fn run(args: &OriginArgs) -> Result<(), Failure> {
     if let Some(Ok(address)) = listeners.first().map(BoundListener::local) {
         eprintln!("sluice-bench: origin listening on {address}");
     }
-    lanes::run(&lanes, listeners, |_: Lane, bound| serve(bound, descriptors, interrupt.clone()))?;
+    lanes::run(&lanes, listeners, |_: Lane, bound| {
+        serve(bound, descriptors, IdleTime::new(args.close_idle), interrupt.clone())
+    })?;
     Ok(())
 }
 
@@ -77,9 +85,9 @@ fn bind(address: SocketAddr, count: usize) -> Result<Vec<BoundListener>, Failure
     Ok(listeners)
 }
 
-fn serve(bound: BoundListener, sockets: u64, interrupt: Interrupt) -> Result<(), Failure> {
+fn serve(bound: BoundListener, sockets: u64, idle: IdleTime, interrupt: Interrupt) -> Result<(), Failure> {
     let runtime = Runtime::new(&lanes::settings(sockets))?;
-    let site = Rc::new(Site { answers: RefCell::new(Answers::new()), delayed: Delayed::new()? });
+    let site = Rc::new(Site { answers: RefCell::new(Answers::new()), delayed: Delayed::new()?, idle });
     let its = site.clone();
     let main = async move {
         let _listener = Listener::start(bound, 0);
@@ -87,7 +95,7 @@ fn serve(bound: BoundListener, sockets: u64, interrupt: Interrupt) -> Result<(),
             its.delayed.tick().await;
             while let Some((conn, out)) = its.delayed.next_due() {
                 conn.send(out, STALL_MS).detach();
-                if let Err(conn) = conn.park(IDLE_MS) {
+                if let Err(conn) = conn.park(its.idle.next_ms()) {
                     spawn(serve_one(its.clone(), conn));
                 }
             }

@@ -1,6 +1,6 @@
 //! A connection while requests are under way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::route::Route;
 use crate::http::request::{Body, Event, Head, RequestReader};
 
 /// A keep-alive connection without a request is closed after this long.
-pub(super) const IDLE_MS: u64 = 3_600_000;
+const IDLE_MS: u64 = 3_600_000;
 /// A request must be complete, and a client take its answer, within this time.
 pub(super) const STALL_MS: u64 = 60_000;
 /// Answers are sent when this much has come together, and at the latest when no request is left.
@@ -25,6 +25,33 @@ const TEXT: &str = "sluice-bench origin\n";
 pub(super) struct Site {
     pub(super) answers: RefCell<Answers>,
     pub(super) delayed: Delayed,
+    pub(super) idle: IdleTime,
+}
+
+/// How long connections may be idle.
+pub(super) struct IdleTime {
+    /// If it is random: at most so many milliseconds.
+    within_ms: Option<u64>,
+    random: Cell<u64>,
+}
+
+impl IdleTime {
+    pub(super) fn new(within: Option<Duration>) -> IdleTime {
+        let within_ms = within.map(|within| within.as_millis().clamp(1, u128::from(IDLE_MS)) as u64);
+        IdleTime { within_ms, random: Cell::new(0x9e37_79b9_7f4a_7c15) }
+    }
+
+    /// For a connection that is idle from now on.
+    pub(super) fn next_ms(&self) -> u64 {
+        let Some(within_ms) = self.within_ms else { return IDLE_MS };
+        // xorshift64: any generator will do, and runs are repeatable.
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        self.random.set(random);
+        1 + random % within_ms
+    }
 }
 
 /// What becomes of the connection.
@@ -66,7 +93,7 @@ impl Session {
             }
             drop(lease);
             if self.reader.is_between_requests() && self.request.is_none() {
-                conn = match conn.park(IDLE_MS) {
+                conn = match conn.park(self.site.idle.next_ms()) {
                     Ok(()) => return,
                     Err(conn) => conn,
                 };
@@ -265,4 +292,17 @@ async fn send_repeatedly(conn: &Conn, mut buf: Buf, times: u64) -> io::Result<Bu
         buf = sent.buf.ok_or(io::ErrorKind::BrokenPipe)?;
     }
     Ok(buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_times_are_random_and_within_their_bound() {
+        assert_eq!(IdleTime::new(None).next_ms(), IDLE_MS);
+        let idle = IdleTime::new(Some(Duration::from_millis(40)));
+        let times: Vec<u64> = (0..2_000).map(|_| idle.next_ms()).collect();
+        assert!((1..=40).all(|ms| times.contains(&ms)) && times.iter().all(|ms| (1..=40).contains(ms)));
+    }
 }
