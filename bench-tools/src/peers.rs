@@ -147,7 +147,14 @@ pub struct Order {
     pub cpu: Option<usize>,
     /// Client connections it must take.
     pub connections: u64,
+    /// How many of them have a request under way at once, each with a connection to the origin.
+    pub busy: u64,
+    /// Clients are idle for longer than servers allow by default.
+    pub is_patient: bool,
 }
+
+/// nginx keeps so many idle connections to its origin at least; it keeps as many as are busy at once if these are more.
+const NGINX_KEEPALIVE: u64 = 2_000;
 
 /// A server that runs until this is dropped.
 #[derive(Debug)]
@@ -156,6 +163,8 @@ pub struct Running {
     pub peer: Peer,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Flags that were set for the sake of the measurement.
+    flags: &'static str,
     child: Child,
     /// What it writes to stderr.
     log: File,
@@ -184,9 +193,19 @@ impl Order {
         let stderr = log.try_clone().map_err(|error| fail(&error.to_string()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let child = command.spawn().map_err(|error| fail(&format!("does not start: {error}")))?;
-        let mut running = Running { peer: self.peer, address: self.listen, child, log, dir };
+        let mut running =
+            Running { peer: self.peer, address: self.listen, flags: self.flags(), child, log, dir };
         running.wait_until_it_accepts()?;
         Ok(running)
+    }
+
+    /// Flags that are set for the sake of the measurement: for sluice, whose defaults are what is measured.
+    pub fn flags(&self) -> &'static str {
+        match (self.peer, self.is_patient) {
+            (Peer::Sluice, false) => "--shards 1",
+            (Peer::Sluice, true) => "--shards 1 --timeout-keep-alive-idle 24h",
+            _ => "",
+        }
     }
 
     fn command(&self, binary: &Path, dir: &Path) -> Result<Command, Failure> {
@@ -198,14 +217,7 @@ impl Order {
             }
             Peer::Sluice => {
                 command.args(["--listen", &listen, "--upstream", &format!("http://{origin}")]);
-                command.args(["--timeout-keep-alive-idle", "24h", "--timeout-upstream-idle", "10m"]);
-                command.args([
-                    "--limit-requests-per-connection",
-                    "0",
-                    "--limit-upstream-idle-connections",
-                    "1024",
-                ]);
-                command.args(["--shards", "1"]);
+                command.args(self.flags().split_whitespace());
             }
             Peer::Nginx => {
                 let file = self.write(dir, "nginx.conf", include_str!("../peers/nginx.conf"))?;
@@ -244,7 +256,7 @@ impl Order {
         let descriptors = descriptor_limit().map_or(1024, |(_, hard)| hard);
         let connections = match self.peer {
             // nginx counts upstream connections too, and closes idle ones when a sixteenth is left.
-            Peer::Nginx => self.connections * 16 / 15 + 2_500,
+            Peer::Nginx => (self.connections + self.busy) * 16 / 15 + 2_500,
             _ => self.connections + 100,
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
@@ -259,6 +271,7 @@ impl Order {
             .replace("@USER@", user)
             .replace("@DESCRIPTORS@", &descriptors.to_string())
             .replace("@CONNECTIONS@", &connections.to_string())
+            .replace("@KEEPALIVE@", &self.busy.max(NGINX_KEEPALIVE).to_string())
     }
 }
 
@@ -274,6 +287,12 @@ impl Running {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Its version, and the flags that are not its defaults.
+    pub fn described(&self) -> String {
+        let version = self.peer.version();
+        if self.flags.is_empty() { version } else { format!("{version}, defaults but {}", self.flags) }
     }
 
     /// The last lines it wrote to stderr.
@@ -337,7 +356,15 @@ mod tests {
 
     fn order(peer: Peer) -> Order {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        Order { peer, listen: address, origin: address, cpu: None, connections: 100 }
+        Order {
+            peer,
+            listen: address,
+            origin: address,
+            cpu: None,
+            connections: 100,
+            busy: 100,
+            is_patient: false,
+        }
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     let goals = args.goals(descriptors)?;
     args.report.make_dir()?;
     let mut args = args.clone();
-    let servers = start(&args, goals.last().copied().unwrap_or(0))?;
+    let servers = start(&mut args, goals.last().copied().unwrap_or(0))?;
     args.target = servers.last().map_or(args.target, |server| server.address);
     let args = &args;
     warm_up(args, goals[0], &interrupt)?;
@@ -210,19 +210,32 @@ pub(crate) fn measure_running(
     measure(args, &goals, descriptors, interrupt, |_| Ok(()))
 }
 
-/// The origin and the server to be measured, in this order, if they are to be started.
-fn start(args: &CapacityArgs, connections: u64) -> Result<Vec<Running>, Failure> {
+/// The origin and the server to be measured, in this order, if they are to be started. The report's note says with which flags.
+fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Failure> {
     let Some(peer) = args.start else { return Ok(Vec::new()) };
     let beside = args.lanes.lanes().first().and_then(|lane| lane.cpu);
     let address = free_address()?;
-    let mut order = Order { peer: Peer::Origin, listen: address, origin: address, cpu: beside, connections };
+    let mut order = Order {
+        peer: Peer::Origin,
+        listen: address,
+        origin: address,
+        cpu: beside,
+        connections,
+        busy: 0,
+        is_patient: true,
+    };
     if peer == Peer::Origin {
         order.cpu = args.server_cpu;
         return Ok(vec![order.start()?]);
     }
     let origin = order.start()?;
-    let server = Order { peer, listen: free_address()?, cpu: args.server_cpu, ..order }.start()?;
-    Ok(vec![origin, server])
+    let order = Order { peer, listen: free_address()?, cpu: args.server_cpu, ..order };
+    if !order.flags().is_empty() {
+        let flags = format!("{} with {}", peer.name(), order.flags());
+        let note = &mut args.report.note;
+        *note = Some(note.take().map_or(flags.clone(), |note| format!("{note}; {flags}")));
+    }
+    Ok(vec![origin, order.start()?])
 }
 
 /// A short load, so that what the target keeps for any load is not counted as the price of held connections.

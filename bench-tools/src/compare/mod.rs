@@ -33,7 +33,7 @@ pub use workload::{Case, Figure};
 /// Descriptors of this process that are not connections.
 const DESCRIPTORS_RESERVED: u64 = 128;
 /// The load of the cases has at most so many connections.
-const CONNECTIONS_MAX: u64 = 1_000;
+const CONNECTIONS_MAX: u64 = 4_000;
 /// Memory hardly differs between rounds, and each starts every server anew.
 const IDLE_ROUNDS_MAX: usize = 3;
 
@@ -225,8 +225,16 @@ impl<'a> Comparison<'a> {
         }
         let address = free_address()?;
         let cpu = lanes.lanes().first().and_then(|lane| lane.cpu);
-        let origin =
-            Order { peer: Peer::Origin, listen: address, origin: address, cpu, connections: 0 }.start()?;
+        let origin = Order {
+            peer: Peer::Origin,
+            listen: address,
+            origin: address,
+            cpu,
+            connections: 0,
+            busy: 0,
+            is_patient: false,
+        };
+        let origin = origin.start()?;
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
         let mut comparison = Comparison {
             args,
@@ -241,15 +249,15 @@ impl<'a> Comparison<'a> {
             pace: Pace::new(),
         };
         for &peer in peers {
-            let server = comparison.order(peer, CONNECTIONS_MAX)?.start()?;
+            let server = comparison.order(peer, CONNECTIONS_MAX, CONNECTIONS_MAX)?.start()?;
             comparison.servers.push(server);
         }
         Ok(comparison)
     }
 
-    fn order(&self, peer: Peer, connections: u64) -> Result<Order, Failure> {
+    fn order(&self, peer: Peer, connections: u64, busy: u64) -> Result<Order, Failure> {
         let (origin, cpu) = (self.origin.address, Some(self.args.server_cpu));
-        Ok(Order { peer, listen: free_address()?, origin, cpu, connections })
+        Ok(Order { peer, listen: free_address()?, origin, cpu, connections, busy, is_patient: false })
     }
 
     fn measure(&mut self, cases: &[Case]) {
@@ -322,7 +330,7 @@ impl<'a> Comparison<'a> {
 
     /// Memory per idle connection of a fresh server: one that has served others keeps memory to serve from.
     fn measure_idle(&mut self, peer: Peer, round: usize) -> Result<(), Failure> {
-        let server = self.order(peer, self.idle)?.start()?;
+        let server = self.order(peer, self.idle, 0)?.start()?;
         let unknown = || Failure::Target("its process is not to be seen".into());
         let seen = Server::listening_on(server.address).ok_or_else(unknown)?;
         let start = seen.usage().map_err(|_| unknown())?.rss_bytes;
@@ -339,11 +347,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn report(&self, reference: Peer) -> Report {
-        let peers: BTreeMap<String, String> = self
-            .servers
-            .iter()
-            .map(|server| (server.peer.name().to_owned(), server.peer.version()))
-            .collect();
+        let peers: BTreeMap<String, String> =
+            self.servers.iter().map(|server| (server.peer.name().to_owned(), server.described())).collect();
         let cases = self.values.results(reference.name());
         let doubts = cases.iter().flat_map(|case| {
             let of_server = |(name, health): (&String, &values::Health)| {

@@ -14,8 +14,14 @@ use crate::load::{LoadArgs, Report as Loaded, Target};
 pub enum Case {
     /// 1 KB answers on 64 kept connections
     Small64,
+    /// 1 KB answers on 300 kept connections
+    Small300,
+    /// 1 KB answers on 500 kept connections
+    Small500,
     /// 1 KB answers on 1,000 kept connections
     Small1000,
+    /// 1 KB answers on 4,000 kept connections
+    Small4000,
     /// 1 KB answers, each on a new connection
     NewConnection,
     /// 100 KB answers on 64 kept connections
@@ -52,9 +58,12 @@ pub enum Figure {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 7] = [
+    pub const ALL: [Case; 10] = [
         Case::Small64,
+        Case::Small300,
+        Case::Small500,
         Case::Small1000,
+        Case::Small4000,
         Case::NewConnection,
         Case::Body100k,
         Case::Body10m,
@@ -66,7 +75,10 @@ impl Case {
     pub fn title(self) -> &'static str {
         match self {
             Case::Small64 => "1 KB, 64 connections",
+            Case::Small300 => "1 KB, 300 connections",
+            Case::Small500 => "1 KB, 500 connections",
             Case::Small1000 => "1 KB, 1,000 connections",
+            Case::Small4000 => "1 KB, 4,000 connections",
             Case::NewConnection => "1 KB, a new connection per request",
             Case::Body100k => "100 KB, 64 connections",
             Case::Body10m => "10 MB, 8 connections",
@@ -81,7 +93,12 @@ impl Case {
             BytesPerConnection, CpuUsPerRequest, GbPerCpuS, P50Us, P99_9Us, P99Us, RequestsPerS, RssStartKib,
         };
         match self {
-            Case::Small64 | Case::Small1000 | Case::NewConnection => &[CpuUsPerRequest, RequestsPerS],
+            Case::Small64
+            | Case::Small300
+            | Case::Small500
+            | Case::Small1000
+            | Case::Small4000
+            | Case::NewConnection => &[CpuUsPerRequest, RequestsPerS],
             Case::Body100k | Case::Body10m => &[CpuUsPerRequest, GbPerCpuS],
             Case::FixedRate => &[CpuUsPerRequest, P50Us, P99Us, P99_9Us],
             Case::Idle => &[BytesPerConnection, RssStartKib],
@@ -92,7 +109,10 @@ impl Case {
     pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
         let (bytes, connections) = match self {
             Case::Small64 | Case::NewConnection | Case::FixedRate => (1_024, 64),
+            Case::Small300 => (1_024, 300),
+            Case::Small500 => (1_024, 500),
             Case::Small1000 => (1_024, 1_000),
+            Case::Small4000 => (1_024, 4_000),
             Case::Body100k => (100_000, 64),
             Case::Body10m => (10_000_000, 8),
             Case::Idle => return None,
@@ -154,6 +174,7 @@ impl Figure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CONNECTIONS_MAX;
     use super::*;
 
     #[test]
@@ -168,6 +189,12 @@ mod tests {
         let load = |case: Case| case.load(&shape).expect("a load");
         assert_eq!(load(Case::Body100k).url.to_string(), "http://127.0.0.1:1/bytes/100000");
         assert_eq!(load(Case::Small1000).connections, 1_000);
+        assert!(
+            Case::ALL
+                .iter()
+                .filter_map(|case| case.load(&shape))
+                .all(|load| load.connections <= CONNECTIONS_MAX)
+        );
         assert!(load(Case::NewConnection).new_connections && !load(Case::Small64).new_connections);
         assert_eq!((load(Case::FixedRate).rate, load(Case::Small64).rate), (Some(500), None));
         assert!(Case::Idle.load(&shape).is_none());
