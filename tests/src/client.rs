@@ -13,6 +13,7 @@ use std::{
 
 use bytes::BytesMut;
 use rustix::net::{SendFlags, send};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncWriteExt, Interest},
     net::{
@@ -46,6 +47,15 @@ impl Raw {
     pub async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
+    }
+
+    /// Connects so that hardly anything fits between the proxy and us, some 40 KB: on loopback the kernel gives the proxy a
+    /// send buffer of megabytes unless our segments are small.
+    pub async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+        SockRef::from(&socket).set_tcp_mss(100).expect("TCP_MAXSEG");
         Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
     }
 

@@ -113,7 +113,26 @@ impl Origin {
         F: Fn(Peer) -> S + Send + 'static,
         S: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = listen().await;
+        Self::run(listen().await, script)
+    }
+
+    /// The same with receive buffers of about `bytes`, so that the proxy's kernel keeps what the script does not read.
+    pub async fn scripted_with_window<F, S>(bytes: u32, script: F) -> Self
+    where
+        F: Fn(Peer) -> S + Send + 'static,
+        S: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port on loopback");
+        Self::run(socket.listen(128).expect("a listener"), script)
+    }
+
+    fn run<F, S>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Peer) -> S + Send + 'static,
+        S: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let address = listener.local_addr().expect("bound");
         let recorder = Recorder::new();
         let log = recorder.clone();

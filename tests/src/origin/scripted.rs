@@ -668,6 +668,21 @@ pub async fn hints(count: usize) -> Origin {
     .await
 }
 
+/// Sends an interim answer of some 60,000 bytes after the other and never a final one.
+pub async fn only_hints() -> Origin {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>\r\n\r\n", "x".repeat(60_000));
+    Origin::scripted(move |mut peer: Peer| {
+        let hint = hint.clone();
+        async move {
+            peer.request().await?;
+            loop {
+                peer.send(&hint).await?;
+            }
+        }
+    })
+    .await
+}
+
 /// Once told to, answers with `length` bytes of the pattern in pieces small and large. The pauses keep them apart on
 /// the wire.
 pub async fn large_answer_in_pieces(length: usize, go: Go) -> Origin {
@@ -705,6 +720,47 @@ pub async fn tiny_chunks(count: usize) -> Origin {
                 peer.send(chunk(b"x").repeat(5_000)).await?;
             }
             peer.send([chunk(b"x").repeat(count), b"0\r\n\r\n".to_vec()].concat()).await?;
+        }
+    })
+    .await
+}
+
+/// Answers the first request of the first connection and never another one.
+pub async fn falls_silent_after_the_first_answer() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        if peer.nth == 0 {
+            peer.request().await?;
+            peer.send(ok("alive")).await?;
+        }
+        peer.until_closed().await
+    })
+    .await
+}
+
+/// Answers the first request of the first connection; to every other one it says `103 Early Hints` and closes.
+pub async fn hints_and_dies_on_reuse() -> Origin {
+    Origin::scripted(|mut peer: Peer| async move {
+        if peer.nth == 0 {
+            peer.request().await?;
+            peer.send(ok("alive")).await?;
+        }
+        peer.request().await?;
+        peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await
+    })
+    .await
+}
+
+/// Answers the first request of each connection; reads a part of the second one and says that it will send no more (FIN),
+/// with the rest of the request unread and unacknowledged until told to.
+pub async fn finishes_within_the_second_request(go: Go) -> Origin {
+    Origin::scripted_with_window(4096, move |mut peer: Peer| {
+        let go = go.clone();
+        async move {
+            peer.request().await?;
+            peer.send(ok("alive")).await?;
+            peer.head().await?;
+            peer.half_close().await?;
+            go.wait().await
         }
     })
     .await
