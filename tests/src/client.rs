@@ -50,12 +50,12 @@ impl Raw {
         Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
     }
 
-    /// Connects so that hardly anything fits between the proxy and us, some 40 KB: on loopback the kernel gives the proxy a
-    /// send buffer of megabytes unless our segments are small.
+    /// Connects so that little fits between the proxy and us, 35 to 110 KB: on loopback the kernel gives the proxy a send
+    /// buffer of megabytes unless our segments are small, and lets it grow with what we read of our window at a time.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
-        SockRef::from(&socket).set_tcp_mss(100).expect("TCP_MAXSEG");
+        socket.set_recv_buffer_size(2048).expect("SO_RCVBUF");
+        SockRef::from(&socket).set_tcp_mss(1400).expect("TCP_MAXSEG");
         Self::over(within("connect", socket.connect(address)).await.expect("the proxy accepts"))
     }
 

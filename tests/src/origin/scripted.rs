@@ -29,10 +29,10 @@ impl Go {
         self.0.add_permits(steps);
     }
 
-    /// Waits for the word, one step of it.
+    /// Waits for the next step.
     ///
     /// # Errors
-    /// None: as scripts have it.
+    /// None that tests could see; scripts pass it on.
     pub async fn wait(&self) -> io::Result<()> {
         self.0.acquire().await.map_err(io::Error::other)?.forget();
         Ok(())
