@@ -366,6 +366,23 @@ mod tests {
         }
     }
 
+    /// Everything between the size and the end of its line counts, `;` and whitespace too.
+    #[test]
+    fn an_extension_may_be_as_long_as_its_limit_and_no_longer() {
+        for (longest, too_long) in [
+            ("1;aaaaaaaaaaaaaaaaaaa\r\n", "1;aaaaaaaaaaaaaaaaaaaa\r\n"),
+            ("1 ; a = \"bbbbbbbbbbb\"\r\n", "1 ; a = \"bbbbbbbbbbbb\"\r\n"),
+            ("1;a;a;a;a;a;a;a;a;a;a\r\n", "1;a;a;a;a;a;a;a;a;a;aa\r\n"),
+        ] {
+            let body = |line: &str| [line, "x\r\n0\r\n\r\n"].concat();
+            for step in [1, 7, 100] {
+                assert_eq!(decode(body(longest).as_bytes(), step).unwrap().0, b"x", "{longest:?}");
+                let refused = decode(body(too_long).as_bytes(), step);
+                assert_eq!(refused, Err(Fault::ChunkExtensionTooLong), "{too_long:?}");
+            }
+        }
+    }
+
     #[test]
     fn extensions_are_paid_for_by_data() {
         // 20 are allowed in advance; each of these chunks brings 12 and pays for one.
