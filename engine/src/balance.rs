@@ -181,6 +181,13 @@ mod tests {
         assert_eq!(given(1_000, 500, &[Some((0, 1))], &[]), []);
     }
 
+    #[test]
+    fn a_shard_does_not_go_below_the_mean() {
+        // Half of the difference would be 500 of 1,000, and the mean is 200 below.
+        assert_eq!(given(1_000, 800, &[Some((0, 1))], &[10; 10]), [(0, 1), (1, 1)]);
+        assert_eq!(given(1_000, 890, &[Some((0, 1))], &[10; 10]), [(0, 1)]);
+    }
+
     /// Two shards that begin at once: the one that looks first sees its own load and nothing of the other's.
     #[test]
     fn what_another_shard_has_not_shown_yet_is_waited_for() {
