@@ -276,6 +276,34 @@ mod tests {
             let due: Vec<u32> = (0..64).filter(|&i| model[i as usize] <= target).collect();
             due.iter().for_each(|&i| model[i as usize] = NEVER);
             assert_eq!(expired(&mut wheel, &mut links, now_ms), due);
+            // Who sleeps for so long is not late for the next, nor woken for none.
+            let first = model.iter().copied().min().filter(|&tick| tick != NEVER);
+            let first_in_ms = first.map(|tick| (u64::from(tick) * TICK_MS).saturating_sub(now_ms).max(1));
+            match (wheel.next_in_ms(now_ms), first_in_ms) {
+                (Some(wake_ms), Some(first_ms)) => assert!(wake_ms <= first_ms, "{wake_ms} {first_ms}"),
+                (wake_ms, first_ms) => assert_eq!(wake_ms, first_ms),
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_deadline_wakes_in_its_time_and_seldom_before() {
+        for after_ms in [1, 31, 32, 1_000, 32_000, 33_000, 60_000, 65_536, 70_000, 600_000] {
+            let (mut wheel, mut links) = (Wheel::new(), vec![Link::UNLINKED; 1]);
+            let mut now_ms = 12_345;
+            assert_eq!(expired(&mut wheel, &mut links, now_ms), [] as [u32; 0]);
+            wheel.set(&mut links, 0, Wheel::tick_after(now_ms, after_ms));
+            let (begun_ms, mut wakes) = (now_ms, 0);
+            while let Some(wake_ms) = wheel.next_in_ms(now_ms) {
+                now_ms += wake_ms;
+                wakes += 1;
+                if expired(&mut wheel, &mut links, now_ms) == [0] {
+                    break;
+                }
+            }
+            let took_ms = now_ms - begun_ms;
+            assert!((after_ms..after_ms + 2 * TICK_MS).contains(&took_ms), "{took_ms} for {after_ms}");
+            assert!(wakes <= 1 + after_ms / 60_000, "{wakes} wakes for {after_ms}");
         }
     }
 }
