@@ -394,3 +394,50 @@ fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
     assert!(seen[0].3.ip().is_loopback());
     assert_eq!(*seen, [(0, 0, 5, seen[0].3), (70, 7, 5, ANNOUNCED.0)]);
 }
+
+/// A worker that leaves the beginning of a message with its connection, and gives away what it has parked before.
+#[test]
+fn a_begun_message_stays_with_its_connection() {
+    let seen: Rc<RefCell<Vec<String>>> = Rc::default();
+    let served = seen.clone();
+    let main = async {
+        let bound = BoundListener::bind(LOOPBACK, 16).expect("bind");
+        let address = bound.local().expect("address");
+        let _listener = Listener::start(bound, 0);
+        let mine = Doorbell::of_this_thread().expect("a doorbell");
+        join_fleet(0, Arc::new(Board::new(2)), vec![mine, Doorbell::out_of_order()], Vec::new());
+        let mut clients = [connect(address), connect(address)];
+        // Each gives the other away, and then itself.
+        for piece in ["a half", " head", "."] {
+            for client in &mut clients {
+                client.write_all(piece.as_bytes()).expect("write");
+                sleep(64).await;
+            }
+        }
+        assert_eq!((stats().handed_out, connections_begun(), bytes_begun()), (0, 0, 0));
+    };
+    let worker = move || {
+        let served = served.clone();
+        async move {
+            let mut known = Vec::new();
+            loop {
+                let (conn, kept) = next_begun_connection().await;
+                let (mut said, pieces) =
+                    kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
+                while let Some(lease) = conn.receive_ready() {
+                    said.extend_from_slice(&lease);
+                }
+                if said.ends_with(b".") {
+                    served.borrow_mut().push(String::from_utf8_lossy(&said).into_owned());
+                    continue;
+                }
+                known.push(conn.id());
+                conn.park_with(&said, pieces + 1).expect("nothing more has come");
+                known.iter().for_each(|&connection| hand_over(connection, 1));
+            }
+        }
+    };
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    assert_eq!(left, Outstanding::default());
+    assert_eq!(*seen.borrow(), ["a half head.", "a half head."]);
+}
