@@ -6,6 +6,7 @@ mod connections;
 mod dangers;
 mod handles;
 mod handover;
+mod operations;
 
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener, TcpStream};
