@@ -577,4 +577,13 @@ mod tests {
             assert_eq!(String::from_utf8(out).unwrap(), alloc::format!("{len:x}\r\n"));
         }
     }
+
+    #[test]
+    fn every_usual_status_has_a_phrase_of_its_own() {
+        let phrases: Vec<_> = (0..=u16::MAX).map(reason_phrase).filter(|phrase| !phrase.is_empty()).collect();
+        let mut distinct = phrases.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!((phrases.len(), distinct.len()), (46, 46));
+    }
 }
