@@ -75,7 +75,7 @@ async fn narrow_tunnel(origin: &Origin, flags: &[&str]) -> (Proxy, Raw) {
     (proxy, client)
 }
 
-/// An origin that opens the tunnel, sends so many bytes of the pattern and, once told to, resets the connection.
+/// An origin that opens the tunnel, sends so many bytes of the pattern and resets the connection when the test says so.
 async fn resets_after(bytes: usize, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();

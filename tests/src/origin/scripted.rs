@@ -751,7 +751,7 @@ pub async fn hints_and_dies_on_reuse() -> Origin {
 }
 
 /// Answers the first request of each connection; reads a part of the second one and says that it will send no more (FIN),
-/// with the rest of the request unread and unacknowledged until told to.
+/// with the rest of the request unread and unacknowledged until the test says so.
 pub async fn finishes_within_the_second_request(go: Go) -> Origin {
     Origin::scripted_with_window(4096, move |mut peer: Peer| {
         let go = go.clone();
