@@ -38,7 +38,7 @@ impl Two {
     /// The same with a limit on the connections of each.
     fn limited(before_park: BeforePark, near: bool, connections_max: [u32; 2]) -> Two {
         // Both ends of hundreds of connections are in this process.
-        crate::raise_descriptor_limit().expect("a limit");
+        raise_descriptor_limit().expect("a limit");
         let bound = BoundListener::bind(LOOPBACK, 256).expect("bind");
         let address = bound.local().expect("address");
         let (handed, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
@@ -437,7 +437,7 @@ fn a_begun_message_stays_with_its_connection() {
             }
         }
     };
-    let left = Runtime::new(&small()).expect("a runtime").run(main, worker);
+    let left = Runtime::new(&small()).expect("a runtime").run(main, worker).expect("a ring");
     assert_eq!(left, Outstanding::default());
     assert_eq!(*seen.borrow(), ["a half head.", "a half head."]);
 }
