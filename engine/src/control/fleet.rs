@@ -248,11 +248,13 @@ fn next_event(inbox: &Receiver<Event>, is_watching: bool) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::ExitCode;
     use std::sync::mpsc::channel;
 
     use sluice_sys::{Runtime, Settings, next_connection, next_message};
 
     use super::*;
+    use crate::cli::RunArgs;
 
     /// A shard that publishes as often as it is allowed to when it is asked, and then falls silent.
     fn shard(number: usize, answers: usize) -> (Member, Sender<()>) {
@@ -326,5 +328,23 @@ mod tests {
         let live = fleet.live();
         assert_eq!((stale(&live), live.shards[1].counters_age_ms), (vec![false, false], 0));
         drop(ends);
+    }
+
+    #[test]
+    fn a_ring_that_has_failed_ends_the_process_whatever_the_other_shards_do() {
+        let mut fleet = Fleet::new(Steering::Off, "hash").unwrap();
+        let (member, _end) = shard(0, usize::MAX);
+        fleet.add(member);
+        let (events, inbox) = channel();
+        // EBADR: completions were dropped.
+        let outcome = Err(RingFailed::from_errno(53));
+        events.send(Event::Ended { shard: 3, outcome }).unwrap();
+        let (listen, upstream) = (vec!["127.0.0.1:1".into()], vec!["http://127.0.0.1:1".into()]);
+        let flags = RunArgs { listen, upstream, ..RunArgs::default() };
+        let config = crate::config::resolve(&flags).unwrap();
+        let failed = fleet.command(&inbox, &config).unwrap_err();
+        let said = failed.to_string();
+        assert!(said.starts_with("shard 3 cannot go on: ") && said.contains("(EBADR)"), "{said}");
+        assert_eq!(format!("{:?}", failed.exit_code()), format!("{:?}", ExitCode::from(71)));
     }
 }

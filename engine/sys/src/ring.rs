@@ -60,6 +60,11 @@ pub struct RingFailed {
 }
 
 impl RingFailed {
+    /// With what io_uring_enter(2) has said.
+    pub fn from_errno(errno: i32) -> RingFailed {
+        RingFailed { errno }
+    }
+
     fn error(self) -> io::Error {
         io::Error::from_raw_os_error(self.errno)
     }
@@ -289,7 +294,7 @@ impl Ring {
     }
 
     fn fail(&mut self, errno: i32) -> RingFailed {
-        *self.failed.insert(RingFailed { errno })
+        *self.failed.insert(RingFailed::from_errno(errno))
     }
 
     pub(crate) fn has_failed(&self) -> bool {
