@@ -377,7 +377,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         huge_pages: blueprint.config.host.huge_pages,
         busy_poll: blueprint.config.host.busy_poll,
         buffers: blueprint.budget.receive_buffers,
-        read_ahead_bytes: u32::try_from(blueprint.config.limits.read_ahead_bytes).unwrap_or(u32::MAX),
+        read_ahead_bytes: blueprint.config.limits.read_ahead_bytes,
         ..Settings::default()
     };
     let runtime = Runtime::new(&settings)?;

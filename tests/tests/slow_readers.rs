@@ -211,7 +211,7 @@ async fn a_reader_below_the_rate_is_ended() {
         // Some bytes every 50 ms, until it is ended.
         let reading = async {
             while matches!(client.some().await, Ok(Some(_))) {
-                sleep(Duration::from_millis(50)).await
+                sleep(Duration::from_millis(50)).await;
             }
         };
         within_time(Duration::from_secs(60), "the end of the connection", reading).await;
