@@ -61,7 +61,7 @@ pub struct WorkArgs {
     /// How long each measurement takes
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub duration: Duration,
-    /// Time before each measurement
+    /// Time before each measurement, and 250 us more for each connection
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = parse_duration)]
     pub warmup: Duration,
     /// Requests per second of the fixed rate

@@ -8,6 +8,9 @@ use serde::Serialize;
 use crate::lanes::LaneArgs;
 use crate::load::{LoadArgs, Report as Loaded, Target};
 
+/// More time before the measurement for each connection.
+const OPENING: Duration = Duration::from_micros(250);
+
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,7 +124,8 @@ impl Case {
         let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());
         Some(LoadArgs {
             duration: shape.duration,
-            warmup: shape.warmup,
+            // Until all connections are open, on both sides of the server.
+            warmup: shape.warmup + OPENING * connections as u32,
             new_connections: self == Case::NewConnection,
             // A new connection each time leaves its port in TIME_WAIT: several addresses have more.
             sources: if self == Case::NewConnection { 16 } else { 1 },
@@ -189,6 +193,7 @@ mod tests {
         let load = |case: Case| case.load(&shape).expect("a load");
         assert_eq!(load(Case::Body100k).url.to_string(), "http://127.0.0.1:1/bytes/100000");
         assert_eq!(load(Case::Small1000).connections, 1_000);
+        assert_eq!(load(Case::Small4000).warmup, Duration::from_secs(1));
         assert!(
             Case::ALL
                 .iter()
