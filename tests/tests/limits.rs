@@ -486,3 +486,20 @@ async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
     assert_eq!(client.answer_to("POST").await.text(), "taken");
     assert_counted(&proxy, "misbehaviour_tiny_chunks", 2).await;
 }
+
+/// Only refusals on connections that go on count against them, and an answer of ours below 400 is none.
+#[tokio::test]
+async fn an_answer_that_is_no_refusal_and_a_refusal_that_closes_are_no_misbehaviour() {
+    let origin = origin::real("real").await;
+    let proxy = with_misbehaviour(4, origin.address).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for _ in 0..10 {
+        client.send("OPTIONS /real HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n").await;
+        assert_eq!(client.answer_to("OPTIONS").await.status(), 200);
+    }
+    let closing = "GET /unknown HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(client::exchange(proxy.address, closing).await.status(), 404);
+    assert_eq!(proxy.counters().await.named("misbehaviour_refusals"), 0);
+    assert_eq!(client.ask("GET", "/unknown").await.status(), 404);
+    assert_counted(&proxy, "misbehaviour_refusals", 1).await;
+}
