@@ -109,7 +109,8 @@ pub struct Many {
 
 /// As many of `wanted` connections as this host's descriptors permit, if each takes `each` of them in one process; says so
 /// where these are fewer. Tests of one program that ask for this take turns: what they have open adds up.
-pub async fn many_connections(wanted: usize, each: usize) -> Many {
+#[track_caller]
+pub fn many_connections(wanted: usize, each: usize) -> impl Future<Output = Many> {
     /// Standard streams, listeners, rings, what the runtimes need, and what the other tests of the file have open.
     const OTHERS: usize = 500;
     static TURN: Mutex<()> = Mutex::const_new(());
@@ -117,5 +118,5 @@ pub async fn many_connections(wanted: usize, each: usize) -> Many {
     if possible < wanted {
         skip(&format!("{possible} connections instead of {wanted}: too few descriptors (ulimit -Hn)"));
     }
-    Many { count: possible.min(wanted), _turn: TURN.lock().await }
+    async move { Many { count: possible.min(wanted), _turn: TURN.lock().await } }
 }

@@ -1,17 +1,18 @@
 //! Where shards run, where their memory is, and which of them gets a connection.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluice_tests::{
+    PATIENCE,
     client::{self, Raw},
     cpus::{connect_from, two_cpus, usable_cpus},
     many_connections, origin,
     proxy::{self, Proxy},
-    shards_possible, skip, within,
+    shards_possible, skip,
 };
-use tokio::{process::Command, time::sleep};
+use tokio::process::Command;
 
 #[tokio::test]
 async fn live_shows_where_every_shard_is_and_what_it_did() {
@@ -63,19 +64,19 @@ async fn pages_are_counted_wherever_the_heap_has_them() {
             proxy.counters_until("all have begun", |now| now.named("heads_begun") == nth as u64).await;
         }
     }
-    let mut live = proxy.live().await;
-    if live[0].get("pages_error").is_some() {
-        return skip("pages cannot be counted here: move_pages is refused");
-    }
-    // A head has begun with its first buffer; the rest of it comes later.
-    let on_the_heap = |live: &[Value]| pages(&live[0], "heap") * PAGE_BYTES;
-    let all_are_there = async {
-        while on_the_heap(&live) <= (many.count * BEGUN) as u64 {
-            sleep(Duration::from_millis(50)).await;
-            live = proxy.live().await;
+    let deadline = Instant::now() + PATIENCE;
+    let live = loop {
+        let live = proxy.live().await;
+        if live[0].get("pages_error").is_some() {
+            return skip("pages cannot be counted here: move_pages is refused");
         }
+        let on_the_heap = pages(&live[0], "heap") * PAGE_BYTES;
+        if on_the_heap > (many.count * BEGUN) as u64 {
+            break live;
+        }
+        // A head has begun by its first bytes; all of them may come later.
+        assert!(Instant::now() < deadline, "{on_the_heap}: {live:#?}");
     };
-    within("all of the heads are on the heap", all_are_there).await;
     // Nearly all that the process has is its one shard's.
     let (grown, resident) = ((pages(&live[0], "") - before) * PAGE_BYTES, proxy.resident_bytes() - resident);
     assert!(grown * 10 > resident * 9, "{grown} of {resident}: {live:#?}");
@@ -193,7 +194,8 @@ async fn load_is_shared_out_by_moving_connections() {
     let origin = origin::answers(origin::ok("x")).await;
     let upstream = format!("http://{}", origin.address);
     for steering in ["cpu", "load"] {
-        let flags = ["--listen", "127.0.0.1:0", "--cpus", &list, "--steering", steering];
+        let fixed = ["--listen", "127.0.0.1:0", "--limit-requests-per-connection=0"];
+        let flags = [&fixed[..], &["--cpus", &list, "--steering", steering]].concat();
         let proxy = Proxy::start(&[&flags[..], &["--upstream", &upstream]].concat()).await;
         let connections = connect_from(cpus[0], proxy.address, 8);
         let clients: Vec<_> = connections

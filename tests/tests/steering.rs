@@ -24,7 +24,8 @@ async fn start(cpus: [usize; 2], steering: &str, bpf: Bpf, origin: SocketAddr) -
             command
         }
     };
-    command.args(["--listen", "127.0.0.1:0", "--steering", steering]);
+    // However fast and for however long a client asks, it keeps its connection.
+    command.args(["--listen", "127.0.0.1:0", "--steering", steering, "--limit-requests-per-connection=0"]);
     if TcpListener::bind("[::1]:0").is_ok() {
         command.args(["--listen", "[::1]:0"]);
     }
