@@ -39,10 +39,10 @@ use crate::upstream::stock::Descriptors;
 const DESCRIPTORS_PER_SHARD: u64 = 32;
 
 /// This part of the descriptors (one in so many) is kept from clients, for connections to servers and pipes.
-const UPSTREAM_SHARE: u64 = 8;
+const UPSTREAM_SHARE: u64 = 32;
 
 /// ... but not more than this.
-const UPSTREAM_DESCRIPTORS_MAX: u64 = 65_536;
+const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 
 /// Threads beside the shards, by a generous count.
 const OTHER_THREADS: usize = 16;
@@ -422,9 +422,9 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out() {
         let servers = |all, for_servers| Descriptors { all, for_servers };
-        assert_eq!(share_out(19_952, 0, 1), (17_458, servers(19_952, 2_494)));
-        assert_eq!(share_out(19_952, 4_000, 2), (4_000, servers(9_976, 1_247)));
-        assert_eq!(share_out(1 << 20, 0, 4), ((1 << 20) - (1 << 16), servers(1 << 18, 1 << 14)));
+        assert_eq!(share_out(19_952, 0, 1), (19_329, servers(19_952, 623)));
+        assert_eq!(share_out(19_952, 4_000, 2), (4_000, servers(9_976, 311)));
+        assert_eq!(share_out(1 << 20, 0, 4), ((1 << 20) - (1 << 13), servers(1 << 18, 1 << 11)));
         assert_eq!(share_out(5, 0, 4), (5, servers(1, 0)));
     }
 }

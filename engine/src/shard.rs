@@ -124,6 +124,8 @@ impl Shard {
         let stock = Rc::new(Stock::new(descriptors));
         let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
         let limits = &config.limits;
+        // Half of what is kept for servers is not for pipes.
+        splice::bound_descriptors(descriptors.all.saturating_sub(descriptors.for_servers / 2).max(1));
         Shard {
             times: Times::new(config),
             head_limits: HeadLimits {

@@ -20,6 +20,9 @@ const PIPES_KEPT: usize = 16;
 /// received and sent.
 const PIPES_MAX: usize = 512;
 
+/// Descriptors of a pipe.
+const PIPE_DESCRIPTORS: u32 = 2;
+
 /// How often a socket may be said to be ready and then not be, before time is given it to become so.
 const FALSE_ALARMS_MAX: usize = 4;
 const FALSE_ALARM_PAUSE_MS: u64 = 1;
@@ -30,10 +33,14 @@ struct Stock {
     #[allow(clippy::vec_box)]
     kept: Vec<Box<Pipe>>,
     in_use: usize,
+    /// With so many descriptors open in the shard, no pipe is taken: connections go first. 0 for no such bound.
+    descriptors_max: u32,
 }
 
 thread_local! {
-    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { kept: Vec::new(), in_use: 0 }) };
+    static STOCK: RefCell<Stock> = const {
+        RefCell::new(Stock { kept: Vec::new(), in_use: 0, descriptors_max: 0 })
+    };
 }
 
 /// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when nobody
@@ -136,10 +143,13 @@ fn drain(pipe: &mut Pipe, to: &mut PlainSink<'_>) -> Result<bool, Aborted> {
 struct PipeInUse(Option<Box<Pipe>>);
 
 impl PipeInUse {
-    /// `None` when the shard has enough pipes in use already, or the system has no more.
+    /// `None` when the shard has enough pipes in use already, when its connections need the descriptors, or when the system
+    /// has no more.
     fn take() -> Option<PipeInUse> {
         STOCK.with_borrow_mut(|stock| {
-            if stock.in_use >= PIPES_MAX {
+            let open = sluice_sys::sockets_open() + PIPE_DESCRIPTORS * (stock.in_use as u32 + 1);
+            let is_short = stock.descriptors_max > 0 && open > stock.descriptors_max;
+            if stock.in_use >= PIPES_MAX || is_short {
                 return None;
             }
             let pipe = stock.kept.pop().or_else(|| Pipe::new().ok().map(Box::new))?;
@@ -173,6 +183,11 @@ impl Drop for PipeInUse {
             }
         });
     }
+}
+
+/// From now on this shard takes no pipe with so many descriptors open.
+pub(crate) fn bound_descriptors(open_max: u32) {
+    STOCK.with_borrow_mut(|stock| stock.descriptors_max = open_max);
 }
 
 /// Empty pipes this shard keeps.

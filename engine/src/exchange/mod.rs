@@ -210,10 +210,14 @@ async fn send_streamed(
     let group = &shard.groups[plan.upstream];
     let mut up = match kept(shard, group, plan.behalf(down), Repeat::Impossible) {
         Some(up) => up,
-        None => match seldom!(connected(shard, group, plan.behalf(down))) {
-            Ok(up) => up,
-            Err(answer) => return seldom!(answer_for_server(down, plan, answer)),
-        },
+        None => {
+            // What has come of the body keeps no buffer from others while a server is looked for.
+            down.inbox.join();
+            match seldom!(connected(shard, group, plan.behalf(down))) {
+                Ok(up) => up,
+                Err(answer) => return seldom!(answer_for_server(down, plan, answer)),
+            }
+        }
     };
     plan.name_server(&mut wire, &up);
     let is_reused = up.is_reused;

@@ -96,7 +96,12 @@ impl BodyReader<'_> {
                 return self.note_data(range.len()).map(|()| Some(Event::Data(range.len())));
             }
             BodyEvent::Trailers(trailers) => Some(Event::Trailers(trailers)),
-            BodyEvent::End => Some(Event::End),
+            BodyEvent::End => {
+                self.inbox.consume(used);
+                // What follows it waits for its turn as long as the answer takes.
+                self.inbox.join();
+                return Ok(Some(Event::End));
+            }
             // What has been announced may be too much already.
             BodyEvent::NeedMore => self.check_announced(self.progress.bytes_left).map(|()| None)?,
         };

@@ -33,6 +33,13 @@ pub(crate) enum Use {
 impl Use {
     pub(crate) const ALL: [Use; 2] = [Use::Message, Use::Body];
 
+    pub(crate) fn other(self) -> Use {
+        match self {
+            Use::Message => Use::Body,
+            Use::Body => Use::Message,
+        }
+    }
+
     /// The number of the buffer group in the kernel.
     pub(crate) fn group(self) -> u16 {
         self as u16
@@ -235,7 +242,8 @@ impl BufRing {
             let may_be_out = self.may_be_out(purpose);
             let ring = &mut self.rings[purpose as usize];
             if std::mem::take(&mut ring.is_dry) {
-                ring.target = ring.target.saturating_mul(2).min(count);
+                // Neither use has all on offer, and the other none.
+                ring.target = ring.target.saturating_mul(2).min((count / 2).max(1));
             }
             ring.peak = ring.peak.max(ring.target.saturating_sub(ring.offered));
             let wanted = ring.target.min(may_be_out);
@@ -351,12 +359,23 @@ impl BufRing {
         self.release_cold();
     }
 
-    /// Takes back what is offered for bodies and was not needed yet: messages are short of buffers. As with
-    /// [`BufRing::trim`], every completion was read.
-    pub(crate) fn withdraw_from_bodies(&mut self) {
-        let target = &mut self.rings[Use::Body as usize].target;
-        *target = FIRST_TARGET.min(*target);
-        self.withdraw(Use::Body);
+    /// Takes back what is on offer for one use and was not needed yet, since the other is short of buffers; messages keep what
+    /// is enough. As with [`BufRing::trim`], every completion was read.
+    pub(crate) fn withdraw_from(&mut self, purpose: Use) {
+        let left = match purpose {
+            Use::Message => self.enough() as u16,
+            Use::Body => 0,
+        };
+        let target = &mut self.rings[purpose as usize].target;
+        *target = (*target).min(left.max(FIRST_TARGET));
+        self.withdraw(purpose);
+    }
+
+    /// So many receives were armed at once: as many buffers are to be on offer for them.
+    pub(crate) fn expect(&mut self, purpose: Use, receives: usize) {
+        let most = usize::from(self.count() / 2).max(1);
+        let target = &mut self.rings[purpose as usize].target;
+        *target = (*target).max(receives.min(most) as u16);
     }
 
     /// Takes offered buffers beyond the target back. The kernel looks at the ring's tail only inside io_uring_enter, and

@@ -41,8 +41,9 @@ const TRIM_MS: u64 = 1_000;
 /// to the system.
 const PEAK_WORKERS: usize = 256;
 
-/// ... when none was dropped for so long.
+/// ... when none was dropped for so long, and not more often than that.
 const PEAK_OVER_MS: u64 = 5_000;
+const GIVE_BACK_EVERY_MS: u64 = 60_000;
 
 /// A shard's ring and the tasks on it. Made and run on one thread.
 pub struct Runtime {
@@ -61,6 +62,7 @@ struct Tasks {
     /// Workers dropped since free memory was last returned, and when the last one was.
     dropped: usize,
     dropped_ms: u64,
+    give_back_due_ms: u64,
 }
 
 impl Runtime {
@@ -195,6 +197,7 @@ impl Tasks {
             trim_due_ms: 0,
             dropped: 0,
             dropped_ms: 0,
+            give_back_due_ms: 0,
         }
     }
 
@@ -267,8 +270,11 @@ impl Tasks {
         if surplus > 0 {
             self.drop_workers(surplus);
             self.dropped_ms = now_ms;
-        } else if self.dropped >= PEAK_WORKERS && now_ms >= self.dropped_ms + PEAK_OVER_MS {
+        } else if self.dropped >= PEAK_WORKERS
+            && now_ms >= self.give_back_due_ms.max(self.dropped_ms + PEAK_OVER_MS)
+        {
             self.dropped = 0;
+            self.give_back_due_ms = now_ms + GIVE_BACK_EVERY_MS;
             heap::give_back_free_memory();
         }
         // A shard that has nothing else to do looks again all the same.

@@ -106,11 +106,14 @@ pub fn reserve_arenas(threads: usize) {
     let _ = threads;
 }
 
-/// Has the C library return free memory to the system, in a thread of its own: it may take tens of milliseconds. Otherwise the
-/// memory of a peak stays, since it returns only what is at the end of an arena.
+/// Has the C library return free memory to the system, in a thread of its own, which is not bound to this one's CPU: it may take
+/// tens of milliseconds, and must not wait for a busy shard while it holds the lock of an arena. Otherwise the memory of a
+/// peak stays, since only what is at the end of an arena is returned by itself.
 pub(crate) fn give_back_free_memory() {
     #[cfg(target_env = "gnu")]
     let trim = || {
+        let all = 0..8 * size_of::<libc::cpu_set_t>();
+        let _ = crate::cpu::pin_to_cpus(all);
         // SAFETY: malloc_trim takes the locks it needs and changes no block in use; it may be called at any time.
         unsafe { libc::malloc_trim(0) };
     };

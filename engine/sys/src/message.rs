@@ -138,6 +138,8 @@ impl Courier {
     pub fn ring(&mut self, doorbell: &Doorbell, value: i32) -> io::Result<()> {
         let ring = types::Fd(doorbell.ring_fd());
         let message = opcode::MsgRingData::new(ring, value, Key::MESSAGE.bits(), None).build();
+        // An earlier message that could not be waited for may have completed since.
+        while self.ring.completion().next().is_some() {}
         // SAFETY: the message carries its data by value.
         unsafe { self.ring.submission().push(&message) }.map_err(|_| io::ErrorKind::WouldBlock)?;
         // The one completion that belongs to this message: a signal may come between the two.

@@ -5,6 +5,7 @@
 //! future that started it lives; without one it is an orphan, and being done only frees what it held. `driver` moves
 //! operations between these states; nothing else touches them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::buf::Buf;
@@ -231,11 +232,10 @@ impl Ops {
         &mut self.slots[index as usize]
     }
 
-    /// A send that this task waits for; [`NONE`] if it waits for something else.
-    pub(crate) fn send_awaited_by(&self, task: u32) -> u32 {
-        let is_awaited = |op: &Op| op.waiter == task && op.is_send() && op.state != State::Free;
-        let found = self.slots.iter().position(is_awaited).filter(|_| task != NONE);
-        found.map_or(NONE, |index| index as u32)
+    /// The tasks that wait for a send, each with that send. Walks the table.
+    pub(crate) fn awaited_sends(&self) -> HashMap<u32, u32> {
+        let sends = self.slots.iter().zip(0..).filter(|(op, _)| op.is_send() && op.state != State::Free);
+        sends.filter(|(op, _)| op.waiter != NONE).map(|(op, index)| (op.waiter, index)).collect()
     }
 
     /// Frees a slot and hands out what it owned.

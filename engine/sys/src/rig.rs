@@ -120,12 +120,13 @@ impl Rig {
         self.complete(key, i32::from(bytes), flags);
     }
 
-    /// The kernel ends an armed receive: by the peer's end (0) or with this errno.
-    pub fn end_receive(&mut self, index: u32, result: i32) {
-        if self.driver.table().at(index).flags.has(Flags::ARMED) {
-            let key = self.driver.table().key(Kind::Receive, index);
-            self.complete(key, result, 0);
+    /// The kernel ends an armed receive: by the peer's end (0) or with this errno. Says whether a task is woken for it.
+    pub fn end_receive(&mut self, index: u32, result: i32) -> bool {
+        if !self.driver.table().at(index).flags.has(Flags::ARMED) {
+            return false;
         }
+        let key = self.driver.table().key(Kind::Receive, index);
+        matches!(self.complete(key, result, 0), Wake::Task(_))
     }
 
     fn complete(&mut self, key: Key, result: i32, flags: u32) -> Wake {
@@ -161,6 +162,14 @@ impl Rig {
             let _ = self.driver.poll_op(op);
         } else {
             self.driver.orphan(op);
+        }
+    }
+
+    /// The same with the lease that it got last.
+    pub fn send_last_lease(&mut self, index: u32) {
+        if let Some(last) = self.leases.pop() {
+            self.leases.insert(0, last);
+            self.send_lease(index, true);
         }
     }
 
@@ -237,8 +246,8 @@ impl Rig {
             6..=8 => self.deliver(index, bytes, true),
             9 | 10 => self.deliver(index, BUFFER_BYTES as u16, true),
             11 => self.deliver(index, BUFFER_BYTES as u16, false),
-            12 => self.end_receive(index, 0),
-            13 => self.end_receive(index, -libc::ECANCELED),
+            12 => drop(self.end_receive(index, 0)),
+            13 => drop(self.end_receive(index, -libc::ECANCELED)),
             14 => self.set_read_ahead(
                 index,
                 [ReadAhead::Buffers, ReadAhead::OneBuffer, ReadAhead::Body][usize::from(which) % 3],

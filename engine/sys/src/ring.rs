@@ -373,6 +373,16 @@ pub(crate) fn bounded_multishot(fd: types::Fd, group: u16, bytes_max: u32) -> sq
     entry
 }
 
+/// The same receive, which waits until the socket is readable before it picks a buffer (Linux 5.19).
+pub(crate) fn polled_first(mut entry: squeue::Entry) -> squeue::Entry {
+    const IORING_RECVSEND_POLL_FIRST: u16 = 1;
+    /// Where struct io_uring_sqe has `ioprio`, which the crate has no setter for.
+    const IOPRIO_AT: usize = 2;
+    // SAFETY: an entry is the 64 bytes of struct io_uring_sqe, transparently; these two are plain data, aligned as it is.
+    unsafe { *(&raw mut entry).cast::<u8>().add(IOPRIO_AT).cast::<u16>() |= IORING_RECVSEND_POLL_FIRST };
+    entry
+}
+
 /// Makes a ring and says where its queues are: the mappings of rings that were not there before.
 fn with_new_mappings<R>(make: impl FnOnce() -> R) -> (R, Vec<MemoryRange>) {
     // Rings that other threads make at the same time must not be taken for this one.

@@ -6,10 +6,11 @@
 //! nothing has read are dropped with their connection. So what waits for a slow peer costs that peer's connection and
 //! not the next request of another.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 
 use super::Driver;
+use super::receive::When;
 use crate::buf_ring::{Holder, Use};
 use crate::key::NONE;
 use crate::lease::RawLease;
@@ -37,6 +38,10 @@ impl Starved {
     fn waiting(&self, purpose: Use) -> usize {
         self.queues[purpose as usize].len()
     }
+
+    fn remove(&mut self, index: u32) {
+        self.queues.iter_mut().for_each(|queue| queue.retain(|starved| *starved != index));
+    }
 }
 
 impl Driver {
@@ -49,6 +54,15 @@ impl Driver {
         self.starved.queues[purpose as usize].push_back(index);
     }
 
+    /// A socket does not wait for a buffer any more.
+    pub(super) fn unstarve(&mut self, index: u32) {
+        let entry = self.table.at(index);
+        if entry.flags.has(Flags::STARVED) {
+            entry.flags.clear(Flags::STARVED);
+            self.starved.remove(index);
+        }
+    }
+
     /// Arms receives again that found no buffer: as many as there are buffers now, so that they do not all come back
     /// with the same complaint. One that nothing waits for is armed when something does.
     pub(super) fn feed_starved(&mut self) {
@@ -56,20 +70,18 @@ impl Driver {
             return;
         }
         for purpose in Use::ALL {
-            let mut to_arm = self.buffers.available(purpose);
-            while to_arm > 0 {
+            let available = self.buffers.available(purpose);
+            let mut armed = 0;
+            while armed < available {
                 let Some(index) = self.starved.queues[purpose as usize].pop_front() else { break };
                 let entry = self.table.at(index);
-                // Without the flag it was closed or disarmed meanwhile.
-                if !entry.flags.has(Flags::STARVED) {
-                    continue;
-                }
                 entry.flags.clear(Flags::STARVED);
                 if entry.is_wanted() {
-                    self.arm_receive(index);
-                    to_arm -= 1;
+                    self.arm_receive_at(index, When::Readable);
+                    armed += 1;
                 }
             }
+            self.buffers.expect(purpose, armed);
         }
     }
 
@@ -79,8 +91,13 @@ impl Driver {
         if is_enough || self.reclaimed_ms == self.now_ms {
             return;
         }
+        let is_at_rest = self.ring.is_at_rest();
         for purpose in Use::ALL {
             let waiting = self.starved.waiting(purpose);
+            if self.buffers.patience_ms(purpose, waiting).is_some() && is_at_rest {
+                // Nobody is ended for buffers that are only on offer for the other use.
+                self.buffers.withdraw_from(purpose.other());
+            }
             if let Some(patience_ms) = self.buffers.patience_ms(purpose, waiting) {
                 self.reclaim_oldest(purpose, patience_ms, waiting);
                 self.reclaimed_ms = self.now_ms;
@@ -90,55 +107,59 @@ impl Driver {
 
     #[cold]
     fn reclaim_oldest(&mut self, purpose: Use, patience_ms: u64, waiting: usize) {
-        if purpose == Use::Message && self.ring.is_at_rest() {
-            self.buffers.withdraw_from_bodies();
-        }
-        let wanted = self.buffers.missing(purpose, waiting).min(RECLAIMED_AT_ONCE);
         // What was taken in this turn is about to be used.
         let age_ms = patience_ms.max(1);
-        let mut oldest: Vec<_> = self.buffers.held_longer_than(purpose, age_ms, self.now_ms).collect();
+        // Bodies have none of those that are kept from them to give; messages may get what bodies have held for longer.
+        let uses = if purpose == Use::Message { &Use::ALL[..] } else { &[Use::Body] };
+        let held =
+            uses.iter().flat_map(|purpose| self.buffers.held_longer_than(*purpose, age_ms, self.now_ms));
+        let mut oldest: Vec<_> = held.collect();
         oldest.sort_unstable_by_key(|(age, _)| std::cmp::Reverse(*age));
-        let is_enough = |driver: &Driver| driver.buffers.missing(purpose, waiting) == 0;
-        for (_, id) in oldest.into_iter().take(wanted) {
-            if is_enough(self) {
+        let awaited = self.ops.awaited_sends();
+        let mut to_end = self.buffers.missing(purpose, waiting).min(RECLAIMED_AT_ONCE);
+        for (_, id) in oldest {
+            if to_end == 0 || self.buffers.missing(purpose, waiting) == 0 {
                 return;
             }
             // One that was ended before it may have given this one back, too.
-            if let Some(holder) = self.buffers.holder(id) {
-                self.end_holder(holder);
-            }
+            let Some(holder) = self.buffers.holder(id) else { continue };
+            to_end -= usize::from(self.end_holder(holder, &awaited));
         }
     }
 
-    /// Ends what holds a buffer.
-    fn end_holder(&mut self, holder: Holder) {
+    /// Ends what holds a buffer, if it can be; says whether it was. `awaited` are the tasks that wait for a send, and which.
+    fn end_holder(&mut self, holder: Holder, awaited: &HashMap<u32, u32>) -> bool {
         let send = match holder {
             Holder::Send(op) => op,
-            Holder::Task(task) => self.ops.send_awaited_by(task),
+            Holder::Task(task) => awaited.get(&task).copied().unwrap_or(NONE),
             Holder::Socket(socket) => self.table.at(socket).send,
         };
         if send != NONE {
-            self.give_up_send(send);
-        } else if let Holder::Socket(socket) = holder {
-            self.stats.buffers_reclaimed += 1;
-            self.drop_unread(socket);
-            self.fail_socket(socket, libc::ENOBUFS);
+            return self.give_up_send(send);
         }
+        let Holder::Socket(socket) = holder else { return false };
+        self.stats.buffers_reclaimed += 1;
+        self.drop_unread(socket);
+        self.fail_socket(socket, libc::ENOBUFS);
+        true
     }
 
-    /// Ends a send as if its peer had taken nothing for too long; if it waits in line, the one at the head of the line.
-    fn give_up_send(&mut self, op: u32) {
+    /// Ends a send as if its peer had taken nothing for too long; if it waits in line, the one at the head of the line. Says
+    /// whether it was not ended already.
+    fn give_up_send(&mut self, op: u32) -> bool {
         let Op { state, socket, socket_generation, .. } = *self.ops.at(op);
         let op = match state {
             State::InFlight => op,
             State::Queued if self.table.is_current(socket, socket_generation) => self.table.at(socket).send,
             _ => NONE,
         };
-        if op != NONE && !self.ops.at(op).timed_out {
-            self.ops.at(op).timed_out = true;
-            self.stats.buffers_reclaimed += 1;
-            self.cancel(self.ops.key(op));
+        if op == NONE || self.ops.at(op).timed_out {
+            return false;
         }
+        self.ops.at(op).timed_out = true;
+        self.stats.buffers_reclaimed += 1;
+        self.cancel(self.ops.key(op));
+        true
     }
 
     /// Gives the buffers of a socket's queue back.

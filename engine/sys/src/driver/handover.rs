@@ -286,6 +286,7 @@ impl Driver {
     }
 
     fn depart(&mut self, index: u32, to: usize) {
+        self.unstarve(index);
         let idle_ms = self.deadline_in_ms(index);
         let peer = self.table.peer(index);
         let entry = self.table.at(index);

@@ -11,9 +11,16 @@ use io_uring::{opcode, squeue, types};
 use super::{Driver, ReadAheadBytes, Wake, wake_of};
 use crate::key::{Kind, NONE};
 use crate::lease::RawLease;
-use crate::ring::{Completion, bounded_multishot};
+use crate::ring::{Completion, bounded_multishot, polled_first};
 use crate::socket::ReadAhead;
 use crate::table::{Flags, QUEUE_BOUND, QUEUE_MAX};
+
+/// When an armed receive picks its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Now,
+    Readable,
+}
 
 impl Driver {
     pub(crate) fn poll_receive(&mut self, index: u32) -> Poll<io::Result<Option<RawLease>>> {
@@ -65,7 +72,7 @@ impl Driver {
         let entry = self.table.at(index);
         if !entry.flags.has(Flags::ARMED) {
             // Nor must it be armed again when buffers come back.
-            entry.flags.clear(Flags::STARVED);
+            self.unstarve(index);
             return Poll::Ready(());
         }
         entry.waiter = current;
@@ -95,7 +102,12 @@ impl Driver {
             (0, _) => entry.flags.set(Flags::ENDED),
             (errno, _) if errno == -libc::ENOBUFS => {
                 self.starve(index);
-                return Wake::Nobody;
+                let entry = self.table.at(index);
+                if entry.flags.has(Flags::IDLE) || entry.flags.has(Flags::RESTING) {
+                    return Wake::Nobody;
+                }
+                // Whoever waits for bytes goes on waiting; whoever waits for the receive to be out of the kernel need not.
+                return wake_of(&mut entry.waiter);
             }
             // Stopped on request; whoever waits arms it again when the queue is empty.
             (errno, _) if errno == -libc::ECANCELED => {
@@ -206,6 +218,13 @@ impl Driver {
     }
 
     pub(super) fn arm_receive(&mut self, index: u32) {
+        // The kernel picks a buffer before it looks for bytes: with none to pick, a silent peer would be short of one too.
+        let is_dry = self.buffers.available(self.table.at(index).purpose()) == 0;
+        self.arm_receive_at(index, if is_dry { When::Readable } else { When::Now });
+    }
+
+    /// Arms a receive that picks its buffer now, or when there are bytes for it.
+    pub(super) fn arm_receive_at(&mut self, index: u32, when: When) {
         let entry = self.table.at(index);
         if entry.flags.has(Flags::ARMED) || entry.flags.has(Flags::STARVED) {
             return;
@@ -224,6 +243,7 @@ impl Driver {
                 receive.flags(squeue::Flags::BUFFER_SELECT)
             }
         };
+        let receive = if when == When::Readable { polled_first(receive) } else { receive };
         let key = self.table.key(Kind::Receive, index);
         // SAFETY: the entry refers to no memory but the buffer group, which lives as long as the ring.
         unsafe { self.push(receive, key) };

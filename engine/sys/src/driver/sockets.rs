@@ -48,6 +48,7 @@ impl Driver {
     /// The part of closing that frees everything but the slot, for a socket whose handle still lives.
     pub(super) fn retire(&mut self, index: u32) {
         self.drop_unread(index);
+        self.unstarve(index);
         let entry = self.table.at(index);
         let (fd, flags, mut send) = (entry.fd, entry.flags, entry.send);
         entry.fd = -1;

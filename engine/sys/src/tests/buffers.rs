@@ -250,6 +250,123 @@ fn a_receive_that_ended_at_its_bound_goes_on_where_nothing_is_left_behind() {
     }
 }
 
+/// A task that waits until its receive is out of the kernel need not be told by a buffer that it is.
+#[test]
+fn a_disarm_that_meets_a_lack_of_buffers_is_over() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    let socket = rig.open();
+    rig.receive(socket);
+    rig.disarm(socket);
+    assert!(rig.end_receive(socket, -libc::ENOBUFS), "the task is woken");
+    assert!(!rig.is_armed(socket));
+}
+
+/// A burst of requests that grew what is on offer for messages.
+fn burst(rig: &mut Rig) {
+    let sockets: Vec<u32> = (0..120).map(|_| rig.open()).collect();
+    for _ in 0..6 {
+        for &socket in &sockets {
+            rig.receive(socket);
+            rig.deliver(socket, FULL, false);
+            rig.receive(socket);
+            rig.drop_lease();
+        }
+        for &socket in &sockets {
+            rig.deliver(socket, FULL, false);
+        }
+        rig.turn(1);
+        sockets.iter().for_each(|&socket| rig.receive(socket));
+        (0..120).for_each(|_| rig.drop_lease());
+        rig.turn(1);
+    }
+    sockets.into_iter().for_each(|socket| rig.close(socket));
+    rig.turn(1);
+}
+
+#[test]
+fn nobody_is_ended_for_buffers_that_are_only_on_offer() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    burst(&mut rig);
+    for _ in 0..BODIES - 1 {
+        stuck_body(&mut rig);
+        rig.turn(20);
+    }
+    rig.settle();
+    assert_eq!(rig.stats().buffers_reclaimed, 0);
+    rig.check();
+}
+
+#[test]
+fn holders_that_cannot_be_ended_do_not_shield_the_others() {
+    let mut rig = Rig::with_buffers(512);
+    // In the hands of a task that waits for something else.
+    for task in 0..300 {
+        rig.poll_as(1_000 + task);
+        let socket = rig.open();
+        rig.set_read_ahead(socket, ReadAhead::Body);
+        rig.receive(socket);
+        rig.turn(1);
+        rig.deliver(socket, FULL, false);
+        rig.receive(socket);
+    }
+    rig.poll_as(1);
+    for _ in 0..84 {
+        let (from, to) = (rig.open(), rig.open());
+        rig.set_read_ahead(from, ReadAhead::Body);
+        rig.receive(from);
+        rig.turn(1);
+        rig.deliver(from, FULL, false);
+        rig.receive(from);
+        rig.send_last_lease(to);
+    }
+    let late = rig.open();
+    rig.set_read_ahead(late, ReadAhead::Body);
+    rig.receive(late);
+    rig.deliver(late, FULL, false);
+    rig.turn(1_000);
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+}
+
+#[test]
+fn closed_sockets_wait_for_no_buffer() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for _ in 0..BODIES {
+        stuck_body(&mut rig);
+    }
+    rig.turn(100);
+    for _ in 0..40 {
+        let socket = rig.open();
+        rig.set_read_ahead(socket, ReadAhead::Body);
+        rig.receive(socket);
+        rig.deliver(socket, FULL, false);
+        rig.close(socket);
+    }
+    rig.turn(1);
+    assert_eq!(rig.stats().buffers_reclaimed, 0);
+}
+
+#[test]
+fn for_heads_the_oldest_is_ended_be_it_a_body() {
+    let mut rig = Rig::with_buffers(BUFFERS);
+    for _ in 0..BODIES {
+        stuck_body(&mut rig);
+    }
+    rig.turn(3_600_000);
+    let requests: Vec<u32> = (0..20)
+        .map(|_| {
+            let socket = rig.open();
+            rig.receive(socket);
+            rig.turn(0);
+            rig.deliver(socket, FULL, false);
+            socket
+        })
+        .collect();
+    rig.turn(600);
+    rig.settle();
+    assert!(rig.stats().buffers_reclaimed > 0);
+    assert!(requests.iter().all(|&socket| !rig.has_failed(socket)), "the bodies are older");
+}
+
 #[test]
 fn the_fewer_are_left_the_sooner_they_are_taken_back() {
     let mut rig = Rig::with_buffers(BUFFERS);
@@ -376,6 +493,28 @@ fn buffers_stay_in_one_place_whatever_happens() {
 }
 
 // ---- through the kernel ----
+
+/// The kernel picks a buffer before it looks for bytes: a silent socket that found none counted as one that is kept from its
+/// bytes.
+#[test]
+fn a_silent_peer_is_not_short_of_a_buffer() {
+    let settings = Settings { buffers: 2, read_ahead_bytes: 0, ..small() };
+    let left = run(&settings, async {
+        let (first, mut first_peer) = pair().await;
+        let (second, mut second_peer) = pair().await;
+        first_peer.write_all(b"x").expect("write");
+        let _all = first.receive().await.expect("receive").expect("bytes");
+        second_peer.write_all(b"y").expect("write");
+        let _there_are = second.receive().await.expect("receive").expect("bytes");
+        let (silent, _peer) = pair().await;
+        let before = stats().buffers_ran_dry;
+        let mut receive = Box::pin(async { silent.receive().await.map(drop) });
+        start(receive.as_mut()).await;
+        sleep(100).await;
+        assert_eq!(stats().buffers_ran_dry, before);
+    });
+    assert_eq!(left, Outstanding::default());
+}
 
 /// Writes until the peer takes nothing more for a while; returns how much it took.
 fn flood(mut peer: TcpStream) -> std::thread::JoinHandle<(TcpStream, u64)> {
