@@ -287,6 +287,12 @@ impl Driver {
         self.ops.key(index).generation()
     }
 
+    /// Whether this kernel bounds a multishot receive.
+    #[cfg(test)]
+    pub(crate) fn bounds_receives(&self) -> bool {
+        self.read_ahead != ReadAheadBytes::OneBuffer
+    }
+
     #[cfg(any(test, feature = "rig"))]
     pub(crate) fn ring(&mut self) -> &mut Ring {
         &mut self.ring

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::{buf, pair, receive_all, run, small, start};
+use crate::driver;
 use crate::*;
 
 #[test]
@@ -24,7 +25,12 @@ fn a_slow_reader_stops_the_receive_and_loses_nothing() {
             }
         }
         assert!(got.iter().enumerate().all(|(at, &byte)| byte as usize == at % 251));
-        assert!(stats().receives_stopped > 0, "it was received on and on, for a reader that did not keep up");
+        // Where the kernel cannot bound a receive, buffers come one by one and nothing has to be stopped.
+        let is_bounded = driver::with(|driver| driver.bounds_receives());
+        assert!(
+            stats().receives_stopped > 0 || !is_bounded,
+            "it was received on and on, for a reader that did not keep up"
+        );
         writer.join().expect("writer");
     });
     assert_eq!(left, Outstanding::default());
