@@ -270,15 +270,23 @@ impl<'s> Down<'s> {
     }
 
     /// Closes after everything was sent; lingers if the client has said more than was read.
-    async fn close(self) {
+    async fn close(mut self) {
+        let has_said_more = self.drop_inbox();
         self.conn.flushed().await;
-        if self.has_unread() {
+        if has_said_more || self.has_unread() {
             self.linger().await;
         }
     }
 
+    /// What the client has said behind its last request keeps no buffer from others while the connection ends; says whether
+    /// there was anything.
+    fn drop_inbox(&mut self) -> bool {
+        !std::mem::take(&mut self.inbox).is_empty()
+    }
+
     /// Closes a connection whose client may still be sending.
-    async fn linger(self) {
+    async fn linger(mut self) {
+        self.drop_inbox();
         self.conn.flushed().await;
         self.conn.shutdown_write();
         self.conn.set_deadline(LINGER_MS);

@@ -243,7 +243,7 @@ impl BufRing {
             let ring = &mut self.rings[purpose as usize];
             if std::mem::take(&mut ring.is_dry) {
                 // Neither use has all on offer, and the other none.
-                ring.target = ring.target.saturating_mul(2).min((count / 2).max(1));
+                ring.target = ring.target.max(1).saturating_mul(2).min((count / 2).max(1));
             }
             ring.peak = ring.peak.max(ring.target.saturating_sub(ring.offered));
             let wanted = ring.target.min(may_be_out);
@@ -363,11 +363,11 @@ impl BufRing {
     /// is enough. As with [`BufRing::trim`], every completion was read.
     pub(crate) fn withdraw_from(&mut self, purpose: Use) {
         let left = match purpose {
-            Use::Message => self.enough() as u16,
+            Use::Message => (self.enough() as u16).max(FIRST_TARGET),
             Use::Body => 0,
         };
         let target = &mut self.rings[purpose as usize].target;
-        *target = (*target).min(left.max(FIRST_TARGET));
+        *target = (*target).min(left);
         self.withdraw(purpose);
     }
 

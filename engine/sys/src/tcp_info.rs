@@ -26,8 +26,21 @@ struct TcpInfo {
     bytes_retrans: u64,
 }
 
+/// Where `head` has `tcpi_last_data_sent`.
+const LAST_DATA_SENT: usize = 11;
+
+/// How long ago TCP last sent bytes of ours, in milliseconds; what it sends to ask for room does not count.
+pub(crate) fn last_data_sent_ms(fd: RawFd) -> io::Result<u64> {
+    Ok(u64::from(tcp_info(fd)?.head[LAST_DATA_SENT]))
+}
+
 /// Bytes sent that the peer's kernel has not acknowledged. `tcpi_bytes_acked` counts our SYN too.
 pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<u64> {
+    let info = tcp_info(fd)?;
+    Ok((info.bytes_sent - info.bytes_retrans + 1).saturating_sub(info.bytes_acked))
+}
+
+fn tcp_info(fd: RawFd) -> io::Result<TcpInfo> {
     let mut info = TcpInfo::default();
     let mut bytes = size_of::<TcpInfo>() as libc::socklen_t;
     // SAFETY: the structure is as long as said, plain integers, and lives through the call.
@@ -37,5 +50,5 @@ pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<u64> {
     if (bytes as usize) < size_of::<TcpInfo>() {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    Ok((info.bytes_sent - info.bytes_retrans + 1).saturating_sub(info.bytes_acked))
+    Ok(info)
 }

@@ -30,6 +30,9 @@ impl Driver {
     /// One deadline that has passed and whom it concerns; `None` when none is left.
     pub(crate) fn expire(&mut self) -> Option<Wake> {
         if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
+            if self.goes_on(index) {
+                return Some(Wake::Nobody);
+            }
             let op = self.ops.at(index);
             op.timed_out = true;
             if op.waits_for_reader() && u64::from(op.until) * TICK_MS <= self.now_ms {
@@ -58,6 +61,25 @@ impl Driver {
             return Some(wake_of(&mut entry.waiter));
         }
         Some(Wake::Nobody)
+    }
+
+    /// Whether a send that the socket takes nothing of makes progress all the same: the kernel's buffer may be megabytes, and
+    /// asks for more only when a good part of it is gone. Then it has its time anew.
+    fn goes_on(&mut self, index: u32) -> bool {
+        let op = self.ops.at(index);
+        let (stall_ms, until) = (u64::from(op.stall_ms), op.until);
+        let is_over = stall_ms == 0 || u64::from(until) * TICK_MS <= self.now_ms;
+        let (socket, generation) = (op.socket, op.socket_generation);
+        if is_over || !op.waits_for_reader() || !self.table.is_current(socket, generation) {
+            return false;
+        }
+        let since_ms = crate::tcp_info::last_data_sent_ms(self.table.at(socket).fd).unwrap_or(u64::MAX);
+        let Some(left_ms) = stall_ms.checked_sub(since_ms).filter(|left_ms| *left_ms > 0) else {
+            return false;
+        };
+        let due = Wheel::tick_after(self.now_ms, left_ms).min(until);
+        self.stalls.set(&mut self.ops, index, due);
+        true
     }
 
     pub(crate) fn set_deadline(&mut self, index: u32, after_ms: u64) {

@@ -16,8 +16,6 @@ const FULL: u16 = 64;
 const BUFFERS: u16 = 128;
 const BODIES: usize = 96;
 const ENOUGH: usize = 16;
-/// So many are always on offer for bodies.
-const OFFERED: usize = 16;
 
 /// The 256th buffer once made the length of a queue 0: what was in it was lost, and read over.
 #[test]
@@ -121,7 +119,7 @@ fn a_body_that_finds_no_buffer_gets_the_one_that_was_held_longest() {
 #[test]
 fn what_nothing_reads_is_dropped_with_its_connection_when_heads_are_short_of_buffers() {
     let mut rig = Rig::with_buffers(BUFFERS);
-    let unread: Vec<u32> = (0..usize::from(BUFFERS) - OFFERED - ENOUGH + 1)
+    let unread: Vec<u32> = (0..usize::from(BUFFERS) - ENOUGH + 1)
         .map(|_| {
             let socket = rig.open();
             rig.receive(socket);
@@ -151,7 +149,7 @@ fn age_decides_and_not_the_number_of_a_buffer() {
         rig.drop_lease();
     }
     // The next buffer on offer is the ninth; the first comes later.
-    let unread: Vec<u32> = (0..usize::from(BUFFERS) - OFFERED - ENOUGH + 1)
+    let unread: Vec<u32> = (0..usize::from(BUFFERS) - ENOUGH + 1)
         .map(|_| {
             let socket = rig.open();
             rig.receive(socket);
@@ -370,13 +368,19 @@ fn for_heads_the_oldest_is_ended_be_it_a_body() {
 #[test]
 fn the_fewer_are_left_the_sooner_they_are_taken_back() {
     let mut rig = Rig::with_buffers(BUFFERS);
-    // Those that are offered for bodies cannot be had for messages.
-    while rig.available().0 > 0 {
-        let socket = rig.open();
-        rig.receive(socket);
-        rig.turn(0);
-        rig.deliver(socket, FULL, false);
-    }
+    let hold_all = |rig: &mut Rig| {
+        while rig.available().0 > 0 {
+            let socket = rig.open();
+            rig.receive(socket);
+            rig.turn(0);
+            rig.deliver(socket, FULL, false);
+        }
+    };
+    hold_all(&mut rig);
+    // What was on offer for bodies comes first.
+    rig.turn(2);
+    assert_eq!((rig.stats().buffers_reclaimed, rig.available().0), (0, ENOUGH));
+    hold_all(&mut rig);
     rig.turn(2);
     assert_eq!(rig.stats().buffers_reclaimed, ENOUGH as u64);
     assert_eq!(rig.available().0, ENOUGH);

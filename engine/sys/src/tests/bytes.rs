@@ -273,3 +273,31 @@ fn a_send_ends_at_its_time_whatever_its_progress() {
     });
     assert_eq!(left, Outstanding::default());
 }
+
+/// The kernel asks for more only when a third of its buffer is gone: at this pace, less often than the stall time.
+#[test]
+fn a_steady_reader_does_not_stall_a_send() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let mut big = Buf::large();
+        big.resize(12 << 20, 7);
+        let reader = std::thread::spawn(move || {
+            let (mut piece, mut all) = (vec![0; 16 << 10], 0);
+            while let Ok(bytes @ 1..) = peer.read(&mut piece) {
+                all += bytes;
+                // Steady at first, and then as fast as can be.
+                if all < 3 << 20 {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            all
+        });
+        conn.send(big, 200).await.result.expect("all of it");
+        drop(conn);
+        while !reader.is_finished() {
+            sleep(5).await;
+        }
+        assert_eq!(reader.join().expect("the reader"), 12 << 20);
+    });
+    assert_eq!(left, Outstanding::default());
+}
