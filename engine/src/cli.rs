@@ -22,7 +22,8 @@ Examples:
 
 Durations are written 500ms, 10s, 2m or 1h; sizes 16KiB, 1MiB, 1GiB or a number of bytes.
 Flags override the file. Progress and errors go to stderr.
-Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 78 this machine cannot run Sluice (the message says why).";
+Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 71 the kernel failed a shard's ring,
+78 this machine cannot run Sluice (the message says why).";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

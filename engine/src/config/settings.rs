@@ -254,13 +254,13 @@ settings! {
     response_min_rate: u32 as Bytes, "limit-response-min-rate", "240", "0" to "1GiB",
         "Fewest bytes of a response that its client takes per second of waiting for it (reset below it); 0 for no limit";
     receive_buffers_bytes: usize as Bytes, "limit-receive-buffers-bytes", "0", "0" to "512MiB",
-        "Memory that the receive buffers of one shard may come to use; 0 for 256MiB, or a sixteenth of the memory if less";
+        "Memory that the receive buffers of one shard may come to use; 0 for 256MiB, or for all shards a 16th of the memory if less";
     read_ahead_bytes: u32 as Bytes, "limit-read-ahead-bytes", "48KiB", "0" to "1MiB",
-        "Most bytes received from a server before their client takes any (and a buffer of 16KiB more); 0 for one buffer";
+        "Most bytes received from a server before their client takes any (and a buffer of 16KiB more); 0, or before Linux 6.17, one buffer";
     requests_per_connection: u32 as Count, "limit-requests-per-connection", "10000", "0" to "1000000",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize as Count, "limit-connections", "0", "0" to "100000000",
-        "Most client connections of one shard; 0 for what the descriptor limit allows";
+        "Most client connections of one shard; 0 for what the limits of descriptors and of a cgroup's memory allow";
     connections_per_address: u32 as Count, "limit-connections-per-address", "0", "0" to "100000000",
         "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
     misbehaviour: u8 as Count, "limit-misbehaviour", "100", "0" to "250",
