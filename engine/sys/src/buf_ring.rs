@@ -2,7 +2,7 @@
 //!
 //! Owns the memory and knows for each buffer whether the kernel may write to it, who holds it and since when. All
 //! buffers lie in one place; two rings offer them to the kernel, one for each [`Use`]. Bodies never get the last
-//! quarter of the buffers, so that a shard full of bodies nobody reads still receives requests and response heads.
+//! quarter of the buffers, so that a shard full of unread bodies still receives requests and response heads.
 //!
 //! Buffers that are not needed wait on a stack: the kernel is offered only as many as lately were needed at once
 //! (`target`), and the buffer used last is offered first, so that a quiet shard works in a few warm pages. The kernel
@@ -84,7 +84,7 @@ pub(crate) struct BufRing {
     memory: Mapping,
     buffer_bytes: u32,
     mask: u16,
-    /// Buffers nobody uses; the last one returned is on top.
+    /// Unused buffers; the last one returned is on top.
     stack: Vec<u16>,
     /// Buffers the rest of the program holds, by what they were received for.
     held: [u16; 2],
@@ -414,7 +414,7 @@ impl BufRing {
         if whole_pages.is_empty() {
             return;
         }
-        // SAFETY: these pages lie inside buffers on the stack, which nobody uses; their content is not needed any more.
+        // SAFETY: these pages lie inside buffers on the stack, which are unused; their content is not needed any more.
         unsafe {
             libc::madvise(whole_pages.start as *mut libc::c_void, whole_pages.len(), libc::MADV_DONTNEED);
         }
@@ -483,7 +483,7 @@ impl BufRing {
     /// Writes a byte into a buffer.
     pub(crate) fn put(&mut self, id: u16, at: u16, byte: u8) {
         assert!(u32::from(at) < self.buffer_bytes);
-        // SAFETY: inside the buffer, which the rig has just picked: nobody else has it.
+        // SAFETY: inside the buffer, which the rig has just picked: it has no other holder.
         unsafe { self.bytes(id).add(usize::from(at)).write(byte) };
     }
 
