@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use sluice_sys::{RingFailed, Unfit};
+use sluice_sys::{HostUnsupported, RingFailed};
 
 /// An error that ends the program, said in one message.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Failure {
     /// The user ended a run before it was complete; what was measured is kept. Exit code 130.
     Interrupted,
     /// This machine lacks something; says what and how to change it. Exit code 78.
-    Unfit(Unfit),
+    HostUnsupported(HostUnsupported),
 }
 
 impl Failure {
@@ -25,7 +25,7 @@ impl Failure {
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Target(_) => ExitCode::FAILURE,
             Failure::Interrupted => ExitCode::from(130),
-            Failure::Unfit(_) => ExitCode::from(Unfit::EXIT_CODE),
+            Failure::HostUnsupported(_) => ExitCode::from(HostUnsupported::EXIT_CODE),
         }
     }
 }
@@ -37,7 +37,7 @@ impl fmt::Display for Failure {
             Failure::Interrupted => {
                 f.write_str("interrupted: the report covers what was measured until then")
             }
-            Failure::Unfit(unfit) => unfit.fmt(f),
+            Failure::HostUnsupported(unsupported) => unsupported.fmt(f),
         }
     }
 }
@@ -50,8 +50,8 @@ impl From<RingFailed> for Failure {
     }
 }
 
-impl From<Unfit> for Failure {
-    fn from(unfit: Unfit) -> Failure {
-        Failure::Unfit(unfit)
+impl From<HostUnsupported> for Failure {
+    fn from(unsupported: HostUnsupported) -> Failure {
+        Failure::HostUnsupported(unsupported)
     }
 }

@@ -3,7 +3,7 @@
 use std::thread;
 
 use clap::Args;
-use sluice_sys::{Settings, Unfit, pin_to_cpu};
+use sluice_sys::{HostUnsupported, Settings, pin_to_cpu};
 
 use crate::Failure;
 use crate::units::parse_cpus;
@@ -95,7 +95,7 @@ pub fn run<I: Send, T: Send>(
 
 /// Why a thread cannot be pinned.
 pub(crate) fn no_such_cpu(cpu: usize, error: &std::io::Error) -> Failure {
-    Failure::Unfit(Unfit::new(
+    Failure::HostUnsupported(HostUnsupported::new(
         format!("cannot run on CPU {cpu}: {error}"),
         "name CPUs that are online and allowed (taskset -p $$)",
     ))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sluice_sys::{Courier, Doorbell, next_message};
+use sluice_sys::{Doorbell, MsgRingSender, next_message};
 
 use crate::Failure;
 
@@ -31,7 +31,7 @@ impl Ticker {
     pub fn start(period: Duration) -> Result<Ticker, Failure> {
         let no_doorbell = |error| Failure::Usage(format!("no doorbell for the ticker: {error}"));
         let doorbell = Doorbell::of_this_thread().map_err(no_doorbell)?;
-        let mut courier = Courier::new()?;
+        let mut ring_sender = MsgRingSender::new()?;
         let shared = Arc::new(Shared {
             period_us: AtomicU64::new(micros(period)),
             is_over: AtomicBool::new(false),
@@ -42,7 +42,7 @@ impl Ticker {
             while !its.is_over.load(Ordering::Relaxed) {
                 thread::park_timeout(Duration::from_micros(its.period_us.load(Ordering::Relaxed)));
                 let is_due = !its.is_rung.swap(true, Ordering::Relaxed);
-                if is_due && courier.ring(&doorbell, 0).is_err() {
+                if is_due && ring_sender.ring(&doorbell, 0).is_err() {
                     return;
                 }
             }

@@ -18,7 +18,7 @@ pub(crate) enum Answer<'a> {
     /// There are too many unfinished requests.
     Crowded,
     /// The client's connection was abused.
-    Misbehaved,
+    Abusive,
     /// No route leads anywhere.
     NoRoute,
     /// The path is there, the method is not.
@@ -54,7 +54,7 @@ impl Answer<'_> {
                 Answer::Refused { status: 408, why: "the request body comes too slowly" }
             }
             (_, Cause::Crowded) => Answer::Crowded,
-            (_, Cause::Misbehaved) => Answer::Misbehaved,
+            (_, Cause::Abusive) => Answer::Abusive,
             (
                 Side::Downstream,
                 Cause::Stalled
@@ -84,7 +84,7 @@ impl Answer<'_> {
             Answer::NoTunnel => 400,
             Answer::FinalRecipient => 200,
             //= https://www.rfc-editor.org/rfc/rfc6585#section-4
-            Answer::TooManyConnections | Answer::Misbehaved => 429,
+            Answer::TooManyConnections | Answer::Abusive => 429,
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
@@ -101,7 +101,7 @@ impl Answer<'_> {
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::TooManyConnections => "too many connections from this address",
             Answer::Crowded => "too many requests are unfinished",
-            Answer::Misbehaved => "this connection has misbehaved too often",
+            Answer::Abusive => "this connection has misbehaved too often",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the method is not allowed here",
             Answer::Unreachable => "the server could not be reached",
@@ -111,7 +111,7 @@ impl Answer<'_> {
     }
 
     /// Writes the answer.
-    pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, shape: &Shape) {
+    pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming) {
         let status = self.status();
         let mut body = [0; 160];
         let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
@@ -123,17 +123,25 @@ impl Answer<'_> {
                 &allow
             }
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
-            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Misbehaved => {
+            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Abusive => {
                 &[("Retry-After", "1")]
             }
             _ => &[],
         };
-        sluice_proto::h1::write_answer(out, status, fields, date, body, shape.connection, shape.is_head_only);
+        sluice_proto::h1::write_answer(
+            out,
+            status,
+            fields,
+            date,
+            body,
+            framing.connection,
+            framing.is_head_only,
+        );
     }
 }
 
 /// How an answer is framed.
-pub(crate) struct Shape {
+pub(crate) struct ResponseFraming {
     pub(crate) connection: sluice_proto::h1::ConnectionField,
     /// The request was HEAD.
     pub(crate) is_head_only: bool,
@@ -161,7 +169,7 @@ mod tests {
         assert_eq!(status(Side::Downstream, Cause::TimedOut), Some(408));
         assert_eq!(status(Side::Downstream, Cause::TooSlow), Some(408));
         assert_eq!(status(Side::Downstream, Cause::TooLarge), Some(413));
-        assert_eq!(status(Side::Downstream, Cause::Misbehaved), Some(429));
+        assert_eq!(status(Side::Downstream, Cause::Abusive), Some(429));
         assert_eq!(status(Side::Downstream, Cause::Stalled), None);
         assert_eq!(status(Side::Downstream, Cause::Closed), None);
         assert_eq!(status(Side::Upstream, Cause::TimedOut), Some(504));
@@ -175,11 +183,11 @@ mod tests {
     #[test]
     fn an_answer_says_who_and_why() {
         let mut out = Vec::new();
-        let shape = Shape { connection: ConnectionField::Close, is_head_only: false };
+        let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false };
         Answer::MethodNotAllowed { allow: "GET, HEAD" }.write(
             &mut out,
             "Sun, 06 Nov 1994 08:49:37 GMT",
-            &shape,
+            &framing,
         );
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{text}");

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sluice_sys::{BUSY_WORK, Board, Doorbell, Share};
+use sluice_sys::{BUSY_WORK, Doorbell, LoadBoard, Share};
 
 use crate::placement::ShardPlace;
 
@@ -25,33 +25,33 @@ const LOOKS_BEFORE_MOVES: u32 = 3;
 const MOVES_MAX: usize = 32;
 
 /// What a shard needs to share connections with the others.
-pub(crate) struct Team {
+pub(crate) struct ShardPeers {
     pub(crate) me: usize,
-    pub(crate) board: Arc<Board>,
+    pub(crate) board: Arc<LoadBoard>,
     pub(crate) doorbells: Vec<Doorbell>,
     /// The others: those with the same cache, then the rest of the node, then the rest of the machine.
-    pub(crate) circles: Vec<Vec<usize>>,
+    pub(crate) proximity: Vec<Vec<usize>>,
 }
 
-/// The other shards in circles round `me`.
-pub(crate) fn circles(places: &[&ShardPlace], me: usize) -> Vec<Vec<usize>> {
+/// The other shards by their proximity to `me`, the nearest first.
+pub(crate) fn proximity(places: &[&ShardPlace], me: usize) -> Vec<Vec<usize>> {
     let own = places[me];
     let distance = |place: &ShardPlace| match () {
         () if place.l3_group == own.l3_group && place.node == own.node => 0,
         () if place.node == own.node => 1,
         () => 2,
     };
-    let circle = |of| {
+    let distance = |of| {
         let others = places.iter().enumerate().filter(|(shard, _)| *shard != me);
         others.filter(|(_, place)| distance(place) == of).map(|(shard, _)| shard).collect()
     };
-    (0..3).map(circle).collect()
+    (0..3).map(distance).collect()
 }
 
-/// Looks and gives away until the shard leaves the fleet.
-pub(crate) async fn run(team: Team) {
-    let Team { me, board, doorbells, circles } = team;
-    sluice_sys::join_fleet(me, board.clone(), doorbells, circles.clone());
+/// Looks and gives away until the shard leaves the set.
+pub(crate) async fn run(peers: ShardPeers) {
+    let ShardPeers { me, board, doorbells, proximity } = peers;
+    sluice_sys::join_shard_set(me, board.clone(), doorbells, proximity.clone());
     let mut shares = Vec::with_capacity(256);
     let mut moves = Vec::with_capacity(MOVES_MAX);
     let (mut work, mut patience) = (0, Patience::default());
@@ -70,8 +70,8 @@ pub(crate) async fn run(team: Team) {
         let is_at_end = patience.look(work, mean);
         // What was given away shows in the loads only at the next look.
         if is_at_end && !was_moving {
-            let circles = circles.iter().map(|circle| least(&board, circle));
-            choose(work, mean, circles, &mut shares, &mut moves);
+            let proximity = proximity.iter().map(|distance| least(&board, distance));
+            choose(work, mean, proximity, &mut shares, &mut moves);
         }
         for &(connection, to) in &moves {
             sluice_sys::hand_over(connection, to);
@@ -80,15 +80,15 @@ pub(crate) async fn run(team: Team) {
 }
 
 /// The mean work of the shards that take connections.
-fn mean(board: &Board) -> u64 {
+fn mean(board: &LoadBoard) -> u64 {
     let works = (0..board.shards()).filter_map(|shard| board.work(shard));
     let (sum, count) = works.fold((0, 0), |(sum, count), work| (sum + work, count + 1));
     sum / u64::max(count, 1)
 }
 
-/// The shard of a circle with the least to do, and how much that is.
-fn least(board: &Board, circle: &[usize]) -> Option<(u64, usize)> {
-    circle.iter().filter_map(|&shard| Some((board.work(shard)?, shard))).min()
+/// The shard with the least to do among those at one distance, and how much that is.
+fn least(board: &LoadBoard, distance: &[usize]) -> Option<(u64, usize)> {
+    distance.iter().filter_map(|&shard| Some((board.work(shard)?, shard))).min()
 }
 
 /// Whether a shard has clearly more to do than the mean.
@@ -112,7 +112,7 @@ impl Patience {
 fn choose<C: Copy>(
     mine: u64,
     mean: u64,
-    circles: impl Iterator<Item = Option<(u64, usize)>>,
+    proximity: impl Iterator<Item = Option<(u64, usize)>>,
     shares: &mut [Share<C>],
     moves: &mut Vec<(C, usize)>,
 ) {
@@ -120,7 +120,7 @@ fn choose<C: Copy>(
         return;
     }
     // The nearest shard for which the difference is great enough: a tenth, a fifth, two fifths of our work.
-    let found = circles.zip([1, 2, 4]).find_map(|(least, tenths)| {
+    let found = proximity.zip([1, 2, 4]).find_map(|(least, tenths)| {
         least.filter(|(theirs, _)| mine.saturating_sub(*theirs) * 10 >= mine * tenths)
     });
     let Some((theirs, to)) = found else { return };
@@ -154,12 +154,17 @@ mod tests {
     use crate::topology::fixture::two_sockets_interleaved;
 
     /// What a shard gives away whose connections have these shares of its work.
-    fn given(mine: u64, mean: u64, circles: &[Option<(u64, usize)>], samples: &[u32]) -> Vec<(usize, usize)> {
+    fn given(
+        mine: u64,
+        mean: u64,
+        proximity: &[Option<(u64, usize)>],
+        samples: &[u32],
+    ) -> Vec<(usize, usize)> {
         let shares = samples.iter().enumerate();
         let mut shares: Vec<Share<usize>> =
             shares.map(|(connection, &samples)| Share { connection, samples }).collect();
         let mut moves = Vec::new();
-        choose(mine, mean, circles.iter().copied(), &mut shares, &mut moves);
+        choose(mine, mean, proximity.iter().copied(), &mut shares, &mut moves);
         moves
     }
 
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn the_nearest_that_differs_enough_is_chosen() {
         let some =
-            |circles: &[Option<(u64, usize)>]| given(1_000, 700, circles, &[1; 20]).first().map(|m| m.1);
+            |proximity: &[Option<(u64, usize)>]| given(1_000, 700, proximity, &[1; 20]).first().map(|m| m.1);
         assert_eq!(some(&[Some((850, 1)), Some((600, 2)), Some((0, 3))]), Some(1));
         assert_eq!(some(&[Some((950, 1)), Some((600, 2)), Some((0, 3))]), Some(2));
         assert_eq!(some(&[Some((950, 1)), Some((850, 2)), Some((500, 3))]), Some(3));
@@ -222,7 +227,7 @@ mod tests {
         let plan = plan(&topology, &ShardChoice { policy, ..ShardChoice::default() }).unwrap();
         let places: Vec<&ShardPlace> = plan.shards.iter().collect();
         // Shards 0 to 2 on CPUs 0, 2 and 4 of one cache, 3 and 4 on CPUs 1 and 3 of the other.
-        assert_eq!(circles(&places, 1), [vec![0, 2], vec![], vec![3, 4]]);
-        assert_eq!(circles(&places, 4), [vec![3], vec![], vec![0, 1, 2]]);
+        assert_eq!(proximity(&places, 1), [vec![0, 2], vec![], vec![3, 4]]);
+        assert_eq!(proximity(&places, 4), [vec![3], vec![], vec![0, 1, 2]]);
     }
 }

@@ -1,12 +1,12 @@
 //! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
 
-pub(crate) mod fleet;
+pub(crate) mod shard_set;
 pub(crate) mod freshness;
 pub mod live;
 pub(crate) mod metrics;
 pub(crate) mod resolve;
 pub(crate) mod signals;
-mod spill;
+mod numa_overflow;
 
 /// What the control thread can tell a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

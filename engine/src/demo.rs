@@ -7,7 +7,7 @@ use std::thread;
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{HeadLimits, RequestKind};
 use sluice_sys::{
-    BoundListener, Buf, Conn, Listener, Runtime, Settings, Unfit, next_connection, next_message,
+    BoundListener, Buf, Conn, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
 };
 
 use crate::clock::Clock;
@@ -15,7 +15,7 @@ use crate::h1::{BodyProgress, BodyReader};
 use crate::inbox::Inbox;
 use crate::launch::LaunchError;
 use crate::message::{BodySource, Part, Side};
-use crate::pace::Pace;
+use crate::min_rate::MinRate;
 
 /// How long the origin keeps an idle connection: longer than the proxy does.
 const IDLE_MS: u64 = 120_000;
@@ -68,7 +68,7 @@ fn make_origin() -> Result<(Runtime, BoundListener, SocketAddr), LaunchError> {
         std::io::Result::Ok((bound, address))
     };
     let (bound, address) = bind().map_err(|error| {
-        LaunchError::Unfit(Unfit::new(
+        LaunchError::HostUnsupported(HostUnsupported::new(
             format!("the demo origin cannot listen: {error}"),
             "free a port on 127.0.0.1",
         ))
@@ -138,7 +138,7 @@ async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
 }
 
 async fn skip_body(conn: &Conn, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
-    let mut progress = BodyProgress::new(length, u64::MAX, Pace::by_pauses(IDLE_MS));
+    let mut progress = BodyProgress::new(length, u64::MAX, MinRate::by_pauses(IDLE_MS));
     let mut body = BodyReader { conn, inbox, progress: &mut progress, side: Side::Downstream };
     loop {
         match body.next_part().await {

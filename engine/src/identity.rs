@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use sluice_proto::RequestHead;
 use sluice_proto::forwarded::client_address;
-use sluice_proto::h1::{IdentityPolicy, Sender, Trust};
+use sluice_proto::h1::{ClientIdentity, IdentityPolicy, Trust};
 
 use crate::client_address::AddressText;
 use crate::config::{Forwarding, Networks};
@@ -30,7 +30,7 @@ pub(crate) struct SenderTexts {
 /// Who sent a request.
 pub(crate) struct Client<'t> {
     /// As the fields of the request will say it.
-    pub(crate) sender: Sender<'t>,
+    pub(crate) sender: ClientIdentity<'t>,
     /// The client's address; port 0 where only a trusted proxy knows it.
     pub(crate) address: SocketAddr,
 }
@@ -52,10 +52,10 @@ impl Identity {
         texts: &'t mut SenderTexts,
     ) -> Client<'t> {
         texts.peer.write(peer.ip());
-        let stranger = Sender {
+        let stranger = ClientIdentity {
             peer: texts.peer.as_bytes(),
             client: texts.peer.as_bytes(),
-            trust: Trust::Stranger,
+            trust: Trust::Untrusted,
             proto: "http",
             request_id: self.request_ids.next(),
         };
@@ -72,13 +72,13 @@ impl Identity {
         &self,
         peer: SocketAddr,
         head: &RequestHead<'_>,
-        stranger: Sender<'t>,
+        stranger: ClientIdentity<'t>,
         text: &'t mut AddressText,
     ) -> Client<'t> {
         let list = self.policy.trusted_list;
         let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
         text.write(found);
-        let sender = Sender { client: text.as_bytes(), trust: Trust::Trusted, ..stranger };
+        let sender = ClientIdentity { client: text.as_bytes(), trust: Trust::Trusted, ..stranger };
         let is_peer = found == peer.ip().to_canonical();
         Client { sender, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
     }
@@ -101,13 +101,13 @@ impl RequestIds {
         let count = self.count.get();
         self.count.set(count.wrapping_add(1));
         // Each half by itself takes every value once before one comes again.
-        let [high, low] = self.seeds.map(|seed| stir(seed.wrapping_add(count)));
+        let [high, low] = self.seeds.map(|seed| mix(seed.wrapping_add(count)));
         u128::from(high) << 64 | u128::from(low)
     }
 }
 
 /// The finisher of SplitMix64: different numbers stay different and look nothing like each other.
-fn stir(number: u64) -> u64 {
+fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use sluice_sys::{Buf, Conn, Kept, Lease};
+use sluice_sys::{Buf, Conn, Lease, PartialMessage};
 
 /// Room that joined pieces begin with.
 const JOINED_BYTES_MIN: usize = 256;
@@ -43,7 +43,7 @@ impl Data {
 
 impl Inbox {
     /// What was kept of a message that had only begun.
-    pub(crate) fn resume(kept: Kept) -> Inbox {
+    pub(crate) fn resume(kept: PartialMessage) -> Inbox {
         Inbox { held: Held::Joined { buf: kept.bytes, start: 0 } }
     }
 

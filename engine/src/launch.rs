@@ -2,7 +2,7 @@
 //!
 //! Every shard is made on its own thread, pinned and with its memory from the node of its CPU; it says that it is ready,
 //! and waits; when all are ready they accept together. If one cannot start, none does, and the process says why.
-//! What comes after the start is in `control::fleet`.
+//! What comes after the start is in `control::shard_set`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,20 +15,21 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 use sluice_sys::{
-    BoundListener, Doorbell, HugePages, PeerBounds, PeerCounts, RingFailed, Runtime, Settings, Unfit,
+    BoundListener, Doorbell, HostUnsupported, HugePages, PeerBounds, PeerCounts, RingFailed, Runtime,
+    Settings,
 };
 
-use crate::balance::Team;
+use crate::balance::ShardPeers;
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::control::fleet::{Event, Fleet, Member};
 use crate::control::freshness::Freshness;
 use crate::control::metrics::Metrics;
+use crate::control::shard_set::{Event, Member, ShardSet};
 use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
 use crate::downstream::history::ONE_TOO_MANY;
-use crate::listen::{Means, Reserved, why_not_bound};
+use crate::listen::{Reserved, SteeringMethod, why_not_bound};
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
 use crate::shard::{Resolved, Shard};
@@ -51,7 +52,7 @@ const OTHER_THREADS: usize = 16;
 #[derive(Debug)]
 pub enum LaunchError {
     /// The host lacks something.
-    Unfit(Unfit),
+    HostUnsupported(HostUnsupported),
     /// The configuration asks for something that is not to be had now.
     Refused(String),
     /// It ran, and a shard cannot go on.
@@ -66,7 +67,7 @@ pub enum LaunchError {
 impl std::fmt::Display for LaunchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unfit(unfit) => unfit.fmt(f),
+            Self::HostUnsupported(unsupported) => unsupported.fmt(f),
             Self::Refused(why) => f.write_str(why),
             Self::RingFailed { shard, error } => {
                 write!(
@@ -87,16 +88,16 @@ impl LaunchError {
     /// The exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Unfit(_) => ExitCode::from(Unfit::EXIT_CODE),
+            Self::HostUnsupported(_) => ExitCode::from(HostUnsupported::EXIT_CODE),
             Self::Refused(_) => ExitCode::FAILURE,
             Self::RingFailed { .. } => ExitCode::from(Self::RING_FAILED),
         }
     }
 }
 
-impl From<Unfit> for LaunchError {
-    fn from(unfit: Unfit) -> Self {
-        Self::Unfit(unfit)
+impl From<HostUnsupported> for LaunchError {
+    fn from(unsupported: HostUnsupported) -> Self {
+        Self::HostUnsupported(unsupported)
     }
 }
 
@@ -167,18 +168,18 @@ pub fn run(
     let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
     let blueprint =
         Arc::new(Blueprint { config, resolved, listen, connections_max, budget, descriptors, peers, routes });
-    let (means, board) =
-        Means::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
-    let (mut fleet, go) = start(&blueprint, plan, &means, &events, &inbox)?;
+    let (method, board) =
+        SteeringMethod::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
+    let (mut shard_set, go) = start(&blueprint, plan, &method, &events, &inbox)?;
     if !plan.reserved.is_empty() {
         sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
         })?;
     }
     // Every shard listens by now: the sockets that kept the ports may go, and so may our hold on the programs.
-    drop((reserved, means));
+    drop((reserved, method));
     for (shard, sender) in go.into_iter().enumerate() {
-        let _ = sender.send(board.as_ref().map(|board| fleet.team(shard, board)));
+        let _ = sender.send(board.as_ref().map(|board| shard_set.peers(shard, board)));
     }
     if let Some(metrics) = metrics {
         serve_metrics(metrics, events.clone())?;
@@ -207,7 +208,7 @@ pub fn run(
     }
     eprintln!("sluice: ready ({} shard{})", plan.shards.len(), if plan.shards.len() == 1 { "" } else { "s" });
     when_ready(&blueprint.listen);
-    fleet.command(&inbox, &blueprint.config)
+    shard_set.command(&inbox, &blueprint.config)
 }
 
 /// What polling costs, so that nobody wonders about processors that are busy without work.
@@ -237,7 +238,7 @@ fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors),
     }
     let needed = DESCRIPTORS_PER_SHARD * shards as u64 + 16;
     if now < needed {
-        return Err(LaunchError::Unfit(Unfit::new(
+        return Err(LaunchError::HostUnsupported(HostUnsupported::new(
             format!("the descriptor limit is {now}, {shards} shards need at least {needed}"),
             "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or run fewer shards",
         )));
@@ -258,26 +259,26 @@ fn share_out(descriptors: u64, connections: u64, shards: u64) -> (u32, Descripto
 }
 
 /// Lets a shard begin.
-type Go = Sender<Option<Team>>;
+type Go = Sender<Option<ShardPeers>>;
 
 /// Starts the threads and waits until all shards are ready to accept; returns what lets them begin.
 fn start(
     blueprint: &Arc<Blueprint>,
     plan: &Plan,
-    means: &Means,
+    method: &SteeringMethod,
     events: &Sender<Event>,
     inbox: &Receiver<Event>,
-) -> Result<(Fleet, Vec<Go>), LaunchError> {
-    let mut fleet = Fleet::new(blueprint.config.host.steering, means.name())?;
+) -> Result<(ShardSet, Vec<Go>), LaunchError> {
+    let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name())?;
     let mut go = Vec::new();
     for place in &plan.shards {
         let (begin, wait) = channel();
-        start_shard(blueprint, place, means, events.clone(), wait)?;
+        start_shard(blueprint, place, method, events.clone(), wait)?;
         go.push(begin);
     }
-    while fleet.len() < plan.shards.len() {
+    while shard_set.len() < plan.shards.len() {
         match inbox.recv() {
-            Ok(Event::Ready(member)) => fleet.add(*member),
+            Ok(Event::Ready(member)) => shard_set.add(*member),
             Ok(Event::CannotStart(error)) => return Err(error),
             Ok(Event::Asked(Request::End)) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
@@ -286,7 +287,7 @@ fn start(
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }
-    Ok((fleet, go))
+    Ok((shard_set, go))
 }
 
 /// Opens a shard's listeners and starts its thread, one shard after the other, so that listeners have the numbers of their
@@ -294,12 +295,12 @@ fn start(
 fn start_shard(
     blueprint: &Arc<Blueprint>,
     place: &ShardPlace,
-    means: &Means,
+    method: &SteeringMethod,
     events: Sender<Event>,
-    wait: Receiver<Option<Team>>,
+    wait: Receiver<Option<ShardPeers>>,
 ) -> Result<(), LaunchError> {
     let start = || {
-        let listeners = means.open(&blueprint.listen, place)?;
+        let listeners = method.open(&blueprint.listen, place)?;
         let (blueprint, place) = (blueprint.clone(), place.clone());
         thread::Builder::new()
             .name(format!("shard-{}", place.shard))
@@ -328,7 +329,7 @@ fn shard_thread(
     place: &ShardPlace,
     listeners: Vec<BoundListener>,
     events: &Sender<Event>,
-    go: &Receiver<Option<Team>>,
+    go: &Receiver<Option<ShardPeers>>,
 ) {
     let (runtime, member, shard) = match make_shard(blueprint, place) {
         Ok(made) => made,
@@ -340,9 +341,9 @@ fn shard_thread(
     if events.send(Event::Ready(Box::new(member))).is_err() {
         return;
     }
-    let Ok(team) = go.recv() else { return };
+    let Ok(peers) = go.recv() else { return };
     let shard = Rc::new(shard);
-    let outcome = runtime.run(shard.clone().run(listeners, team), || shard.worker());
+    let outcome = runtime.run(shard.clone().run(listeners, peers), || shard.worker());
     let _ = events.send(Event::Ended { shard: place.shard, outcome });
 }
 
@@ -385,7 +386,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         let limit = blueprint.config.limits.connections_per_address;
         let bounds = PeerBounds {
             noted_above: limit,
-            tag: ONE_TOO_MANY,
+            owner_word: ONE_TOO_MANY,
             accept_max: limit.saturating_add(politely_refused(limit)),
         };
         runtime.count_peers(peers.share(place.shard), bounds);

@@ -4,6 +4,8 @@
 //! Modules stand in the order in which a starting proxy, and then a request, meets them.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod cold;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -21,15 +23,14 @@ mod downstream;
 mod inbox;
 mod client_address;
 mod identity;
-mod misbehaviour;
-mod seldom;
+mod abuse;
 mod exchange;
 mod message;
 mod path_policy;
 pub mod route;
 mod upstream;
 mod h1;
-mod pace;
+mod min_rate;
 mod relay;
 mod splice;
 mod tunnel;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sluice_sys::{Board, BoundListener, NotLoaded, SteeringMaps, SteeringProgram};
+use sluice_sys::{BoundListener, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
 
 use crate::launch::LaunchError;
 use crate::placement::{Plan, ShardPlace};
@@ -51,7 +51,7 @@ pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Erro
 }
 
 /// What decides which shard gets a connection.
-pub(crate) enum Means {
+pub(crate) enum SteeringMethod {
     /// The kernel's hash.
     Hash,
     /// Socket options, by the shard of every CPU.
@@ -60,25 +60,25 @@ pub(crate) enum Means {
     Programs(Vec<SteeringProgram>),
 }
 
-impl Means {
+impl SteeringMethod {
     /// The best that is allowed here, and the board for the shards' loads if they count. Says on stderr what it is.
     pub(crate) fn choose(
         steering: Steering,
         topology: &Topology,
         plan: &Plan,
         ports: usize,
-    ) -> (Means, Option<Arc<Board>>) {
+    ) -> (SteeringMethod, Option<Arc<LoadBoard>>) {
         let shards = plan.shards.len();
         if steering == Steering::Off || shards == 1 {
-            return (Means::Hash, None);
+            return (SteeringMethod::Hash, None);
         }
         let shares_load = steering == Steering::Load;
         let tables = steering::tables(topology, plan);
         let load = || {
-            let board = shares_load.then(|| Board::for_programs(shards).map(Arc::new)).transpose()?;
+            let board = shares_load.then(|| LoadBoard::for_programs(shards).map(Arc::new)).transpose()?;
             let maps = SteeringMaps::new(&tables, board.clone())?;
             let programs = (0..ports).map(|_| maps.program()).collect::<Result<_, _>>()?;
-            Ok((Means::Programs(programs), board))
+            Ok((SteeringMethod::Programs(programs), board))
         };
         match load() {
             Ok(loaded) => {
@@ -87,7 +87,10 @@ impl Means {
             }
             Err(why) => {
                 say_why_not(&why, steering);
-                (Means::Options(tables.receivers), shares_load.then(|| Arc::new(Board::new(shards))))
+                (
+                    SteeringMethod::Options(tables.receivers),
+                    shares_load.then(|| Arc::new(LoadBoard::new(shards))),
+                )
             }
         }
     }
@@ -95,9 +98,9 @@ impl Means {
     /// For people and tools.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Means::Hash => "hash",
-            Means::Options(_) => "socket options",
-            Means::Programs(_) => "BPF program",
+            SteeringMethod::Hash => "hash",
+            SteeringMethod::Options(_) => "socket options",
+            SteeringMethod::Programs(_) => "BPF program",
         }
     }
 
@@ -122,12 +125,12 @@ impl Means {
 
     fn steer(&self, bound: &mut BoundListener, at: usize, place: &ShardPlace) -> io::Result<()> {
         match self {
-            Means::Hash => Ok(()),
-            Means::Options(receivers) => {
+            SteeringMethod::Hash => Ok(()),
+            SteeringMethod::Options(receivers) => {
                 bound.prefer_incoming_cpu(place.cpu)?;
                 bound.steer_by_cpu(receivers)
             }
-            Means::Programs(programs) => bound.steer_by_program(&programs[at], place.shard),
+            SteeringMethod::Programs(programs) => bound.steer_by_program(&programs[at], place.shard),
         }
     }
 }

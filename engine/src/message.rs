@@ -9,7 +9,7 @@ use sluice_proto::Fault;
 use sluice_proto::h1::Trailers;
 use sluice_sys::Conn;
 
-use crate::pace::Pace;
+use crate::min_rate::MinRate;
 
 pub(crate) use crate::inbox::Data;
 
@@ -58,7 +58,7 @@ pub(crate) enum Cause {
     /// There is no room for what the peer has begun.
     Crowded,
     /// The peer's misbehaviour is more than its connection may have.
-    Misbehaved,
+    Abusive,
     /// The peer closed the connection.
     Closed,
     /// The connection failed; an errno.
@@ -93,7 +93,7 @@ impl Aborted {
 }
 
 /// What [`BodySource::show_ready`] came upon.
-pub(crate) enum Shown {
+pub(crate) enum ReadyPart {
     Data,
     Trailers(Trailers),
     End,
@@ -104,7 +104,7 @@ pub(crate) enum Shown {
 /// Where the parts of a body come from.
 pub(crate) trait BodySource {
     /// Shows the next data to `see`, where it is, if it is there already: for data that is copied anyway.
-    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted>;
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted>;
 
     /// The next part if it is there already.
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted>;
@@ -116,7 +116,7 @@ pub(crate) trait BodySource {
     fn plain_rest(&mut self) -> Option<PlainRest<'_>>;
 
     /// So many bytes of the plain rest were taken off the connection by other means; its pace knows of them.
-    fn took(&mut self, bytes: u64);
+    fn skip(&mut self, bytes: u64);
 }
 
 /// Bytes of a body that have not been received yet and need no decoding.
@@ -124,7 +124,7 @@ pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) bytes: u64,
     /// How long its sender may keep us waiting; without it nobody waits, and what is there is moved.
-    pub(crate) pace: Option<&'a mut Pace>,
+    pub(crate) pace: Option<&'a mut MinRate>,
     pub(crate) side: Side,
 }
 
@@ -134,7 +134,7 @@ pub(crate) struct PlainSink<'a> {
     /// Longest time without progress, in milliseconds.
     pub(crate) stall_ms: u32,
     /// How long the peer may take in all; without it only pauses count.
-    pub(crate) pace: Option<&'a mut Pace>,
+    pub(crate) pace: Option<&'a mut MinRate>,
     pub(crate) side: Side,
 }
 

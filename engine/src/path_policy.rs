@@ -28,7 +28,7 @@ impl PathPolicy {
     }
 
     /// The head as the server of `route` gets it; `None` for the head as it is.
-    pub(crate) fn respelled<'h>(
+    pub(crate) fn normalized<'h>(
         &self,
         head: &RequestHead<'h>,
         forms: &PathForms<'h>,

@@ -5,7 +5,7 @@
 use sluice_proto::BodyLength;
 
 use crate::h1::{append_data, append_end};
-use crate::message::{Aborted, BodySink, BodySource, Part, Shown};
+use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};
 use crate::splice::{self, SPLICE_BYTES_MIN};
 
 /// A body up to this size that has arrived together with its head is sent together with it.
@@ -13,7 +13,7 @@ const WHOLE_BYTES_MAX: usize = 48 * 1024;
 
 /// Adds a body to the head in `out` if all of it has arrived; says whether it had. Nothing waits here; what was added of
 /// a body that is not all there is relayed from there on.
-pub(crate) fn take_whole(
+pub(crate) fn append_if_complete(
     body: &mut impl BodySource,
     framing: BodyLength,
     out: &mut Vec<u8>,
@@ -28,10 +28,10 @@ pub(crate) fn take_whole(
     let mut trailers = None;
     while out.len() < WHOLE_BYTES_MAX {
         match body.show_ready(|bytes| append_data(out, bytes, is_chunked))? {
-            Shown::Nothing => return Ok(false),
-            Shown::Data => {}
-            Shown::Trailers(fields) => trailers = Some(fields),
-            Shown::End => {
+            ReadyPart::Nothing => return Ok(false),
+            ReadyPart::Data => {}
+            ReadyPart::Trailers(fields) => trailers = Some(fields),
+            ReadyPart::End => {
                 if is_chunked {
                     append_end(out, trailers.as_ref());
                 }
@@ -76,7 +76,7 @@ async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> 
         }
         _ => return Ok(false),
     };
-    source.took(moved);
+    source.skip(moved);
     // Nothing moved: something had arrived meanwhile (bytes, or the end), and receiving will tell what.
     Ok(moved > 0)
 }

@@ -16,7 +16,7 @@ use sluice_proto::h1::HeadStore;
 use sluice_proto::path::PathStore;
 use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
-use crate::balance::{self, Team};
+use crate::balance::{self, ShardPeers};
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, Route, RouteTunnels, SendHost};
@@ -26,7 +26,7 @@ use crate::downstream::h1::{next_client, serve};
 use crate::downstream::history::AgeLimit;
 use crate::downstream::proxy_protocol::ProxyProtocol;
 use crate::identity::{Identity, SenderTexts};
-use crate::pace::Pace;
+use crate::min_rate::MinRate;
 use crate::path_policy::PathPolicy;
 use crate::route::RouteTable;
 use crate::splice;
@@ -162,8 +162,8 @@ impl Shard {
     }
 
     /// How fast a client has to take a response.
-    pub(crate) fn response_pace(&self) -> Pace {
-        Pace::by_rate(self.times.write_stall, self.response_min_rate, self.times.response_min_rate_grace)
+    pub(crate) fn response_pace(&self) -> MinRate {
+        MinRate::by_rate(self.times.write_stall, self.response_min_rate, self.times.response_min_rate_grace)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -171,9 +171,9 @@ impl Shard {
     }
 
     /// Accepts and serves until a drain is over.
-    pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>, team: Option<Team>) {
-        if let Some(team) = team {
-            spawn(balance::run(team));
+    pub(crate) async fn run(self: Rc<Self>, listeners: Vec<BoundListener>, peers: Option<ShardPeers>) {
+        if let Some(peers) = peers {
+            spawn(balance::run(peers));
         }
         spawn(upkeep::run(self.clone()));
         let start = |(bound, id)| {
@@ -189,7 +189,7 @@ impl Shard {
             }
         }
         self.is_draining.set(true);
-        sluice_sys::leave_fleet();
+        sluice_sys::leave_shard_set();
         spawn(self.clone().go_on_publishing());
         let until_ms = now_ms() + self.times.drain;
         for listener in listeners {
@@ -243,7 +243,7 @@ impl Shard {
         counters.accepted.set(stats.accepted);
         counters.connections_refused.set(stats.accept_refused);
         counters.address_refused.set(stats.peer_refused + self.crowded.get());
-        counters.heads_begun.set(sluice_sys::connections_begun() as u64);
+        counters.heads_begun.set(sluice_sys::connections_partial() as u64);
         counters.write_stalls.set(stats.sends_stalled);
         counters.responses_too_slow.set(stats.sends_too_slow);
         counters.accept_errors.set(stats.accept_errors);

@@ -40,14 +40,14 @@ pub(crate) fn tables(topology: &Topology, plan: &Plan) -> SteeringTables {
         let start = near_each_other.iter().position(|place| is_in(place)).unwrap_or(0);
         start..start + near_each_other.iter().filter(|place| is_in(place)).count()
     };
-    let circles = |own: &ShardPlace| {
+    let proximity = |own: &ShardPlace| {
         let is_on_node = |place: &ShardPlace| place.node == own.node;
         [range(&|place| is_on_node(place) && place.l3_group == own.l3_group), range(&is_on_node)]
     };
     SteeringTables {
         receivers: receivers(topology, plan),
         order: near_each_other.iter().map(|place| place.shard).collect(),
-        circles: plan.shards.iter().map(circles).collect(),
+        proximity: plan.shards.iter().map(proximity).collect(),
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
         let tables = tables(&topology, &plan);
         assert_eq!(tables.order, [0, 2, 4, 1, 3]);
         let want = [[0..2, 0..3], [3..5, 3..5], [0..2, 0..3], [3..5, 3..5], [2..3, 0..3]];
-        assert_eq!(tables.circles, want);
+        assert_eq!(tables.proximity, want);
     }
 
     #[test]

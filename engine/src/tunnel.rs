@@ -15,10 +15,10 @@ use sluice_sys::{Conn, ReadAhead, now_ms};
 
 use crate::inbox::Inbox;
 use crate::message::{Aborted, Cause, Data, PlainRest, PlainSink, Side};
-use crate::pace::short;
+use crate::min_rate::short;
 use crate::shard::Shard;
 use crate::splice;
-use crate::upstream::group::{Place, Server};
+use crate::upstream::group::{Server, ServerId};
 
 /// A piece of this size fills its receive buffer: there is probably more, which splice(2) moves at less cost.
 const FULL_BYTES: usize = 16 * 1024;
@@ -84,9 +84,9 @@ impl Tunnel {
     }
 
     /// Carries bytes until the tunnel's end.
-    pub(crate) fn run(self, shard: Rc<Shard>, place: Place) -> impl Future<Output = ()> {
+    pub(crate) fn run(self, shard: Rc<Shard>, id: ServerId) -> impl Future<Output = ()> {
         async move {
-            let _open = Open::new(&shard, place);
+            let _open = Open::new(&shard, id);
             match self.carry(shard.times.tunnel_idle).await {
                 Ending::Finished => {}
                 Ending::Idle => shard.counters.tunnel_idle_timeouts.increment(),
@@ -241,13 +241,13 @@ impl<F: Future<Output = Result<(), Aborted>>> Way<'_, F> {
 /// Counts an open tunnel, as such and as a use of its server.
 struct Open<'s> {
     shard: &'s Shard,
-    place: Place,
+    id: ServerId,
 }
 
 impl<'s> Open<'s> {
-    fn new(shard: &'s Shard, place: Place) -> Open<'s> {
+    fn new(shard: &'s Shard, id: ServerId) -> Open<'s> {
         shard.counters.tunnels_opened.increment();
-        let open = Open { shard, place };
+        let open = Open { shard, id };
         open.server().opened();
         open.server().begin_use();
         shard.tunnels.set(shard.tunnels.get() + 1);
@@ -255,7 +255,7 @@ impl<'s> Open<'s> {
     }
 
     fn server(&self) -> &Server {
-        let (group, server) = self.place;
+        let (group, server) = self.id;
         &self.shard.groups[group as usize].servers()[server as usize]
     }
 }
@@ -275,7 +275,7 @@ mod tests {
     /// There may be as many tunnels as connections, most of them silent.
     #[test]
     fn a_tunnel_is_small() {
-        fn size_of_run<F>(_: impl FnOnce(Tunnel, Rc<Shard>, Place) -> F) -> usize {
+        fn size_of_run<F>(_: impl FnOnce(Tunnel, Rc<Shard>, ServerId) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size_of_run(Tunnel::run);

@@ -4,10 +4,10 @@
 //! [`Machine::client_says`] and [`Machine::server_says`], in any pieces and any order.
 
 use sluice_proto::h1::{
-    Asked, BodyDecoder, BodyEvent, CHUNK_END, ConnectionField, FinalReply, Forwarding, HeadStore,
-    IdentityPolicy, Parsed, Reply, ResponseForwarding, Reuse, Sender, Trailers, Trust, parse_request,
-    parse_response, write_answer, write_chunk_size, write_last_chunk, write_request, write_response,
-    write_upgrade_request,
+    BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, FinalResponsePlan, Forwarding,
+    HeadStore, IdentityPolicy, Parsed, RequestFacts, ResponseForwarding, ResponsePlan, Reuse, Trailers,
+    Trust, parse_request, parse_response, write_answer, write_chunk_size, write_last_chunk, write_request,
+    write_response, write_upgrade_request,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
@@ -108,7 +108,7 @@ enum Upload {
 
 enum Answer {
     Head { interims: u8 },
-    Body { decoder: BodyDecoder, reply: FinalReply },
+    Body { decoder: BodyDecoder, reply: FinalResponsePlan },
 }
 
 /// What a step came to.
@@ -325,7 +325,7 @@ impl Machine {
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }
-                let asked = Asked {
+                let asked = RequestFacts {
                     version: plan.version,
                     is_persistent: plan.is_persistent && is_done,
                     // As in the engine: who answers before the body is there may leave it unread.
@@ -333,10 +333,10 @@ impl Machine {
                 };
                 let reply = asked.reply(&head);
                 let forwarding = match reply {
-                    Reply::Interim { is_wanted: true } if interims < INTERIM_ANSWERS_MAX => {
+                    ResponsePlan::Interim { is_wanted: true } if interims < INTERIM_ANSWERS_MAX => {
                         Some((BodyLength::None, ConnectionField::Omit, None))
                     }
-                    Reply::Final(reply) => Some((reply.framing, reply.connection, Some("now"))),
+                    ResponsePlan::Final(reply) => Some((reply.framing, reply.connection, Some("now"))),
                     _ => None,
                 };
                 if let Some((body, connection, date)) = forwarding {
@@ -348,10 +348,12 @@ impl Machine {
         };
         from.unread.drain(..used);
         match reply {
-            Reply::Upgrade => return self.bad_gateway(&exchange),
-            Reply::Interim { .. } if interims == INTERIM_ANSWERS_MAX => return self.bad_gateway(&exchange),
-            Reply::Interim { .. } => exchange.answer = Answer::Head { interims: interims + 1 },
-            Reply::Final(reply) => {
+            ResponsePlan::Upgrade => return self.bad_gateway(&exchange),
+            ResponsePlan::Interim { .. } if interims == INTERIM_ANSWERS_MAX => {
+                return self.bad_gateway(&exchange);
+            }
+            ResponsePlan::Interim { .. } => exchange.answer = Answer::Head { interims: interims + 1 },
+            ResponsePlan::Final(reply) => {
                 let decoder = BodyDecoder::new(reply.body, CHUNKS).with_trailers(reply.trailers);
                 exchange.answer = Answer::Body { decoder, reply };
             }
@@ -417,10 +419,10 @@ impl Plan {
         }
         let host = if head.authority.is_empty() { "up.example" } else { head.authority };
         let identity = &IdentityPolicy::default();
-        let sender = Sender {
+        let sender = ClientIdentity {
             peer: b"10.0.0.1",
             client: b"192.0.2.7",
-            trust: Trust::Stranger,
+            trust: Trust::Untrusted,
             proto: "http",
             request_id: 1,
         };

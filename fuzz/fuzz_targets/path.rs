@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_proto::path::{
-    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, forms,
+    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, normalize,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let path = &target[..target.find('?').unwrap_or(target.len())];
     let rules = rules(*first, *second);
     let mut store = PathStore::default();
-    let found = forms(target, path, &rules, &mut store);
+    let found = normalize(target, path, &rules, &mut store);
     let wanted = spell_out(path.as_bytes(), &rules);
     if path == "*" {
         return assert!(found.is_ok_and(|forms| forms.is_as_received && forms.matching == path));
@@ -29,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(forms.has_encoded_slash, forms.path.contains("%2F"));
     assert_eq!(forms.had_dot_segments, wanted.had_dot_segments);
     let mut other = PathStore::default();
-    let again = sluice_proto::path::forms(forms.path_and_query, forms.path, &rules, &mut other);
+    let again = sluice_proto::path::normalize(forms.path_and_query, forms.path, &rules, &mut other);
     let again = again.expect("a normal form passes");
     assert!(again.is_as_received, "{path}");
     assert_eq!((again.path, again.matching), (forms.path, forms.matching));

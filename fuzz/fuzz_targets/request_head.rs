@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_proto::h1::{
-    Forwarding, HeadStore, IdentityPolicy, Parsed, Sender, Trust, parse_request, write_request,
+    ClientIdentity, Forwarding, HeadStore, IdentityPolicy, Parsed, Trust, parse_request, write_request,
     write_upgrade_request,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
@@ -97,10 +97,10 @@ fn check_offer_round_trip(head: &RequestHead<'_>) {
     assert!(head.method == Method::Get && head.body.is_empty() && head.wants_tunnel());
     let mut out = Vec::new();
     let identity = &IdentityPolicy::default();
-    let sender = Sender {
+    let sender = ClientIdentity {
         peer: b"10.0.0.1",
         client: b"192.0.2.7",
-        trust: Trust::Stranger,
+        trust: Trust::Untrusted,
         proto: "http",
         request_id: 1,
     };
@@ -121,7 +121,7 @@ fn check_round_trip(head: &RequestHead<'_>) {
     let host = if head.authority.is_empty() { "up.example" } else { head.authority };
     // A trusted peer: then nothing but the fields we write is taken away.
     let identity = &IdentityPolicy { forwarded: true, ..IdentityPolicy::default() };
-    let sender = Sender {
+    let sender = ClientIdentity {
         peer: b"10.0.0.1",
         client: b"192.0.2.7",
         trust: Trust::Trusted,

@@ -7,10 +7,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sluice_proto::h1::{
-    ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed, ResponseForwarding, Sender, Trust,
-    parse_request, parse_response, write_request, write_response,
+    ClientIdentity, ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed, ResponseForwarding,
+    Trust, parse_request, parse_response, write_request, write_response,
 };
-use sluice_proto::path::{PathRules, PathStore, forms};
+use sluice_proto::path::{PathRules, PathStore, normalize};
 use sluice_proto::{HeadLimits, RequestKind, Version};
 
 const ROUNDS: usize = 200;
@@ -85,7 +85,7 @@ fn report_paths() {
     let mut store = PathStore::default();
     for path in PATHS {
         let ns = best(|| {
-            let _ = black_box(forms(black_box(path), black_box(path), &rules, &mut store));
+            let _ = black_box(normalize(black_box(path), black_box(path), &rules, &mut store));
         });
         println!("path {:3} bytes  {ns:6.1} ns  {path}", path.len());
     }
@@ -101,10 +101,10 @@ fn request_through(
     let Ok(Parsed::Complete { head, .. }) = parse_request(black_box(bytes), store, limits) else {
         unreachable!("the sample is complete and valid")
     };
-    let sender = Sender {
+    let sender = ClientIdentity {
         peer: b"192.0.2.7",
         client: b"192.0.2.7",
-        trust: Trust::Stranger,
+        trust: Trust::Untrusted,
         proto: "http",
         request_id: 0x9e37_79b9_7f4a_7c15,
     };

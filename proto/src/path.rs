@@ -139,7 +139,7 @@ pub struct PathStore {
 ///
 /// The first [`Fault`] by segment.
 #[inline]
-pub fn forms<'a>(
+pub fn normalize<'a>(
     path_and_query: &'a str,
     path: &'a str,
     rules: &PathRules,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sluice_proto::forwarded::{HopList, client_address};
 use sluice_proto::h1::{
-    Forwarding, HeadStore, IdentityPolicy, Parsed, RealIp, RequestId, Sender, Trust, parse_request,
+    ClientIdentity, Forwarding, HeadStore, IdentityPolicy, Parsed, RealIp, RequestId, Trust, parse_request,
     write_request,
 };
 use sluice_proto::{HeadLimits, RequestHead};
@@ -22,8 +22,13 @@ fn with_head<R>(fields: &str, see: impl FnOnce(&RequestHead<'_>) -> R) -> R {
 /// The fields that a server gets, after Host, when the client was found to be `client`.
 fn sent(policy: &IdentityPolicy, trust: Trust, client: &str, fields: &str) -> Vec<String> {
     with_head(fields, |head| {
-        let sender =
-            Sender { peer: PEER.as_bytes(), client: client.as_bytes(), trust, proto: "http", request_id: 7 };
+        let sender = ClientIdentity {
+            peer: PEER.as_bytes(),
+            client: client.as_bytes(),
+            trust,
+            proto: "http",
+            request_id: 7,
+        };
         let mut out = Vec::new();
         write_request(&mut out, head, &Forwarding { identity: policy, sender, host: "up", body: head.body });
         let text = String::from_utf8(out).unwrap();
@@ -41,7 +46,7 @@ const FORGED: &str = "X-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: https\r\nX-
 
 #[test]
 fn strangers_say_nothing_about_themselves() {
-    let sent = sent(&IdentityPolicy::default(), Trust::Stranger, PEER, FORGED);
+    let sent = sent(&IdentityPolicy::default(), Trust::Untrusted, PEER, FORGED);
     assert_eq!(
         sent,
         [
@@ -145,14 +150,14 @@ fn forwarded_is_quoted_where_it_must_be() {
     assert_eq!(
         line(
             &policy,
-            Trust::Stranger,
+            Trust::Untrusted,
             "10.0.0.9",
             FORGED.split("Via").next().unwrap().trim_end_matches("user_id: kept\r\n")
         ),
         "Forwarded: for=10.0.0.9;host=\"a.example:8443\";proto=http"
     );
     assert_eq!(
-        line(&policy, Trust::Stranger, "2001:db8::7", ""),
+        line(&policy, Trust::Untrusted, "2001:db8::7", ""),
         "Forwarded: for=\"[2001:db8::7]\";host=\"a.example:8443\";proto=http"
     );
     let named = IdentityPolicy { by: "_edge".into(), ..policy.clone() };
@@ -192,7 +197,7 @@ fn every_field_can_be_left_out() {
         via: "edge-1".into(),
         ..IdentityPolicy::default()
     };
-    for trust in [Trust::Stranger, Trust::Trusted] {
+    for trust in [Trust::Untrusted, Trust::Trusted] {
         let fields = FORGED.split("X-Forwarded-Prefix").next().unwrap().to_owned() + "Via: 1.1 other\r\n";
         assert_eq!(sent(&none, trust, PEER, &fields), ["Via: 1.1 other", "Via: 1.1 edge-1"]);
     }
@@ -205,7 +210,7 @@ fn every_field_can_be_left_out() {
     assert_eq!(
         sent(
             &passing,
-            Trust::Stranger,
+            Trust::Untrusted,
             PEER,
             "X-Request-Id: a b\r\nX-Real-IP: 1.1.1.1\r\nX_Real: 1.1.1.1\r\n"
         ),

@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use sluice_proto::Fault;
 use sluice_proto::path::{
-    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, forms,
+    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, normalize,
 };
 
 const DEFAULT: PathRules = PathRules {
@@ -31,7 +31,7 @@ fn both(path: &str, rules: &PathRules) -> Result<(String, String), Fault> {
     let query = "?%2e%2e//..%2F;%zz";
     let target = format!("{path}{query}");
     let mut store = PathStore::default();
-    let forms = forms(&target, &target[..path.len()], rules, &mut store)?;
+    let forms = normalize(&target, &target[..path.len()], rules, &mut store)?;
     assert_eq!(forms.path_and_query.strip_prefix(forms.path), Some(query));
     assert_eq!(forms.is_as_received, forms.path == path);
     Ok((forms.path.into(), forms.matching.into()))
@@ -386,15 +386,15 @@ proptest! {
         let slash = if is_directory { "/" } else { "" };
         let plain = format!("/{}{slash}", segments.join("/"));
         let mut choices = choices.into_iter();
-        let mut respelled = String::new();
+        let mut normalized = String::new();
         for (segment, detour) in segments.iter().zip(&detours) {
-            respelled.push_str(detour);
-            respelled.push('/');
-            respelled.extend(segment.chars().map(|char| spelled(char, choices.next().unwrap_or(2))));
+            normalized.push_str(detour);
+            normalized.push('/');
+            normalized.extend(segment.chars().map(|char| spelled(char, choices.next().unwrap_or(2))));
         }
-        respelled.push_str(slash);
+        normalized.push_str(slash);
         let rules = PathRules::default();
-        prop_assert_eq!(both(&respelled, &rules), both(&plain, &rules), "{} and {}", respelled, plain);
+        prop_assert_eq!(both(&normalized, &rules), both(&plain, &rules), "{} and {}", normalized, plain);
         prop_assert_eq!(normal(&plain, &rules), Ok(plain));
     }
 

@@ -7,15 +7,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use sluice_proto::h1::{
-    BodyDecoder, BodyEvent, ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed,
-    ResponseForwarding, Sender, Trailers, Trust, parse_request, parse_response, write_chunk_size,
-    write_last_chunk, write_request, write_response,
+    BodyDecoder, BodyEvent, ClientIdentity, ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed,
+    ResponseForwarding, Trailers, Trust, parse_request, parse_response, write_chunk_size, write_last_chunk,
+    write_request, write_response,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
 use sluice_proto::{BodyLength, ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
 
-const SENDER: Sender<'static> =
-    Sender { peer: b"::1", client: b"::1", trust: Trust::Stranger, proto: "http", request_id: 1 };
+const IDENTITY: ClientIdentity<'static> =
+    ClientIdentity { peer: b"::1", client: b"::1", trust: Trust::Untrusted, proto: "http", request_id: 1 };
 
 /// Small enough that generated heads run into every limit.
 const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 60, head_bytes_max: 200, fields_max: 5 };
@@ -242,7 +242,7 @@ proptest! {
         if let Ok(Parsed::Complete { head, .. }) = parse_request(&bytes, &mut store, &limits) {
             let mut out = Vec::new();
             let host = if head.authority.is_empty() { "up.example" } else { head.authority };
-            write_request(&mut out, &head, &Forwarding { identity: &IdentityPolicy::default(), sender: SENDER, host, body: head.body });
+            write_request(&mut out, &head, &Forwarding { identity: &IdentityPolicy::default(), sender: IDENTITY, host, body: head.body });
             let Ok(Parsed::Complete { head: read, bytes }) = parse_request(&out, &mut again, &limits) else {
                 panic!("not readable: {}", out.escape_ascii())
             };

@@ -12,7 +12,7 @@ use std::fmt;
 
 use sluice_proto::Fault as PathFault;
 use sluice_proto::path::{
-    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, forms,
+    DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, normalize,
 };
 
 use super::problem::Fault;
@@ -221,7 +221,7 @@ impl PathPattern {
         for segment in &self.segments {
             let Segment::Literal(literal) = segment else { continue };
             let path = format!("/{literal}");
-            match forms(&path, &path, rules, &mut store) {
+            match normalize(&path, &path, rules, &mut store) {
                 Ok(forms) if forms.matching == path => {}
                 Ok(forms) => {
                     let fault =
@@ -351,7 +351,7 @@ fn check_path(text: &str) -> Result<&str, Fault> {
 fn parse_literal(text: &str, part: &str) -> Result<Segment, Fault> {
     let path = format!("/{part}");
     let mut store = PathStore::default();
-    match forms(&path, &path, &LENIENT, &mut store) {
+    match normalize(&path, &path, &LENIENT, &mut store) {
         Ok(forms) => Ok(Segment::Literal(forms.matching[1..].to_owned())),
         Err(fault) => Err(Fault::new(format!("`{text}`: {fault}"))),
     }

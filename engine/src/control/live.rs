@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::fleet::{Event, Member};
+use super::shard_set::{Event, Member};
 
 /// How long each side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{Fault, HeadLimits, Method};
 
-use super::fleet::Event;
 use super::live::Live;
+use super::shard_set::Event;
 use crate::counters;
 
 /// How long a visitor may take to ask, the control thread to look, and the visitor to take the answer; each.

@@ -7,21 +7,20 @@ use std::cell::Cell;
 
 use sluice_proto::RequestHead;
 use sluice_proto::h1::{Parsed, parse_request};
-use sluice_sys::{Buf, Conn, Kept, ReadAhead, bytes_begun, next_begun_connection, now_ms};
+use sluice_sys::{Buf, Conn, PartialMessage, ReadAhead, next_partial_connection, now_ms, partial_bytes};
 
-use crate::answer::{Answer, Shape};
+use crate::abuse::{Abuse, Score, Verdict};
+use crate::answer::{Answer, ResponseFraming};
 use crate::downstream::history::History;
 use crate::downstream::proxy_protocol;
 use crate::exchange::{self, Next};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
-use crate::misbehaviour::{Misdeed, Score, Verdict};
-use crate::seldom::seldom;
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, ReadyPart, Side};
 use crate::shard::Shard;
 use crate::tunnel::{End, Tunnel};
-use crate::upstream::group::Place;
+use crate::upstream::group::ServerId;
 
 /// After the last answer on a connection, how long to take in what the client still sends, so that it gets to read the
 /// answer instead of a reset.
@@ -33,7 +32,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// A head in more pieces than this is dripped: any network delivers it in one or two.
 const HEAD_PIECES_MAX: u32 = 32;
 
-/// After that, so many pieces more are a misdeed.
+/// After that, so many pieces more are an abuse.
 const PIECES_PER_MISDEED: u32 = 16;
 
 /// The client's end of an exchange.
@@ -57,15 +56,15 @@ pub(crate) enum Read<R> {
 
 /// Waits for a client that has said something.
 pub(crate) async fn next_client(shard: &Shard) -> Down<'_> {
-    let (conn, kept) = next_begun_connection().await;
+    let (conn, kept) = next_partial_connection().await;
     Down::new(shard, conn, kept)
 }
 
 /// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
-pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, Place)> {
+pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, ServerId)> {
     let shard = down.shard;
     if proxy_protocol::is_due(shard, &down.conn) {
-        if !seldom!(proxy_protocol::read_header(&mut down)) {
+        if !cold!(proxy_protocol::read_header(&mut down)) {
             return None;
         }
         if down.inbox.is_empty() {
@@ -84,16 +83,16 @@ pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, Place)> {
             // Also in a drain: the answer had begun before it, so the client may have sent its next request in good faith.
             Next::Request => down.note_request(),
             Next::Close => {
-                seldom!(down.close());
+                cold!(down.close());
                 return None;
             }
             Next::Wait => {
                 // Without it the connection is parked.
-                down = down.park_begun()?;
+                down = down.park_partial()?;
                 continue;
             }
             Next::Linger => {
-                seldom!(down.linger());
+                cold!(down.linger());
                 return None;
             }
             Next::Drop => return None,
@@ -101,10 +100,10 @@ pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, Place)> {
                 down.conn.abort();
                 return None;
             }
-            Next::Tunnel(onward) => {
+            Next::Tunnel(upstream) => {
                 let client = End { conn: down.conn, inbox: down.inbox };
-                let tunnel = Tunnel::between(client, onward.server, shard.times.write_stall);
-                return Some((tunnel, onward.place));
+                let tunnel = Tunnel::between(client, upstream.server, shard.times.write_stall);
+                return Some((tunnel, upstream.id));
             }
         }
         // An upload may have changed it.
@@ -122,7 +121,7 @@ pub(crate) async fn serve(mut down: Down<'_>) -> Option<(Tunnel, Place)> {
 
 impl<'s> Down<'s> {
     /// A connection that was parked, or is new. `kept` is what it has said of a head already.
-    fn new(shard: &'s Shard, conn: Conn, kept: Option<Kept>) -> Down<'s> {
+    fn new(shard: &'s Shard, conn: Conn, kept: Option<PartialMessage>) -> Down<'s> {
         let history = History::load(&conn, shard.connection_age, now_ms());
         let (inbox, pieces) = match kept {
             None => (Inbox::default(), 0),
@@ -151,7 +150,7 @@ impl<'s> Down<'s> {
                     Ok(Parsed::Complete { head, bytes }) => {
                         if unread.starts_with(b"\r") {
                             // Reaching the limit makes this the connection's last request.
-                            let _ = self.note_misdeed(Misdeed::EmptyLines);
+                            let _ = self.note_abuse(Abuse::EmptyLines);
                         }
                         let peer = self.conn.peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
                         let client = self.shard.identity.client(peer, &head, &mut scratch.sender);
@@ -175,7 +174,7 @@ impl<'s> Down<'s> {
             if self.conn.is_quiet() && !self.conn.is_late() {
                 return self.note_piece().map(|()| Read::Incomplete);
             }
-            match seldom!(self.inbox.receive(&self.conn)) {
+            match cold!(self.inbox.receive(&self.conn)) {
                 Ok(true) => {}
                 Ok(false) if self.inbox.is_empty() => return Ok(Read::Nothing),
                 Ok(false) => return Err(abort(Cause::Closed)),
@@ -189,24 +188,24 @@ impl<'s> Down<'s> {
     fn note_piece(&mut self) -> Result<(), Aborted> {
         self.pieces += 1;
         let is_dripping = self.pieces > HEAD_PIECES_MAX && self.pieces.is_multiple_of(PIECES_PER_MISDEED);
-        if is_dripping && self.note_misdeed(Misdeed::DrippedHead) == Verdict::End {
-            return Err(Aborted::by(Side::Downstream, Cause::Misbehaved));
+        if is_dripping && self.note_abuse(Abuse::DrippedHead) == Verdict::End {
+            return Err(Aborted::by(Side::Downstream, Cause::Abusive));
         }
-        if bytes_begun() + self.inbox.unread().len() > self.shard.begun_heads_bytes_max {
+        if partial_bytes() + self.inbox.unread().len() > self.shard.begun_heads_bytes_max {
             return Err(Aborted::by(Side::Downstream, Cause::Crowded));
         }
         Ok(())
     }
 
-    /// Counts a misdeed of the client.
-    pub(crate) fn note_misdeed(&self, misdeed: Misdeed) -> Verdict {
-        self.history.score.add(misdeed, self.shard.misbehaviour_max, &self.shard.counters)
+    /// Counts an abuse by the client.
+    pub(crate) fn note_abuse(&self, abuse: Abuse) -> Verdict {
+        self.history.score.add(abuse, self.shard.misbehaviour_max, &self.shard.counters)
     }
 
     /// Parks the connection in the middle of a head: what there is of it waits without a task and without a receive
     /// buffer. Hands it back when there is more to read after all.
     #[cold]
-    fn park_begun(self) -> Option<Self> {
+    fn park_partial(self) -> Option<Self> {
         self.history.store(&self.conn);
         match self.conn.park_with(self.inbox.unread(), self.pieces) {
             Ok(()) => None,
@@ -226,9 +225,9 @@ impl<'s> Down<'s> {
     }
 
     /// Sends an answer of ours.
-    pub(crate) async fn answer(&self, answer: Answer<'_>, shape: &Shape) -> Result<(), Aborted> {
+    pub(crate) async fn answer(&self, answer: Answer<'_>, framing: &ResponseFraming) -> Result<(), Aborted> {
         let mut out = Buf::small();
-        self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, shape));
+        self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, framing));
         if answer.status() >= 400 {
             self.shard.counters.own_answers.increment();
         }
@@ -306,14 +305,14 @@ fn is_worth_parsing(unread: &[u8], parsed_bytes: usize) -> bool {
 }
 
 /// Whether and how a client that waits for 100 (Continue) is told to go on.
-pub(crate) struct GoAhead {
+pub(crate) struct ExpectContinue {
     /// Nobody has told the client yet, and it expects it.
     is_due: Cell<bool>,
 }
 
-impl GoAhead {
-    pub(crate) fn new(expect_continue: bool) -> GoAhead {
-        GoAhead { is_due: Cell::new(expect_continue) }
+impl ExpectContinue {
+    pub(crate) fn new(expect_continue: bool) -> ExpectContinue {
+        ExpectContinue { is_due: Cell::new(expect_continue) }
     }
 
     /// The server's own word (100 or the final answer) goes to the client.
@@ -325,7 +324,7 @@ impl GoAhead {
 /// The body of a request, as it comes in.
 pub(crate) struct RequestBody<'a> {
     reader: BodyReader<'a>,
-    go_ahead: &'a GoAhead,
+    expect_continue: &'a ExpectContinue,
     shard: &'a Shard,
     score: &'a Score,
 }
@@ -334,11 +333,11 @@ impl<'a> RequestBody<'a> {
     pub(crate) fn new(
         down: &'a mut Down<'_>,
         progress: &'a mut BodyProgress,
-        go_ahead: &'a GoAhead,
+        expect_continue: &'a ExpectContinue,
     ) -> (RequestBody<'a>, &'a Conn) {
         let Down { shard, conn, inbox, history, .. } = down;
         let reader = BodyReader { conn, inbox, progress, side: Side::Downstream };
-        (RequestBody { reader, go_ahead, shard, score: &history.score }, conn)
+        (RequestBody { reader, expect_continue, shard, score: &history.score }, conn)
     }
 
     /// Counts a flood of tiny chunks, if one has come.
@@ -346,9 +345,9 @@ impl<'a> RequestBody<'a> {
         if !self.reader.progress.takes_flood() {
             return Ok(());
         }
-        match self.score.add(Misdeed::TinyChunks, self.shard.misbehaviour_max, &self.shard.counters) {
+        match self.score.add(Abuse::TinyChunks, self.shard.misbehaviour_max, &self.shard.counters) {
             Verdict::GoOn => Ok(()),
-            Verdict::End => Err(Aborted::by(Side::Downstream, Cause::Misbehaved)),
+            Verdict::End => Err(Aborted::by(Side::Downstream, Cause::Abusive)),
         }
     }
 
@@ -359,7 +358,7 @@ impl<'a> RequestBody<'a> {
         conn.set_deadline(self.shard.times.continue_wait);
         let waited = self.reader.wait().await;
         let is_late = waited == Err(Aborted::by(Side::Downstream, Cause::TimedOut));
-        let is_due = self.go_ahead.is_due.replace(false);
+        let is_due = self.expect_continue.is_due.replace(false);
         match waited {
             Err(_) if is_late => {
                 if is_due {
@@ -375,7 +374,7 @@ impl<'a> RequestBody<'a> {
 }
 
 impl BodySource for RequestBody<'_> {
-    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
         self.judge()?;
         self.reader.show_ready(see)
     }
@@ -390,7 +389,7 @@ impl BodySource for RequestBody<'_> {
         if let Some(part) = self.reader.ready_part()? {
             return Ok(part);
         }
-        if self.go_ahead.is_due.get() {
+        if self.expect_continue.is_due.get() {
             self.ask_for_body().await?;
         }
         self.reader.next_part().await
@@ -398,10 +397,10 @@ impl BodySource for RequestBody<'_> {
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         // As long as the client waits to be asked, waiting is more than waiting for bytes.
-        if self.go_ahead.is_due.get() { None } else { self.reader.plain_rest() }
+        if self.expect_continue.is_due.get() { None } else { self.reader.plain_rest() }
     }
 
-    fn took(&mut self, bytes: u64) {
-        self.reader.took(bytes);
+    fn skip(&mut self, bytes: u64) {
+        self.reader.skip(bytes);
     }
 }

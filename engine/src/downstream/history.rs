@@ -3,9 +3,9 @@
 
 use sluice_sys::Conn;
 
-use crate::misbehaviour::Score;
+use crate::abuse::Score;
 
-/// The low bits of the tag count requests; the others say when the first one came.
+/// The low bits of the owner word count requests; the others say when the first one came.
 const REQUESTS_BITS: u32 = 20;
 const REQUESTS_MAX: u32 = ONE_TOO_MANY - 1;
 /// In place of the requests: there was none, and the client's address had too many connections when this one came.
@@ -63,19 +63,25 @@ pub(crate) struct History {
 impl History {
     /// Of a connection that was parked, or is new.
     pub(crate) fn load(conn: &Conn, age: AgeLimit, now_ms: u64) -> History {
-        let (tag, mark) = conn.notes();
-        let is_one_too_many = tag & ONE_TOO_MANY == ONE_TOO_MANY;
-        let requests = if is_one_too_many { 0 } else { tag & ONE_TOO_MANY };
-        let is_new = matches!(tag, 0 | ONE_TOO_MANY);
-        let born = if is_new { age.units(now_ms) } else { tag >> REQUESTS_BITS };
-        History { requests, is_one_too_many, born, score: Score::new(mark), end_ms: age.end_ms(born, now_ms) }
+        let (owner_word, owner_byte) = conn.owner_data();
+        let is_one_too_many = owner_word & ONE_TOO_MANY == ONE_TOO_MANY;
+        let requests = if is_one_too_many { 0 } else { owner_word & ONE_TOO_MANY };
+        let is_new = matches!(owner_word, 0 | ONE_TOO_MANY);
+        let born = if is_new { age.units(now_ms) } else { owner_word >> REQUESTS_BITS };
+        History {
+            requests,
+            is_one_too_many,
+            born,
+            score: Score::new(owner_byte),
+            end_ms: age.end_ms(born, now_ms),
+        }
     }
 
     /// Leaves it with the connection.
     pub(crate) fn store(&self, conn: &Conn) {
         let is_one_too_many = self.is_one_too_many && self.requests == 0;
         let requests = if is_one_too_many { ONE_TOO_MANY } else { self.requests.min(REQUESTS_MAX) };
-        conn.set_notes(self.born << REQUESTS_BITS | requests, self.score.points());
+        conn.set_owner_data(self.born << REQUESTS_BITS | requests, self.score.points());
     }
 }
 

@@ -39,7 +39,7 @@ impl ProxyProtocol {
             return None;
         }
         let senders = self.by_listener.get(usize::from(conn.listener()))?.as_ref()?;
-        conn.announced().is_none().then_some(senders)
+        conn.proxied().is_none().then_some(senders)
     }
 }
 
@@ -89,7 +89,7 @@ async fn read(down: &mut Down<'_>) -> Result<(), Refused> {
                     // A connection of the balancer's own, or one that it cannot name the client of.
                     None => Ends { source: peer, destination: down.conn.local().map_err(|_| Refused::Gone)? },
                 };
-                down.conn.announce(ends.source, ends.destination);
+                down.conn.set_proxied(ends.source, ends.destination);
                 down.history.is_one_too_many = down.is_address_crowded();
                 // Now the client has the time of a new connection for its first request.
                 down.conn.set_deadline(shard.times.header);

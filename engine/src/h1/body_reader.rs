@@ -5,8 +5,8 @@ use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
 use sluice_sys::{Conn, ReadAhead, now_ms};
 
 use crate::inbox::Inbox;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, Shown, Side};
-use crate::pace::Pace;
+use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, ReadyPart, Side};
+use crate::min_rate::MinRate;
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
@@ -23,7 +23,7 @@ pub(crate) struct BodyProgress {
     /// Bytes of data that may still come.
     bytes_left: u64,
     /// How long the rest may take, and the bytes of data received so far.
-    pace: Pace,
+    pace: MinRate,
     /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment. Held against clients
     /// only: servers do answer byte by byte. What they cost is bounded by the sending, which waits after every 16 KiB
     /// (`body_writer`), every sixth byte of which is data.
@@ -42,7 +42,7 @@ const TINY_PARTS_FLOOD: u32 = 1_000;
 
 impl BodyProgress {
     /// A body of which nothing was read, limited to `bytes_max` bytes of data.
-    pub(crate) fn new(length: BodyLength, bytes_max: u64, pace: Pace) -> BodyProgress {
+    pub(crate) fn new(length: BodyLength, bytes_max: u64, pace: MinRate) -> BodyProgress {
         BodyProgress {
             decoder: BodyDecoder::new(length, ChunkLimits::default()),
             bytes_left: bytes_max,
@@ -158,16 +158,16 @@ impl BodyReader<'_> {
 }
 
 impl BodySource for BodyReader<'_> {
-    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<Shown, Aborted> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
         Ok(match self.ready_event()? {
             Some(Event::Data(bytes)) => {
                 see(&self.inbox.unread()[..bytes]);
                 self.inbox.consume(bytes);
-                Shown::Data
+                ReadyPart::Data
             }
-            Some(Event::Trailers(trailers)) => Shown::Trailers(trailers),
-            Some(Event::End) => Shown::End,
-            None => Shown::Nothing,
+            Some(Event::Trailers(trailers)) => ReadyPart::Trailers(trailers),
+            Some(Event::End) => ReadyPart::End,
+            None => ReadyPart::Nothing,
         })
     }
 
@@ -200,7 +200,7 @@ impl BodySource for BodyReader<'_> {
         is_untouched.then_some(PlainRest { conn: self.conn, bytes, pace, side: self.side })
     }
 
-    fn took(&mut self, bytes: u64) {
+    fn skip(&mut self, bytes: u64) {
         self.progress.decoder.skip(bytes);
         self.progress.bytes_left -= bytes;
     }

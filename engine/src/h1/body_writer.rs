@@ -6,7 +6,7 @@ use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
 use sluice_sys::{Buf, Conn, Patience, Sending, now_ms};
 
 use crate::message::{Aborted, BodySink, Data, PlainSink, Side};
-use crate::pace::{Pace, short};
+use crate::min_rate::{MinRate, short};
 
 /// Data up to this size is copied behind what waits already; one send costs more than the copy. Larger data goes out of
 /// the buffer it came in.
@@ -32,7 +32,7 @@ pub(crate) struct BodyWriter<'a> {
     /// Longest time without progress, in milliseconds.
     stall_ms: u64,
     /// How long the peer may take in all.
-    pace: Pace,
+    pace: MinRate,
     last: Last,
     /// Set once anything is on its way.
     has_sent: Option<&'a Cell<bool>>,
@@ -46,7 +46,7 @@ impl<'a> BodyWriter<'a> {
         side: Side,
         stall_ms: u64,
     ) -> Self {
-        let pace = Pace::by_pauses(stall_ms);
+        let pace = MinRate::by_pauses(stall_ms);
         BodyWriter { conn, out: head, is_chunked, side, stall_ms, pace, last: Last::Await, has_sent: None }
     }
 
@@ -56,7 +56,7 @@ impl<'a> BodyWriter<'a> {
     }
 
     /// The peer has to take the body at this pace.
-    pub(crate) fn with_pace(mut self, pace: Pace) -> Self {
+    pub(crate) fn with_pace(mut self, pace: MinRate) -> Self {
         self.pace = pace;
         self
     }

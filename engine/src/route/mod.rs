@@ -13,7 +13,7 @@
 //!
 //! `RouteTable` is immutable and mostly flat: nodes are numbers in a vector, so that a walk touches few lines,
 //! and a clone per shard lies on the shard's own node. A lookup hashes each segment once, allocates nothing and does not depend on the number
-//! of routes. `segments` and `hosts` are its two hash tables, `naive` (tests only) its specification.
+//! of routes. `segments` and `hosts` are its two hash tables, `reference` (tests only) its specification.
 
 mod hash;
 mod hosts;
@@ -21,7 +21,7 @@ mod methods;
 mod segments;
 
 #[cfg(test)]
-mod naive;
+mod reference;
 
 use crate::config::{Config, HostPattern, PathPattern, Segment, Tail};
 use hosts::Hosts;
@@ -267,7 +267,7 @@ mod tests {
                     "*" => Methods::Any,
                     list => Methods::Only(list.split(',').map(str::to_owned).collect()),
                 },
-                paths: naive::ORDINARY,
+                paths: reference::ORDINARY,
                 upstream: i * 10,
                 body_bytes: None,
                 request_timeout: None,
@@ -275,7 +275,7 @@ mod tests {
                 send_host: crate::config::SendHost::Client,
             }
         });
-        RouteTable::build(&naive::config_of(routes.collect()))
+        RouteTable::build(&reference::config_of(routes.collect()))
     }
 
     fn found(table: &RouteTable, host: &str, path: &str) -> Option<usize> {

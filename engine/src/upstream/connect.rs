@@ -17,13 +17,13 @@ const CLOSING_MS: u64 = 2;
 
 /// For whom a connection is wanted.
 #[derive(Clone, Copy)]
-pub(crate) struct Behalf<'a> {
+pub(crate) struct ProxyIdentity<'a> {
     /// The connection of the client, or of a proxy that it came by.
     pub(crate) conn: &'a Conn,
     pub(crate) client: SocketAddr,
 }
 
-impl Behalf<'_> {
+impl ProxyIdentity<'_> {
     /// The client's connection as a server is told of it: from the client to where it connected to.
     fn ends(self) -> Ends {
         // Without names there is no connection any more, which its receive will tell.
@@ -44,17 +44,17 @@ pub(crate) enum Repeat {
 /// A kept connection to the server whose turn it is. The usual case, and nothing in it waits. Where servers are told of
 /// clients, one on which it was told of the same client. For a request that cannot be sent again, one whose socket was looked
 /// at: the ring reports the end of a connection only with the next turn of the loop.
-pub(crate) fn kept<'s>(
+pub(crate) fn take_idle<'s>(
     shard: &Shard,
     group: &'s Group,
-    behalf: Behalf<'_>,
+    identity: ProxyIdentity<'_>,
     repeat: Repeat,
 ) -> Option<Up<'s>> {
     let is_good = |conn: &Conn| repeat == Repeat::Possible || is_fresh(shard, conn);
-    let found = group.turn(sluice_sys::now_ms(), |server| match group.proxy_protocol {
+    let found = group.pick(sluice_sys::now_ms(), |server| match group.proxy_protocol {
         ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
-            Some((server, server.take_idle_of(&behalf.ends(), is_good)?))
+            Some((server, server.take_idle_of(&identity.ends(), is_good)?))
         }
     });
     let (server, conn) = found?;
@@ -76,10 +76,10 @@ fn is_fresh(shard: &Shard, conn: &Conn) -> bool {
 ///
 /// # Errors
 /// The answer for the client when there is none.
-pub(crate) async fn connected<'s>(
+pub(crate) async fn connect_new<'s>(
     shard: &Shard,
     group: &'s Group,
-    behalf: Behalf<'_>,
+    identity: ProxyIdentity<'_>,
 ) -> Result<Up<'s>, Answer<'static>> {
     shard.stock.leave_room_for(sluice_sys::connections_open());
     if shard.stock.is_full() {
@@ -87,7 +87,7 @@ pub(crate) async fn connected<'s>(
     }
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
-        let Some(server) = group.turn(sluice_sys::now_ms(), Some) else { break };
+        let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
         let mut made = connect(server, shard.times.upstream_connect).await;
         if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
             sluice_sys::sleep(CLOSING_MS).await;
@@ -96,7 +96,7 @@ pub(crate) async fn connected<'s>(
         match made {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
-                announce(&conn, group.proxy_protocol, behalf, shard.times.write_stall);
+                announce(&conn, group.proxy_protocol, identity, shard.times.write_stall);
                 shard.counters.upstream_connects.increment();
                 server.opened();
                 return Ok(Up::new(server, conn, false));
@@ -131,16 +131,16 @@ fn lacks_descriptors(error: &io::Error) -> bool {
 }
 
 /// Begins a connection with the header that names the client.
-fn announce(conn: &Conn, version: ProxyProtocolOut, behalf: Behalf<'_>, stall_ms: u64) {
+fn announce(conn: &Conn, version: ProxyProtocolOut, identity: ProxyIdentity<'_>, stall_ms: u64) {
     let write = match version {
         ProxyProtocolOut::Off => return,
         ProxyProtocolOut::V1 => proxy_protocol::write_v1,
         ProxyProtocolOut::V2 => proxy_protocol::write_v2,
     };
-    let ends = behalf.ends();
+    let ends = identity.ends();
     let mut header = Buf::small();
     write(&mut header, &ends);
-    conn.announce(ends.source, ends.destination);
+    conn.set_proxied(ends.source, ends.destination);
     // If it fails, so does the request behind it.
     conn.send(header, stall_ms).detach();
 }

@@ -25,7 +25,7 @@ pub(crate) struct Group {
 }
 
 /// Which server: the number of its group, and its own in the group.
-pub(crate) type Place = (u32, u32);
+pub(crate) type ServerId = (u32, u32);
 
 /// One server, and this shard's idle connections to it.
 pub(crate) struct Server {
@@ -71,7 +71,7 @@ impl Group {
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
     /// all of several servers are passed over.
-    pub(crate) fn turn<'g, R>(
+    pub(crate) fn pick<'g, R>(
         &'g self,
         now_ms: u64,
         take: impl FnOnce(&'g Server) -> Option<R>,
@@ -132,7 +132,7 @@ impl Server {
     pub(crate) fn take_idle(&self, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         while let Some(conn) = idle.pop() {
-            if conn.resume() && is_good(&conn) {
+            if conn.reuse() && is_good(&conn) {
                 return Some(conn);
             }
             self.stock.closed(1);
@@ -144,9 +144,9 @@ impl Server {
     pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
         let mut idle = self.idle.borrow_mut();
         let announced = Some((ends.source, ends.destination));
-        while let Some(at) = idle.iter().rposition(|conn| conn.announced() == announced) {
+        while let Some(at) = idle.iter().rposition(|conn| conn.proxied() == announced) {
             let conn = idle.remove(at);
-            if conn.resume() && is_good(&conn) {
+            if conn.reuse() && is_good(&conn) {
                 return Some(conn);
             }
             self.stock.closed(1);
@@ -160,7 +160,7 @@ impl Server {
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
         // Only one client has a use for it, and the one that has waited longest may never come back.
-        if conn.announced().is_some()
+        if conn.proxied().is_some()
             && (idle.len() >= idle_max || self.stock.is_exceeded())
             && !idle.is_empty()
         {
@@ -171,7 +171,7 @@ impl Server {
             self.stock.closed(1);
             return KeepResult::NoRoom;
         }
-        if !conn.rest(idle_ms) {
+        if !conn.keep_idle(idle_ms) {
             self.stock.closed(1);
             return KeepResult::Ended;
         }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {
-        (0..count).filter_map(|_| group.turn(now_ms, Some)).map(|server| server.authority.as_str()).collect()
+        (0..count).filter_map(|_| group.pick(now_ms, Some)).map(|server| server.authority.as_str()).collect()
     }
 
     #[test]
@@ -270,13 +270,13 @@ mod tests {
         assert_eq!(picks(&group, 3, 10), ["2", "0", "2"]);
         assert_eq!(picks(&group, 3, BACK_OFF_MS), ["0", "1", "2"]);
         group.servers().iter().for_each(|server| server.pass_over(0));
-        assert!(group.turn(10, Some).is_none());
+        assert!(group.pick(10, Some).is_none());
     }
 
     #[test]
     fn a_turn_without_a_find_is_not_used_up() {
         let group = group(2);
-        assert!(group.turn(0, |_| None::<()>).is_none());
+        assert!(group.pick(0, |_| None::<()>).is_none());
         assert_eq!(picks(&group, 2, 0), ["0", "1"]);
     }
 
@@ -284,6 +284,6 @@ mod tests {
     fn a_single_server_is_always_tried() {
         let group = group(1);
         group.servers()[0].pass_over(0);
-        assert!(group.turn(10, Some).is_some());
+        assert!(group.pick(10, Some).is_some());
     }
 }

@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use crate::files::{HugePages, Mapping};
+use crate::host_unsupported::HostUnsupported;
 use crate::pages::MemoryRange;
 use crate::ring::Ring;
-use crate::unfit::Unfit;
 
 /// What a receive is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,12 +143,12 @@ impl BufRing {
         count: u16,
         buffer_bytes: u32,
         pages: HugePages,
-    ) -> Result<BufRing, Unfit> {
-        let refused = |error: io::Error| Unfit::from_buffer_ring(&error);
+    ) -> Result<BufRing, HostUnsupported> {
+        let refused = |error: io::Error| HostUnsupported::from_buffer_ring(&error);
         let count = count.clamp(1, COUNT_MAX).next_power_of_two();
         let bytes = memory_bytes(count, buffer_bytes);
         let memory = Mapping::of_pages(bytes, pages).map_err(|error| match pages {
-            HugePages::Reserved => Unfit::from_huge_pages(&error, bytes),
+            HugePages::Reserved => HostUnsupported::from_huge_pages(&error, bytes),
             HugePages::Off | HugePages::Transparent => refused(error),
         })?;
         let rings = [

@@ -14,17 +14,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::Settings;
-use crate::board::Board;
 use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
 use crate::heap::{self, Ledger};
-use crate::kept::Kept;
+use crate::host_unsupported::HostUnsupported;
 use crate::key::NONE;
+use crate::load_board::LoadBoard;
 use crate::message::Doorbell;
 use crate::pages::ShardMemory;
+use crate::partial::PartialMessage;
 use crate::peers::{PeerBounds, PeerShare};
 use crate::ring::RingFailed;
 use crate::socket::Conn;
-use crate::unfit::Unfit;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -69,11 +69,11 @@ impl Runtime {
     /// Sets up the ring and its buffers on the calling thread, which should be pinned already.
     ///
     /// # Errors
-    /// [`Unfit`] says what the host lacks.
+    /// [`HostUnsupported`] says what the host lacks.
     ///
     /// # Panics
     /// When the thread has a runtime already, or has had one of which handles (connections, sends, timers, ...) are left.
-    pub fn new(settings: &Settings) -> Result<Runtime, Unfit> {
+    pub fn new(settings: &Settings) -> Result<Runtime, HostUnsupported> {
         // From here on: without it the memory is there all the same, it just is not looked at.
         let _ = Ledger::of_this_thread();
         driver::install(Box::new(Driver::new(settings)?));
@@ -307,18 +307,18 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 /// Waits for the next connection that has bytes to read. Only for the workers of [`Runtime::run`], all of which park
-/// connections without bytes: see [`next_begun_connection`].
+/// connections without bytes: see [`next_partial_connection`].
 pub async fn next_connection() -> Conn {
-    next_begun_connection().await.0
+    next_partial_connection().await.0
 }
 
 /// Waits for the next connection that has bytes to read, and says what it was parked with (see [`Conn::park_with`]).
-pub async fn next_begun_connection() -> (Conn, Option<Kept>) {
+pub async fn next_partial_connection() -> (Conn, Option<PartialMessage>) {
     let mut is_parked = false;
     poll_fn(|_| {
         driver::with(|driver| {
             if let Some(index) = driver.handed.take() {
-                return Poll::Ready((Conn::from_index(index), driver.take_kept(index)));
+                return Poll::Ready((Conn::from_index(index), driver.take_partial(index)));
             }
             if !is_parked {
                 is_parked = true;
@@ -362,13 +362,18 @@ pub fn buffers_count() -> u16 {
 
 /// Makes this thread's runtime the shard `me` of those on the board, whose doorbells are in the same order: from now on
 /// connections can be given to them. Accepted ones are given to shards that have fewer: first to those in the first of
-/// `circles`, with a greater difference to those in the next, and so on.
-pub fn join_fleet(me: usize, board: Arc<Board>, doorbells: Vec<Doorbell>, circles: Vec<Vec<usize>>) {
-    driver::with(|driver| driver.join(me, board, doorbells, circles));
+/// `proximity`, with a greater difference to those in the next, and so on.
+pub fn join_shard_set(
+    me: usize,
+    board: Arc<LoadBoard>,
+    doorbells: Vec<Doorbell>,
+    proximity: Vec<Vec<usize>>,
+) {
+    driver::with(|driver| driver.join(me, board, doorbells, proximity));
 }
 
 /// Gives no connections to other shards any more and asks them for none.
-pub fn leave_fleet() {
+pub fn leave_shard_set() {
     driver::with(Driver::part);
 }
 

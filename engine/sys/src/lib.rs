@@ -4,15 +4,15 @@
 //! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
 //! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
 //! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, the latter with [`bpf`] where it is allowed;
-//! [`heap`] and [`pages`] know where that memory is; [`board`] is what shards know of each other's load.
+//! [`heap`] and [`pages`] know where that memory is; [`load_board`] is what shards know of each other's load.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
 //! Who owns memory the kernel may write to or read from? The in-flight table or the buffer ring, always. Dropping a
 //! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
 #![allow(unsafe_code)]
 
-mod aside;
-mod board;
+mod side_tables;
+mod load_board;
 mod bpf;
 mod buf;
 mod buf_ring;
@@ -22,7 +22,7 @@ mod driver;
 mod executor;
 mod files;
 mod heap;
-mod kept;
+mod partial;
 mod key;
 mod lease;
 mod limits;
@@ -41,32 +41,33 @@ mod socket;
 mod steer;
 mod table;
 mod tcp_info;
-mod unfit;
+mod host_unsupported;
 mod wheel;
 
 #[cfg(test)]
 mod tests;
 
-pub use board::{BUSY_WORK, Board};
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, buffers_count, buffers_held, hand_over, join_fleet, leave_fleet, next_begun_connection,
-    next_connection, next_message, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
+    Runtime, buffers_count, buffers_held, hand_over, join_shard_set, leave_shard_set, next_connection,
+    next_message, next_partial_connection, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
 };
 pub use files::{HugePages, has_transparent_huge_pages};
 #[cfg(feature = "count-alloc")]
 pub use heap::allocations_of_this_thread;
 pub use heap::{Heap, reserve_arenas};
-pub use kept::Kept;
+pub use host_unsupported::HostUnsupported;
 pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};
+pub use load_board::{BUSY_WORK, LoadBoard};
 pub use memory::{prefer_memory_of, while_visiting};
-pub use message::{Courier, Doorbell};
+pub use message::{Doorbell, MsgRingSender};
 pub use pages::{Pages, ShardMemory};
+pub use partial::PartialMessage;
 pub use patience::Patience;
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
@@ -75,11 +76,10 @@ pub use probe::{KERNEL_FLOOR, KERNEL_PATCH_FLOOR, kernel_warning};
 pub use rig::Rig;
 pub use ring::RingFailed;
 pub use socket::{
-    BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, bytes_begun, close_idle,
-    connections_begun, connections_idle, connections_open, sleep, sockets_open,
+    BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
+    connections_idle, connections_open, connections_partial, partial_bytes, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
-pub use unfit::Unfit;
 
 use std::time::Duration;
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use io_uring::{IoUring, opcode, types};
 
 use crate::driver::{self, Handed};
+use crate::host_unsupported::HostUnsupported;
 use crate::key::Key;
-use crate::unfit::Unfit;
 
 /// Where a runtime can be reached. Cloned and sent to other threads freely.
 #[derive(Clone, Debug)]
@@ -117,18 +117,18 @@ pub(crate) const NUMBER_BITS: u32 = 44;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 
 /// Rings doorbells from a thread that has no runtime.
-pub struct Courier {
+pub struct MsgRingSender {
     ring: IoUring,
 }
 
-impl Courier {
+impl MsgRingSender {
     /// Sets up a small ring for sending.
     ///
     /// # Errors
-    /// [`Unfit`] as for a runtime.
-    pub fn new() -> Result<Courier, Unfit> {
-        let ring = IoUring::builder().build(4).map_err(|error| Unfit::from_setup(&error))?;
-        Ok(Courier { ring })
+    /// [`HostUnsupported`] as for a runtime.
+    pub fn new() -> Result<MsgRingSender, HostUnsupported> {
+        let ring = IoUring::builder().build(4).map_err(|error| HostUnsupported::from_setup(&error))?;
+        Ok(MsgRingSender { ring })
     }
 
     /// Sends a number to a runtime.

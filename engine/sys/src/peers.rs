@@ -36,17 +36,17 @@ pub struct PeerShare {
 /// How many connections one address may have.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerBounds {
-    /// A connection that is one more than this when it is accepted begins with `tag` for its owner's note.
+    /// A connection that is one more than this when it is accepted begins with this owner word.
     pub noted_above: u32,
-    /// See [`Conn::notes`](crate::Conn::notes).
-    pub tag: u32,
+    /// See [`Conn::owner_data`](crate::Conn::owner_data).
+    pub owner_word: u32,
     /// A connection that is one more than this is closed at once.
     pub accept_max: u32,
 }
 
 impl PeerBounds {
     /// Connections are counted, and all accepted.
-    pub const NONE: PeerBounds = PeerBounds { noted_above: u32::MAX, tag: 0, accept_max: u32::MAX };
+    pub const NONE: PeerBounds = PeerBounds { noted_above: u32::MAX, owner_word: 0, accept_max: u32::MAX };
 }
 
 impl PeerCounts {

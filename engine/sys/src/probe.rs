@@ -2,8 +2,8 @@
 
 use io_uring::{Probe, opcode};
 
+use crate::host_unsupported::{HostUnsupported, kernel_release, kernel_version};
 use crate::ring::Ring;
-use crate::unfit::{Unfit, kernel_release, kernel_version};
 
 /// A kernel version: major, minor and patch level.
 type Version = (u32, u32, u32);
@@ -36,14 +36,14 @@ const NEEDED: [(u8, &str); 9] = [
 /// Checks the kernel's version and the operations the ring uses.
 ///
 /// # Errors
-/// [`Unfit`] names what is missing.
-pub(crate) fn check(ring: &Ring) -> Result<(), Unfit> {
+/// [`HostUnsupported`] names what is missing.
+pub(crate) fn check(ring: &Ring) -> Result<(), HostUnsupported> {
     let release = kernel_release();
     if kernel_version(&release).is_some_and(|version| version < KERNEL_FLOOR) {
         return Err(too_old(&format!("kernel {release} is older than 6.1")));
     }
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| Unfit::from_setup(&error))?;
+    ring.submitter().register_probe(&mut probe).map_err(|error| HostUnsupported::from_setup(&error))?;
     match NEEDED.iter().find(|(code, _)| !probe.is_supported(*code)) {
         Some((_, name)) => Err(too_old(&format!("io_uring of kernel {release} lacks {name}"))),
         None => Ok(()),
@@ -86,8 +86,8 @@ fn numbers(version: &str) -> Option<(u32, u32, u32, &str)> {
     Some((major, minor, patch.parse().ok()?, suffix))
 }
 
-fn too_old(cause: &str) -> Unfit {
-    Unfit::new(cause, "run on Linux 6.1 or newer")
+fn too_old(cause: &str) -> HostUnsupported {
+    HostUnsupported::new(cause, "run on Linux 6.1 or newer")
 }
 
 #[cfg(test)]

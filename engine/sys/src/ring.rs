@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use crate::host_unsupported::HostUnsupported;
 use crate::key::Key;
 use crate::pages::{MemoryRange, mappings};
-use crate::unfit::Unfit;
 
 const IORING_REGISTER_RING_FDS: libc::c_uint = 20;
 const IORING_REGISTER_NAPI: libc::c_uint = 27;
@@ -109,8 +109,8 @@ impl Ring {
     /// A ring for the calling thread alone: SINGLE_ISSUER and DEFER_TASKRUN bind it to this thread.
     ///
     /// # Errors
-    /// [`Unfit`] with the cause and the fix where the kernel refuses.
-    pub(crate) fn new(submissions: u32, completions: u32) -> Result<Ring, Unfit> {
+    /// [`HostUnsupported`] with the cause and the fix where the kernel refuses.
+    pub(crate) fn new(submissions: u32, completions: u32) -> Result<Ring, HostUnsupported> {
         let (ring, memory) = with_new_mappings(|| {
             IoUring::builder()
                 .setup_single_issuer()
@@ -120,7 +120,7 @@ impl Ring {
                 .setup_clamp()
                 .build(submissions)
         });
-        let ring = ring.map_err(|error| Unfit::from_setup(&error))?;
+        let ring = ring.map_err(|error| HostUnsupported::from_setup(&error))?;
         let (enter_fd, enter_flags) = match register_with_thread(ring.as_raw_fd()) {
             Ok(index) => (index, IORING_ENTER_REGISTERED_RING),
             Err(_) => (ring.as_raw_fd(), 0),
@@ -166,13 +166,13 @@ impl Ring {
     ///
     /// # Errors
     /// What io_uring_enter(2) says.
-    pub(crate) fn bounds_multishot(&mut self) -> Result<bool, Unfit> {
+    pub(crate) fn bounds_multishot(&mut self) -> Result<bool, HostUnsupported> {
         let probe = bounded_multishot(types::Fd(-1), 0, 1).user_data(Key::IGNORED.bits());
         // SAFETY: without a descriptor nothing is received, so no memory is used.
         unsafe { self.push(probe) };
         let mut batch = [const { MaybeUninit::uninit() }; 1];
         loop {
-            self.enter(Wait::Forever).map_err(|failed| Unfit::from_setup(&failed.error()))?;
+            self.enter(Wait::Forever).map_err(|failed| HostUnsupported::from_setup(&failed.error()))?;
             if let Some(completion) = self.completions(&mut batch).next() {
                 return Ok(completion.result == -libc::EBADF);
             }

@@ -4,11 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use crate::aside::{Announced, Aside};
 use crate::buf_ring::Use;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::pages::MemoryRange;
+use crate::side_tables::{Aside, ProxiedAddresses};
 use crate::wheel::{Link, Links};
 
 /// No buffer.
@@ -96,9 +96,9 @@ pub(crate) struct Entry {
     /// The errno that ended receiving or sending, 0 if none.
     error: u8,
     /// A small number that the connection's owner keeps with it.
-    pub(crate) mark: u8,
+    pub(crate) owner_byte: u8,
     /// A number that the connection's owner keeps with it.
-    pub(crate) tag: u32,
+    pub(crate) owner_word: u32,
 }
 
 const _: () = assert!(size_of::<Entry>() == 52, "an idle connection is this entry: keep it small");
@@ -166,8 +166,8 @@ impl Table {
                 queue_len: 0,
                 listener: 0,
                 error: 0,
-                mark: 0,
-                tag: 0,
+                owner_byte: 0,
+                owner_word: 0,
             });
             self.entries.len() as u32 - 1
         } else {
@@ -184,8 +184,8 @@ impl Table {
         entry.send = NONE;
         entry.error = 0;
         entry.listener = 0;
-        entry.mark = 0;
-        entry.tag = 0;
+        entry.owner_byte = 0;
+        entry.owner_word = 0;
         self.open += 1;
         index
     }
@@ -324,13 +324,13 @@ impl Table {
     }
 
     /// The ends that were announced for the connection, if any were.
-    pub(crate) fn announced(&self, index: u32) -> Option<Announced> {
+    pub(crate) fn proxied(&self, index: u32) -> Option<ProxiedAddresses> {
         let entry = &self.entries[index as usize];
         if entry.flags.has(Flags::PEER_ASIDE) { self.aside.announced(entry.peer) } else { None }
     }
 
     /// Remembers ends that were announced for the connection; its source takes the place of the peer.
-    pub(crate) fn announce(&mut self, index: u32, announced: Announced) {
+    pub(crate) fn set_proxied(&mut self, index: u32, announced: ProxiedAddresses) {
         let entry = &mut self.entries[index as usize];
         if entry.flags.has(Flags::PEER_ASIDE) {
             self.aside.remove(entry.peer);

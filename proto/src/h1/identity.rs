@@ -75,12 +75,12 @@ pub enum Trust {
     /// It is a proxy whose word is taken.
     Trusted,
     /// It is anybody.
-    Stranger,
+    Untrusted,
 }
 
 /// What is known about where one request came from.
 #[derive(Clone, Copy, Debug)]
-pub struct Sender<'a> {
+pub struct ClientIdentity<'a> {
     /// The address of the connection as text; IPv6 without brackets.
     pub peer: &'a [u8],
     /// The address of the client, found past trusted proxies, as text; IPv6 without brackets.
@@ -105,18 +105,18 @@ const REPLACED: FieldSet = FieldSet::of(&[
 /// Longest X-Request-Id that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-impl Sender<'_> {
+impl ClientIdentity<'_> {
     /// The marks of fields that are not copied from its requests.
     pub(super) fn dropped_marks(&self) -> u8 {
-        if self.trust == Trust::Stranger { X_FORWARDED_OTHER } else { 0 }
+        if self.trust == Trust::Untrusted { X_FORWARDED_OTHER } else { 0 }
     }
 }
 
 impl IdentityPolicy {
     /// The fields that are not copied from a request.
-    pub(super) fn dropped(&self, head: &RequestHead<'_>, sender: &Sender<'_>) -> FieldSet {
+    pub(super) fn dropped(&self, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) -> FieldSet {
         let mut dropped = REPLACED;
-        if self.real_ip != RealIp::Trusted || sender.trust == Trust::Stranger {
+        if self.real_ip != RealIp::Trusted || sender.trust == Trust::Untrusted {
             dropped.insert(FieldId::XRealIp);
         }
         if !self.keeps_request_id(head, sender) {
@@ -125,7 +125,7 @@ impl IdentityPolicy {
         dropped
     }
 
-    fn keeps_request_id(&self, head: &RequestHead<'_>, sender: &Sender<'_>) -> bool {
+    fn keeps_request_id(&self, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) -> bool {
         match self.request_id {
             RequestId::Pass => true,
             RequestId::Remove => false,
@@ -137,10 +137,10 @@ impl IdentityPolicy {
     }
 
     /// Appends the fields.
-    pub(super) fn put(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
         match (self.x_forwarded, sender.trust) {
             (false, _) => {}
-            (true, Trust::Stranger) => put_x_forwarded(out, head, sender),
+            (true, Trust::Untrusted) => put_x_forwarded(out, head, sender),
             (true, Trust::Trusted) => self.continue_x_forwarded(out, head, sender),
         }
         if self.forwarded {
@@ -164,7 +164,7 @@ impl IdentityPolicy {
 
     /// What a trusted proxy says, where that is well-formed, and its own address.
     #[inline(never)]
-    fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+    fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
         let told = self.told(head, sender);
         put(out, "X-Forwarded-For: ");
         let hop = self.continue_list(out, head, sender, HopList::XForwardedFor);
@@ -186,8 +186,8 @@ impl IdentityPolicy {
 
     /// What a trusted proxy says of the client's request, where that is well-formed: in the fields that it maintains, since
     /// the others may have come from anybody.
-    fn told<'a>(&self, head: &RequestHead<'a>, sender: &Sender<'_>) -> Told<'a> {
-        if sender.trust == Trust::Stranger {
+    fn told<'a>(&self, head: &RequestHead<'a>, sender: &ClientIdentity<'_>) -> Told<'a> {
+        if sender.trust == Trust::Untrusted {
             return Told::default();
         }
         let (proto, host, port) = match self.trusted_list {
@@ -212,7 +212,7 @@ impl IdentityPolicy {
 
     //= https://www.rfc-editor.org/rfc/rfc7239#section-4
     #[inline(never)]
-    fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+    fn put_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
         put(out, "Forwarded: ");
         let start = out.len();
         let hop = self.continue_list(out, head, sender, HopList::Forwarded);
@@ -246,7 +246,7 @@ impl IdentityPolicy {
         &self,
         out: &mut Vec<u8>,
         head: &RequestHead<'_>,
-        sender: &Sender<'a>,
+        sender: &ClientIdentity<'a>,
         list: HopList,
     ) -> &'a [u8] {
         let start = out.len();
@@ -270,7 +270,7 @@ fn can_go_on(value: &[u8], list: HopList) -> bool {
 }
 
 /// What we know ourselves. The usual case.
-fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &Sender<'_>) {
+fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
     let is_https = sender.proto == "https";
     put(out, "X-Forwarded-For: ");
     out.extend_from_slice(sender.client);

@@ -19,8 +19,8 @@ mod write;
 pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
-pub use identity::{IdentityPolicy, RealIp, RequestId, Sender, Trust};
-pub use reply::{Asked, FinalReply, Reply, Reuse};
+pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
+pub use reply::{FinalResponsePlan, RequestFacts, ResponsePlan, Reuse};
 pub use trailers::Trailers;
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, replace_host, write_answer,

@@ -9,7 +9,7 @@ use crate::message::{BodyLength, Method, RequestHead, ResponseHead, TrailerRule,
 
 /// What the way back has to know about the request that is answered.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct RequestFacts {
     /// The version of the request.
     pub version: Version,
     /// True when the client can send another request: it means to, nothing on our side speaks against it, and the body of
@@ -45,7 +45,7 @@ impl Reuse {
 
 /// What a response head amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum ResponsePlan {
     /// More is to follow. Passed on, in the order received, unless the client speaks HTTP/1.0, which knows no 1xx.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
     Interim {
@@ -55,12 +55,12 @@ pub enum Reply {
     /// 101 (Switching Protocols).
     Upgrade,
     /// The answer itself.
-    Final(FinalReply),
+    Final(FinalResponsePlan),
 }
 
 /// How the final answer is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FinalReply {
+pub struct FinalResponsePlan {
     /// How the server frames the body.
     pub body: BodyLength,
     /// How the client gets it.
@@ -75,14 +75,14 @@ pub struct FinalReply {
     pub trailers: TrailerRule,
 }
 
-impl Asked {
+impl RequestFacts {
     /// What becomes of this response.
-    pub fn reply(&self, head: &ResponseHead<'_>) -> Reply {
+    pub fn reply(&self, head: &ResponseHead<'_>) -> ResponsePlan {
         if head.is_interim() {
-            return Reply::Interim { is_wanted: self.version == Version::Http11 };
+            return ResponsePlan::Interim { is_wanted: self.version == Version::Http11 };
         }
         if head.status == 101 {
-            return Reply::Upgrade;
+            return ResponsePlan::Upgrade;
         }
         let framing = match (head.body, self.version) {
             // A body that its server ends by closing has an end of its own behind us: if it is cut, the last chunk is missing.
@@ -91,7 +91,7 @@ impl Asked {
             (body, _) => body,
         };
         let is_downstream_persistent = self.is_persistent && framing != BodyLength::UntilClose;
-        Reply::Final(FinalReply {
+        ResponsePlan::Final(FinalResponsePlan {
             body: head.body,
             framing,
             connection: ConnectionField::of(self.version, is_downstream_persistent),
@@ -123,9 +123,10 @@ mod tests {
     use crate::limits::HeadLimits;
     use crate::message::RequestKind;
 
-    const ASKED: Asked = Asked { version: Version::Http11, is_persistent: true, reuse: Reuse::Allowed };
+    const ASKED: RequestFacts =
+        RequestFacts { version: Version::Http11, is_persistent: true, reuse: Reuse::Allowed };
 
-    fn reply(asked: Asked, response: &str) -> Reply {
+    fn reply(asked: RequestFacts, response: &str) -> ResponsePlan {
         let mut store = HeadStore::default();
         let kind = RequestKind::Other;
         let parsed = parse_response(response.as_bytes(), &mut store, &HeadLimits::default(), &kind);
@@ -133,14 +134,14 @@ mod tests {
         asked.reply(&head)
     }
 
-    fn last(asked: Asked, response: &str) -> FinalReply {
-        let Reply::Final(reply) = reply(asked, response) else { panic!("{response:?}") };
+    fn last(asked: RequestFacts, response: &str) -> FinalResponsePlan {
+        let ResponsePlan::Final(reply) = reply(asked, response) else { panic!("{response:?}") };
         reply
     }
 
     #[test]
     fn bodies_get_the_framing_that_the_client_knows() {
-        let old = Asked { version: Version::Http10, ..ASKED };
+        let old = RequestFacts { version: Version::Http10, ..ASKED };
         for (fields, to_new, to_old) in [
             ("Content-Length: 5\r\n", BodyLength::Length(5), BodyLength::Length(5)),
             ("Transfer-Encoding: chunked\r\n", BodyLength::Chunked, BodyLength::UntilClose),
@@ -160,9 +161,9 @@ mod tests {
         let both = last(ASKED, length);
         assert!(both.is_downstream_persistent && both.is_upstream_persistent);
         assert_eq!(both.connection, ConnectionField::Omit);
-        let doubtful = last(Asked { reuse: Reuse::Forbidden, ..ASKED }, length);
+        let doubtful = last(RequestFacts { reuse: Reuse::Forbidden, ..ASKED }, length);
         assert!(doubtful.is_downstream_persistent && !doubtful.is_upstream_persistent);
-        let leaving = last(Asked { is_persistent: false, ..ASKED }, length);
+        let leaving = last(RequestFacts { is_persistent: false, ..ASKED }, length);
         assert!(!leaving.is_downstream_persistent && leaving.is_upstream_persistent);
         assert_eq!(leaving.connection, ConnectionField::Close);
         assert!(!last(ASKED, "HTTP/1.1 200 OK\r\n\r\n").is_upstream_persistent);
@@ -172,13 +173,13 @@ mod tests {
     #[test]
     fn interim_answers_are_for_those_who_know_them() {
         let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
-        assert_eq!(reply(ASKED, hints), Reply::Interim { is_wanted: true });
+        assert_eq!(reply(ASKED, hints), ResponsePlan::Interim { is_wanted: true });
         assert_eq!(
-            reply(Asked { version: Version::Http10, ..ASKED }, hints),
-            Reply::Interim { is_wanted: false }
+            reply(RequestFacts { version: Version::Http10, ..ASKED }, hints),
+            ResponsePlan::Interim { is_wanted: false }
         );
         let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
-        assert_eq!(reply(ASKED, switching), Reply::Upgrade);
+        assert_eq!(reply(ASKED, switching), ResponsePlan::Upgrade);
     }
 
     #[test]

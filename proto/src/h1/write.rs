@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use super::identity::{IdentityPolicy, Sender};
+use super::identity::{ClientIdentity, IdentityPolicy};
 use super::trailers::Trailers;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION};
 use crate::hop_by_hop::HOP_BY_HOP;
@@ -22,7 +22,7 @@ pub struct Forwarding<'a> {
     /// Which fields tell whose request it is.
     pub identity: &'a IdentityPolicy,
     /// Whose request it is.
-    pub sender: Sender<'a>,
+    pub sender: ClientIdentity<'a>,
     /// The value for Host.
     pub host: &'a str,
     /// How we frame the body upstream.
@@ -390,10 +390,10 @@ mod tests {
     use crate::message::RequestKind;
     use alloc::string::String;
 
-    const STRANGER: Sender<'static> = Sender {
+    const UNTRUSTED: ClientIdentity<'static> = ClientIdentity {
         peer: b"192.0.2.7",
         client: b"192.0.2.7",
-        trust: Trust::Stranger,
+        trust: Trust::Untrusted,
         proto: "http",
         request_id: 0xab,
     };
@@ -406,7 +406,7 @@ mod tests {
         let mut out = Vec::new();
         let body = body.unwrap_or(head.body);
         let identity = &IdentityPolicy::default();
-        write_request(&mut out, &head, &Forwarding { identity, sender: STRANGER, host: "up.example", body });
+        write_request(&mut out, &head, &Forwarding { identity, sender: UNTRUSTED, host: "up.example", body });
         String::from_utf8(out).unwrap()
     }
 
@@ -507,7 +507,7 @@ mod tests {
         let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
         let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
         let identity = &IdentityPolicy::default();
-        let fwd = Forwarding { identity, sender: STRANGER, host: "a", body: head.body };
+        let fwd = Forwarding { identity, sender: UNTRUSTED, host: "a", body: head.body };
         let mut out = Vec::new();
         write_upgrade_request(&mut out, &head, &fwd, "websocket");
         let sent = String::from_utf8(out).unwrap();

@@ -55,8 +55,8 @@ impl Driver {
     }
 
     fn admit(&mut self, fd: RawFd, listener: u32) {
-        let Entry { listener: id, mark, .. } = *self.table.at(listener);
-        let is_told_later = mark != 0;
+        let Entry { listener: id, owner_byte, .. } = *self.table.at(listener);
+        let is_told_later = owner_byte != 0;
         if let Some(shard) = self.better_place() {
             self.stats.accepted += 1;
             // SAFETY: the kernel has just given us this descriptor, and it is in no entry.

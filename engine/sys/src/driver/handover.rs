@@ -4,7 +4,7 @@
 //! first, so that whatever the client sends from then on waits in the socket until the other shard has armed one. If the
 //! client was faster, its request is served here and the connection leaves the next time it is idle.
 //!
-//! The descriptor and what has to go along (peer, tag, deadline) are laid down at the other shard's doorbell, and a message
+//! The descriptor and what has to go along (peer, owner data, deadline) are laid down at the other shard's doorbell, and a message
 //! says so. They are owned in every state: until the other shard takes them they belong to its doorbell, which closes the
 //! descriptor when that shard ends. A message that does not arrive is answered by taking them back, if they are still there.
 
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use io_uring::{opcode, squeue, types};
 
 use super::Driver;
-use crate::aside::Announced;
-use crate::board::{BUSY_WORK, Board};
 use crate::key::{Key, Kind, NONE};
+use crate::load_board::{BUSY_WORK, LoadBoard};
 use crate::message::{Doorbell, NUMBER_BITS};
 use crate::ring::Completion;
+use crate::side_tables::ProxiedAddresses;
 use crate::table::{Entry, Flags};
 
 /// Connections that may be on their way out at once.
@@ -52,11 +52,11 @@ pub struct Share<C = ConnectionId> {
 pub(crate) struct Handed {
     fd: OwnedFd,
     listener: u8,
-    mark: u8,
-    tag: u32,
+    owner_byte: u8,
+    owner_word: u32,
     peer: Option<SocketAddr>,
     /// What a proxy in front of us said of it.
-    announced: Option<Announced>,
+    announced: Option<ProxiedAddresses>,
     /// Nobody has looked yet whether its peer may have it.
     is_unchecked: bool,
     idle_ms: u64,
@@ -69,17 +69,26 @@ impl Handed {
         // SAFETY: tests give descriptors that they have just been given.
         let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
         let (peer, announced) = (None, None);
-        Handed { fd, listener: 0, mark: 0, tag: 0, peer, announced, is_unchecked: false, idle_ms: 0 }
+        Handed {
+            fd,
+            listener: 0,
+            owner_byte: 0,
+            owner_word: 0,
+            peer,
+            announced,
+            is_unchecked: false,
+            idle_ms: 0,
+        }
     }
 }
 
 /// The other shards, and what is known about this one's load.
-pub(crate) struct Fleet {
+pub(crate) struct ShardSet {
     me: usize,
-    board: Arc<Board>,
+    board: Arc<LoadBoard>,
     doorbells: Vec<Doorbell>,
     /// Shards that connections may be given to: the nearest, those further away, and so on.
-    circles: Vec<Vec<usize>>,
+    proximity: Vec<Vec<usize>>,
     /// For every shard: how many connections it had when this one looked, and how many of this one's are on their way there.
     seen: Vec<(u64, u64)>,
     /// Accepted connections that this shard keeps without looking at others.
@@ -98,17 +107,17 @@ impl Driver {
     pub(crate) fn join(
         &mut self,
         me: usize,
-        board: Arc<Board>,
+        board: Arc<LoadBoard>,
         doorbells: Vec<Doorbell>,
-        circles: Vec<Vec<usize>>,
+        proximity: Vec<Vec<usize>>,
     ) {
-        assert!(self.fleet.is_none() && self.parted.is_none(), "a runtime joins once");
-        self.fleet = Some(Box::new(Fleet {
+        assert!(self.shard_set.is_none() && self.parted.is_none(), "a runtime joins once");
+        self.shard_set = Some(Box::new(ShardSet {
             me,
             board,
             seen: vec![(0, 0); doorbells.len()],
             doorbells,
-            circles,
+            proximity,
             keep: KEPT_MIN,
             leaving: Vec::with_capacity(LEAVING_MAX),
             samples: Vec::with_capacity(SAMPLES),
@@ -121,16 +130,16 @@ impl Driver {
 
     /// Neither gives nor wants connections any more.
     pub(crate) fn part(&mut self) {
-        if let Some(fleet) = self.fleet.take() {
-            fleet.board.close(fleet.me);
-            self.parted = Some(fleet);
+        if let Some(shard_set) = self.shard_set.take() {
+            shard_set.board.close(shard_set.me);
+            self.parted = Some(shard_set);
         }
     }
 
     /// Shows how many connections there are.
     pub(super) fn connections_changed(&self) {
-        if let Some(fleet) = &self.fleet {
-            fleet.board.set_connections(fleet.me, self.connections);
+        if let Some(shard_set) = &self.shard_set {
+            shard_set.board.set_connections(shard_set.me, self.connections);
         }
     }
 
@@ -138,12 +147,12 @@ impl Driver {
 
     /// Notes whose completion this was, now and then.
     pub(super) fn sample(&mut self, completion: &Completion) {
-        let Some(fleet) = &mut self.fleet else { return };
-        fleet.countdown -= 1;
-        if fleet.countdown > 0 {
+        let Some(shard_set) = &mut self.shard_set else { return };
+        shard_set.countdown -= 1;
+        if shard_set.countdown > 0 {
             return;
         }
-        fleet.countdown = fleet.every;
+        shard_set.countdown = shard_set.every;
         let index = match completion.key.kind() {
             Kind::Receive => self.table.current(completion.key),
             Kind::Op => self
@@ -154,8 +163,8 @@ impl Driver {
             _ => None,
         };
         let Some(index) = index else { return };
-        if self.table.at(index).flags.has(Flags::ACCEPTED) && fleet.samples.len() < SAMPLES {
-            fleet.samples.push(ConnectionId { index, generation: self.table.generation(index) });
+        if self.table.at(index).flags.has(Flags::ACCEPTED) && shard_set.samples.len() < SAMPLES {
+            shard_set.samples.push(ConnectionId { index, generation: self.table.generation(index) });
         }
     }
 
@@ -163,24 +172,24 @@ impl Driver {
     /// that were to leave and have not yet, stay.
     pub(crate) fn take_load(&mut self, shares: &mut Vec<Share>) -> u64 {
         shares.clear();
-        let Some(fleet) = &mut self.fleet else { return 0 };
-        let completions = self.stats.completions - fleet.completions;
-        fleet.completions = self.stats.completions;
-        fleet.samples.sort_unstable();
-        for connection in fleet.samples.drain(..) {
+        let Some(shard_set) = &mut self.shard_set else { return 0 };
+        let completions = self.stats.completions - shard_set.completions;
+        shard_set.completions = self.stats.completions;
+        shard_set.samples.sort_unstable();
+        for connection in shard_set.samples.drain(..) {
             match shares.last_mut() {
                 Some(share) if share.connection == connection => share.samples += 1,
                 _ => shares.push(Share { connection, samples: 1 }),
             }
         }
         // An odd distance, since a request is the same few completions over and over.
-        fleet.every = u32::try_from(completions / SAMPLES as u64).unwrap_or(u32::MAX) | 1;
-        fleet.countdown = fleet.countdown.clamp(1, fleet.every);
-        fleet.leaving.clear();
-        fleet.seen.iter_mut().for_each(|(_, on_their_way)| *on_their_way = 0);
-        let all = (0..fleet.board.shards()).map(|shard| fleet.board.connections(shard)).sum::<u64>();
-        let mean = u32::try_from(all / fleet.board.shards() as u64).unwrap_or(u32::MAX);
-        fleet.keep = (mean.saturating_add(mean / 4)).max(KEPT_MIN);
+        shard_set.every = u32::try_from(completions / SAMPLES as u64).unwrap_or(u32::MAX) | 1;
+        shard_set.countdown = shard_set.countdown.clamp(1, shard_set.every);
+        shard_set.leaving.clear();
+        shard_set.seen.iter_mut().for_each(|(_, on_their_way)| *on_their_way = 0);
+        let all = (0..shard_set.board.shards()).map(|shard| shard_set.board.connections(shard)).sum::<u64>();
+        let mean = u32::try_from(all / shard_set.board.shards() as u64).unwrap_or(u32::MAX);
+        shard_set.keep = (mean.saturating_add(mean / 4)).max(KEPT_MIN);
         completions
     }
 
@@ -188,11 +197,11 @@ impl Driver {
 
     /// The shard that an accepted connection is better given to, if there is one.
     pub(super) fn better_place(&mut self) -> Option<usize> {
-        let fleet = self.fleet.as_mut()?;
-        if self.connections < fleet.keep {
+        let shard_set = self.shard_set.as_mut()?;
+        if self.connections < shard_set.keep {
             return None;
         }
-        let Fleet { me, circles, board, seen, .. } = &mut **fleet;
+        let ShardSet { me, proximity, board, seen, .. } = &mut **shard_set;
         let mut expected = |&shard: &usize| {
             let (before, on_their_way) = &mut seen[shard];
             let now = board.connections(shard);
@@ -207,8 +216,8 @@ impl Driver {
         let has_less_to_do = |theirs: u64| theirs + theirs / 4 + u64::from(BUSY_WORK) <= work;
         // A difference that pays for the message, and the more so the further it goes.
         let mut margin = 1;
-        for circle in circles.iter() {
-            let open = circle.iter().filter(|&&shard| board.work(shard).is_some_and(has_less_to_do));
+        for distance in proximity.iter() {
+            let open = distance.iter().filter(|&&shard| board.work(shard).is_some_and(has_less_to_do));
             if let Some((theirs, least)) = open.map(&mut expected).min()
                 && theirs + margin * (theirs / 4 + u64::from(KEPT_MIN) / 2) <= mine
             {
@@ -223,20 +232,20 @@ impl Driver {
     /// Sends a connection to another shard as soon as it is idle. Asked again from time to time: it may be forgotten.
     pub(crate) fn hand_over(&mut self, connection: ConnectionId, to: usize) {
         let ConnectionId { index, generation } = connection;
-        let Some(fleet) = &mut self.fleet else { return };
-        if !self.table.is_current(index, generation) || fleet.leaving.len() == LEAVING_MAX {
+        let Some(shard_set) = &mut self.shard_set else { return };
+        if !self.table.is_current(index, generation) || shard_set.leaving.len() == LEAVING_MAX {
             return;
         }
-        fleet.leaving.push((connection, to));
+        shard_set.leaving.push((connection, to));
         self.try_to_leave(index);
     }
 
     /// Whether a connection is to leave, and where to.
     #[inline]
     fn destination(&self, index: u32) -> Option<usize> {
-        let fleet = self.fleet.as_ref().filter(|fleet| !fleet.leaving.is_empty())?;
+        let shard_set = self.shard_set.as_ref().filter(|shard_set| !shard_set.leaving.is_empty())?;
         let connection = ConnectionId { index, generation: self.table.generation(index) };
-        fleet.leaving.iter().find(|(leaving, _)| *leaving == connection).map(|(_, to)| *to)
+        shard_set.leaving.iter().find(|(leaving, _)| *leaving == connection).map(|(_, to)| *to)
     }
 
     /// Called whenever a connection may have become ready to leave; does nothing for those that are to stay. Says whether
@@ -274,14 +283,14 @@ impl Driver {
 
     /// Whether another shard has as many connections as it may have; all may have as many as this one.
     fn is_full(&self, shard: usize) -> bool {
-        let connections = self.fleet.as_ref().map(|fleet| fleet.board.connections(shard));
+        let connections = self.shard_set.as_ref().map(|shard_set| shard_set.board.connections(shard));
         connections.is_some_and(|connections| connections >= u64::from(self.connections_max))
     }
 
     /// A connection is not to leave any more.
     fn stay(&mut self, index: u32) {
-        if let Some(fleet) = &mut self.fleet {
-            fleet.leaving.retain(|(connection, _)| connection.index != index);
+        if let Some(shard_set) = &mut self.shard_set {
+            shard_set.leaving.retain(|(connection, _)| connection.index != index);
         }
     }
 
@@ -290,10 +299,11 @@ impl Driver {
         let idle_ms = self.deadline_in_ms(index);
         let peer = self.table.peer(index);
         let entry = self.table.at(index);
-        let Entry { listener, mark, tag, .. } = *entry;
+        let Entry { listener, owner_byte, owner_word, .. } = *entry;
         let fd = entry.take_fd();
-        let announced = self.table.announced(index);
-        let handed = Handed { fd, listener, mark, tag, peer, announced, is_unchecked: false, idle_ms };
+        let announced = self.table.proxied(index);
+        let handed =
+            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_unchecked: false, idle_ms };
         self.forget_peer(index);
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);
@@ -305,7 +315,7 @@ impl Driver {
 
     /// Sends a descriptor on its way.
     pub(super) fn post_handed(&mut self, handed: Handed, to: usize) {
-        let Some(doorbell) = self.fleet.as_ref().map(|fleet| fleet.doorbells[to].clone()) else {
+        let Some(doorbell) = self.shard_set.as_ref().map(|shard_set| shard_set.doorbells[to].clone()) else {
             return self.arrive(handed);
         };
         let number = match doorbell.put(handed) {
@@ -316,7 +326,7 @@ impl Driver {
         let key = Key::with_payload(Kind::Handed, 0).bits();
         let message = opcode::MsgRingData::new(types::Fd(doorbell.ring_fd()), 0, key, None).build();
         let returned = Key::with_payload(Kind::Returned, (to as u64) << NUMBER_BITS | number);
-        // SAFETY: a message carries its data by value. The descriptor of the ring stays open until it is sent: the fleet has
+        // SAFETY: a message carries its data by value. The descriptor of the ring stays open until it is sent: the set has
         // the doorbell, and is kept when it is parted from.
         unsafe { self.push(message.flags(squeue::Flags::SKIP_SUCCESS), returned) };
     }
@@ -325,7 +335,7 @@ impl Driver {
     pub(super) fn pass_on(&mut self, fd: OwnedFd, listener: u8, is_unchecked: bool, to: usize) {
         let (peer, announced, idle_ms) = (None, None, self.first_byte_ms);
         self.post_handed(
-            Handed { fd, listener, mark: 0, tag: 0, peer, announced, is_unchecked, idle_ms },
+            Handed { fd, listener, owner_byte: 0, owner_word: 0, peer, announced, is_unchecked, idle_ms },
             to,
         );
     }
@@ -352,8 +362,8 @@ impl Driver {
     pub(super) fn take_back(&mut self, completion: Completion) {
         let payload = completion.key.payload();
         let (to, number) = ((payload >> NUMBER_BITS) as usize, payload & ((1 << NUMBER_BITS) - 1));
-        let fleet = self.fleet.as_ref().or(self.parted.as_ref());
-        if let Some(handed) = fleet.and_then(|fleet| fleet.doorbells[to].take_back(number)) {
+        let shard_set = self.shard_set.as_ref().or(self.parted.as_ref());
+        if let Some(handed) = shard_set.and_then(|shard_set| shard_set.doorbells[to].take_back(number)) {
             self.stats.handed_back += 1;
             self.arrive(handed);
         }
@@ -372,11 +382,11 @@ impl Driver {
         let entry = self.table.at(index);
         entry.flags.set(Flags::ACCEPTED);
         entry.listener = handed.listener;
-        (entry.mark, entry.tag) = (handed.mark, handed.tag);
+        (entry.owner_byte, entry.owner_word) = (handed.owner_byte, handed.owner_word);
         self.connections += 1;
         self.connections_changed();
         match (handed.announced, handed.peer) {
-            (Some(announced), _) => self.announce(index, announced),
+            (Some(announced), _) => self.set_proxied(index, announced),
             (None, Some(peer)) => self.set_peer(index, peer),
             (None, None) => {}
         }

@@ -2,8 +2,8 @@
 //! two exchanges.
 
 use super::Driver;
-use crate::kept::{Kept, Moved};
 use crate::key::NONE;
+use crate::partial::{Moved, PartialMessage};
 use crate::socket::{Peeked, peek};
 use crate::table::Flags;
 
@@ -30,7 +30,7 @@ impl Driver {
     }
 
     /// What a parked connection had said. The first thing to ask when it is parked no more: its waiter has that place.
-    pub(crate) fn take_kept(&mut self, index: u32) -> Option<Kept> {
+    pub(crate) fn take_partial(&mut self, index: u32) -> Option<PartialMessage> {
         let slot = std::mem::replace(&mut self.table.at(index).waiter, NONE);
         if slot == NONE {
             return None;
@@ -43,17 +43,17 @@ impl Driver {
     }
 
     /// Connections parked in the middle of a message.
-    pub(crate) fn begun(&self) -> usize {
+    pub(crate) fn partials(&self) -> usize {
         self.kept.len()
     }
 
     /// What they have said.
-    pub(crate) fn begun_bytes(&self) -> usize {
+    pub(crate) fn partial_bytes(&self) -> usize {
         self.kept.bytes()
     }
 
     /// Keeps the connection open with nobody waiting on it. Refused like [`Driver::park`].
-    pub(crate) fn rest(&mut self, index: u32, idle_ms: u64) -> bool {
+    pub(crate) fn keep_idle(&mut self, index: u32, idle_ms: u64) -> bool {
         self.let_go(index, Flags::RESTING, idle_ms)
     }
 
@@ -76,7 +76,7 @@ impl Driver {
     }
 
     /// Ends [`Driver::rest`]; says whether the connection can still be used.
-    pub(crate) fn resume(&mut self, index: u32) -> bool {
+    pub(crate) fn reuse(&mut self, index: u32) -> bool {
         self.table.at(index).flags.clear(Flags::RESTING);
         self.clear_deadline(index);
         self.is_quiet(index)

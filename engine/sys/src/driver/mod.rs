@@ -28,15 +28,15 @@ use io_uring::{cqueue, squeue};
 use crate::Settings;
 use crate::buf_ring::BufRing;
 use crate::files::{HugePages, use_ordinary_pages};
-use crate::kept::KeptBytes;
+use crate::host_unsupported::HostUnsupported;
 use crate::key::{Key, Kind, NONE};
 use crate::message::Doorbell;
 use crate::op::Ops;
 use crate::pages::MemoryRange;
+use crate::partial::KeptBytes;
 use crate::peers::PeerShare;
 use crate::ring::{Completion, Ring, RingFailed};
 use crate::table::Table;
-use crate::unfit::Unfit;
 use crate::wheel::Wheel;
 
 pub(crate) use handover::Handed;
@@ -149,9 +149,9 @@ pub(crate) struct Driver {
     now_ms: u64,
     first_byte_ms: u64,
     /// The other shards, where connections are shared with them.
-    fleet: Option<Box<handover::Fleet>>,
+    shard_set: Option<Box<handover::ShardSet>>,
     /// ... where they were: messages to them may still be on their way.
-    parted: Option<Box<handover::Fleet>>,
+    parted: Option<Box<handover::ShardSet>>,
     /// Where others reach this runtime, once it was asked for.
     doorbell: Option<Doorbell>,
     /// Handles were left when the runtime ended.
@@ -162,7 +162,7 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(settings: &Settings) -> Result<Driver, Unfit> {
+    pub(crate) fn new(settings: &Settings) -> Result<Driver, HostUnsupported> {
         assert!(
             (64..=u32::from(u16::MAX)).contains(&settings.buffer_bytes),
             "lengths in a buffer are 16 bits wide"
@@ -170,7 +170,7 @@ impl Driver {
         let mut ring = Ring::new(settings.submission_entries, settings.submission_entries * 8)?;
         crate::probe::check(&ring)?;
         if let Some(time) = settings.busy_poll {
-            ring.poll_busily(time).map_err(|error| Unfit::from_busy_poll(&error))?;
+            ring.poll_busily(time).map_err(|error| HostUnsupported::from_busy_poll(&error))?;
         }
         let read_ahead = if settings.read_ahead_bytes > 0 && ring.bounds_multishot()? {
             ReadAheadBytes::Bounded {
@@ -213,7 +213,7 @@ impl Driver {
             started,
             now_ms,
             first_byte_ms: settings.first_byte_ms,
-            fleet: None,
+            shard_set: None,
             parted: None,
             doorbell: None,
             handles_left: false,

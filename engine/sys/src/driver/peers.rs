@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use super::Driver;
-use crate::aside::Announced;
 use crate::peers::{PeerBounds, PeerShare};
+use crate::side_tables::ProxiedAddresses;
 use crate::table::Flags;
 
 impl Driver {
@@ -22,7 +22,7 @@ impl Driver {
         let bounds = self.peers.as_ref().map_or(PeerBounds::NONE, |share| share.bounds);
         let connections = self.connections_of_peer(index);
         if connections > bounds.noted_above {
-            self.table.at(index).tag = bounds.tag;
+            self.table.at(index).owner_word = bounds.owner_word;
         }
         connections <= bounds.accept_max
     }
@@ -38,9 +38,9 @@ impl Driver {
     }
 
     /// The peer is what was announced, and the connection counts for its address.
-    pub(crate) fn announce(&mut self, index: u32, announced: Announced) {
+    pub(crate) fn set_proxied(&mut self, index: u32, announced: ProxiedAddresses) {
         self.forget_peer(index);
-        self.table.announce(index, announced);
+        self.table.set_proxied(index, announced);
         if let Some(share) = &self.peers
             && self.table.at(index).flags.has(Flags::ACCEPTED)
         {

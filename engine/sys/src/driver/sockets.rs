@@ -34,7 +34,7 @@ impl Driver {
     pub(crate) fn close(&mut self, index: u32) {
         self.retire(index);
         if self.table.at(index).flags.has(Flags::IDLE) {
-            drop(self.take_kept(index));
+            drop(self.take_partial(index));
         }
         if self.table.at(index).flags.has(Flags::ACCEPTED) {
             self.connections -= 1;

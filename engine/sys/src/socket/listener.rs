@@ -130,10 +130,10 @@ impl Listener {
     }
 
     /// Who connects is not the client: accepted connections are not counted for their peer (see
-    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::announce`] or [`Conn::peer`].
+    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::set_proxied`] or [`Conn::peer`].
     #[must_use]
     pub fn behind_balancer(self) -> Listener {
-        driver::with(|driver| driver.table().at(self.index).mark = 1);
+        driver::with(|driver| driver.table().at(self.index).owner_byte = 1);
         self
     }
 

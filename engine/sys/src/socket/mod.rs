@@ -22,12 +22,12 @@ pub use self::listener::{BoundListener, Listener};
 use self::operation::Operation;
 pub use self::operation::{Ready, Receive, Sending, Sent};
 pub use self::timer::{Timer, sleep};
-use crate::aside::Announced;
 use crate::buf::Buf;
 use crate::driver;
 use crate::lease::Lease;
 use crate::op::Payload;
 use crate::patience::Patience;
+use crate::side_tables::ProxiedAddresses;
 use crate::table::Flags;
 
 /// How often a connection that cannot be watched by its receive is looked at.
@@ -227,7 +227,7 @@ impl Conn {
 
     /// Like [`Conn::park`], in the middle of a message: the worker that gets the connection next is given with it the bytes
     /// of the message that have arrived and how often it was parked with them (see
-    /// [`next_begun_connection`](crate::next_begun_connection)). The deadline stays as it was set; once it has passed, a
+    /// [`next_partial_connection`](crate::next_partial_connection)). The deadline stays as it was set; once it has passed, a
     /// worker gets the connection although there are no bytes.
     ///
     /// # Errors
@@ -243,13 +243,13 @@ impl Conn {
 
     /// Keeps a connection for later: bytes, an end or `idle_ms` without use close its socket by itself. Says no when
     /// that is the case already.
-    pub fn rest(&self, idle_ms: u64) -> bool {
-        driver::with(|driver| driver.rest(self.index, idle_ms))
+    pub fn keep_idle(&self, idle_ms: u64) -> bool {
+        driver::with(|driver| driver.keep_idle(self.index, idle_ms))
     }
 
     /// Takes a connection back into use; says whether it is still good.
-    pub fn resume(&self) -> bool {
-        driver::with(|driver| driver.resume(self.index))
+    pub fn reuse(&self) -> bool {
+        driver::with(|driver| driver.reuse(self.index))
     }
 
     /// The id of the listener that accepted the connection.
@@ -258,31 +258,31 @@ impl Conn {
     }
 
     /// Two numbers that stay with the connection while it is parked, on whatever shard, for its owner's use; 0 at first.
-    pub fn notes(&self) -> (u32, u8) {
+    pub fn owner_data(&self) -> (u32, u8) {
         driver::with(|driver| {
             let entry = driver.table().at(self.index);
-            (entry.tag, entry.mark)
+            (entry.owner_word, entry.owner_byte)
         })
     }
 
     /// Sets the numbers that stay with the connection.
-    pub fn set_notes(&self, tag: u32, mark: u8) {
+    pub fn set_owner_data(&self, owner_word: u32, owner_byte: u8) {
         driver::with(|driver| {
             let entry = driver.table().at(self.index);
-            (entry.tag, entry.mark) = (tag, mark);
+            (entry.owner_word, entry.owner_byte) = (owner_word, owner_byte);
         });
     }
 
     /// Notes the ends of the connection that this one is a part of: those that a proxy in front of us has told, or those
     /// that a server was told. From now on [`Conn::peer`] is `source`.
-    pub fn announce(&self, source: SocketAddr, destination: SocketAddr) {
-        let announced = Announced { source, destination };
-        driver::with(|driver| driver.announce(self.index, announced));
+    pub fn set_proxied(&self, source: SocketAddr, destination: SocketAddr) {
+        let announced = ProxiedAddresses { source, destination };
+        driver::with(|driver| driver.set_proxied(self.index, announced));
     }
 
     /// Source and destination as they were announced, if they were.
-    pub fn announced(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let announced = driver::with(|driver| driver.table().announced(self.index))?;
+    pub fn proxied(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let announced = driver::with(|driver| driver.table().proxied(self.index))?;
         Some((announced.source, announced.destination))
     }
 
@@ -292,11 +292,11 @@ impl Conn {
     /// # Errors
     /// What getpeername(2) and getsockname(2) say.
     pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        if let Some(announced) = self.announced() {
+        if let Some(announced) = self.proxied() {
             return Ok(announced);
         }
         let (peer, local) = (self.peer()?, self.local()?);
-        self.announce(peer, local);
+        self.set_proxied(peer, local);
         Ok((peer, local))
     }
 
@@ -421,13 +421,13 @@ pub fn connections_open() -> u32 {
 }
 
 /// Connections that are parked in the middle of a message (see [`Conn::park_with`]).
-pub fn connections_begun() -> usize {
-    driver::with(|driver| driver.begun())
+pub fn connections_partial() -> usize {
+    driver::with(|driver| driver.partials())
 }
 
 /// Bytes kept for connections that are parked in the middle of a message.
-pub fn bytes_begun() -> usize {
-    driver::with(|driver| driver.begun_bytes())
+pub fn partial_bytes() -> usize {
+    driver::with(|driver| driver.partial_bytes())
 }
 
 /// Sockets this shard has open: listeners, connections and timers.

@@ -2,7 +2,7 @@
 //! that one is busy another one near it that has less to do. It runs in the kernel, on that CPU, once per connection.
 //!
 //! Maps say what the machine is like, which listener is which shard's, and how much each shard has to do: the latter is the
-//! [`Board`], whose memory is a map, so that a shard says it with a plain store. A listener's place is emptied before its
+//! [`LoadBoard`], whose memory is a map, so that a shard says it with a plain store. A listener's place is emptied before its
 //! shard stops accepting; whoever finds it empty is sent to a neighbour, and the kernel's hash decides where there is none.
 
 use std::io;
@@ -10,7 +10,6 @@ use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::board::{BUSY_WORK, Board, WORK_OFFSET};
 use crate::bpf::{
     Arithmetic::{Add, And, Modulo, Mul, ShiftLeft, Sub},
     Assembler,
@@ -18,12 +17,13 @@ use crate::bpf::{
     FRAME, Helper, Instruction, Label, Map, MapKind, NotLoaded, R0, R1, R2, R3, R4, R6, R7, R8, R9, Register,
     ReuseportProgram,
 };
+use crate::load_board::{BUSY_WORK, LoadBoard, WORK_OFFSET};
 use crate::socket::set_option;
 
 /// The shard of a CPU that none was chosen for.
 const NOBODY: u32 = u32::MAX;
 
-/// Neighbours that are looked at in each circle, from a random one on: all of them in most machines.
+/// Neighbours that are looked at for each distance, from a random one on: all of them in most machines.
 const LOOKS: usize = 4;
 
 /// More work than this is not told apart; keeps products of it in 64 bits. A shard that is closed shows more.
@@ -32,7 +32,7 @@ const WORK_MAX: i32 = i32::MAX;
 /// What the program answers with: the listener that was selected, or the kernel's choice if none was.
 const SK_PASS: i32 = 1;
 
-/// For every circle: where its bounds are among the bounds of a shard's circles, and how many eighths of our work are clearly
+/// For every distance: where its bounds are among the bounds of a shard's neighbours, and how many eighths of our work are clearly
 /// less than ours: three quarters with the same cache, half on the same node.
 const CIRCLES: [(i16, i32); 2] = [(0, 6), (8, 4)];
 
@@ -44,7 +44,7 @@ pub struct SteeringTables {
     /// All shards, neighbours side by side.
     pub order: Vec<usize>,
     /// For every shard, where in `order` those with the same cache are, and those of the same node; itself among them.
-    pub circles: Vec<[Range<usize>; 2]>,
+    pub proximity: Vec<[Range<usize>; 2]>,
 }
 
 /// The maps of the programs of all ports.
@@ -52,9 +52,9 @@ pub struct SteeringTables {
 pub struct SteeringMaps {
     receivers: Map,
     order: Map,
-    circles: Map,
+    proximity: Map,
     /// Where the loads are, if they are looked at.
-    board: Option<Arc<Board>>,
+    board: Option<Arc<LoadBoard>>,
     shards: usize,
 }
 
@@ -73,11 +73,11 @@ pub(crate) struct Slot {
 }
 
 impl SteeringMaps {
-    /// Makes the maps. With a board, which has to be [`Board::for_programs`], the load counts.
+    /// Makes the maps. With a board, which has to be [`LoadBoard::for_programs`], the load counts.
     ///
     /// # Errors
     /// Why the kernel does not make them.
-    pub fn new(tables: &SteeringTables, board: Option<Arc<Board>>) -> Result<SteeringMaps, NotLoaded> {
+    pub fn new(tables: &SteeringTables, board: Option<Arc<LoadBoard>>) -> Result<SteeringMaps, NotLoaded> {
         let make = || {
             let cpus = tables.receivers.iter().map(|&(cpu, _)| cpu + 1).max().unwrap_or(1);
             let receivers = Map::new(MapKind::Array, 4, cpus)?;
@@ -88,20 +88,20 @@ impl SteeringMaps {
             }
             let shards = tables.order.len();
             let order = Map::new(MapKind::Array, 4, shards)?;
-            let circles = Map::new(MapKind::Array, 16, shards)?;
-            for (at, (&shard, of_shard)) in tables.order.iter().zip(&tables.circles).enumerate() {
+            let proximity = Map::new(MapKind::Array, 16, shards)?;
+            for (at, (&shard, of_shard)) in tables.order.iter().zip(&tables.proximity).enumerate() {
                 order.set(number(at), &number(shard).to_ne_bytes())?;
                 let mut value = [0; 16];
-                for (circle, bytes) in of_shard.iter().zip(value.chunks_exact_mut(8)) {
-                    bytes[..4].copy_from_slice(&number(circle.start).to_ne_bytes());
-                    bytes[4..].copy_from_slice(&number(circle.len()).to_ne_bytes());
+                for (distance, bytes) in of_shard.iter().zip(value.chunks_exact_mut(8)) {
+                    bytes[..4].copy_from_slice(&number(distance.start).to_ne_bytes());
+                    bytes[4..].copy_from_slice(&number(distance.len()).to_ne_bytes());
                 }
-                circles.set(number(at), &value)?;
+                proximity.set(number(at), &value)?;
             }
-            Ok((receivers, order, circles, shards))
+            Ok((receivers, order, proximity, shards))
         };
-        let (receivers, order, circles, shards) = make().map_err(NotLoaded::from_call)?;
-        Ok(SteeringMaps { receivers, order, circles, board, shards })
+        let (receivers, order, proximity, shards) = make().map_err(NotLoaded::from_call)?;
+        Ok(SteeringMaps { receivers, order, proximity, board, shards })
     }
 
     /// Loads the program for the listeners of another port.
@@ -151,7 +151,7 @@ mod stack {
     /// The shard with the least work of those that were looked at.
     pub(super) const BEST: i16 = -16;
     pub(super) const BEST_WORK: i16 = -24;
-    /// The circles of the centre, a copy of the map's value.
+    /// The neighbours of the centre, a copy of the map's value.
     pub(super) const CIRCLES: i16 = -40;
 }
 
@@ -201,22 +201,22 @@ impl Code<'_> {
         self.look_up(map, or_else);
     }
 
-    /// Brings the circles of R7 to the stack.
+    /// Brings the neighbours of R7 to the stack.
     fn find_circles(&mut self, or_else: Label) {
-        self.look_up_of(self.maps.circles.raw_fd(), R7, or_else);
+        self.look_up_of(self.maps.proximity.raw_fd(), R7, or_else);
         for half in [0, 8] {
             self.program.load_u64(R1, R0, half);
             self.program.store_u64(FRAME, stack::CIRCLES + half, R1);
         }
     }
 
-    /// R1 is the number of a shard of a circle: the one at a place that R9 plus `step` leads to.
-    fn neighbour(&mut self, circle: i16, step: usize, or_else: Label) {
+    /// R1 is the number of a shard at a distance: the one at a place that R9 plus `step` leads to.
+    fn neighbour(&mut self, distance: i16, step: usize, or_else: Label) {
         self.program.set(R1, R9);
         self.program.compute(Add, R1, step as i32);
-        self.program.load_u32(R2, FRAME, stack::CIRCLES + circle + 4);
+        self.program.load_u32(R2, FRAME, stack::CIRCLES + distance + 4);
         self.program.compute(Modulo, R1, R2);
-        self.program.load_u32(R2, FRAME, stack::CIRCLES + circle);
+        self.program.load_u32(R2, FRAME, stack::CIRCLES + distance);
         self.program.compute(Add, R1, R2);
         self.look_up_of(self.maps.order.raw_fd(), R1, or_else);
         self.program.load_u32(R1, R0, 0);
@@ -239,9 +239,9 @@ impl Code<'_> {
         self.program.jump_if(R8, Below, WORK_MAX, is_bounded);
         self.program.set(R8, WORK_MAX);
         self.program.place(is_bounded);
-        for (circle, eighths) in CIRCLES {
+        for (distance, eighths) in CIRCLES {
             let next = self.program.label();
-            self.least_of(circle, loads, next);
+            self.least_of(distance, loads, next);
             self.program.load_u64(R1, FRAME, stack::BEST_WORK);
             self.program.set(R2, R1);
             self.program.compute(ShiftLeft, R2, 3);
@@ -261,14 +261,14 @@ impl Code<'_> {
         }
     }
 
-    /// Looks at shards of a circle, and leaves the one with the least work on the stack.
-    fn least_of(&mut self, circle: i16, loads: RawFd, or_else: Label) {
+    /// Looks at shards at one distance, and leaves the one with the least work on the stack.
+    fn least_of(&mut self, distance: i16, loads: RawFd, or_else: Label) {
         self.program.store_u64(FRAME, stack::BEST_WORK, R8);
         self.program.store_u32(FRAME, stack::BEST, R7);
         self.draw();
         for step in 0..LOOKS {
             let next = self.program.label();
-            self.neighbour(circle, step, or_else);
+            self.neighbour(distance, step, or_else);
             // The key of the last look-up is the place; now it is the shard.
             self.look_up_of(loads, R1, next);
             self.program.load_u64(R1, R0, WORK_OFFSET);
@@ -298,10 +298,10 @@ impl Code<'_> {
 
     /// Ends the program with the listener of a neighbour, if one of those that are tried has one.
     fn select_a_neighbour(&mut self, or_else: Label) {
-        for (circle, _) in CIRCLES {
+        for (distance, _) in CIRCLES {
             self.draw();
             for step in 0..LOOKS {
-                self.neighbour(circle, step, or_else);
+                self.neighbour(distance, step, or_else);
                 self.program.set(R7, R1);
                 self.select();
             }
@@ -326,14 +326,14 @@ mod tests {
 
     impl Port {
         /// `None` where this process may not load programs; a program that the kernel does not want is a failure.
-        fn open(tables: &SteeringTables, board: Option<&Arc<Board>>) -> Option<Port> {
+        fn open(tables: &SteeringTables, board: Option<&Arc<LoadBoard>>) -> Option<Port> {
             Port::open_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tables, board)
         }
 
         fn open_at(
             mut address: SocketAddr,
             tables: &SteeringTables,
-            board: Option<&Arc<Board>>,
+            board: Option<&Arc<LoadBoard>>,
         ) -> Option<Port> {
             let program = match SteeringMaps::new(tables, board.cloned()).and_then(|maps| maps.program()) {
                 Ok(program) => program,
@@ -382,12 +382,12 @@ mod tests {
     /// Shards 2 and 0 share a cache, 1 is on their node, 3 is alone; every usable CPU has the receiver `of`.
     fn tables(of: impl Fn(usize) -> usize) -> SteeringTables {
         let receivers = usable_cpus().into_iter().enumerate().map(|(at, cpu)| (cpu, of(at))).collect();
-        let circles = vec![[0..2, 0..3], [2..3, 0..3], [0..2, 0..3], [3..4, 3..4]];
-        SteeringTables { receivers, order: vec![2, 0, 1, 3], circles }
+        let proximity = vec![[0..2, 0..3], [2..3, 0..3], [0..2, 0..3], [3..4, 3..4]];
+        SteeringTables { receivers, order: vec![2, 0, 1, 3], proximity }
     }
 
-    fn board_with(works: [u64; 4]) -> Option<Arc<Board>> {
-        let board = Board::for_programs(4).ok()?;
+    fn board_with(works: [u64; 4]) -> Option<Arc<LoadBoard>> {
+        let board = LoadBoard::for_programs(4).ok()?;
         works.iter().enumerate().for_each(|(shard, &work)| board.set_work(shard, work));
         Some(Arc::new(board))
     }

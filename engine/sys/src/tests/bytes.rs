@@ -120,9 +120,9 @@ fn receiving_one_by_one_leaves_the_rest_in_the_socket() {
 
         // A pooled connection changes its way of receiving while it rests.
         conn.set_read_ahead(ReadAhead::OneBuffer);
-        assert!(conn.rest(60_000));
+        assert!(conn.keep_idle(60_000));
         sleep(20).await;
-        assert!(conn.resume());
+        assert!(conn.reuse());
         peer.write_all(&[2; 3_000]).expect("write");
         sleep(20).await;
         assert_eq!(conn.receive().await.expect("receive").expect("bytes").len(), 1024);

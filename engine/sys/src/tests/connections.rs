@@ -1,4 +1,4 @@
-//! Connections between their messages: idle, parked, resting, counted, late; and messages from thread to thread.
+//! Connections between their messages: idle, parked, kept, counted, late; and messages from thread to thread.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -14,16 +14,16 @@ fn announced_ends_go_with_their_connection() {
     let left = run(&small(), async {
         let (conn, _peer) = pair().await;
         let actual = conn.peer().expect("a name");
-        assert_eq!(conn.announced(), None);
+        assert_eq!(conn.proxied(), None);
         let [one, two] = ["[2001:db8::7]:1", "192.0.2.1:2"].map(|end| end.parse().expect("an address"));
-        conn.announce(one, two);
-        assert_eq!((conn.peer().expect("a name"), conn.announced()), (one, Some((one, two))));
-        conn.announce(two, one);
-        assert_eq!((conn.peer().expect("a name"), conn.announced()), (two, Some((two, one))));
+        conn.set_proxied(one, two);
+        assert_eq!((conn.peer().expect("a name"), conn.proxied()), (one, Some((one, two))));
+        conn.set_proxied(two, one);
+        assert_eq!((conn.peer().expect("a name"), conn.proxied()), (two, Some((two, one))));
         drop(conn);
         // The next tenant of the slot knows nothing of it.
         let (next, _peer) = pair().await;
-        assert_eq!(next.announced(), None);
+        assert_eq!(next.proxied(), None);
         assert_eq!(next.peer().expect("a name").ip(), actual.ip());
     });
     assert_eq!(left, Outstanding::default());
@@ -35,16 +35,16 @@ fn the_ends_of_a_connection_are_asked_of_the_kernel_once() {
         let (conn, peer) = pair().await;
         let ends = (peer.local_addr().expect("a name"), peer.peer_addr().expect("a name"));
         assert_eq!(conn.ends().expect("names"), ends);
-        assert!(conn.rest(10_000));
+        assert!(conn.keep_idle(10_000));
         drop(peer);
         sleep(20).await;
-        assert!(!conn.resume());
+        assert!(!conn.reuse());
         assert!(conn.local().is_err(), "there is no socket any more to ask");
         assert_eq!(conn.ends().expect("remembered"), ends);
         // What is announced comes before what the kernel says.
         let (conn, _peer) = pair().await;
         let [one, two] = ["[2001:db8::7]:1", "192.0.2.1:2"].map(|end| end.parse().expect("an address"));
-        conn.announce(one, two);
+        conn.set_proxied(one, two);
         assert_eq!(conn.ends().expect("announced"), (one, two));
     });
     assert_eq!(left, Outstanding::default());
@@ -103,7 +103,7 @@ fn collect(
         let seen = seen.clone();
         Box::pin(async move {
             loop {
-                let (conn, kept) = next_begun_connection().await;
+                let (conn, kept) = next_partial_connection().await;
                 let (mut said, pieces) =
                     kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
                 if pieces == 0 {
@@ -140,12 +140,12 @@ fn a_parked_connection_keeps_what_it_has_said() {
             drips.write_all(&[*byte]).expect("write");
             leaves.write_all(&[*byte]).expect("write");
             sleep(64).await;
-            assert_eq!((connections_begun(), workers_busy(), buffers_held().0), (2, 0, 0));
+            assert_eq!((connections_partial(), workers_busy(), buffers_held().0), (2, 0, 0));
         }
         assert_eq!(close_idle(), 0, "a message has begun");
         drop(leaves);
         sleep(64).await;
-        assert_eq!(connections_begun(), 1);
+        assert_eq!(connections_partial(), 1);
         // Bytes that go on coming do not move the deadline.
         let begun_ms = now_ms();
         while connections_open() > 0 {
@@ -153,11 +153,11 @@ fn a_parked_connection_keeps_what_it_has_said() {
             sleep(64).await;
             assert!(now_ms() < begun_ms + 20_000);
         }
-        assert_eq!(connections_begun(), 0);
+        assert_eq!(connections_partial(), 0);
         let mut open = TcpStream::connect(address).expect("connect");
         open.write_all(b"left at the end").expect("write");
         sleep(64).await;
-        assert_eq!(connections_begun(), 1);
+        assert_eq!(connections_partial(), 1);
     };
     let worker = collect(&seen);
     let left = Runtime::new(&small()).expect("a runtime").run(main, worker).expect("a ring");
@@ -192,14 +192,14 @@ fn connections_are_counted_by_their_peer() {
     };
     let worker = || async {
         let conn = next_connection().await;
-        assert_eq!((conn.connections_of_peer(), conn.notes()), (3, (0, 0)), "the first of three");
+        assert_eq!((conn.connections_of_peer(), conn.owner_data()), (3, (0, 0)), "the first of three");
         conn.set_peer("192.0.2.1:1".parse().expect("an address"));
         assert_eq!((conn.connections_of_peer(), conn.peer().expect("a peer").port()), (1, 1));
         conn.set_peer("127.0.0.1:1".parse().expect("an address"));
         assert_eq!(conn.connections_of_peer(), 3);
     };
     let runtime = Runtime::new(&small()).expect("a runtime");
-    runtime.count_peers(counts.share(0), PeerBounds { noted_above: 2, tag: 7, accept_max: 3 });
+    runtime.count_peers(counts.share(0), PeerBounds { noted_above: 2, owner_word: 7, accept_max: 3 });
     assert_eq!(runtime.run(main, worker), Ok(Outstanding::default()));
     assert_eq!(counts.share(0).total(LOOPBACK.ip()), 0);
 }
@@ -221,11 +221,11 @@ fn deadlines_end_receives_sends_connects_and_idle_connections() {
         sleep(200).await;
         assert_eq!(peer.read(&mut [0; 1]).expect("an end"), 0);
 
-        let (resting, mut peer) = pair().await;
-        assert!(resting.rest(100));
+        let (idle_conn, mut peer) = pair().await;
+        assert!(idle_conn.keep_idle(100));
         sleep(200).await;
         assert_eq!(peer.read(&mut [0; 1]).expect("an end"), 0);
-        assert!(!resting.resume());
+        assert!(!idle_conn.reuse());
     });
     assert_eq!(left, Outstanding::default());
 }
@@ -236,13 +236,13 @@ fn a_resting_connection_is_useless_after_unasked_bytes_or_an_end() {
         let (good, _good_peer) = pair().await;
         let (spoken, mut speaker) = pair().await;
         let (ended, ender) = pair().await;
-        assert!(good.rest(60_000) && spoken.rest(60_000) && ended.rest(60_000));
+        assert!(good.keep_idle(60_000) && spoken.keep_idle(60_000) && ended.keep_idle(60_000));
         speaker.write_all(b"HTTP/1.1 200 injected").expect("write");
         drop(ender);
         sleep(50).await;
-        assert!(good.resume());
-        assert!(!spoken.resume());
-        assert!(!ended.resume());
+        assert!(good.reuse());
+        assert!(!spoken.reuse());
+        assert!(!ended.reuse());
         assert_eq!(buffers_held().0, 0);
     });
     assert_eq!(left, Outstanding::default());
@@ -258,7 +258,7 @@ fn messages_cross_threads() {
         })
     });
     let doorbell = receiver.recv().expect("doorbell");
-    Courier::new().expect("courier").ring(&doorbell, 7).expect("ring");
+    MsgRingSender::new().expect("ring_sender").ring(&doorbell, 7).expect("ring");
     let left = run(&small(), async move {
         doorbell.ring(8);
         sleep(10).await;
@@ -270,15 +270,15 @@ fn messages_cross_threads() {
 fn a_send_begins_when_the_kernel_has_taken_some_of_it() {
     let left = run(&small(), async {
         let ((first, mut first_peer), (second, mut second_peer)) = (pair().await, pair().await);
-        assert!(first.rest(10_000) && second.rest(10_000));
+        assert!(first.keep_idle(10_000) && second.keep_idle(10_000));
         // Both receives are in the kernel.
         sleep(20).await;
-        assert!(second.resume());
+        assert!(second.reuse());
         second_peer.write_all(b"wake").expect("write");
         first_peer.write_all(b"unasked").expect("write");
         // One turn brings both, and this task runs between the two.
         assert_eq!(&*receive_all(&second, 4).await, b"wake");
-        assert!(first.resume(), "nobody has seen yet what came");
+        assert!(first.reuse(), "nobody has seen yet what came");
         let sending = first.send(buf(b"request"), 0);
         assert!(!sending.has_begun());
         assert_eq!(&*receive_all(&first, 7).await, b"unasked");

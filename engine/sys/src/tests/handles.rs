@@ -241,7 +241,7 @@ fn a_connection_given_to_a_runtime_that_has_ended_is_not_lost() {
         client.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
         let _listener = Listener::start(bound, 0);
         let mine = Doorbell::of_this_thread().expect("a doorbell");
-        join_fleet(0, Arc::new(Board::new(2)), vec![mine, doorbell], Vec::new());
+        join_shard_set(0, Arc::new(LoadBoard::new(2)), vec![mine, doorbell], Vec::new());
         client.write_all(b"x").expect("write");
         until("its connection was accepted", || stats().accepted == 1).await;
         // Served here as before, whether it was refused or came back.

@@ -23,7 +23,7 @@ struct Two {
     refused: [Arc<AtomicU64>; 2],
     /// Connections by their peer's address.
     peers: Arc<PeerCounts>,
-    board: Arc<Board>,
+    board: Arc<LoadBoard>,
     shards: Vec<JoinHandle<Outstanding>>,
 }
 
@@ -42,7 +42,7 @@ impl Two {
         let bound = BoundListener::bind(LOOPBACK, 256).expect("bind");
         let address = bound.local().expect("address");
         let (handed, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let (board, all_there) = (Arc::new(Board::new(2)), Arc::new(Barrier::new(2)));
+        let (board, all_there) = (Arc::new(LoadBoard::new(2)), Arc::new(Barrier::new(2)));
         let (mut senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| channel::<Doorbell>()).unzip();
         senders.reverse();
         let mut bound = Some(bound);
@@ -96,12 +96,12 @@ impl Two {
 }
 
 /// Tells the other shard of this one's doorbell, hears of its, and joins.
-fn meet(me: usize, board: Arc<Board>, tell: &Sender<Doorbell>, hear: &Receiver<Doorbell>, near: bool) {
+fn meet(me: usize, board: Arc<LoadBoard>, tell: &Sender<Doorbell>, hear: &Receiver<Doorbell>, near: bool) {
     let mine = Doorbell::of_this_thread().expect("a doorbell");
     tell.send(mine.clone()).expect("the other one hears");
     let other = hear.recv().expect("the other one tells");
     let doorbells = if me == 0 { vec![mine, other] } else { vec![other, mine] };
-    join_fleet(me, board, doorbells, if near { vec![vec![1 - me]] } else { Vec::new() });
+    join_shard_set(me, board, doorbells, if near { vec![vec![1 - me]] } else { Vec::new() });
 }
 
 /// A worker that sends everything back.
@@ -350,9 +350,9 @@ fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
         let bound = BoundListener::bind(LOOPBACK, 16).expect("bind");
         let address = bound.local().expect("address");
         let _listener = Listener::start(bound, 5);
-        let board = Arc::new(Board::new(2));
+        let board = Arc::new(LoadBoard::new(2));
         let mine = Doorbell::of_this_thread().expect("a doorbell");
-        join_fleet(0, board.clone(), vec![mine, Doorbell::out_of_order()], Vec::new());
+        join_shard_set(0, board.clone(), vec![mine, Doorbell::out_of_order()], Vec::new());
         let mut client = connect(address);
         for round in 1..=2_u8 {
             client.write_all(&[round]).expect("write");
@@ -374,13 +374,18 @@ fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
             loop {
                 let conn = next_connection().await;
                 let lease = conn.receive().await.expect("receive").expect("bytes");
-                let (tag, mark) = conn.notes();
-                served.borrow_mut().push((tag, mark, conn.listener(), conn.peer().expect("a peer")));
-                conn.set_notes(tag + 70, mark + 7);
-                if tag == 0 {
-                    conn.announce(ANNOUNCED.0, ANNOUNCED.1);
+                let (owner_word, owner_byte) = conn.owner_data();
+                served.borrow_mut().push((
+                    owner_word,
+                    owner_byte,
+                    conn.listener(),
+                    conn.peer().expect("a peer"),
+                ));
+                conn.set_owner_data(owner_word + 70, owner_byte + 7);
+                if owner_word == 0 {
+                    conn.set_proxied(ANNOUNCED.0, ANNOUNCED.1);
                 } else {
-                    assert_eq!(conn.announced(), Some(ANNOUNCED));
+                    assert_eq!(conn.proxied(), Some(ANNOUNCED));
                 }
                 conn.send_lease(lease, 0).detach();
                 hand_over(conn.id(), 1);
@@ -405,7 +410,7 @@ fn a_begun_message_stays_with_its_connection() {
         let address = bound.local().expect("address");
         let _listener = Listener::start(bound, 0);
         let mine = Doorbell::of_this_thread().expect("a doorbell");
-        join_fleet(0, Arc::new(Board::new(2)), vec![mine, Doorbell::out_of_order()], Vec::new());
+        join_shard_set(0, Arc::new(LoadBoard::new(2)), vec![mine, Doorbell::out_of_order()], Vec::new());
         let mut clients = [connect(address), connect(address)];
         // Each gives the other away, and then itself.
         for piece in ["a half", " head", "."] {
@@ -414,14 +419,14 @@ fn a_begun_message_stays_with_its_connection() {
                 sleep(64).await;
             }
         }
-        assert_eq!((stats().handed_out, connections_begun(), bytes_begun()), (0, 0, 0));
+        assert_eq!((stats().handed_out, connections_partial(), partial_bytes()), (0, 0, 0));
     };
     let worker = move || {
         let served = served.clone();
         async move {
             let mut known = Vec::new();
             loop {
-                let (conn, kept) = next_begun_connection().await;
+                let (conn, kept) = next_partial_connection().await;
                 let (mut said, pieces) =
                     kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
                 while let Some(lease) = conn.receive_ready() {

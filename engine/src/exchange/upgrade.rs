@@ -6,12 +6,12 @@ use std::cell::Cell;
 
 use sluice_proto::h1::{ConnectionField, Forwarding, ResponseForwarding, Reuse, write_request};
 use sluice_proto::h1::{write_response, write_upgrade_request};
-use sluice_proto::path::forms;
+use sluice_proto::path::normalize;
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
 use sluice_proto::{BodyLength, Method, RequestHead, RequestKind, ResponseHead, Version};
 use sluice_sys::{Buf, now_ms};
 
-use super::plan::{Plan, Refusal, route_of};
+use super::decision::{Decision, Refusal, route_of};
 use super::{Progress, Upload};
 use crate::answer::Answer;
 use crate::config::{RouteTunnels, SendHost};
@@ -19,7 +19,7 @@ use crate::downstream::h1::Down;
 use crate::identity::Client;
 use crate::shard::Shard;
 use crate::tunnel::End;
-use crate::upstream::group::Place;
+use crate::upstream::group::ServerId;
 use crate::upstream::h1::Up;
 
 /// What a server was offered to change to.
@@ -34,13 +34,13 @@ pub(super) enum Switch {
 }
 
 /// The server's end of a tunnel that an exchange has ended in.
-pub(crate) struct Onward {
+pub(crate) struct TunnelUpstream {
     pub(crate) server: End,
-    pub(crate) place: Place,
+    pub(crate) id: ServerId,
 }
 
-impl Plan {
-    /// Judges a request for a tunnel as [`Plan::new`] judges others. Every refusal ends the connection: what follows the head
+impl Decision {
+    /// Judges a request for a tunnel as [`Decision::new`] judges others. Every refusal ends the connection: what follows the head
     /// may not be HTTP.
     #[cold]
     pub(super) fn of_tunnel<'t>(
@@ -48,7 +48,7 @@ impl Plan {
         head: &RequestHead<'_>,
         client: &Client<'_>,
         wire: &mut Buf,
-    ) -> Result<Plan, Refusal<'t>> {
+    ) -> Result<Decision, Refusal<'t>> {
         let mut path_store = shard.path_store.borrow_mut();
         let is_connect = head.method == Method::Connect;
         let fault = |fault| Refusal::of_path(shard, head, fault);
@@ -56,16 +56,19 @@ impl Plan {
         let paths = if is_connect {
             None
         } else {
-            Some(forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store).map_err(fault)?)
+            Some(
+                normalize(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
+                    .map_err(fault)?,
+            )
         };
         let matching = paths.as_ref().map_or("", |paths| paths.matching);
         let target = route_of(shard, head, matching).map_err(Refusal::and_close)?;
         let route = target.route;
-        let respelled = match &paths {
+        let normalized = match &paths {
             None => None,
-            Some(paths) => shard.paths.respelled(head, paths, route, &shard.counters).map_err(fault)?,
+            Some(paths) => shard.paths.normalized(head, paths, route, &shard.counters).map_err(fault)?,
         };
-        let head = respelled.as_ref().unwrap_or(head);
+        let head = normalized.as_ref().unwrap_or(head);
         let allowed = &shard.route_tunnels[route];
         let switch = Switch::of(head, allowed).ok_or_else(|| {
             shard.counters.tunnels_refused.increment();
@@ -83,7 +86,7 @@ impl Plan {
             }
             None => write_request(wire, head, &fwd),
         }
-        Ok(Plan {
+        Ok(Decision {
             upstream: target.upstream,
             route,
             kind: RequestKind::from(head.method),
@@ -164,13 +167,13 @@ impl Switch {
     }
 }
 
-impl Onward {
+impl TunnelUpstream {
     /// The end of a server that has gone along.
     #[cold]
-    pub(super) fn of(up: Up<'_>, group: usize, shard: &Shard) -> Box<Onward> {
+    pub(super) fn of(up: Up<'_>, group: usize, shard: &Shard) -> Box<TunnelUpstream> {
         let (end, server) = up.into_end();
         let number = shard.groups[group].servers().iter().position(|other| std::ptr::eq(other, server));
         let number = number.expect("a server of its group");
-        Box::new(Onward { server: end, place: (group as u32, number as u32) })
+        Box::new(TunnelUpstream { server: end, id: (group as u32, number as u32) })
     }
 }

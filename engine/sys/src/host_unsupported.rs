@@ -6,34 +6,34 @@ use std::io;
 use crate::files::huge_page_bytes;
 
 /// The host, the kernel or a limit does not allow what Sluice needs. There is no fallback: the process says this
-/// and ends with [`Unfit::EXIT_CODE`].
+/// and ends with [`HostUnsupported::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
+pub struct HostUnsupported {
     /// What is missing or forbidden.
     pub cause: String,
     /// What the operator can do.
     pub fix: String,
 }
 
-impl Unfit {
+impl HostUnsupported {
     /// EX_CONFIG of sysexits.h.
     pub const EXIT_CODE: u8 = 78;
 
     /// A cause with its fix.
-    pub fn new(cause: impl Into<String>, fix: impl Into<String>) -> Unfit {
-        Unfit { cause: cause.into(), fix: fix.into() }
+    pub fn new(cause: impl Into<String>, fix: impl Into<String>) -> HostUnsupported {
+        HostUnsupported { cause: cause.into(), fix: fix.into() }
     }
 
     /// Explains why there is no memory of reserved huge pages for the receive buffers.
-    pub(crate) fn from_huge_pages(error: &io::Error, bytes: usize) -> Unfit {
+    pub(crate) fn from_huge_pages(error: &io::Error, bytes: usize) -> HostUnsupported {
         let page = huge_page_bytes();
         if error.raw_os_error() != Some(libc::ENOMEM) {
-            return Unfit::new(
+            return HostUnsupported::new(
                 format!("kernel {} has no huge pages to set aside ({error})", kernel_release()),
                 "run on one with CONFIG_HUGETLBFS=y, or with --huge-pages transparent",
             );
         }
-        Unfit::new(
+        HostUnsupported::new(
             format!("there are not enough reserved huge pages for the receive buffers ({error})"),
             format!(
                 "set {} of {} KiB aside for every shard (sysctl -w vm.nr_hugepages), or use --huge-pages transparent",
@@ -44,64 +44,64 @@ impl Unfit {
     }
 
     /// Explains why the kernel does not take receive buffers.
-    pub(crate) fn from_buffer_ring(error: &io::Error) -> Unfit {
-        Unfit::new(
+    pub(crate) fn from_buffer_ring(error: &io::Error) -> HostUnsupported {
+        HostUnsupported::new(
             format!("the kernel refuses the receive buffer ring: {error}"),
             "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd) or the memory cgroup",
         )
     }
 
     /// Explains why the ring cannot poll network queues.
-    pub(crate) fn from_busy_poll(error: &io::Error) -> Unfit {
-        Unfit::new(
+    pub(crate) fn from_busy_poll(error: &io::Error) -> HostUnsupported {
+        HostUnsupported::new(
             format!("io_uring of kernel {} cannot poll network queues ({error})", kernel_release()),
             "run on Linux 6.9 or newer with CONFIG_NET_RX_BUSY_POLL=y, or without --busy-poll",
         )
     }
 
     /// Explains an error of io_uring_setup(2).
-    pub(crate) fn from_setup(error: &io::Error) -> Unfit {
+    pub(crate) fn from_setup(error: &io::Error) -> HostUnsupported {
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         explain_setup(error.raw_os_error().unwrap_or(0), disabled.trim(), &kernel_release())
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for HostUnsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {}", self.cause, self.fix)
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for HostUnsupported {}
 
-fn explain_setup(errno: i32, io_uring_disabled: &str, release: &str) -> Unfit {
+fn explain_setup(errno: i32, io_uring_disabled: &str, release: &str) -> HostUnsupported {
     match (errno, io_uring_disabled) {
-        (libc::EPERM, "1" | "2") => Unfit::new(
+        (libc::EPERM, "1" | "2") => HostUnsupported::new(
             format!("io_uring is disabled by the sysctl kernel.io_uring_disabled={io_uring_disabled}"),
             "set it to 0 (sysctl -w kernel.io_uring_disabled=0), or to 1 and run in the group \
              kernel.io_uring_group",
         ),
-        (libc::EPERM | libc::EACCES, _) => Unfit::new(
+        (libc::EPERM | libc::EACCES, _) => HostUnsupported::new(
             "io_uring_setup was refused (EPERM): a seccomp or security policy forbids io_uring",
             "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile",
         ),
-        (libc::ENOSYS, _) => Unfit::new(
+        (libc::ENOSYS, _) => HostUnsupported::new(
             format!("io_uring is missing (ENOSYS) on kernel {release}: not built in, or hidden by seccomp"),
             "run on Linux 6.1 or newer with CONFIG_IO_URING=y and a seccomp profile that allows io_uring",
         ),
-        (libc::ENOMEM, _) => Unfit::new(
+        (libc::ENOMEM, _) => HostUnsupported::new(
             "the kernel has no memory for the ring (ENOMEM): the locked-memory limit or the memory cgroup is too low",
             "raise RLIMIT_MEMLOCK (ulimit -l; LimitMEMLOCK= in systemd), or run fewer shards",
         ),
-        (libc::EMFILE | libc::ENFILE, _) => Unfit::new(
+        (libc::EMFILE | libc::ENFILE, _) => HostUnsupported::new(
             "no descriptor is left for the ring",
             "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd) or fs.file-max",
         ),
-        (libc::EINVAL, _) => Unfit::new(
+        (libc::EINVAL, _) => HostUnsupported::new(
             format!("kernel {release} does not know SINGLE_ISSUER and DEFER_TASKRUN"),
             "run on Linux 6.1 or newer",
         ),
-        (other, _) => Unfit::new(
+        (other, _) => HostUnsupported::new(
             format!("io_uring_setup failed: {}", io::Error::from_raw_os_error(other)),
             "check the kernel log (dmesg) for the reason",
         ),
@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn huge_pages_that_are_lacking_and_those_that_do_not_exist_are_told_apart() {
-        let say = |errno| Unfit::from_huge_pages(&io::Error::from_raw_os_error(errno), 1 << 30).to_string();
+        let say = |errno| {
+            HostUnsupported::from_huge_pages(&io::Error::from_raw_os_error(errno), 1 << 30).to_string()
+        };
         assert!(say(libc::ENOMEM).contains("aside for every shard"));
         assert!(say(libc::EINVAL).contains("CONFIG_HUGETLBFS"));
     }

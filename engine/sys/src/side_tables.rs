@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// Marks the index of an [`Announced`]; others are those of IPv6 peers.
+/// Marks the index of [`ProxiedAddresses`]; others are those of IPv6 peers.
 const ANNOUNCED: u32 = 1 << 31;
 
 /// No free slot.
@@ -10,7 +10,7 @@ const NONE: u32 = u32::MAX;
 
 /// The two ends of a client's connection as a proxy in front of us tells them, or as we tell a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Announced {
+pub(crate) struct ProxiedAddresses {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Announced {
 /// The addresses of sockets that have such. Memory is taken when more are open at once than ever before.
 pub(crate) struct Aside {
     peers_v6: Slab<Ipv6Addr>,
-    announced: Slab<Announced>,
+    announced: Slab<ProxiedAddresses>,
 }
 
 impl Aside {
@@ -30,7 +30,7 @@ impl Aside {
         self.peers_v6.add(peer)
     }
 
-    pub(crate) fn add_announced(&mut self, announced: Announced) -> u32 {
+    pub(crate) fn add_announced(&mut self, announced: ProxiedAddresses) -> u32 {
         self.announced.add(announced) | ANNOUNCED
     }
 
@@ -38,7 +38,7 @@ impl Aside {
         if index & ANNOUNCED == 0 { self.peers_v6.at(index) } else { None }
     }
 
-    pub(crate) fn announced(&self, index: u32) -> Option<Announced> {
+    pub(crate) fn announced(&self, index: u32) -> Option<ProxiedAddresses> {
         if index & ANNOUNCED == 0 { None } else { self.announced.at(index & !ANNOUNCED) }
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let mut aside = Aside::new();
         let ends = |port| {
             let end = SocketAddr::from(([127, 0, 0, 1], port));
-            Announced { source: end, destination: end }
+            ProxiedAddresses { source: end, destination: end }
         };
         let peer = |last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last);
         let peers = [1, 2, 3].map(|last| aside.add_peer(peer(last)));

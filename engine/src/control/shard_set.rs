@@ -8,14 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::{Board, Courier, Doorbell, Outstanding, RingFailed, ShardMemory, Unfit};
+use sluice_sys::{Doorbell, HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFailed, ShardMemory};
 
 use super::Message;
 use super::freshness::Freshness;
 use super::live::{self, Live};
+use super::numa_overflow::NumaOverflow;
 use super::signals::Request;
-use super::spill::Spill;
-use crate::balance::{self, Team};
+use crate::balance::{self, ShardPeers};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::launch::LaunchError;
@@ -70,17 +70,17 @@ pub(crate) struct Member {
 }
 
 /// The running shards, in the order of their numbers.
-pub(crate) struct Fleet {
+pub(crate) struct ShardSet {
     members: Vec<Member>,
-    courier: Courier,
+    ring_sender: MsgRingSender,
     steering: Steering,
     /// What steers.
     steered_by: &'static str,
 }
 
-impl Fleet {
-    pub(crate) fn new(steering: Steering, steered_by: &'static str) -> Result<Fleet, Unfit> {
-        Ok(Fleet { members: Vec::new(), courier: Courier::new()?, steering, steered_by })
+impl ShardSet {
+    pub(crate) fn new(steering: Steering, steered_by: &'static str) -> Result<ShardSet, HostUnsupported> {
+        Ok(ShardSet { members: Vec::new(), ring_sender: MsgRingSender::new()?, steering, steered_by })
     }
 
     pub(crate) fn add(&mut self, member: Member) {
@@ -94,13 +94,13 @@ impl Fleet {
     }
 
     /// What a shard needs to share connections with the others.
-    pub(crate) fn team(&self, shard: usize, board: &Arc<Board>) -> Team {
+    pub(crate) fn peers(&self, shard: usize, board: &Arc<LoadBoard>) -> ShardPeers {
         let places: Vec<_> = self.members.iter().map(|member| &member.place).collect();
-        Team {
+        ShardPeers {
             me: shard,
             board: board.clone(),
             doorbells: self.members.iter().map(|member| member.doorbell.clone()).collect(),
-            circles: balance::circles(&places, shard),
+            proximity: balance::proximity(&places, shard),
         }
     }
 
@@ -117,9 +117,9 @@ impl Fleet {
         let mut running = self.members.len();
         let mut left = Outstanding::default();
         let mut is_draining = false;
-        let mut spill = if is_pinned { Spill::watch(&self.members) } else { None };
+        let mut numa_overflow = if is_pinned { NumaOverflow::watch(&self.members) } else { None };
         while running > 0 {
-            match next_event(inbox, spill.is_some()) {
+            match next_event(inbox, numa_overflow.is_some()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
                 Some(Event::Live(stream)) => live::answer(stream, &self.live()),
                 // Who asked may have lost patience.
@@ -142,7 +142,7 @@ impl Fleet {
                     left.in_flight += outstanding.in_flight;
                 }
                 Some(Event::Ready(_) | Event::CannotStart(_)) => {}
-                None => spill.iter_mut().for_each(|spill| spill.look(&self.members)),
+                None => numa_overflow.iter_mut().for_each(|numa_overflow| numa_overflow.look(&self.members)),
             }
         }
         self.say_leftover(&left);
@@ -159,7 +159,7 @@ impl Fleet {
     fn tell_all(&mut self, message: Message) {
         for member in &self.members {
             // A shard that has ended needs no telling.
-            let _ = self.courier.ring(&member.doorbell, message as i32);
+            let _ = self.ring_sender.ring(&member.doorbell, message as i32);
         }
     }
 
@@ -298,43 +298,43 @@ mod tests {
 
     #[test]
     fn counters_of_a_shard_that_does_not_answer_are_marked_as_old() {
-        let mut fleet = Fleet::new(Steering::Off, "hash").unwrap();
+        let mut shard_set = ShardSet::new(Steering::Off, "hash").unwrap();
         let ends: Vec<Sender<()>> = [(0, usize::MAX), (1, 1)]
             .into_iter()
             .map(|(number, answers)| {
                 let (member, end) = shard(number, answers);
-                fleet.add(member);
+                shard_set.add(member);
                 end
             })
             .collect();
         let stale = |live: &Live| live.shards.iter().map(|shard| shard.counters_stale).collect::<Vec<_>>();
-        assert_eq!(stale(&fleet.live()), [false, false]);
-        assert_eq!(fleet.age()[1], ("shards_stale", 0));
+        assert_eq!(stale(&shard_set.live()), [false, false]);
+        assert_eq!(shard_set.age()[1], ("shards_stale", 0));
         let silent_since = Instant::now();
-        let live = fleet.live();
+        let live = shard_set.live();
         assert_eq!(stale(&live), [false, true]);
         let ages = [0, 1].map(|shard| live.shards[shard].counters_age_ms);
         assert!(u128::from(ages[1]) >= PUBLISH_PATIENCE.as_millis() && ages[1] > ages[0], "{ages:?}");
         // It is still old at the next look, and older.
         let [(_, oldest), stale_shards] = {
-            fleet.publish();
-            fleet.age()
+            shard_set.publish();
+            shard_set.age()
         };
         assert!(u128::from(oldest) >= 2 * PUBLISH_PATIENCE.as_millis(), "{oldest}");
         assert!(u128::from(oldest) <= silent_since.elapsed().as_millis() + 1_000, "{oldest}");
         assert_eq!(stale_shards, ("shards_stale", 1));
         // One that has ended has last ones.
-        fleet.has_ended(1);
-        let live = fleet.live();
+        shard_set.has_ended(1);
+        let live = shard_set.live();
         assert_eq!((stale(&live), live.shards[1].counters_age_ms), (vec![false, false], 0));
         drop(ends);
     }
 
     #[test]
     fn a_ring_that_has_failed_ends_the_process_whatever_the_other_shards_do() {
-        let mut fleet = Fleet::new(Steering::Off, "hash").unwrap();
+        let mut shard_set = ShardSet::new(Steering::Off, "hash").unwrap();
         let (member, _end) = shard(0, usize::MAX);
-        fleet.add(member);
+        shard_set.add(member);
         let (events, inbox) = channel();
         // EBADR: completions were dropped.
         let outcome = Err(RingFailed::from_errno(53));
@@ -342,7 +342,7 @@ mod tests {
         let (listen, upstream) = (vec!["127.0.0.1:1".into()], vec!["http://127.0.0.1:1".into()]);
         let flags = RunArgs { listen, upstream, ..RunArgs::default() };
         let config = crate::config::resolve(&flags).unwrap();
-        let failed = fleet.command(&inbox, &config).unwrap_err();
+        let failed = shard_set.command(&inbox, &config).unwrap_err();
         let said = failed.to_string();
         assert!(said.starts_with("shard 3 cannot go on: ") && said.contains("(EBADR)"), "{said}");
         assert_eq!(format!("{:?}", failed.exit_code()), format!("{:?}", ExitCode::from(71)));

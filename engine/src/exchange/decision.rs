@@ -1,28 +1,28 @@
-//! The judgement of a request by its head: a plan, with the head as the server will see it already written, or a refusal.
+//! The judgement of a request by its head: a decision, with the head as the server will see it already written, or a refusal.
 //! Everything here happens while the head lies in the receive buffer, before a server is chosen.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
 
 use sluice_proto::h1::{ConnectionField, Forwarding, Reuse, replace_host, write_request};
-use sluice_proto::path::forms;
+use sluice_proto::path::normalize;
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, TrailerRule, Version};
 use sluice_sys::Buf;
 
-use super::offer::Switch;
+use super::upgrade::Switch;
 use super::{Progress, Upload};
-use crate::answer::{Answer, Shape};
+use crate::answer::{Answer, ResponseFraming};
 use crate::config::SendHost;
 use crate::downstream::h1::Down;
 use crate::identity::Client;
 use crate::path_policy;
 use crate::route::{Lookup, RouteTarget};
 use crate::shard::Shard;
-use crate::upstream::connect::Behalf;
+use crate::upstream::connect::ProxyIdentity;
 use crate::upstream::h1::Up;
 
 /// What was decided about a request when its head was read.
-pub(super) struct Plan {
+pub(super) struct Decision {
     pub(super) upstream: usize,
     pub(super) route: usize,
     pub(super) kind: RequestKind,
@@ -46,19 +46,19 @@ pub(super) struct Plan {
 /// Why a request goes nowhere.
 pub(super) struct Refusal<'t> {
     pub(super) answer: Answer<'t>,
-    pub(super) shape: Shape,
+    pub(super) framing: ResponseFraming,
 }
 
-impl Plan {
+impl Decision {
     /// Judges a request, and writes its head as the server will see it.
     pub(super) fn new<'t>(
         shard: &'t Shard,
         head: &RequestHead<'_>,
         client: &Client<'_>,
         wire: &mut Buf,
-    ) -> Result<Plan, Refusal<'t>> {
+    ) -> Result<Decision, Refusal<'t>> {
         if head.wants_tunnel() {
-            return Plan::of_tunnel(shard, head, client, wire);
+            return Decision::of_tunnel(shard, head, client, wire);
         }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {
@@ -68,12 +68,12 @@ impl Plan {
             return Err(Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient }));
         }
         let mut path_store = shard.path_store.borrow_mut();
-        let paths = forms(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
+        let paths = normalize(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
             .map_err(|fault| Refusal::of_path(shard, head, fault))?;
         let RouteTarget { upstream, route } = route_of(shard, head, paths.matching)?;
-        let respelled = shard.paths.respelled(head, &paths, route, &shard.counters);
-        let respelled = respelled.map_err(|fault| Refusal::of_path(shard, head, fault))?;
-        let head = respelled.as_ref().unwrap_or(head);
+        let normalized = shard.paths.normalized(head, &paths, route, &shard.counters);
+        let normalized = normalized.map_err(|fault| Refusal::of_path(shard, head, fault))?;
+        let head = normalized.as_ref().unwrap_or(head);
         let body_bytes_max = shard.route_limits[route].body_bytes_max;
         if matches!(head.body, BodyLength::Length(bytes) if bytes > body_bytes_max) {
             shard.counters.bodies_too_large.increment();
@@ -84,7 +84,7 @@ impl Plan {
         let host = if send_host == SendHost::Client { head.authority } else { "" };
         let identity = &shard.identity.policy;
         write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
-        Ok(Plan {
+        Ok(Decision {
             upstream,
             route,
             kind: RequestKind::from(head.method),
@@ -104,8 +104,8 @@ impl Plan {
     }
 
     /// For whom a connection to a server is wanted.
-    pub(super) fn behalf<'a>(&self, down: &'a Down<'_>) -> Behalf<'a> {
-        Behalf { conn: &down.conn, client: self.client }
+    pub(super) fn identity<'a>(&self, down: &'a Down<'_>) -> ProxyIdentity<'a> {
+        ProxyIdentity { conn: &down.conn, client: self.client }
     }
 
     /// Puts the name of the server that was chosen into the head, if that is the Host it gets.
@@ -142,11 +142,11 @@ impl<'t> Refusal<'t> {
     #[cold]
     pub(super) fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
         let is_persistent = head.persistent && head.body.is_empty();
-        let shape = Shape {
+        let framing = ResponseFraming {
             connection: ConnectionField::of(head.version, is_persistent),
             is_head_only: RequestKind::from(head.method) == RequestKind::Head,
         };
-        Refusal { answer, shape }
+        Refusal { answer, framing }
     }
 
     /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
@@ -159,7 +159,7 @@ impl<'t> Refusal<'t> {
 
     /// The connection ends with the answer.
     pub(super) fn and_close(mut self) -> Refusal<'t> {
-        self.shape.connection = ConnectionField::Close;
+        self.framing.connection = ConnectionField::Close;
         self
     }
 
@@ -170,6 +170,6 @@ impl<'t> Refusal<'t> {
     }
 
     pub(super) fn is_persistent(&self) -> bool {
-        self.shape.connection != ConnectionField::Close
+        self.framing.connection != ConnectionField::Close
     }
 }

@@ -3,10 +3,10 @@
 //! The kernel counts for each node how often memory was wanted there and came from elsewhere (`numa_foreign`). That is cheap
 //! to read; only when it has grown are the pages of the shards looked up.
 
-use super::fleet::Member;
+use super::shard_set::Member;
 
 /// Watches the nodes that shards take their memory from.
-pub(crate) struct Spill {
+pub(crate) struct NumaOverflow {
     /// Nodes and what their counter said last.
     nodes: Vec<(usize, u64)>,
     /// The most pages that each shard had elsewhere when it was told.
@@ -15,9 +15,9 @@ pub(crate) struct Spill {
     is_first: bool,
 }
 
-impl Spill {
+impl NumaOverflow {
     /// `None` where no shard has a choice of nodes.
-    pub(crate) fn watch(members: &[Member]) -> Option<Spill> {
+    pub(crate) fn watch(members: &[Member]) -> Option<NumaOverflow> {
         let has_choice = |member: &Member| !member.place.memory_fallbacks.is_empty();
         if !members.iter().any(has_choice) {
             return None;
@@ -26,7 +26,7 @@ impl Spill {
         nodes.sort_unstable();
         nodes.dedup();
         let nodes = nodes.into_iter().map(|node| (node, 0)).collect();
-        Some(Spill { nodes, told: vec![0; members.len()], is_first: true })
+        Some(NumaOverflow { nodes, told: vec![0; members.len()], is_first: true })
     }
 
     /// Looks up the pages if there is reason to, and warns of shards that have more than double of what was told.

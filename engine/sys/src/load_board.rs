@@ -30,7 +30,7 @@ pub(crate) const WORK_OFFSET: i16 = std::mem::offset_of!(Load, work) as i16;
 
 /// The loads of all shards, by their numbers.
 #[derive(Debug)]
-pub struct Board(Loads);
+pub struct LoadBoard(Loads);
 
 #[derive(Debug)]
 enum Loads {
@@ -53,19 +53,19 @@ impl Deref for Loads {
     }
 }
 
-impl Board {
+impl LoadBoard {
     /// A board for so many shards, none of which has anything to do.
-    pub fn new(shards: usize) -> Board {
-        Board(Loads::Ours((0..shards).map(|_| Load::default()).collect()))
+    pub fn new(shards: usize) -> LoadBoard {
+        LoadBoard(Loads::Ours((0..shards).map(|_| Load::default()).collect()))
     }
 
     /// The same where programs of the kernel can read it.
     ///
     /// # Errors
     /// Why the kernel makes no such map.
-    pub fn for_programs(shards: usize) -> Result<Board, NotLoaded> {
+    pub fn for_programs(shards: usize) -> Result<LoadBoard, NotLoaded> {
         let map = Map::new(MapKind::SharedArray, size_of::<Load>(), shards).map_err(NotLoaded::from_call)?;
-        Ok(Board(Loads::Mapped(MappedValues::of(map).map_err(NotLoaded::from_call)?)))
+        Ok(LoadBoard(Loads::Mapped(MappedValues::of(map).map_err(NotLoaded::from_call)?)))
     }
 
     /// The map that programs read.
@@ -113,9 +113,9 @@ mod tests {
     use super::*;
 
     /// A board, and one in a map where this process may have maps.
-    fn boards(shards: usize) -> Vec<Board> {
-        let mut boards = vec![Board::new(shards)];
-        match Board::for_programs(shards) {
+    fn boards(shards: usize) -> Vec<LoadBoard> {
+        let mut boards = vec![LoadBoard::new(shards)];
+        match LoadBoard::for_programs(shards) {
             Ok(board) => boards.push(board),
             Err(error) => crate::tests::skip(&format!("no BPF map may be made here: {error:?}")),
         }

@@ -6,7 +6,7 @@
 use crate::message::{Aborted, Cause};
 
 /// The patience with the sender of one body.
-pub(crate) struct Pace {
+pub(crate) struct MinRate {
     /// Longest pause, in milliseconds.
     idle_ms: u32,
     /// Bytes that earn one more second; 0 where only pauses count.
@@ -22,15 +22,15 @@ pub(crate) fn short(ms: u64) -> u32 {
     u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
-impl Pace {
+impl MinRate {
     /// Only pauses count.
-    pub(crate) fn by_pauses(idle_ms: u64) -> Pace {
-        Pace { idle_ms: short(idle_ms), rate: 0, grace_ms: 0, waited_ms: 0, bytes: 0 }
+    pub(crate) fn by_pauses(idle_ms: u64) -> MinRate {
+        MinRate { idle_ms: short(idle_ms), rate: 0, grace_ms: 0, waited_ms: 0, bytes: 0 }
     }
 
     /// Pauses count, and so does the rate in bytes per second, if it is not 0.
-    pub(crate) fn by_rate(idle_ms: u64, rate: u32, grace_ms: u64) -> Pace {
-        Pace { rate, grace_ms: short(grace_ms), ..Pace::by_pauses(idle_ms) }
+    pub(crate) fn by_rate(idle_ms: u64, rate: u32, grace_ms: u64) -> MinRate {
+        MinRate { rate, grace_ms: short(grace_ms), ..MinRate::by_pauses(idle_ms) }
     }
 
     /// A wait begins; says how long it may be, or that there is no time left.
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::message::Side;
 
-    fn wait(pace: &mut Pace, from_ms: u64, ms: u64) -> Result<u64, Cause> {
+    fn wait(pace: &mut MinRate, from_ms: u64, ms: u64) -> Result<u64, Cause> {
         let patience_ms = pace.begin_wait(from_ms)?;
         let timed_out = Err(Aborted::by(Side::Downstream, Cause::TimedOut));
         match pace.end_wait(from_ms + ms, timed_out) {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn bytes_earn_time_and_waiting_spends_it() {
-        let mut pace = Pace::by_rate(30_000, 100, 5_000);
+        let mut pace = MinRate::by_rate(30_000, 100, 5_000);
         let start_ms = u64::from(u32::MAX) - 1_000;
         assert_eq!(wait(&mut pace, start_ms, 0), Ok(5_000));
         pace.received(1_000);
@@ -126,18 +126,18 @@ mod tests {
 
     #[test]
     fn a_send_may_take_what_its_bytes_earn_and_what_is_in_hand() {
-        let mut pace = Pace::by_rate(0, 1_000, 5_000);
+        let mut pace = MinRate::by_rate(0, 1_000, 5_000);
         assert_eq!(pace.begin_send(100, 2_000), 7_000);
         pace.end_send(5_100);
         assert_eq!(pace.begin_send(5_100, 1_000), 3_000);
         pace.end_send(9_100);
         assert_eq!(pace.begin_send(9_100, 500), 1, "it has used up what it had");
-        assert_eq!(Pace::by_pauses(0).begin_send(0, 1), 0);
+        assert_eq!(MinRate::by_pauses(0).begin_send(0, 1), 0);
     }
 
     #[test]
     fn without_a_rate_only_pauses_count() {
-        let mut pace = Pace::by_pauses(30_000);
+        let mut pace = MinRate::by_pauses(30_000);
         assert_eq!(wait(&mut pace, 0, 1 << 31), Ok(30_000));
         assert_eq!(wait(&mut pace, 0, 1 << 31), Ok(30_000));
     }

@@ -8,7 +8,7 @@ use crate::buf::Buf;
 
 /// The beginning of a message, kept while the connection that sent it is parked.
 #[derive(Debug)]
-pub struct Kept {
+pub struct PartialMessage {
     /// The bytes that have arrived.
     pub bytes: Buf,
     /// How many times the connection was parked with them.
@@ -133,7 +133,7 @@ impl KeptBytes {
     }
 
     /// Takes back what was kept in a slot; the slot that takes its place, if one does, is to be told to its owner.
-    pub(crate) fn take(&mut self, slot: u32) -> (Kept, Option<Moved>) {
+    pub(crate) fn take(&mut self, slot: u32) -> (PartialMessage, Option<Moved>) {
         let (size, place) = ((slot >> PLACE_BITS) as usize, (slot & ((1 << PLACE_BITS) - 1)) as usize);
         let (kept, moved_owner) =
             if size == LARGE { self.take_large(place) } else { self.take_small(size, place) };
@@ -142,7 +142,7 @@ impl KeptBytes {
         (kept, moved_owner.map(|owner| Moved { owner, slot }))
     }
 
-    fn take_small(&mut self, size: usize, place: usize) -> (Kept, Option<u32>) {
+    fn take_small(&mut self, size: usize, place: usize) -> (PartialMessage, Option<u32>) {
         let block = &mut self.blocks[size];
         let ([_, _, _, _, len_low, len_high, pieces_low, pieces_high], rest) =
             block.at(place).split_first_chunk::<HEADER_BYTES>().expect("a slot has a header");
@@ -152,17 +152,17 @@ impl KeptBytes {
         bytes.extend_from_slice(&rest[..len]);
         let has_moved = block.remove(place, &mut self.spare);
         let owner = has_moved.then(|| block.at(place).first_chunk().map(|owner| u32::from_ne_bytes(*owner)));
-        (Kept { bytes, pieces }, owner.flatten())
+        (PartialMessage { bytes, pieces }, owner.flatten())
     }
 
-    fn take_large(&mut self, place: usize) -> (Kept, Option<u32>) {
+    fn take_large(&mut self, place: usize) -> (PartialMessage, Option<u32>) {
         let large = self.large.swap_remove(place);
         let mut bytes = Buf::small();
         bytes.extend_from_slice(&large.bytes);
         if self.large.is_empty() {
             self.large = Vec::new();
         }
-        (Kept { bytes, pieces: large.pieces }, self.large.get(place).map(|moved| moved.owner))
+        (PartialMessage { bytes, pieces: large.pieces }, self.large.get(place).map(|moved| moved.owner))
     }
 
     /// Whether no slot has a number any more: 33 million connections in the middle of a message.

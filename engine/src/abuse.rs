@@ -1,6 +1,6 @@
 //! What is allowed, costs us work, and is abuse when it goes on: one score per client connection, of any protocol.
 //!
-//! What breaks a rule of the protocol ends its connection at once and needs no score. Each misdeed here has its points and
+//! What breaks a rule of the protocol ends its connection at once and needs no score. Each kind of abuse has its points and
 //! its counter; a request that is as it should be takes a point off again, so that a long life with a slip now and then is
 //! not held against anybody.
 
@@ -8,9 +8,9 @@ use std::cell::Cell;
 
 use crate::counters::{Counter, Counters};
 
-/// A misdeed.
+/// A kind of abuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Misdeed {
+pub(crate) enum Abuse {
     /// Empty lines before a request. RFC 9112 section 2.2 wants them skipped, for the sake of old clients.
     EmptyLines,
     /// A request that is refused (no route, wrong method) and leaves the connection open: somebody is guessing.
@@ -21,20 +21,20 @@ pub(crate) enum Misdeed {
     TinyChunks,
 }
 
-impl Misdeed {
+impl Abuse {
     fn points(self) -> u8 {
         match self {
-            Misdeed::EmptyLines | Misdeed::DrippedHead | Misdeed::TinyChunks => 2,
-            Misdeed::Refusal => 3,
+            Abuse::EmptyLines | Abuse::DrippedHead | Abuse::TinyChunks => 2,
+            Abuse::Refusal => 3,
         }
     }
 
     fn counter(self, counters: &Counters) -> &Counter {
         match self {
-            Misdeed::EmptyLines => &counters.misbehaviour_empty_lines,
-            Misdeed::Refusal => &counters.misbehaviour_refusals,
-            Misdeed::DrippedHead => &counters.misbehaviour_dripped_heads,
-            Misdeed::TinyChunks => &counters.misbehaviour_tiny_chunks,
+            Abuse::EmptyLines => &counters.misbehaviour_empty_lines,
+            Abuse::Refusal => &counters.misbehaviour_refusals,
+            Abuse::DrippedHead => &counters.misbehaviour_dripped_heads,
+            Abuse::TinyChunks => &counters.misbehaviour_tiny_chunks,
         }
     }
 }
@@ -43,7 +43,7 @@ impl Misdeed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Score(Cell<u8>);
 
-/// What a misdeed leads to.
+/// What an abuse leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     GoOn,
@@ -61,11 +61,11 @@ impl Score {
         self.0.get()
     }
 
-    /// Counts a misdeed; `points_max` of 0 allows everything.
-    pub(crate) fn add(&self, misdeed: Misdeed, points_max: u8, counters: &Counters) -> Verdict {
-        misdeed.counter(counters).increment();
+    /// Counts an abuse; `points_max` of 0 allows everything.
+    pub(crate) fn add(&self, abuse: Abuse, points_max: u8, counters: &Counters) -> Verdict {
+        abuse.counter(counters).increment();
         let before = self.0.get();
-        let after = before.saturating_add(misdeed.points());
+        let after = before.saturating_add(abuse.points());
         self.0.set(after);
         if points_max == 0 || after < points_max {
             return Verdict::GoOn;
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn a_score_ends_at_its_limit_and_is_counted_once() {
         let (score, counters) = (Score::default(), Counters::default());
-        assert_eq!(score.add(Misdeed::Refusal, 6, &counters), Verdict::GoOn);
-        assert_eq!(score.add(Misdeed::Refusal, 6, &counters), Verdict::End);
-        assert_eq!(score.add(Misdeed::EmptyLines, 6, &counters), Verdict::End);
+        assert_eq!(score.add(Abuse::Refusal, 6, &counters), Verdict::GoOn);
+        assert_eq!(score.add(Abuse::Refusal, 6, &counters), Verdict::End);
+        assert_eq!(score.add(Abuse::EmptyLines, 6, &counters), Verdict::End);
         let counted = (&counters.misbehaviour_refusals, &counters.misbehaviour_empty_lines);
         assert_eq!((counted.0.value(), counted.1.value(), counters.misbehaviour_closed.value()), (2, 1, 1));
     }
@@ -100,13 +100,13 @@ mod tests {
     fn good_requests_are_credited_and_no_limit_is_none() {
         let (score, counters) = (Score::default(), Counters::default());
         for _ in 0..1_000 {
-            assert_eq!(score.add(Misdeed::EmptyLines, 6, &counters), Verdict::GoOn);
+            assert_eq!(score.add(Abuse::EmptyLines, 6, &counters), Verdict::GoOn);
             score.forgive();
             score.forgive();
         }
         assert_eq!(score.points(), 0);
         for _ in 0..1_000 {
-            assert_eq!(score.add(Misdeed::TinyChunks, 0, &counters), Verdict::GoOn);
+            assert_eq!(score.add(Abuse::TinyChunks, 0, &counters), Verdict::GoOn);
         }
     }
 }

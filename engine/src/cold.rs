@@ -2,20 +2,19 @@
 //!
 //! The compiler makes one function of everything that is awaited on a request's way, refusals, retries and streamed uploads
 //! between the steps of an ordinary GET. That was 32 KB, as much as the first-level instruction cache holds, and every request
-//! loaded most of it anew. What is awaited by `seldom!` is code of its own, and the way to it is laid out as an exception.
+//! loaded most of it anew. What is awaited by `cold!` is code of its own, and the way to it is laid out as an exception.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// Awaits a future that few requests come to.
-macro_rules! seldom {
+macro_rules! cold {
     ($future:expr) => {{
         let mut future = ::std::pin::pin!($future);
-        ::std::future::poll_fn(|context| $crate::seldom::poll(future.as_mut(), context)).await
+        ::std::future::poll_fn(|context| $crate::cold::poll(future.as_mut(), context)).await
     }};
 }
-pub(crate) use seldom;
 
 /// Polls it, out of line.
 #[cold]
