@@ -63,7 +63,9 @@ impl Answer<'_> {
                 | Cause::UnaskedUpgrade
                 | Cause::UnaskedAnswer,
             ) => return None,
-            (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) => Answer::UpstreamTimeout,
+            (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) | (_, Cause::Overdue) => {
+                Answer::UpstreamTimeout
+            }
             (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
             (Side::Upstream, Cause::UnaskedUpgrade) => {
                 Answer::BadUpstream { why: "the server switched protocols otherwise than it was asked to" }

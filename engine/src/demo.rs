@@ -7,12 +7,13 @@ use std::thread;
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{HeadLimits, RequestKind};
 use sluice_sys::{
-    BoundListener, Buf, Conn, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
+    BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
 };
 
 use crate::clock::Clock;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader};
-use crate::inbox::Inbox;
 use crate::launch::LaunchError;
 use crate::message::{BodySource, Part, Side};
 use crate::min_rate::MinRate;
@@ -89,12 +90,12 @@ async fn worker() {
     let clock = Clock::new();
     loop {
         let conn = next_connection().await;
-        serve(conn, &mut store, &clock).await;
+        serve(Link::Plain(conn), &mut store, &clock).await;
     }
 }
 
 /// Answers requests until the connection is idle or done. Only the proxy connects here, so bodies are what it frames.
-async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
+async fn serve(link: Link, store: &mut HeadStore, clock: &Clock) {
     let mut inbox = Inbox::default();
     loop {
         let mut answer = Buf::small();
@@ -120,31 +121,32 @@ async fn serve(conn: Conn, store: &mut HeadStore, clock: &Clock) {
         };
         if let Some((bytes, length)) = parsed {
             inbox.consume(bytes);
-            if !skip_body(&conn, &mut inbox, length).await || conn.send(answer, IDLE_MS).await.result.is_err()
+            if !skip_body(&link, &mut inbox, length).await || link.send(answer, IDLE_MS).await.result.is_err()
             {
                 return;
             }
         }
         if inbox.is_empty() {
-            match conn.is_quiet() {
-                true => return drop(conn.park(IDLE_MS)),
-                false if !inbox.receive(&conn).await.unwrap_or(false) => return,
+            match link.transport().is_quiet() {
+                true => return drop(link.into_transport().park(IDLE_MS)),
+                false if !inbox.receive(&link).await.unwrap_or(false) => return,
                 false => {}
             }
-        } else if parsed.is_none() && !inbox.receive(&conn).await.unwrap_or(false) {
+        } else if parsed.is_none() && !inbox.receive(&link).await.unwrap_or(false) {
             return;
         }
     }
 }
 
-async fn skip_body(conn: &Conn, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
-    let mut progress = BodyProgress::new(length, u64::MAX, MinRate::by_pauses(IDLE_MS));
-    let mut body = BodyReader { conn, inbox, progress: &mut progress, side: Side::Downstream };
+async fn skip_body(link: &Link, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
+    let progress = BodyProgress::new(length, u64::MAX, MinRate::by_pauses(IDLE_MS));
+    let mut body = BodyReader { link, inbox, progress, side: Side::Downstream };
     loop {
-        match body.next_part().await {
-            Ok(Part::End) => return true,
-            Ok(_) => {}
-            Err(_) => return false,
+        match body.ready_part() {
+            Ok(Some(Part::End)) => return true,
+            Ok(Some(_)) => {}
+            Ok(None) if body.more().await.is_ok() => {}
+            _ => return false,
         }
     }
 }

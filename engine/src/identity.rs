@@ -1,6 +1,6 @@
 //! Whose request it is: the peer of the connection, or the client that trusted proxies speak for; and a number for it.
 //!
-//! One [`Identity`] per shard, asked once per request. Nothing here waits, allocates or calls the system.
+//! The rules are a configuration's, the numbers a shard's. Nothing here waits, allocates or calls the system.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,56 +13,54 @@ use sluice_proto::h1::{ClientIdentity, IdentityPolicy, Trust};
 use crate::client_address::AddressText;
 use crate::config::{Forwarding, Networks};
 
-/// What a shard needs to say whose requests it forwards.
-pub(crate) struct Identity {
+/// What is told of clients, and whose word about them is taken.
+pub(crate) struct IdentityRules {
     pub(crate) policy: IdentityPolicy,
     trusted: Networks,
-    request_ids: RequestIds,
 }
 
 /// Room for two addresses as text, kept from request to request.
 #[derive(Default)]
-pub(crate) struct SenderTexts {
+pub(crate) struct ClientTexts {
     peer: AddressText,
     client: AddressText,
 }
 
-/// Who sent a request.
+/// Whose request it is.
+#[derive(Clone, Copy)]
 pub(crate) struct Client<'t> {
     /// As the fields of the request will say it.
-    pub(crate) sender: ClientIdentity<'t>,
+    pub(crate) identity: ClientIdentity<'t>,
     /// The client's address; port 0 where only a trusted proxy knows it.
     pub(crate) address: SocketAddr,
 }
 
-impl Identity {
-    pub(crate) fn new(forwarding: &Forwarding) -> Identity {
-        Identity {
-            policy: forwarding.policy.clone(),
-            trusted: forwarding.trusted_proxies.clone(),
-            request_ids: RequestIds::new(),
-        }
+impl IdentityRules {
+    pub(crate) fn new(forwarding: &Forwarding) -> IdentityRules {
+        IdentityRules { policy: forwarding.policy.clone(), trusted: forwarding.trusted_proxies.clone() }
     }
 
-    /// The sender of a request that came from `peer`.
+    /// The client of a request that came from `peer` by a connection of this scheme.
     pub(crate) fn client<'t>(
         &self,
         peer: SocketAddr,
+        scheme: &'static str,
         head: &RequestHead<'_>,
-        texts: &'t mut SenderTexts,
+        request_id: u128,
+        texts: &'t mut ClientTexts,
     ) -> Client<'t> {
         texts.peer.write(peer.ip());
-        let stranger = ClientIdentity {
+        let untrusted = ClientIdentity {
             peer: texts.peer.as_bytes(),
             client: texts.peer.as_bytes(),
             trust: Trust::Untrusted,
-            proto: "http",
-            request_id: self.request_ids.next(),
+            proto: scheme,
+            request_id,
         };
         if self.trusted.contains(peer.ip()) {
-            self.past_proxies(peer, head, stranger, &mut texts.client)
+            self.past_proxies(peer, head, untrusted, &mut texts.client)
         } else {
-            Client { sender: stranger, address: peer }
+            Client { identity: untrusted, address: peer }
         }
     }
 
@@ -72,32 +70,32 @@ impl Identity {
         &self,
         peer: SocketAddr,
         head: &RequestHead<'_>,
-        stranger: ClientIdentity<'t>,
+        untrusted: ClientIdentity<'t>,
         text: &'t mut AddressText,
     ) -> Client<'t> {
         let list = self.policy.trusted_list;
         let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
         text.write(found);
-        let sender = ClientIdentity { client: text.as_bytes(), trust: Trust::Trusted, ..stranger };
+        let identity = ClientIdentity { client: text.as_bytes(), trust: Trust::Trusted, ..untrusted };
         let is_peer = found == peer.ip().to_canonical();
-        Client { sender, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
+        Client { identity, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
     }
 }
 
-/// Numbers of 128 bits that do not repeat: a count, stirred with what is different in every shard of every process.
-struct RequestIds {
+/// Numbers of 128 bits that do not repeat: a count, mixed with what is different in every shard of every process.
+pub(crate) struct RequestIds {
     count: Cell<u64>,
     seeds: [u64; 2],
 }
 
 impl RequestIds {
-    fn new() -> RequestIds {
+    pub(crate) fn new() -> RequestIds {
         // The standard library seeds its hashers from the system's random numbers.
         let seed = || RandomState::new().build_hasher().finish();
         RequestIds { count: Cell::new(0), seeds: [seed(), seed()] }
     }
 
-    fn next(&self) -> u128 {
+    pub(crate) fn next(&self) -> u128 {
         let count = self.count.get();
         self.count.set(count.wrapping_add(1));
         // Each half by itself takes every value once before one comes again.

@@ -22,18 +22,20 @@ use sluice_sys::{
 use crate::balance::ShardPeers;
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::connection::history::ONE_TOO_MANY;
 use crate::control::freshness::Freshness;
 use crate::control::metrics::Metrics;
 use crate::control::shard_set::{Event, Member, ShardSet};
 use crate::control::signals::{self, Request};
 use crate::control::{live, resolve};
 use crate::counters::Counters;
-use crate::downstream::history::ONE_TOO_MANY;
 use crate::listen::{Reserved, SteeringMethod, why_not_bound};
 use crate::placement::{Plan, ShardPlace};
 use crate::route::RouteTable;
-use crate::shard::{Resolved, Shard};
+use crate::serve;
+use crate::shard::Shard;
 use crate::topology::Topology;
+use crate::upstream::servers::Resolved;
 use crate::upstream::stock::Descriptors;
 
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
@@ -343,7 +345,7 @@ fn shard_thread(
     }
     let Ok(peers) = go.recv() else { return };
     let shard = Rc::new(shard);
-    let outcome = runtime.run(shard.clone().run(listeners, peers), || shard.worker());
+    let outcome = runtime.run(serve::run(shard.clone(), listeners, peers), || serve::worker(&shard));
     let _ = events.send(Event::Ended { shard: place.shard, outcome });
 }
 

@@ -19,14 +19,17 @@ mod balance;
 pub mod control;
 mod shard;
 
+mod serve;
+mod snapshot;
+mod connection;
 mod downstream;
-mod inbox;
 mod client_address;
 mod identity;
 mod abuse;
 mod exchange;
 mod message;
 mod path_policy;
+mod request_lines;
 pub mod route;
 mod upstream;
 mod h1;

@@ -11,14 +11,14 @@ use sluice_sys::Conn;
 
 use crate::min_rate::MinRate;
 
-pub(crate) use crate::inbox::Data;
+pub(crate) use crate::connection::inbox::Data;
 
 /// A part of a body, in order.
 #[derive(Debug)]
 pub(crate) enum Part {
     Data(Data),
     /// At most once, right before the end.
-    Trailers(Trailers),
+    Trailers(Box<Trailers>),
     End,
 }
 
@@ -51,6 +51,8 @@ pub(crate) enum Cause {
     UnaskedAnswer,
     /// The peer let us wait too long.
     TimedOut,
+    /// The exchange took longer than it may.
+    Overdue,
     /// The peer sends, but less than it must in its time.
     TooSlow,
     /// The peer takes nothing of what waits for it.
@@ -65,16 +67,36 @@ pub(crate) enum Cause {
     Failed(i32),
 }
 
+/// Whether a request can be sent again if the connection that it went out on turns out to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Possible,
+    /// It has an effect that the server may have had, or is not at hand as a whole, or its response has begun.
+    Impossible,
+}
+
+/// How much of the client's connection is lost with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// This exchange alone: others on the same connection go on.
+    Stream,
+    /// Nothing that follows on the connection can be trusted, or there is nothing to follow.
+    Connection,
+}
+
 /// A message that will not be completed, and by whose fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aborted {
     pub(crate) side: Side,
     pub(crate) cause: Cause,
+    pub(crate) reach: Reach,
 }
 
 impl Aborted {
+    /// A client's message ends its connection, which carries one after the other; a server's does not concern it.
     pub(crate) fn by(side: Side, cause: Cause) -> Aborted {
-        Aborted { side, cause }
+        let reach = if side == Side::Downstream { Reach::Connection } else { Reach::Stream };
+        Aborted { side, cause, reach }
     }
 
     pub(crate) fn io(side: Side, error: &io::Error) -> Aborted {
@@ -82,12 +104,12 @@ impl Aborted {
             (io::ErrorKind::TimedOut, _) => Cause::TimedOut,
             (_, errno) => Cause::Failed(errno.unwrap_or(0)),
         };
-        Aborted { side, cause }
+        Aborted::by(side, cause)
     }
 
     /// Like [`Aborted::io`], of a send.
     pub(crate) fn sending(side: Side, error: &io::Error) -> Aborted {
-        let Aborted { cause, .. } = Aborted::io(side, error);
+        let cause = Aborted::io(side, error).cause;
         Aborted::by(side, if cause == Cause::TimedOut { Cause::Stalled } else { cause })
     }
 }
@@ -95,7 +117,7 @@ impl Aborted {
 /// What [`BodySource::show_ready`] came upon.
 pub(crate) enum ReadyPart {
     Data,
-    Trailers(Trailers),
+    Trailers(Box<Trailers>),
     End,
     /// The next part has not arrived.
     Nothing,
@@ -109,13 +131,13 @@ pub(crate) trait BodySource {
     /// The next part if it is there already.
     fn ready_part(&mut self) -> Result<Option<Part>, Aborted>;
 
-    /// The next part.
-    async fn next_part(&mut self) -> Result<Part, Aborted>;
+    /// Waits for more than is ready. The next part may take several waits.
+    async fn more(&mut self) -> Result<(), Aborted>;
 
     /// The rest of the body, if it is nothing but bytes still to come on a plain connection.
     fn plain_rest(&mut self) -> Option<PlainRest<'_>>;
 
-    /// So many bytes of the plain rest were taken off the connection by other means; its pace knows of them.
+    /// So many bytes of the plain rest were taken off the connection by other means; its minimum rate knows of them.
     fn skip(&mut self, bytes: u64);
 }
 
@@ -124,7 +146,7 @@ pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) bytes: u64,
     /// How long its sender may keep us waiting; without it nobody waits, and what is there is moved.
-    pub(crate) pace: Option<&'a mut MinRate>,
+    pub(crate) min_rate: Option<&'a mut MinRate>,
     pub(crate) side: Side,
 }
 
@@ -134,7 +156,7 @@ pub(crate) struct PlainSink<'a> {
     /// Longest time without progress, in milliseconds.
     pub(crate) stall_ms: u32,
     /// How long the peer may take in all; without it only pauses count.
-    pub(crate) pace: Option<&'a mut MinRate>,
+    pub(crate) min_rate: Option<&'a mut MinRate>,
     pub(crate) side: Side,
 }
 
@@ -150,5 +172,5 @@ pub(crate) trait BodySink {
     fn plain(&mut self) -> Option<PlainSink<'_>>;
 
     /// Ends the body.
-    async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted>;
+    async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted>;
 }

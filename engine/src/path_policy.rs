@@ -1,4 +1,4 @@
-//! What a shard does about the spelling of paths: refuse, compare with routes, forward.
+//! What is done about the spelling of paths: refuse, compare with routes, forward.
 //!
 //! `sluice_proto::path` knows what a path means, the configuration which readings are wanted, for all routes and for single ones.
 //! `exchange` asks twice: before the route is looked for, and when it is found.
@@ -9,52 +9,41 @@ use sluice_proto::{Fault, RequestHead};
 use crate::config::{Config, PathForward, RoutePaths};
 use crate::counters::Counters;
 
-/// The rules of all routes and those of each.
-pub(crate) struct PathPolicy {
-    /// The rules before the route is known.
-    pub(crate) rules: PathRules,
-    routes: Vec<RoutePaths>,
+/// What is judged before the route is known.
+pub(crate) fn rules_before_route(config: &Config) -> PathRules {
+    let mut rules = config.paths.rules();
+    // One route that takes encoded slashes is enough for all to be let through to the routes, where the others refuse them.
+    if config.routes.iter().any(|route| route.paths.encoded_slash == SlashLike::Keep) {
+        rules.encoded_slash = SlashLike::Keep;
+    }
+    rules
 }
 
-impl PathPolicy {
-    pub(crate) fn new(config: &Config) -> PathPolicy {
-        let routes: Vec<RoutePaths> = config.routes.iter().map(|route| route.paths).collect();
-        let mut rules = config.paths.rules();
-        // One route that takes encoded slashes is enough for all to be let through to the routes, where the others refuse them.
-        if routes.iter().any(|route| route.encoded_slash == SlashLike::Keep) {
-            rules.encoded_slash = SlashLike::Keep;
-        }
-        PathPolicy { rules, routes }
+/// The head as the server of a route with this policy gets it; `None` for the head as it is.
+pub(crate) fn normalized<'h>(
+    policy: &RoutePaths,
+    head: &RequestHead<'h>,
+    forms: &PathForms<'h>,
+    counters: &Counters,
+) -> Result<Option<RequestHead<'h>>, Fault> {
+    if forms.is_as_received && !forms.has_encoded_slash {
+        return Ok(None);
     }
-
-    /// The head as the server of `route` gets it; `None` for the head as it is.
-    pub(crate) fn normalized<'h>(
-        &self,
-        head: &RequestHead<'h>,
-        forms: &PathForms<'h>,
-        route: usize,
-        counters: &Counters,
-    ) -> Result<Option<RequestHead<'h>>, Fault> {
-        if forms.is_as_received && !forms.has_encoded_slash {
-            return Ok(None);
-        }
-        let policy = &self.routes[route];
-        if forms.has_encoded_slash && policy.encoded_slash != SlashLike::Keep {
-            return Err(Fault::EncodedSlash);
-        }
-        if forms.is_as_received {
-            return Ok(None);
-        }
-        if policy.forward == PathForward::Received {
-            // The server would have to resolve them just as we did.
-            return if forms.had_dot_segments { Err(Fault::DotSegment) } else { Ok(None) };
-        }
-        counters.paths_normalised.increment();
-        let mut head = *head;
-        head.path_and_query = forms.path_and_query;
-        head.path = forms.path;
-        Ok(Some(head))
+    if forms.has_encoded_slash && policy.encoded_slash != SlashLike::Keep {
+        return Err(Fault::EncodedSlash);
     }
+    if forms.is_as_received {
+        return Ok(None);
+    }
+    if policy.forward == PathForward::Received {
+        // The server would have to resolve them just as we did.
+        return if forms.had_dot_segments { Err(Fault::DotSegment) } else { Ok(None) };
+    }
+    counters.paths_normalised.increment();
+    let mut head = *head;
+    head.path_and_query = forms.path_and_query;
+    head.path = forms.path;
+    Ok(Some(head))
 }
 
 /// Counts a request that was refused for its path.

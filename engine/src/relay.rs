@@ -33,7 +33,7 @@ pub(crate) fn append_if_complete(
             ReadyPart::Trailers(fields) => trailers = Some(fields),
             ReadyPart::End => {
                 if is_chunked {
-                    append_end(out, trailers.as_ref());
+                    append_end(out, trailers.as_deref());
                 }
                 return Ok(true);
             }
@@ -49,21 +49,18 @@ pub(crate) fn append_if_complete(
 pub(crate) async fn relay(source: &mut impl BodySource, sink: &mut impl BodySink) -> Result<(), Aborted> {
     let mut trailers = None;
     loop {
-        let part = match source.ready_part()? {
-            Some(part) => part,
-            None => {
-                // What was taken so far must not wait for what may never come.
-                sink.flush().await?;
-                if splice_rest(source, sink).await? {
-                    continue;
-                }
-                source.next_part().await?
+        // What is at hand first; nothing of it lives while something else is waited for, so that a held task is small.
+        while let Some(part) = source.ready_part()? {
+            match part {
+                Part::Data(data) => sink.data(data).await?,
+                Part::Trailers(fields) => trailers = Some(fields),
+                Part::End => return sink.end(trailers).await,
             }
-        };
-        match part {
-            Part::Data(data) => sink.data(data).await?,
-            Part::Trailers(fields) => trailers = Some(fields),
-            Part::End => return sink.end(trailers).await,
+        }
+        // What was taken so far must not wait for what may never come.
+        sink.flush().await?;
+        if !splice_rest(source, sink).await? {
+            source.more().await?;
         }
     }
 }

@@ -64,11 +64,11 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Res
             None if false_alarms == FALSE_ALARMS_MAX => break,
             None => {
                 false_alarms += 1;
-                let Some(pace) = &mut from.pace else { break };
-                let patience_ms = pace.begin_wait(now_ms());
+                let Some(min_rate) = &mut from.min_rate else { break };
+                let patience_ms = min_rate.begin_wait(now_ms());
                 let patience_ms = patience_ms.map_err(|cause| Aborted::by(from.side, cause))?;
                 let waited = from.conn.readable(patience_ms).await;
-                pace.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
+                min_rate.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
                 continue;
             }
         }
@@ -100,14 +100,14 @@ fn fill(pipe: &mut Pipe, from: &mut PlainRest<'_>, moved: u64) -> Result<Option<
     let wanted = usize::try_from(from.bytes - moved).unwrap_or(usize::MAX).min(pipe.capacity());
     match pipe.fill_from(from.conn, wanted) {
         Ok(Spliced::Bytes(bytes)) => {
-            if let Some(pace) = &mut from.pace {
-                pace.received(bytes as u64);
+            if let Some(min_rate) = &mut from.min_rate {
+                min_rate.received(bytes as u64);
             }
             Ok(Some(bytes as u64))
         }
         Ok(Spliced::NotReady) => Ok(None),
         // A receive tells of it.
-        Ok(Spliced::End) if from.pace.is_none() => Ok(None),
+        Ok(Spliced::End) if from.min_rate.is_none() => Ok(None),
         Ok(Spliced::End) => Err(Aborted::by(from.side, Cause::Closed)),
         Err(error) => Err(Aborted::io(from.side, &error)),
     }
@@ -115,10 +115,10 @@ fn fill(pipe: &mut Pipe, from: &mut PlainRest<'_>, moved: u64) -> Result<Option<
 
 /// Waits until the other side may take something.
 async fn wait_for_room(to: &mut PlainSink<'_>) -> Result<(), Aborted> {
-    let total_ms = to.pace.as_mut().map_or(0, |pace| pace.begin_send(now_ms(), 0));
+    let total_ms = to.min_rate.as_mut().map_or(0, |min_rate| min_rate.begin_send(now_ms(), 0));
     let waited = to.conn.writable(Patience { stall_ms: to.stall_ms.into(), total_ms }).await;
-    if let Some(pace) = &mut to.pace {
-        pace.end_send(now_ms());
+    if let Some(min_rate) = &mut to.min_rate {
+        min_rate.end_send(now_ms());
     }
     waited.map_err(|error| Aborted::sending(to.side, &error))
 }
@@ -127,8 +127,8 @@ async fn wait_for_room(to: &mut PlainSink<'_>) -> Result<(), Aborted> {
 fn drain(pipe: &mut Pipe, to: &mut PlainSink<'_>) -> Result<bool, Aborted> {
     match pipe.drain_into(to.conn) {
         Ok(Spliced::Bytes(bytes)) => {
-            if let Some(pace) = &mut to.pace {
-                pace.received(bytes as u64);
+            if let Some(min_rate) = &mut to.min_rate {
+                min_rate.received(bytes as u64);
             }
             Ok(true)
         }

@@ -11,14 +11,16 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sluice_sys::{Conn, ReadAhead, now_ms};
+use sluice_sys::{ReadAhead, now_ms};
 
-use crate::inbox::Inbox;
-use crate::message::{Aborted, Cause, Data, PlainRest, PlainSink, Side};
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::message::{Aborted, Cause, PlainRest, PlainSink, Side};
 use crate::min_rate::short;
 use crate::shard::Shard;
+use crate::snapshot::Times;
 use crate::splice;
-use crate::upstream::group::{Server, ServerId};
+use crate::upstream::group::Server;
 
 /// A piece of this size fills its receive buffer: there is probably more, which splice(2) moves at less cost.
 const FULL_BYTES: usize = 16 * 1024;
@@ -28,21 +30,25 @@ const BURST_BYTES: u64 = 512 * 1024;
 
 /// One of the two ends, as it was when the tunnel was opened.
 pub(crate) struct End {
-    pub(crate) conn: Conn,
+    pub(crate) link: Link,
     /// What it has said already of what the tunnel is to carry.
     pub(crate) inbox: Inbox,
 }
 
 /// The two connections, and when something last moved between them.
 pub(crate) struct Tunnel {
-    client: Conn,
-    server: Conn,
+    client: Link,
+    server: Link,
+    /// Whose connection the server's is.
+    of: Rc<Server>,
     last_ms: Cell<u64>,
     /// By the side it came from: something was received and is not sent yet. Who takes it too slowly is the concern of
     /// `timeouts.write_stall`.
     in_hand: [Cell<bool>; 2],
     /// Longest time in which a side may take nothing of what waits for it.
     stall_ms: u64,
+    /// Longest time in which neither side says anything.
+    idle_ms: u64,
 }
 
 /// How a tunnel ended.
@@ -57,37 +63,36 @@ enum Ending {
 
 impl Tunnel {
     /// A tunnel between these ends. What waits to be sent to either of them goes before all else.
-    pub(crate) fn between(client: End, server: End, stall_ms: u64) -> Tunnel {
+    pub(crate) fn between(client: End, server: End, of: Rc<Server>, times: &Times) -> Tunnel {
+        let stall_ms = times.write_stall;
         let tunnel = Tunnel {
-            client: client.conn,
-            server: server.conn,
+            client: client.link,
+            server: server.link,
+            of,
             last_ms: Cell::new(now_ms()),
             in_hand: [Cell::new(false), Cell::new(false)],
             stall_ms,
+            idle_ms: times.tunnel_idle,
         };
         for (side, mut said) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
             let (from, to) = tunnel.ends(side);
             // Nothing is received that cannot be passed on: a sender that floods a stuck reader keeps no buffers from others.
-            from.set_read_ahead(ReadAhead::Body);
-            from.clear_deadline();
+            from.transport().set_read_ahead(ReadAhead::Body);
+            from.transport().clear_deadline();
             let bytes = said.unread().len();
-            if bytes == 0 {
-                continue;
-            }
-            // If it fails, so does what follows.
-            match said.take(bytes) {
-                Data::Lease(lease) => to.send_lease(lease, stall_ms).detach(),
-                Data::Buf(buf) => to.send(buf, stall_ms).detach(),
+            if bytes > 0 {
+                // If it fails, so does what follows.
+                to.send(said.take(bytes), stall_ms).detach();
             }
         }
         tunnel
     }
 
     /// Carries bytes until the tunnel's end.
-    pub(crate) fn run(self, shard: Rc<Shard>, id: ServerId) -> impl Future<Output = ()> {
+    pub(crate) fn run(self, shard: Rc<Shard>) -> impl Future<Output = ()> {
         async move {
-            let _open = Open::new(&shard, id);
-            match self.carry(shard.times.tunnel_idle).await {
+            let _open = Open::new(&shard, self.of.clone());
+            match self.carry(self.idle_ms).await {
                 Ending::Finished => {}
                 Ending::Idle => shard.counters.tunnel_idle_timeouts.increment(),
                 Ending::Cut(aborted) => {
@@ -99,7 +104,7 @@ impl Tunnel {
     }
 
     /// From whom and to whom goes what this side says.
-    fn ends(&self, side: Side) -> (&Conn, &Conn) {
+    fn ends(&self, side: Side) -> (&Link, &Link) {
         match side {
             Side::Downstream => (&self.client, &self.server),
             Side::Upstream => (&self.server, &self.client),
@@ -113,7 +118,7 @@ impl Tunnel {
             let mut to_client = Way::Open(pin!(self.one_way(Side::Upstream)));
             let mut failure = None;
             // The client's connection keeps the time for both.
-            self.client.set_deadline(idle_ms);
+            self.client.transport().set_deadline(idle_ms);
             poll_fn(|context| {
                 if self.is_idle(idle_ms) {
                     return Poll::Ready(Ending::Idle);
@@ -130,7 +135,7 @@ impl Tunnel {
                     return Poll::Ready(Ending::Finished);
                 }
                 // Its deadline is to wake us also when nobody waits for bytes of the client.
-                let _ = self.client.poll_late();
+                let _ = self.client.transport().poll_late();
                 Poll::Pending
             })
             .await
@@ -148,7 +153,7 @@ impl Tunnel {
                     Ok(Some(lease)) => {
                         self.pick_up(side);
                         is_full = lease.len() >= FULL_BYTES;
-                        let sending = self.ends(side).1.send_lease(lease, self.stall_ms);
+                        let sending = self.ends(side).1.send(lease, self.stall_ms);
                         if let Err(error) = sending.await.result {
                             break Err(Aborted::sending(side.other(), &error));
                         }
@@ -161,7 +166,7 @@ impl Tunnel {
             };
             self.put_down(side);
             end?;
-            let to = self.ends(side).1;
+            let to = self.ends(side).1.transport();
             to.flushed().await;
             to.shutdown_write();
             Ok(())
@@ -171,10 +176,12 @@ impl Tunnel {
     /// Moves what else one side has said by now past our memory.
     fn burst(&self, side: Side) -> impl Future<Output = Result<(), Aborted>> {
         async move {
-            let (from, to) = self.ends(side);
-            let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, pace: None, side };
+            let (Some(from), Some(to)) = (self.ends(side).0.plain(), self.ends(side).1.plain()) else {
+                return Ok(());
+            };
+            let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, min_rate: None, side };
             let mut sink =
-                PlainSink { conn: to, stall_ms: short(self.stall_ms), pace: None, side: side.other() };
+                PlainSink { conn: to, stall_ms: short(self.stall_ms), min_rate: None, side: side.other() };
             splice::run(&mut rest, &mut sink).await.map(drop)
         }
     }
@@ -191,14 +198,14 @@ impl Tunnel {
 
     /// Whether nothing has moved for so long. To be asked before the client's receive takes the deadline for its own.
     fn is_idle(&self, idle_ms: u64) -> bool {
-        if !self.client.is_late() {
+        if !self.client.transport().is_late() {
             return false;
         }
         let is_moving = self.in_hand.iter().any(Cell::get);
         let since_ms = if is_moving { now_ms() } else { self.last_ms.get() };
         let left_ms = (since_ms + idle_ms).saturating_sub(now_ms());
         if left_ms > 0 {
-            self.client.set_deadline(left_ms);
+            self.client.transport().set_deadline(left_ms);
         }
         left_ms == 0
     }
@@ -209,8 +216,8 @@ impl Tunnel {
     // "the intermediary MUST attempt to send any outstanding data that came from the closed side to the other side"
     fn cut(self, aborted: Aborted) {
         let (failed, other) = match aborted.side {
-            Side::Downstream => (self.client, self.server),
-            Side::Upstream => (self.server, self.client),
+            Side::Downstream => (self.client.into_transport(), self.server.into_transport()),
+            Side::Upstream => (self.server.into_transport(), self.client.into_transport()),
         };
         // One that takes nothing needs nothing of what the kernel still holds for it.
         if aborted.cause == Cause::Stalled {
@@ -241,29 +248,23 @@ impl<F: Future<Output = Result<(), Aborted>>> Way<'_, F> {
 /// Counts an open tunnel, as such and as a use of its server.
 struct Open<'s> {
     shard: &'s Shard,
-    id: ServerId,
+    server: Rc<Server>,
 }
 
 impl<'s> Open<'s> {
-    fn new(shard: &'s Shard, id: ServerId) -> Open<'s> {
+    fn new(shard: &'s Shard, server: Rc<Server>) -> Open<'s> {
         shard.counters.tunnels_opened.increment();
-        let open = Open { shard, id };
-        open.server().opened();
-        open.server().begin_use();
+        server.opened();
+        server.begin_use();
         shard.tunnels.set(shard.tunnels.get() + 1);
-        open
-    }
-
-    fn server(&self) -> &Server {
-        let (group, server) = self.id;
-        &self.shard.groups[group as usize].servers()[server as usize]
+        Open { shard, server }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.server().end_use();
-        self.server().closed();
+        self.server.end_use();
+        self.server.closed();
         self.shard.tunnels.set(self.shard.tunnels.get() - 1);
     }
 }
@@ -275,7 +276,7 @@ mod tests {
     /// There may be as many tunnels as connections, most of them silent.
     #[test]
     fn a_tunnel_is_small() {
-        fn size_of_run<F>(_: impl FnOnce(Tunnel, Rc<Shard>, ServerId) -> F) -> usize {
+        fn size_of_run<F>(_: impl FnOnce(Tunnel, Rc<Shard>) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size_of_run(Tunnel::run);

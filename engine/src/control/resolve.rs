@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::config::Config;
-use crate::shard::Resolved;
+use crate::upstream::servers::Resolved;
 
 /// The addresses of all servers.
 ///

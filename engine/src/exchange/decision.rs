@@ -1,175 +1,175 @@
-//! The judgement of a request by its head: a decision, with the head as the server will see it already written, or a refusal.
-//! Everything here happens while the head lies in the receive buffer, before a server is chosen.
+//! What is decided about a request by its head: its route and servers, with the head as a server will see it already written, or a
+//! refusal. Everything here happens while the head lies in the receive buffer, before a server is chosen.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 
-use sluice_proto::h1::{ConnectionField, Forwarding, Reuse, replace_host, write_request};
+use sluice_proto::h1::{Forwarding, Reuse};
 use sluice_proto::path::normalize;
-use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, TrailerRule, Version};
-use sluice_sys::Buf;
+use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind};
 
 use super::upgrade::Switch;
-use super::{Progress, Upload};
-use crate::answer::{Answer, ResponseFraming};
+use crate::answer::Answer;
 use crate::config::SendHost;
-use crate::downstream::h1::Down;
+use crate::downstream::Afterwards;
 use crate::identity::Client;
 use crate::path_policy;
-use crate::route::{Lookup, RouteTarget};
+use crate::request_lines::RequestLines;
 use crate::shard::Shard;
-use crate::upstream::connect::ProxyIdentity;
-use crate::upstream::h1::Up;
+use crate::snapshot::{Found, Route, Snapshot};
+use crate::upstream::group::Group;
 
 /// What was decided about a request when its head was read.
-pub(super) struct Decision {
-    pub(super) upstream: usize,
-    pub(super) route: usize,
-    pub(super) kind: RequestKind,
-    pub(super) version: Version,
-    pub(super) body: BodyLength,
-    pub(super) is_persistent: bool,
-    pub(super) is_idempotent: bool,
-    pub(super) expect_continue: bool,
-    /// When the client's connection is too old.
-    pub(super) connection_end_ms: u64,
-    pub(super) progress: Progress,
+pub(crate) struct Decision<'s> {
+    pub(crate) route: &'s Route,
+    pub(crate) group: &'s Group,
+    pub(crate) kind: RequestKind,
+    pub(crate) body: BodyLength,
+    pub(crate) is_idempotent: bool,
     /// Whether the server's connection may serve another request afterwards.
-    pub(super) reuse: Reuse,
-    pub(super) trailers: TrailerRule,
-    pub(super) switch: Switch,
+    pub(crate) reuse: Reuse,
+    pub(crate) switch: Switch,
+    pub(crate) send_host: SendHost,
     /// The client, for servers that are told of it.
-    pub(super) client: SocketAddr,
-    pub(super) send_host: SendHost,
+    pub(crate) client: SocketAddr,
 }
 
 /// Why a request goes nowhere.
-pub(super) struct Refusal<'t> {
-    pub(super) answer: Answer<'t>,
-    pub(super) framing: ResponseFraming,
+pub(crate) struct Refusal<'s> {
+    pub(crate) answer: Answer<'s>,
+    pub(crate) afterwards: Afterwards,
 }
 
-impl Decision {
+impl<'s> Decision<'s> {
     /// Judges a request, and writes its head as the server will see it.
-    pub(super) fn new<'t>(
-        shard: &'t Shard,
+    pub(crate) fn new(
+        shard: &Shard,
+        snapshot: &'s Snapshot,
         head: &RequestHead<'_>,
         client: &Client<'_>,
-        wire: &mut Buf,
-    ) -> Result<Decision, Refusal<'t>> {
-        if head.wants_tunnel() {
-            return Decision::of_tunnel(shard, head, client, wire);
-        }
-        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
-        if head.max_forwards() == Some(0) {
-            let trace =
-                Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
-            let is_trace = head.method == Method::Trace;
-            return Err(Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient }));
-        }
-        let mut path_store = shard.path_store.borrow_mut();
-        let paths = normalize(head.path_and_query, head.path, &shard.paths.rules, &mut path_store)
-            .map_err(|fault| Refusal::of_path(shard, head, fault))?;
-        let RouteTarget { upstream, route } = route_of(shard, head, paths.matching)?;
-        let normalized = shard.paths.normalized(head, &paths, route, &shard.counters);
-        let normalized = normalized.map_err(|fault| Refusal::of_path(shard, head, fault))?;
-        let head = normalized.as_ref().unwrap_or(head);
-        let body_bytes_max = shard.route_limits[route].body_bytes_max;
-        if matches!(head.body, BodyLength::Length(bytes) if bytes > body_bytes_max) {
-            shard.counters.bodies_too_large.increment();
-            return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
-        }
-        // A client of HTTP/1.0 need not name a host.
-        let send_host = if head.authority.is_empty() { SendHost::Server } else { shard.send_host[route] };
-        let host = if send_host == SendHost::Client { head.authority } else { "" };
-        let identity = &shard.identity.policy;
-        write_request(wire, head, &Forwarding { identity, sender: client.sender, host, body: head.body });
-        Ok(Decision {
-            upstream,
-            route,
-            kind: RequestKind::from(head.method),
-            version: head.version,
-            body: head.body,
-            is_persistent: head.persistent,
-            is_idempotent: head.method.is_idempotent(),
-            expect_continue: head.expect_continue,
-            connection_end_ms: u64::MAX,
-            progress: Progress { upload: Cell::new(Upload::Running), is_answering: Cell::new(false) },
-            reuse: Reuse::after(head),
-            trailers: head.trailers,
-            switch: Switch::None,
-            client: client.address,
-            send_host,
-        })
-    }
-
-    /// For whom a connection to a server is wanted.
-    pub(super) fn identity<'a>(&self, down: &'a Down<'_>) -> ProxyIdentity<'a> {
-        ProxyIdentity { conn: &down.conn, client: self.client }
-    }
-
-    /// Puts the name of the server that was chosen into the head, if that is the Host it gets.
-    pub(super) fn name_server(&self, wire: &mut Buf, up: &Up<'_>) {
-        if self.send_host == SendHost::Server {
-            replace_host(wire, up.authority());
-        }
-    }
-
-    pub(super) fn connection_field(&self, is_persistent: bool) -> ConnectionField {
-        ConnectionField::of(self.version, is_persistent)
+        lines: &mut RequestLines,
+    ) -> Result<Decision<'s>, Refusal<'s>> {
+        let decided = judge(shard, snapshot, head, client, lines);
+        // What follows the head of a request for a tunnel may not be HTTP.
+        if head.wants_tunnel() { decided.map_err(Refusal::and_close) } else { decided }
     }
 }
 
-/// The route of a request with this path, or the refusal if there is none.
+fn judge<'s>(
+    shard: &Shard,
+    snapshot: &'s Snapshot,
+    head: &RequestHead<'_>,
+    client: &Client<'_>,
+    lines: &mut RequestLines,
+) -> Result<Decision<'s>, Refusal<'s>> {
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+    if head.max_forwards() == Some(0) {
+        return Err(Refusal::of_last_hop(head));
+    }
+    let fault = |fault| Refusal::of_path(shard, fault);
+    let mut path_store = shard.path_store.borrow_mut();
+    let is_connect = head.method == Method::Connect;
+    // CONNECT has no path.
+    let paths = match is_connect {
+        true => None,
+        false => Some(
+            normalize(head.path_and_query, head.path, &snapshot.path_rules, &mut path_store)
+                .map_err(fault)?,
+        ),
+    };
+    let matching = paths.as_ref().map_or("", |paths| paths.matching);
+    let (route, group) = find(shard, snapshot, head, matching)?;
+    let normalized = match &paths {
+        None => None,
+        Some(paths) => path_policy::normalized(&route.paths, head, paths, &shard.counters).map_err(fault)?,
+    };
+    let head = normalized.as_ref().unwrap_or(head);
+    let switch = if head.wants_tunnel() { Switch::of(shard, head, route)? } else { Switch::None };
+    let body = if switch == Switch::None { head.body } else { BodyLength::None };
+    if matches!(body, BodyLength::Length(bytes) if bytes > route.body_bytes_max) {
+        shard.counters.bodies_too_large.increment();
+        return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
+    }
+    let send_host = match (switch, head.authority) {
+        (Switch::Connect, _) => SendHost::Client,
+        // A client of HTTP/1.0 need not name a host.
+        (_, "") => SendHost::Server,
+        _ => route.send_host,
+    };
+    let host = if send_host == SendHost::Client { head.authority } else { "" };
+    let forwarding = Forwarding { identity: &snapshot.identity.policy, sender: client.identity, host, body };
+    switch.write(head, route, &forwarding, lines);
+    Ok(Decision {
+        route,
+        group,
+        kind: RequestKind::from(head.method),
+        body,
+        is_idempotent: head.method.is_idempotent(),
+        reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
+        switch,
+        send_host,
+        client: client.address,
+    })
+}
+
+/// The route of a request with this path and its servers, or the refusal if there is none.
 #[inline]
-pub(super) fn route_of<'t>(
-    shard: &'t Shard,
+fn find<'s>(
+    shard: &Shard,
+    snapshot: &'s Snapshot,
     head: &RequestHead<'_>,
     path: &str,
-) -> Result<RouteTarget, Refusal<'t>> {
-    match shard.routes.lookup(head.authority, path, head.method.as_str()) {
-        Lookup::Found(target) => Ok(target),
-        Lookup::MethodNotAllowed { allow } => Err(Refusal::new(head, Answer::MethodNotAllowed { allow })),
-        Lookup::NotFound => {
+) -> Result<(&'s Route, &'s Group), Refusal<'s>> {
+    match snapshot.find(head.authority, path, head.method.as_str()) {
+        Found::Route(route, group) => Ok((route, group)),
+        Found::MethodNotAllowed { allow } => Err(Refusal::new(head, Answer::MethodNotAllowed { allow })),
+        Found::Nothing => {
             shard.counters.no_route.increment();
             Err(Refusal::new(head, Answer::NoRoute))
         }
     }
 }
 
-impl<'t> Refusal<'t> {
-    /// The connection survives a refusal if no body follows that somebody would have to read.
+impl<'s> Refusal<'s> {
+    /// The connection survives a refusal if no body follows that would have to be read.
     #[cold]
-    pub(super) fn new(head: &RequestHead<'_>, answer: Answer<'t>) -> Refusal<'t> {
-        let is_persistent = head.persistent && head.body.is_empty();
-        let framing = ResponseFraming {
-            connection: ConnectionField::of(head.version, is_persistent),
-            is_head_only: RequestKind::from(head.method) == RequestKind::Head,
-        };
-        Refusal { answer, framing }
+    pub(crate) fn new(head: &RequestHead<'_>, answer: Answer<'s>) -> Refusal<'s> {
+        let afterwards = if head.body.is_empty() { Afterwards::GoOn } else { Afterwards::Close };
+        Refusal { answer, afterwards }
+    }
+
+    /// The client has asked for the answer of the last server that the request may reach, and that is this one.
+    #[cold]
+    fn of_last_hop(head: &RequestHead<'_>) -> Refusal<'s> {
+        let trace =
+            Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
+        let is_trace = head.method == Method::Trace;
+        Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient })
     }
 
     /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
     #[cold]
-    pub(super) fn of_path(shard: &Shard, head: &RequestHead<'_>, fault: Fault) -> Refusal<'t> {
+    pub(crate) fn of_path(shard: &Shard, fault: Fault) -> Refusal<'s> {
         shard.counters.bad_requests.increment();
         path_policy::count_refused(fault, &shard.counters);
-        Refusal::new(head, Answer::Refused { status: fault.status(), why: fault.reason() }).and_close()
-    }
-
-    /// The connection ends with the answer.
-    pub(super) fn and_close(mut self) -> Refusal<'t> {
-        self.framing.connection = ConnectionField::Close;
-        self
+        let answer = Answer::Refused { status: fault.status(), why: fault.reason() };
+        Refusal { answer, afterwards: Afterwards::Close }
     }
 
     /// The client has too many connections, and this is one of them.
-    pub(super) fn of_connection(shard: &Shard, head: &RequestHead<'_>) -> Refusal<'t> {
+    #[cold]
+    pub(crate) fn of_connection(shard: &Shard) -> Refusal<'s> {
         shard.crowded.set(shard.crowded.get() + 1);
-        Refusal::new(head, Answer::TooManyConnections).and_close()
+        Refusal { answer: Answer::TooManyConnections, afterwards: Afterwards::Close }
     }
 
-    pub(super) fn is_persistent(&self) -> bool {
-        self.framing.connection != ConnectionField::Close
+    /// The connection ends with the answer.
+    pub(crate) fn and_close(mut self) -> Refusal<'s> {
+        self.afterwards = Afterwards::Close;
+        self
+    }
+
+    /// Whether the client may be guessing what there is, on a connection that goes on.
+    pub(crate) fn is_guess(&self) -> bool {
+        self.afterwards == Afterwards::GoOn && self.answer.status() >= 400
     }
 }

@@ -1,295 +1,235 @@
-//! One request and its answer, phases in order: read the head, find the route, get a server, send the request, relay the
-//! answer. The file to read first.
+//! One request and its response, phases in order: take the decision that was made when its head was read, get a server, send
+//! the request, relay the response. The file to read first.
 //!
-//! Neither side's protocol shows here: heads are `sluice_proto` heads, bodies are parts that `relay` moves. A request that
-//! has arrived whole is sent in one piece and can be sent again; one whose body is still coming is streamed while the
-//! answer may already be on its way back.
+//! Neither side's protocol shows here: a client is a `RequestBody` and a `Responder`, a server an `UpstreamStream`, bodies are parts that
+//! `relay` moves. A request that has arrived whole is sent in one piece and can be sent again; one whose body is still coming
+//! is streamed while the response may already be on its way back.
 
+pub(crate) mod decision;
+pub(crate) mod ended;
+pub(crate) mod failure;
 mod response;
-mod failure;
+mod state;
 mod upgrade;
-mod decision;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use sluice_proto::{BodyLength, RequestHead};
-use sluice_sys::{Buf, Conn, ReadAhead, Timer};
+use sluice_sys::{Buf, Timer};
 
-use self::decision::{Decision, Refusal};
-use self::failure::{
-    answer_for_server, give_up, give_up_on_head, give_up_on_request, give_up_overdue, refuse_request,
-};
-use self::response::{Downstream, Finished, Interrupted, Response};
+use self::decision::Decision;
+use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
+use self::failure::give_up_on_request;
+use self::response::Finished;
+use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
-use crate::downstream::h1::{Down, ExpectContinue, Read, RequestBody};
-use crate::h1::{BodyProgress, BodyWriter};
-use crate::identity::Client;
-use crate::message::{Aborted, Cause, Side};
-use crate::min_rate::MinRate;
+use crate::config::SendHost;
+use crate::downstream::{RequestBody, Responder};
+use crate::message::{Aborted, Repeat, Side};
 use crate::relay::{append_if_complete, relay};
+use crate::request_lines::RequestLines;
 use crate::shard::Shard;
-use crate::upstream::connect::{Repeat, connect_new, take_idle};
+use crate::snapshot::Snapshot;
+use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::{RequestStream, ResponseStream, Unanswered, UpstreamStream, Used};
 
-pub(crate) use self::upgrade::TunnelUpstream;
-
-/// What becomes of the client's connection.
-pub(crate) enum Next {
-    /// It may send another request.
-    Request,
-    /// Its next request has begun and the rest of the head has not arrived.
-    Wait,
-    /// It is closed in good order.
-    Close,
-    /// It is closed while the client may still be sending.
-    Linger,
-    /// It is gone, or what was sent is incomplete by its own framing, or nothing is worth waiting for.
-    Drop,
-    /// It is reset: only that tells the client that what it got is incomplete.
-    Abort,
-    /// It carries another protocol from now on, to this server.
-    Tunnel(Box<TunnelUpstream>),
-}
-
-/// How far an exchange has come, for those who must know when it breaks off.
-struct Progress {
-    upload: Cell<Upload>,
-    /// Bytes of the final answer may have been sent.
-    is_answering: Cell<bool>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Upload {
-    Running,
-    Done,
-    /// The server takes no more of the request.
-    Failed,
-}
-
-/// Serves one request.
-pub(crate) async fn run(shard: &Shard, down: &mut Down<'_>) -> Next {
-    let mut wire = Buf::small();
-    let is_one_too_many = down.is_one_too_many();
-    let decision = |head: &RequestHead<'_>, client: &Client<'_>| {
-        if is_one_too_many {
-            Err(Refusal::of_connection(shard, head))
-        } else {
-            Decision::new(shard, head, client, &mut wire)
-        }
-    };
-    let decision = match down.read_request(decision).await {
-        Ok(Read::Request(decision)) => decision,
-        Ok(Read::Incomplete) => return Next::Wait,
-        Ok(Read::Nothing) => return Next::Drop,
-        Err(aborted) => return cold!(give_up_on_head(shard, down, aborted)),
-    };
-    shard.counters.requests.increment();
-    let mut decision = match decision {
-        Ok(decision) => decision,
-        Err(refusal) => return cold!(refuse_request(down, refusal)),
-    };
-    decision.is_persistent &= !down.is_last_request() && !decision.is_over_for(down);
-    decision.connection_end_ms = down.history.end_ms;
-    let limit_ms = shard.route_limits[decision.route].request_ms;
+/// Serves one request, whose head has become `lines`.
+pub(crate) async fn run(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    body: &mut RequestBody<'_>,
+    responder: Responder<'_>,
+    decision: &Decision<'_>,
+    lines: &mut RequestLines,
+) -> Ended {
+    let limit_ms = decision.route.request_ms;
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
+    let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
+    let exchange = Exchange { shard, snapshot, decision, responder, upload, was_sent_first };
     let served = {
-        let mut serving = pin!(serve(down, &decision, wire));
+        let mut serving = pin!(exchange.serve(body, lines));
         poll_fn(|context| match (serving.as_mut().poll(context), &timer) {
-            (Poll::Ready(next), _) => Poll::Ready(Some(next)),
+            (Poll::Ready(ended), _) => Poll::Ready(Some(ended)),
             (Poll::Pending, Some(timer)) => timer.poll_expired().map(|()| None),
             (Poll::Pending, None) => Poll::Pending,
         })
         .await
     };
     match served {
-        Some(next) => next,
-        None => cold!(give_up_overdue(down, &decision)),
+        Some(ended) => ended,
+        None => cold!(exchange.give_up_overdue()),
     }
 }
 
-/// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the answer.
-async fn serve(down: &mut Down<'_>, decision: &Decision, mut wire: Buf) -> Next {
-    let shard = down.shard;
-    let expect_continue = ExpectContinue::new(decision.expect_continue);
-    let pace = MinRate::by_rate(shard.times.body_idle, shard.body_rate, shard.times.body_rate_grace);
-    let mut body = BodyProgress::new(decision.body, shard.route_limits[decision.route].body_bytes_max, pace)
-        .with_trailers(decision.trailers);
-    let (mut arrived, _) = RequestBody::new(down, &mut body, &expect_continue);
-    match append_if_complete(&mut arrived, decision.body, &mut wire) {
-        Ok(true) => {
-            decision.progress.upload.set(Upload::Done);
-            down.inbox.join();
-            send_whole(down, decision, wire).await
-        }
-        Ok(false) => cold!(send_streamed(down, decision, wire, &mut body, &expect_continue)),
-        Err(aborted) => cold!(give_up_on_request(shard, down, aborted, decision.kind)),
-    }
-}
-
-/// Sends a request that is all there; once more on a new connection if a kept one turns out to be dead.
-async fn send_whole(down: &mut Down<'_>, decision: &Decision, mut wire: Buf) -> Next {
-    let shard = down.shard;
-    let expect_continue = ExpectContinue::new(false);
-    let group = &shard.groups[decision.upstream];
-    let repeat = if decision.is_idempotent { Repeat::Possible } else { Repeat::Impossible };
-    let mut reused = take_idle(shard, group, decision.identity(down), repeat);
-    loop {
-        let mut up = match reused.take() {
-            Some(up) => up,
-            None => match cold!(connect_new(shard, group, decision.identity(down))) {
-                Ok(up) => up,
-                Err(answer) => return cold!(answer_for_server(down, decision, answer)),
-            },
-        };
-        decision.name_server(&mut wire, &up);
-        if decision.switch != Switch::None {
-            // What it says behind its answer may be a flood.
-            up.conn().set_read_ahead(ReadAhead::OneBuffer);
-        }
-        let (wire_bytes, is_reused) = (wire.len() as u64, up.is_reused);
-        let (conn, receiver) = up.split();
-        let sending = conn.send(wire, shard.times.write_stall);
-        let receiver = if is_reused { receiver.not_before(&sending) } else { receiver };
-        conn.set_deadline(shard.times.upstream_response);
-        let answer = Response { shard, decision, expect_continue: &expect_continue };
-        let result = {
-            let download = pin!(answer.relay_to(&down.conn, receiver));
-            unless_gone(&down.conn, download).await
-        };
-        let interrupted = match result {
-            Ok(finished) => {
-                if finished.downstream == Downstream::Tunnel {
-                    sending.detach();
-                    return Next::Tunnel(TunnelUpstream::of(up, decision.upstream, shard));
-                }
-                up.note_answer(finished.is_large);
-                // An answer can come before the request was sent to its end; then the connection is of no further use.
-                let is_sent = sending.try_finish().is_ok_and(|sent| sent.result.is_ok());
-                if finished.is_upstream_persistent && is_sent {
-                    up.give_back(shard);
-                }
-                // Nobody has the end of the answer yet, so what has come is not because of it.
-                let is_persistent =
-                    finished.downstream == Downstream::Persistent && !decision.is_over_for(down);
-                return if is_persistent { Next::Request } else { Next::Close };
+impl<'a> Exchange<'a> {
+    /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. A request that is
+    /// all there is sent once more on a new connection if a kept one turns out to be dead.
+    async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
+        match append_if_complete(body, self.decision.body, lines.bytes_mut()) {
+            Ok(true) => {
+                self.upload.set(Upload::Done);
+                body.release_buffers();
             }
-            Err(interrupted) => interrupted,
-        };
-        let is_dead = up.is_reused && interrupted.is_silent && interrupted.aborted.cause != Cause::TimedOut;
-        // A request with an effect may be repeated only if the server cannot have seen it: its end acknowledges all that
-        // had come before it. A reset acknowledges nothing, and so proves nothing.
-        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-        let is_unseen = || {
-            interrupted.aborted.cause == Cause::Closed
-                && up.conn().unacknowledged_bytes().is_ok_and(|bytes| bytes == wire_bytes)
-        };
-        let is_repeatable = || decision.is_idempotent || is_unseen();
-        if is_dead && is_repeatable() {
-            drop(up);
-            if let Some(buf) = cold!(sending).buf {
-                shard.counters.upstream_retries.increment();
-                wire = buf;
+            Ok(false) => {}
+            Err(aborted) => return cold!(give_up_on_request(self.shard, self.responder, aborted)),
+        }
+        let is_whole = self.is_sent();
+        let mut server = self.take_idle(is_whole);
+        loop {
+            if server.is_none() {
+                // What has come of the body keeps no buffer from others while a server is looked for.
+                body.release_buffers();
+                match cold!(self.connect_new()) {
+                    Ok(connected) => server = Some(connected),
+                    Err(answer) => return cold!(self.answer_for_server(answer)),
+                }
+            }
+            let used = server.as_mut().expect("there is a server by now");
+            let unanswered = match self.try_on(used, body, lines, is_whole).await {
+                Ok(finished) => return self.finish(server, &finished),
+                Err(unanswered) => unanswered,
+            };
+            let repeat = self.may_repeat(used, &unanswered, is_whole);
+            if repeat == Repeat::Possible
+                && let Some(bytes) = cold!(take_back(&mut server))
+            {
+                self.shard.counters.upstream_retries.increment();
+                lines.put_back(bytes);
                 continue;
             }
+            let interrupted = Interrupted { aborted: unanswered.aborted, repeat };
+            return cold!(self.give_up(interrupted));
         }
-        return cold!(give_up(shard, down, decision, &interrupted));
+    }
+
+    /// A kept connection, if there is one.
+    fn take_idle(&self, is_whole: bool) -> Option<UpstreamStream<'a>> {
+        let can_repeat = is_whole && self.decision.is_idempotent;
+        let repeat = if can_repeat { Repeat::Possible } else { Repeat::Impossible };
+        take_idle(self.shard, self.decision.group, self.proxy_identity(), repeat)
+    }
+
+    async fn connect_new(&self) -> Result<UpstreamStream<'a>, crate::answer::Answer<'static>> {
+        connect_new(self.shard, self.snapshot, self.decision.group, self.proxy_identity()).await
+    }
+
+    /// For whom a connection to a server is wanted.
+    fn proxy_identity(&self) -> ProxyIdentity<'a> {
+        ProxyIdentity {
+            conn: self.responder.transport(),
+            client: self.decision.client,
+            reuse: self.decision.reuse,
+        }
+    }
+
+    /// Sends the request to this server and relays its response.
+    async fn try_on(
+        &self,
+        server: &mut UpstreamStream<'_>,
+        body: &mut RequestBody<'_>,
+        lines: &mut RequestLines,
+        is_whole: bool,
+    ) -> Result<Finished, Unanswered> {
+        if self.decision.send_host == SendHost::Server {
+            lines.set_authority(server.authority());
+        }
+        if self.decision.switch != Switch::None {
+            server.expect_tunnel();
+        }
+        server.send(lines.take(), self.snapshot);
+        let (request, mut response) = server.split();
+        if is_whole {
+            request.expect_response_within(self.snapshot.times.upstream_response);
+            self.respond(&mut response).await
+        } else {
+            cold!(self.respond_while_sending(body, request, &mut response))
+        }
+    }
+
+    /// Relays the response as long as there is a client to have it.
+    async fn respond(&self, from: &mut ResponseStream<'_>) -> Result<Finished, Unanswered> {
+        let mut download = pin!(self.relay_response(from));
+        let mut gone = pin!(self.responder.gone());
+        poll_fn(|context| {
+            if let Poll::Ready(result) = download.as_mut().poll(context) {
+                return Poll::Ready(result);
+            }
+            let gone = gone.as_mut().poll(context);
+            gone.map(|aborted| Err(Unanswered { aborted, is_silent: false }))
+        })
+        .await
+    }
+
+    /// Sends a request whose body is still coming, and relays the response as soon as there is one.
+    async fn respond_while_sending(
+        &self,
+        body: &mut RequestBody<'_>,
+        request: RequestStream<'_>,
+        response: &mut ResponseStream<'_>,
+    ) -> Result<Finished, Unanswered> {
+        request.expect_no_response_yet();
+        let is_streamed = self.decision.body == sluice_proto::BodyLength::Chunked;
+        let mut to_server = request.body(is_streamed, self.snapshot);
+        let upload = pin!(relay(body, &mut to_server));
+        let download = pin!(self.respond(response));
+        let on_sent = || request.expect_response_within(self.snapshot.times.upstream_response);
+        self.both_ways(upload, download, on_sent).await
+    }
+
+    /// Runs upload and download side by side until the response is complete or one of them breaks off.
+    async fn both_ways(
+        &self,
+        mut upload: Pin<&mut impl Future<Output = Result<(), Aborted>>>,
+        mut download: Pin<&mut impl Future<Output = Result<Finished, Unanswered>>>,
+        on_sent: impl Fn(),
+    ) -> Result<Finished, Unanswered> {
+        poll_fn(|context| {
+            if self.upload.get() == Upload::Running
+                && let Poll::Ready(result) = upload.as_mut().poll(context)
+            {
+                if let Err(aborted @ Aborted { side: Side::Downstream, .. }) = result {
+                    return Poll::Ready(Err(Unanswered { aborted, is_silent: false }));
+                }
+                // A server that takes no more of the request may have answered it all the same.
+                self.upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
+                if !self.responder.has_begun() {
+                    on_sent();
+                }
+            }
+            download.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Whether the request may be sent again: it is all there, what failed was a connection that had been kept, and the request
+    /// has no effect or has had none.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+    fn may_repeat(&self, server: &UpstreamStream<'_>, unanswered: &Unanswered, is_whole: bool) -> Repeat {
+        let is_harmless = || self.decision.is_idempotent || server.is_unprocessed(unanswered.aborted);
+        if is_whole && server.is_stale(unanswered) && is_harmless() {
+            Repeat::Possible
+        } else {
+            Repeat::Impossible
+        }
+    }
+
+    /// The client has the response.
+    fn finish(&self, server: Option<UpstreamStream<'_>>, finished: &Finished) -> Ended {
+        let server = server.expect("a server has answered");
+        if finished.is_tunnel {
+            let (end, server) = server.into_end();
+            return Ended::Tunnel(Box::new(TunnelUpstream { end, server }));
+        }
+        let is_request_sent = self.is_sent();
+        let used = if is_request_sent && self.was_sent_first.get() { Used::Whole } else { Used::Broken };
+        server.finish(used, finished.is_large, self.shard, self.snapshot);
+        Ended::Answered { by: Origin::Server, is_request_sent }
     }
 }
 
-/// Sends a request whose body is still coming, and relays the answer as soon as there is one.
-async fn send_streamed(
-    down: &mut Down<'_>,
-    decision: &Decision,
-    mut wire: Buf,
-    body: &mut BodyProgress,
-    expect_continue: &ExpectContinue,
-) -> Next {
-    let shard = down.shard;
-    let group = &shard.groups[decision.upstream];
-    let mut up = match take_idle(shard, group, decision.identity(down), Repeat::Impossible) {
-        Some(up) => up,
-        None => {
-            // What has come of the body keeps no buffer from others while a server is looked for.
-            down.inbox.join();
-            match cold!(connect_new(shard, group, decision.identity(down))) {
-                Ok(up) => up,
-                Err(answer) => return cold!(answer_for_server(down, decision, answer)),
-            }
-        }
-    };
-    decision.name_server(&mut wire, &up);
-    let is_reused = up.is_reused;
-    let (conn, receiver) = up.split();
-    let sending = conn.send(wire, shard.times.write_stall);
-    let receiver = if is_reused { receiver.not_before(&sending) } else { receiver };
-    conn.clear_deadline();
-    let result = {
-        let (mut body, client) = RequestBody::new(down, body, expect_continue);
-        let is_chunked = decision.body == BodyLength::Chunked;
-        let mut to_server = BodyWriter::new(conn, None, is_chunked, Side::Upstream, shard.times.write_stall);
-        let upload = pin!(relay(&mut body, &mut to_server));
-        let answer = Response { shard, decision, expect_continue };
-        let download = pin!(answer.relay_to(client, receiver));
-        let download = pin!(unless_gone(client, download));
-        both_ways(upload, download, &decision.progress, || conn.set_deadline(shard.times.upstream_response))
-            .await
-    };
-    let is_sent = decision.progress.upload.get() == Upload::Done;
-    match result {
-        Ok(finished) => {
-            up.note_answer(finished.is_large);
-            if finished.is_upstream_persistent && is_sent {
-                up.give_back(shard);
-            }
-            match (finished.downstream == Downstream::Persistent, is_sent) {
-                (true, true) => Next::Request,
-                (false, true) => Next::Close,
-                (_, false) => Next::Linger,
-            }
-        }
-        Err(interrupted) => cold!(give_up(shard, down, decision, &interrupted)),
-    }
-}
-
-/// Runs upload and download side by side until the answer is complete or one of them breaks off.
-async fn both_ways(
-    mut upload: Pin<&mut impl Future<Output = Result<(), Aborted>>>,
-    mut download: Pin<&mut impl Future<Output = Result<Finished, Interrupted>>>,
-    progress: &Progress,
-    on_sent: impl Fn(),
-) -> Result<Finished, Interrupted> {
-    poll_fn(|context| {
-        if progress.upload.get() == Upload::Running
-            && let Poll::Ready(result) = upload.as_mut().poll(context)
-        {
-            if let Err(aborted @ Aborted { side: Side::Downstream, .. }) = result {
-                return Poll::Ready(Err(Interrupted::by(aborted)));
-            }
-            // A server that takes no more of the request may have answered it all the same.
-            progress.upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
-            if !progress.is_answering.get() {
-                on_sent();
-            }
-        }
-        download.as_mut().poll(context)
-    })
-    .await
-}
-
-/// Waits for the answer as long as there is a client to have it.
-async fn unless_gone(
-    client: &Conn,
-    mut download: Pin<&mut impl Future<Output = Result<Finished, Interrupted>>>,
-) -> Result<Finished, Interrupted> {
-    let mut failure = pin!(client.failed());
-    poll_fn(|context| {
-        if let Poll::Ready(result) = download.as_mut().poll(context) {
-            return Poll::Ready(result);
-        }
-        let failed = failure.as_mut().poll(context);
-        failed.map(|error| Err(Interrupted::by(Aborted::io(Side::Downstream, &error))))
-    })
-    .await
+/// Gives up a server for another attempt; the request, if it is still at hand.
+async fn take_back(server: &mut Option<UpstreamStream<'_>>) -> Option<Buf> {
+    server.take()?.take_back().await
 }

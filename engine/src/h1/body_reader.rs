@@ -2,28 +2,29 @@
 
 use sluice_proto::h1::{BodyDecoder, BodyEvent, Trailers};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
-use sluice_sys::{Conn, ReadAhead, now_ms};
+use sluice_sys::{ReadAhead, now_ms};
 
-use crate::inbox::Inbox;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
 use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, ReadyPart, Side};
 use crate::min_rate::MinRate;
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
-    pub(crate) conn: &'a Conn,
+    pub(crate) link: &'a Link,
     pub(crate) inbox: &'a mut Inbox,
-    pub(crate) progress: &'a mut BodyProgress,
+    pub(crate) progress: BodyProgress,
     /// Whom to blame.
     pub(crate) side: Side,
 }
 
-/// How far a body has been read; outlives the reader, so that reading can go on elsewhere.
+/// How far a body has been read.
 pub(crate) struct BodyProgress {
     decoder: BodyDecoder,
     /// Bytes of data that may still come.
     bytes_left: u64,
     /// How long the rest may take, and the bytes of data received so far.
-    pace: MinRate,
+    min_rate: MinRate,
     /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment. Held against clients
     /// only: servers do answer byte by byte. What they cost is bounded by the sending, which waits after every 16 KiB
     /// (`body_writer`), every sixth byte of which is data.
@@ -42,11 +43,11 @@ const TINY_PARTS_FLOOD: u32 = 1_000;
 
 impl BodyProgress {
     /// A body of which nothing was read, limited to `bytes_max` bytes of data.
-    pub(crate) fn new(length: BodyLength, bytes_max: u64, pace: MinRate) -> BodyProgress {
+    pub(crate) fn new(length: BodyLength, bytes_max: u64, min_rate: MinRate) -> BodyProgress {
         BodyProgress {
             decoder: BodyDecoder::new(length, ChunkLimits::default()),
             bytes_left: bytes_max,
-            pace,
+            min_rate,
             tiny_parts: 0,
         }
     }
@@ -65,23 +66,28 @@ impl BodyProgress {
         }
         is_flood
     }
-
-    /// Whether the body was or will be a large one, by its length or by what has come.
-    pub(crate) fn is_large(&self) -> bool {
-        self.pace.bytes() >= LARGE_BYTES
-            || self.decoder.remaining_length().is_some_and(|bytes| bytes >= LARGE_BYTES)
-    }
 }
 
 /// What was decoded.
 enum Event {
     /// So many bytes of data are next in the inbox.
     Data(usize),
-    Trailers(Trailers),
+    Trailers(Box<Trailers>),
     End,
 }
 
 impl BodyReader<'_> {
+    /// Whether the body was or will be a large one, by its length or by what has come.
+    pub(crate) fn is_large(&self) -> bool {
+        let rest = self.progress.decoder.remaining_length();
+        self.bytes() >= LARGE_BYTES || rest.is_some_and(|bytes| bytes >= LARGE_BYTES)
+    }
+
+    /// Bytes of data received so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.progress.min_rate.bytes()
+    }
+
     fn abort(&self, cause: Cause) -> Aborted {
         Aborted::by(self.side, cause)
     }
@@ -95,7 +101,7 @@ impl BodyReader<'_> {
                 self.inbox.consume(range.start);
                 return self.note_data(range.len()).map(|()| Some(Event::Data(range.len())));
             }
-            BodyEvent::Trailers(trailers) => Some(Event::Trailers(trailers)),
+            BodyEvent::Trailers(trailers) => Some(Event::Trailers(Box::new(trailers))),
             BodyEvent::End => {
                 self.inbox.consume(used);
                 // What follows it waits for its turn as long as the answer takes.
@@ -115,7 +121,7 @@ impl BodyReader<'_> {
             if let Some(event) = self.decode()? {
                 return Ok(Some(event));
             }
-            if !self.inbox.take_ready(self.conn) {
+            if !self.inbox.take_ready(self.link) {
                 return Ok(None);
             }
             self.note_receive();
@@ -130,7 +136,7 @@ impl BodyReader<'_> {
         let left = self.progress.bytes_left.checked_sub(bytes).ok_or(self.abort(Cause::TooLarge))?;
         self.check_announced(left)?;
         self.progress.bytes_left = left;
-        self.progress.pace.received(bytes);
+        self.progress.min_rate.received(bytes);
         Ok(())
     }
 
@@ -145,7 +151,7 @@ impl BodyReader<'_> {
 
     /// Waits for bytes, at most as long as the connection's deadline allows.
     pub(crate) async fn wait(&mut self) -> Result<(), Aborted> {
-        match self.inbox.receive(self.conn).await {
+        match self.inbox.receive(self.link).await {
             Ok(true) => {
                 self.note_receive();
                 Ok(())
@@ -179,25 +185,22 @@ impl BodySource for BodyReader<'_> {
         }))
     }
 
-    async fn next_part(&mut self) -> Result<Part, Aborted> {
-        loop {
-            if let Some(part) = self.ready_part()? {
-                return Ok(part);
-            }
-            // From here on it holds what bodies may hold.
-            self.conn.set_read_ahead(ReadAhead::Body);
-            let patience_ms = self.progress.pace.begin_wait(now_ms());
-            self.conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
-            let waited = self.wait().await;
-            self.progress.pace.end_wait(now_ms(), waited)?;
-        }
+    async fn more(&mut self) -> Result<(), Aborted> {
+        // From here on it holds what bodies may hold.
+        let conn = self.link.transport();
+        conn.set_read_ahead(ReadAhead::Body);
+        let patience_ms = self.progress.min_rate.begin_wait(now_ms());
+        conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
+        let waited = self.wait().await;
+        self.progress.min_rate.end_wait(now_ms(), waited)
     }
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         let bytes = self.progress.decoder.remaining_length()?;
         let is_untouched = self.inbox.is_empty() && bytes <= self.progress.bytes_left;
-        let pace = Some(&mut self.progress.pace);
-        is_untouched.then_some(PlainRest { conn: self.conn, bytes, pace, side: self.side })
+        let min_rate = Some(&mut self.progress.min_rate);
+        let conn = self.link.plain().filter(|_| is_untouched)?;
+        Some(PlainRest { conn, bytes, min_rate, side: self.side })
     }
 
     fn skip(&mut self, bytes: u64) {

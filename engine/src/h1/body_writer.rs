@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_sys::{Buf, Conn, Patience, Sending, now_ms};
+use sluice_sys::{Buf, Patience, Sending, now_ms};
 
+use crate::connection::link::Link;
 use crate::message::{Aborted, BodySink, Data, PlainSink, Side};
 use crate::min_rate::{MinRate, short};
 
@@ -23,7 +24,7 @@ pub(crate) enum Last {
 
 /// A body that is being written.
 pub(crate) struct BodyWriter<'a> {
-    conn: &'a Conn,
+    link: &'a Link,
     /// What waits to be sent: the head, and small parts behind it.
     out: Option<Buf>,
     is_chunked: bool,
@@ -32,7 +33,7 @@ pub(crate) struct BodyWriter<'a> {
     /// Longest time without progress, in milliseconds.
     stall_ms: u64,
     /// How long the peer may take in all.
-    pace: MinRate,
+    min_rate: MinRate,
     last: Last,
     /// Set once anything is on its way.
     has_sent: Option<&'a Cell<bool>>,
@@ -40,14 +41,23 @@ pub(crate) struct BodyWriter<'a> {
 
 impl<'a> BodyWriter<'a> {
     pub(crate) fn new(
-        conn: &'a Conn,
+        link: &'a Link,
         head: Option<Buf>,
         is_chunked: bool,
         side: Side,
         stall_ms: u64,
     ) -> Self {
-        let pace = MinRate::by_pauses(stall_ms);
-        BodyWriter { conn, out: head, is_chunked, side, stall_ms, pace, last: Last::Await, has_sent: None }
+        let min_rate = MinRate::by_pauses(stall_ms);
+        BodyWriter {
+            link,
+            out: head,
+            is_chunked,
+            side,
+            stall_ms,
+            min_rate,
+            last: Last::Await,
+            has_sent: None,
+        }
     }
 
     pub(crate) fn with_last(mut self, last: Last) -> Self {
@@ -55,9 +65,9 @@ impl<'a> BodyWriter<'a> {
         self
     }
 
-    /// The peer has to take the body at this pace.
-    pub(crate) fn with_pace(mut self, pace: MinRate) -> Self {
-        self.pace = pace;
+    /// The peer has to take the body at this rate.
+    pub(crate) fn with_min_rate(mut self, min_rate: MinRate) -> Self {
+        self.min_rate = min_rate;
         self
     }
 
@@ -74,7 +84,7 @@ impl<'a> BodyWriter<'a> {
         }
         if let Some(out) = self.out.take() {
             let patience = self.begin_send(out.len());
-            self.conn.send(out, patience).detach();
+            self.link.send(out, patience).detach();
         }
         Ok(())
     }
@@ -82,13 +92,13 @@ impl<'a> BodyWriter<'a> {
     /// A send of so many bytes begins; says how long it may take.
     fn begin_send(&mut self, bytes: usize) -> Patience {
         self.mark();
-        Patience { stall_ms: self.stall_ms, total_ms: self.pace.begin_send(now_ms(), bytes) }
+        Patience { stall_ms: self.stall_ms, total_ms: self.min_rate.begin_send(now_ms(), bytes) }
     }
 
     /// Waits until the kernel has taken all of a send.
     async fn sent(&mut self, sending: Sending) -> Result<(), Aborted> {
         let sent = sending.await;
-        self.pace.end_send(now_ms());
+        self.min_rate.end_send(now_ms());
         sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
@@ -113,7 +123,7 @@ impl BodySink for BodyWriter<'_> {
             // Nothing waits and nothing has to be put around it: no copy.
             Data::Lease(lease) if !self.is_chunked && self.waiting_bytes() == 0 => {
                 let patience = self.begin_send(lease.len());
-                return self.sent(self.conn.send_lease(lease, patience)).await;
+                return self.sent(self.link.send(lease, patience)).await;
             }
             data => data,
         };
@@ -126,17 +136,22 @@ impl BodySink for BodyWriter<'_> {
     async fn flush(&mut self) -> Result<(), Aborted> {
         let Some(out) = self.out.take() else { return Ok(()) };
         let patience = self.begin_send(out.len());
-        self.sent(self.conn.send(out, patience)).await
+        self.sent(self.link.send(out, patience)).await
     }
 
     fn plain(&mut self) -> Option<PlainSink<'_>> {
-        let (conn, stall_ms, side) = (self.conn, short(self.stall_ms), self.side);
-        (!self.is_chunked).then_some(PlainSink { conn, stall_ms, pace: Some(&mut self.pace), side })
+        let conn = self.link.plain().filter(|_| !self.is_chunked)?;
+        Some(PlainSink {
+            conn,
+            stall_ms: short(self.stall_ms),
+            min_rate: Some(&mut self.min_rate),
+            side: self.side,
+        })
     }
 
-    async fn end(&mut self, trailers: Option<Trailers>) -> Result<(), Aborted> {
+    async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted> {
         if self.is_chunked {
-            append_end(self.out(), trailers.as_ref());
+            append_end(self.out(), trailers.as_deref());
         }
         self.finish().await
     }

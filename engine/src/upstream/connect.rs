@@ -2,25 +2,33 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
+use sluice_proto::h1::Reuse;
 use sluice_proto::proxy_protocol::{self, Ends};
 use sluice_sys::{Buf, Conn};
 
 use crate::answer::Answer;
 use crate::config::ProxyProtocolOut;
+use crate::connection::link::Link;
+use crate::message::Repeat;
 use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+use crate::upstream::UpstreamStream;
 use crate::upstream::group::{Group, Server};
-use crate::upstream::h1::Up;
+use crate::upstream::h1::ServerConnection;
 
 /// The ring closes a descriptor with the next turn of the loop.
 const CLOSING_MS: u64 = 2;
 
-/// For whom a connection is wanted.
+/// For whom a connection is wanted, and what for.
 #[derive(Clone, Copy)]
 pub(crate) struct ProxyIdentity<'a> {
     /// The connection of the client, or of a proxy that it came by.
     pub(crate) conn: &'a Conn,
     pub(crate) client: SocketAddr,
+    /// Whether the connection may serve others afterwards.
+    pub(crate) reuse: Reuse,
 }
 
 impl ProxyIdentity<'_> {
@@ -33,14 +41,6 @@ impl ProxyIdentity<'_> {
     }
 }
 
-/// Whether a request can be sent again if the connection that it went out on turns out to be dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    Possible,
-    /// It has an effect, or is not at hand as a whole.
-    Impossible,
-}
-
 /// A kept connection to the server whose turn it is. The usual case, and nothing in it waits. Where servers are told of
 /// clients, one on which it was told of the same client. For a request that cannot be sent again, one whose socket was looked
 /// at: the ring reports the end of a connection only with the next turn of the loop.
@@ -49,22 +49,22 @@ pub(crate) fn take_idle<'s>(
     group: &'s Group,
     identity: ProxyIdentity<'_>,
     repeat: Repeat,
-) -> Option<Up<'s>> {
-    let is_good = |conn: &Conn| repeat == Repeat::Possible || is_fresh(shard, conn);
+) -> Option<UpstreamStream<'s>> {
+    let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
     let found = group.pick(sluice_sys::now_ms(), |server| match group.proxy_protocol {
         ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
             Some((server, server.take_idle_of(&identity.ends(), is_good)?))
         }
     });
-    let (server, conn) = found?;
+    let (server, link) = found?;
     shard.counters.upstream_reuses.increment();
-    Some(Up::new(server, conn, true))
+    Some(UpstreamStream::H1(ServerConnection::new(server, link, true, identity.reuse)))
 }
 
 /// Whether the server has neither closed the connection nor said anything, by a system call.
-fn is_fresh(shard: &Shard, conn: &Conn) -> bool {
-    let is_fresh = conn.is_quiet_by_peek();
+fn is_fresh(shard: &Shard, link: &Link) -> bool {
+    let is_fresh = link.transport().is_quiet_by_peek();
     if !is_fresh {
         shard.counters.upstream_stale.increment();
     }
@@ -78,9 +78,10 @@ fn is_fresh(shard: &Shard, conn: &Conn) -> bool {
 /// The answer for the client when there is none.
 pub(crate) async fn connect_new<'s>(
     shard: &Shard,
+    snapshot: &Snapshot,
     group: &'s Group,
     identity: ProxyIdentity<'_>,
-) -> Result<Up<'s>, Answer<'static>> {
+) -> Result<UpstreamStream<'s>, Answer<'static>> {
     shard.stock.leave_room_for(sluice_sys::connections_open());
     if shard.stock.is_full() {
         make_room(shard);
@@ -88,18 +89,19 @@ pub(crate) async fn connect_new<'s>(
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
-        let mut made = connect(server, shard.times.upstream_connect).await;
+        let mut made = connect(server, snapshot.times.upstream_connect).await;
         if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
             sluice_sys::sleep(CLOSING_MS).await;
-            made = connect(server, shard.times.upstream_connect).await;
+            made = connect(server, snapshot.times.upstream_connect).await;
         }
         match made {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
-                announce(&conn, group.proxy_protocol, identity, shard.times.write_stall);
+                announce(&conn, group.proxy_protocol, identity, snapshot.times.write_stall);
                 shard.counters.upstream_connects.increment();
                 server.opened();
-                return Ok(Up::new(server, conn, false));
+                let link = Link::Plain(conn);
+                return Ok(UpstreamStream::H1(ServerConnection::new(server, link, false, identity.reuse)));
             }
             Err(error) => {
                 shard.counters.upstream_connect_errors.increment();
@@ -120,8 +122,13 @@ pub(crate) async fn connect_new<'s>(
 /// whether there was one.
 #[cold]
 fn make_room(shard: &Shard) -> bool {
-    let servers = shard.groups.iter().flat_map(Group::servers);
-    let closed = servers.max_by_key(|server| server.idle()).map_or(0, |server| server.close_oldest(1));
+    let mut fullest: Option<Rc<Server>> = None;
+    shard.servers.for_each(|server| {
+        if fullest.as_ref().is_none_or(|other| server.idle() > other.idle()) {
+            fullest = Some(server.clone());
+        }
+    });
+    let closed = fullest.map_or(0, |server| server.close_oldest(1));
     shard.counters.upstream_not_kept.add(closed as u64);
     closed > 0
 }
@@ -147,11 +154,11 @@ fn announce(conn: &Conn, version: ProxyProtocolOut, identity: ProxyIdentity<'_>,
 
 /// Tries the server's addresses, the one that worked last first.
 async fn connect(server: &Server, timeout_ms: u64) -> io::Result<Conn> {
-    let count = server.addresses.len();
+    let count = server.key.addresses.len();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for turn in 0..count {
         let at = (server.preferred.get() + turn) % count;
-        match Conn::connect(server.addresses[at], timeout_ms).await {
+        match Conn::connect(server.key.addresses[at], timeout_ms).await {
             Ok(conn) => {
                 server.preferred.set(at);
                 return Ok(conn);

@@ -1,13 +1,14 @@
 //! Groups of servers and the choice among them: round robin, past servers that could not be reached a moment ago.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use sluice_proto::proxy_protocol::Ends;
-use sluice_sys::{Conn, ReadAhead};
+use sluice_sys::ReadAhead;
 
 use crate::config::ProxyProtocolOut;
+use crate::connection::link::Link;
+use crate::upstream::servers::ServerKey;
 use crate::upstream::stock::{Peak, Stock};
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
@@ -18,25 +19,19 @@ const LARGE_MEMORY: u8 = 8;
 
 /// Servers that requests are spread over.
 pub(crate) struct Group {
-    servers: Vec<Server>,
+    servers: Vec<Rc<Server>>,
     next: Cell<usize>,
     /// What a new connection begins with.
     pub(crate) proxy_protocol: ProxyProtocolOut,
 }
 
-/// Which server: the number of its group, and its own in the group.
-pub(crate) type ServerId = (u32, u32);
-
 /// One server, and this shard's idle connections to it.
 pub(crate) struct Server {
-    /// Where it can be reached; the first address that works is used.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) key: ServerKey,
     /// The address that worked last.
     pub(crate) preferred: Cell<usize>,
-    /// Host and port as configured.
-    pub(crate) authority: String,
     /// Connections that wait for the next request, the last one used on top.
-    idle: RefCell<Vec<Conn>>,
+    idle: RefCell<Vec<Link>>,
     /// Connections in use.
     busy: Cell<u32>,
     /// How many were in use at once, lately.
@@ -50,23 +45,12 @@ pub(crate) struct Server {
 }
 
 impl Group {
-    pub(crate) fn new(servers: Vec<Server>, proxy_protocol: ProxyProtocolOut) -> Group {
+    pub(crate) fn new(servers: Vec<Rc<Server>>, proxy_protocol: ProxyProtocolOut) -> Group {
         Group { servers, next: Cell::new(0), proxy_protocol }
     }
 
-    pub(crate) fn servers(&self) -> &[Server] {
+    pub(crate) fn servers(&self) -> &[Rc<Server>] {
         &self.servers
-    }
-
-    /// Connections to a server that are worth having, busy and idle. Those that serve one client only are worth having as long
-    /// as that client may be there.
-    pub(crate) fn wanted_of(&self, server: &Server) -> u32 {
-        match self.proxy_protocol {
-            ProxyProtocolOut::Off => server.peak.wanted(),
-            ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
-                server.peak.wanted().max(sluice_sys::connections_open())
-            }
-        }
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
@@ -74,7 +58,7 @@ impl Group {
     pub(crate) fn pick<'g, R>(
         &'g self,
         now_ms: u64,
-        take: impl FnOnce(&'g Server) -> Option<R>,
+        take: impl FnOnce(&'g Rc<Server>) -> Option<R>,
     ) -> Option<R> {
         let count = self.servers.len();
         let is_open = |&at: &usize| count == 1 || self.servers[at].failed_until_ms.get() <= now_ms;
@@ -87,17 +71,27 @@ impl Group {
 }
 
 impl Server {
-    pub(crate) fn new(authority: &str, addresses: Vec<SocketAddr>, stock: Rc<Stock>) -> Server {
+    pub(crate) fn new(key: ServerKey, stock: Rc<Stock>) -> Server {
         Server {
-            addresses,
+            key,
             preferred: Cell::new(0),
-            authority: authority.to_owned(),
             idle: RefCell::new(Vec::new()),
             busy: Cell::new(0),
             peak: Peak::default(),
             stock,
             large_lately: Cell::new(0),
             failed_until_ms: Cell::new(0),
+        }
+    }
+
+    /// Connections to it that are worth having, busy and idle. Those that serve one client only are worth having as long as that
+    /// client may be there.
+    fn wanted(&self) -> u32 {
+        match self.key.proxy_protocol {
+            ProxyProtocolOut::Off => self.peak.wanted(),
+            ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
+                self.peak.wanted().max(sluice_sys::connections_open())
+            }
         }
     }
 
@@ -129,11 +123,11 @@ impl Server {
 
     /// An idle connection for which `is_good` holds. Those for which it does not are dropped on the way, and so are those that
     /// have ended meanwhile.
-    pub(crate) fn take_idle(&self, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
+    pub(crate) fn take_idle(&self, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(conn) = idle.pop() {
-            if conn.reuse() && is_good(&conn) {
-                return Some(conn);
+        while let Some(link) = idle.pop() {
+            if link.transport().reuse() && is_good(&link) {
+                return Some(link);
             }
             self.stock.closed(1);
         }
@@ -141,13 +135,13 @@ impl Server {
     }
 
     /// The same among the connections that the server knows to be of one client.
-    pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Conn) -> bool) -> Option<Conn> {
+    pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
         let mut idle = self.idle.borrow_mut();
         let announced = Some((ends.source, ends.destination));
-        while let Some(at) = idle.iter().rposition(|conn| conn.proxied() == announced) {
-            let conn = idle.remove(at);
-            if conn.reuse() && is_good(&conn) {
-                return Some(conn);
+        while let Some(at) = idle.iter().rposition(|link| link.transport().proxied() == announced) {
+            let link = idle.remove(at);
+            if link.transport().reuse() && is_good(&link) {
+                return Some(link);
             }
             self.stock.closed(1);
         }
@@ -156,7 +150,8 @@ impl Server {
 
     /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
     /// the shard's stock. Else it is closed.
-    pub(crate) fn keep(&self, conn: Conn, idle_ms: u64, idle_max: usize) -> KeepResult {
+    pub(crate) fn keep(&self, link: Link, idle_ms: u64, idle_max: usize) -> KeepResult {
+        let conn = link.transport();
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
         // Only one client has a use for it, and the one that has waited longest may never come back.
@@ -175,7 +170,7 @@ impl Server {
             self.stock.closed(1);
             return KeepResult::Ended;
         }
-        idle.push(conn);
+        idle.push(link);
         KeepResult::Idle
     }
 
@@ -185,10 +180,10 @@ impl Server {
         self.peak.tick(self.busy.get());
     }
 
-    /// Idle connections beyond so many that are wanted, busy and idle.
-    pub(crate) fn surplus(&self, wanted: u32) -> usize {
+    /// Idle connections beyond those that are worth having.
+    pub(crate) fn surplus(&self) -> usize {
         let idle = self.idle();
-        (idle + self.busy.get() as usize).saturating_sub(wanted as usize).min(idle)
+        (idle + self.busy.get() as usize).saturating_sub(self.wanted() as usize).min(idle)
     }
 
     /// Closes so many of the idle connections, if there are as many, those first that were not used for longest; returns how
@@ -209,7 +204,7 @@ impl Server {
     fn drop_ended(&self) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain(Conn::is_quiet);
+        idle.retain(|link| link.transport().is_quiet());
         self.stock.closed(before - idle.len());
     }
 
@@ -254,12 +249,21 @@ mod tests {
 
     fn group(count: usize) -> Group {
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
-        let server = |n: usize| Server::new(&n.to_string(), Vec::new(), stock.clone());
+        let key = |n: usize| ServerKey {
+            group: "app".into(),
+            authority: n.to_string(),
+            addresses: Vec::new(),
+            proxy_protocol: ProxyProtocolOut::Off,
+        };
+        let server = |n: usize| Rc::new(Server::new(key(n), stock.clone()));
         Group::new((0..count).map(server).collect(), ProxyProtocolOut::Off)
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {
-        (0..count).filter_map(|_| group.pick(now_ms, Some)).map(|server| server.authority.as_str()).collect()
+        (0..count)
+            .filter_map(|_| group.pick(now_ms, Some))
+            .map(|server| server.key.authority.as_str())
+            .collect()
     }
 
     #[test]

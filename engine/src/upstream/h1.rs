@@ -1,110 +1,190 @@
-//! A server's HTTP/1.1 connection during one exchange.
+//! A server's HTTP/1.1 connection: one request and its response at a time.
 
-use sluice_proto::h1::{Parsed, parse_response};
-use sluice_proto::{RequestKind, ResponseHead};
-use sluice_sys::{Conn, Sending};
+use std::rc::Rc;
 
-use crate::h1::{BodyProgress, BodyReader};
-use crate::inbox::Inbox;
+use sluice_proto::h1::{Parsed, Reuse, parse_response};
+use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead, TrailerRule};
+use sluice_sys::{Buf, ReadAhead, Sending};
+
+use super::{Unanswered, Used};
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::h1::{BodyProgress, BodyReader, BodyWriter};
 use crate::message::{Aborted, Cause, Side};
+use crate::min_rate::MinRate;
 use crate::shard::Shard;
+use crate::snapshot::Snapshot;
 use crate::tunnel::End;
 use crate::upstream::group::{KeepResult, Server};
 
-/// The server's end of an exchange.
-pub(crate) struct Up<'s> {
-    server: &'s Server,
-    /// Gone once the connection was given back.
-    conn: Option<Conn>,
+/// A connection to a server, in use by one exchange.
+pub(crate) struct ServerConnection<'s> {
+    server: &'s Rc<Server>,
+    /// Gone once the connection is another's.
+    link: Option<Link>,
     inbox: Inbox,
     /// It has served a request before.
-    pub(crate) is_reused: bool,
+    is_reused: bool,
+    /// Whether it may serve another one.
+    reuse: Reuse,
+    /// The sending of the request's head, or of all of it.
+    sending: Option<Sending>,
+    request_bytes: u32,
+    /// What was read of the response's head.
+    response: ResponseFraming,
 }
 
-impl<'s> Up<'s> {
-    pub(crate) fn new(server: &'s Server, conn: Conn, is_reused: bool) -> Up<'s> {
+/// How a response is framed.
+#[derive(Clone, Copy)]
+struct ResponseFraming {
+    body: BodyLength,
+    trailers: TrailerRule,
+    /// The connection may be used again when the body has ended.
+    is_persistent: bool,
+}
+
+impl ResponseFraming {
+    const NONE: ResponseFraming =
+        ResponseFraming { body: BodyLength::None, trailers: TrailerRule::Drop, is_persistent: false };
+}
+
+impl<'s> ServerConnection<'s> {
+    pub(crate) fn new(server: &'s Rc<Server>, link: Link, is_reused: bool, reuse: Reuse) -> Self {
         server.begin_use();
-        Up { server, conn: Some(conn), inbox: Inbox::default(), is_reused }
+        ServerConnection {
+            server,
+            link: Some(link),
+            inbox: Inbox::default(),
+            is_reused,
+            reuse,
+            sending: None,
+            request_bytes: 0,
+            response: ResponseFraming::NONE,
+        }
     }
 
-    /// Host and port of the server, as configured.
-    pub(crate) fn authority(&self) -> &'s str {
-        &self.server.authority
+    pub(super) fn authority(&self) -> &'s str {
+        &self.server.key.authority
     }
 
-    pub(crate) fn conn(&self) -> &Conn {
-        self.conn.as_ref().expect("an exchange under way has its connection")
+    fn link(&self) -> &Link {
+        self.link.as_ref().expect("an exchange under way has its connection")
     }
 
-    /// The connection for sending, and what receives from it.
-    pub(crate) fn split(&mut self) -> (&Conn, Receiver<'_>) {
-        let conn = self.conn.as_ref().expect("an exchange under way has its connection");
-        (conn, Receiver { conn, inbox: &mut self.inbox, request: None })
+    pub(super) fn send(&mut self, request: Buf, stall_ms: u64) {
+        self.request_bytes = request.len() as u32;
+        self.sending = Some(self.link().send(request, stall_ms));
     }
 
-    /// Takes note of an answer, for how to receive the next one.
-    pub(crate) fn note_answer(&self, is_large: bool) {
-        self.server.note_answer(is_large);
+    pub(super) fn expect_tunnel(&self) {
+        // What it says behind its response may be a flood.
+        self.link().transport().set_read_ahead(ReadAhead::OneBuffer);
     }
 
-    /// The exchange has ended in a tunnel: the connection, what has come behind the answer, and its server.
-    pub(crate) fn into_end(mut self) -> (End, &'s Server) {
-        let conn = self.conn.take().expect("an exchange under way has its connection");
+    pub(super) fn split(&mut self) -> (RequestStream<'_>, ResponseStream<'_>) {
+        let link = self.link.as_ref().expect("an exchange under way has its connection");
+        // What arrives before this request has begun to go out is no response to it. On a connection that has served others
+        // it may be meant for one of them.
+        let request = self.sending.as_ref().filter(|_| self.is_reused);
+        let response = ResponseStream { link, inbox: &mut self.inbox, request, framing: &mut self.response };
+        (RequestStream { link }, response)
+    }
+
+    /// Its end acknowledges all that had come before it. A reset acknowledges nothing, and so proves nothing.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+    pub(super) fn is_unprocessed(&self, aborted: Aborted) -> bool {
+        let unacknowledged = || self.link().transport().unacknowledged_bytes();
+        aborted.cause == Cause::Closed
+            && unacknowledged().is_ok_and(|bytes| bytes == u64::from(self.request_bytes))
+    }
+
+    pub(super) fn is_stale(&self, unanswered: &Unanswered) -> bool {
+        self.is_reused && unanswered.is_silent && unanswered.aborted.cause != Cause::TimedOut
+    }
+
+    pub(super) async fn take_back(mut self) -> Option<Buf> {
+        let sending = self.sending.take();
+        // The end of the connection ends its sends.
+        drop(self);
+        sending?.await.buf
+    }
+
+    pub(super) fn finish(mut self, used: Used, is_response_large: bool, shard: &Shard, snapshot: &Snapshot) {
+        self.server.note_answer(is_response_large);
+        // A response can come before the request was sent to its end; then the connection is of no further use.
+        let is_sent = match self.sending.take().map(Sending::try_finish) {
+            Some(Ok(sent)) => sent.result.is_ok(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
+        // Nor if the server has said more than it was asked.
+        if used == Used::Whole && is_sent && is_reusable && self.inbox.is_empty() {
+            self.give_back(shard, snapshot);
+        }
+    }
+
+    fn give_back(&mut self, shard: &Shard, snapshot: &Snapshot) {
+        let Some(link) = self.link.take() else { return };
+        let idle_max = snapshot.limits.upstream_idle_connections;
+        match self.server.keep(link, snapshot.times.upstream_idle, idle_max) {
+            KeepResult::Idle => shard.upkeep.wake(),
+            KeepResult::Ended => {}
+            KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),
+        }
+    }
+
+    pub(super) fn into_end(mut self) -> (End, Rc<Server>) {
+        let link = self.link.take().expect("an exchange under way has its connection");
         self.server.closed();
-        (End { conn, inbox: std::mem::take(&mut self.inbox) }, self.server)
-    }
-
-    /// The exchange is over and the connection can serve another; not if the server has said more than it was asked.
-    pub(crate) fn give_back(mut self, shard: &Shard) {
-        if !self.inbox.is_empty() {
-            return;
-        }
-        if let Some(conn) = self.conn.take() {
-            match self.server.keep(conn, shard.times.upstream_idle, shard.upstream_idle_max) {
-                KeepResult::Idle => shard.upkeep.wake(),
-                KeepResult::Ended => {}
-                KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),
-            }
-        }
+        (End { link, inbox: std::mem::take(&mut self.inbox) }, self.server.clone())
     }
 }
 
-impl Drop for Up<'_> {
+impl Drop for ServerConnection<'_> {
     fn drop(&mut self) {
         self.server.end_use();
-        if self.conn.is_some() {
+        if self.link.is_some() {
             self.server.closed();
         }
     }
 }
 
+/// The sending half of a server's connection.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestStream<'a> {
+    link: &'a Link,
+}
+
+impl<'a> RequestStream<'a> {
+    pub(super) fn expect_response_within(self, ms: u64) {
+        self.link.transport().set_deadline(ms);
+    }
+
+    pub(super) fn expect_no_response_yet(self) {
+        self.link.transport().clear_deadline();
+    }
+
+    pub(super) fn body(self, is_chunked: bool, stall_ms: u64) -> BodyWriter<'a> {
+        BodyWriter::new(self.link, None, is_chunked, Side::Upstream, stall_ms)
+    }
+}
+
 /// The receiving half of a server's connection.
-pub(crate) struct Receiver<'a> {
-    pub(crate) conn: &'a Conn,
+pub(crate) struct ResponseStream<'a> {
+    link: &'a Link,
     inbox: &'a mut Inbox,
     /// The sending of the request, as long as nothing has been received that is younger than it.
     request: Option<&'a Sending>,
+    framing: &'a mut ResponseFraming,
 }
 
-/// No answer came.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unanswered {
-    pub(crate) aborted: Aborted,
-    /// Not one byte of an answer had arrived.
-    pub(crate) is_silent: bool,
-}
-
-impl<'a> Receiver<'a> {
-    /// What arrives before this request has begun to go out is no answer to it. On a connection that has served others it
-    /// may be meant for one of them.
-    pub(crate) fn not_before(self, request: &'a Sending) -> Receiver<'a> {
-        Receiver { request: Some(request), ..self }
-    }
-
-    /// Reads a response head and shows it to `visit`. The connection's deadline is the caller's.
-    pub(crate) async fn read_response<R>(
+impl ResponseStream<'_> {
+    /// The connection's deadline is the caller's.
+    pub(super) async fn read_head<R>(
         &mut self,
         shard: &Shard,
+        limits: &HeadLimits,
         kind: RequestKind,
         visit: impl FnOnce(&ResponseHead<'_>) -> R,
     ) -> Result<R, Unanswered> {
@@ -115,8 +195,9 @@ impl<'a> Receiver<'a> {
                     return Err(Unanswered { aborted, is_silent: true });
                 }
                 let scratch = &mut *shard.scratch.borrow_mut();
-                match parse_response(self.inbox.unread(), &mut scratch.head, &shard.head_limits, &kind) {
+                match parse_response(self.inbox.unread(), &mut scratch.head, limits, &kind) {
                     Ok(Parsed::Complete { head, bytes }) => {
+                        *self.framing = ResponseFraming::of(&head);
                         let result = visit(&head);
                         self.inbox.consume(bytes);
                         return Ok(result);
@@ -127,7 +208,7 @@ impl<'a> Receiver<'a> {
                     }
                 }
             }
-            match self.inbox.receive(self.conn).await {
+            match self.inbox.receive(self.link).await {
                 Ok(true) => {}
                 Ok(false) => return Err(self.unanswered(Aborted::by(Side::Upstream, Cause::Closed))),
                 Err(error) => return Err(self.unanswered(Aborted::io(Side::Upstream, &error))),
@@ -139,8 +220,16 @@ impl<'a> Receiver<'a> {
         Unanswered { aborted, is_silent: self.inbox.is_empty() }
     }
 
-    /// The body behind the head that was just read.
-    pub(crate) fn body(self, progress: &'a mut BodyProgress) -> BodyReader<'a> {
-        BodyReader { conn: self.conn, inbox: self.inbox, progress, side: Side::Upstream }
+    pub(super) fn body(&mut self, min_rate: MinRate) -> BodyReader<'_> {
+        let progress =
+            BodyProgress::new(self.framing.body, u64::MAX, min_rate).with_trailers(self.framing.trailers);
+        BodyReader { link: self.link, inbox: self.inbox, progress, side: Side::Upstream }
+    }
+}
+
+impl ResponseFraming {
+    fn of(head: &ResponseHead<'_>) -> ResponseFraming {
+        let is_persistent = head.persistent && head.body != BodyLength::UntilClose;
+        ResponseFraming { body: head.body, trailers: head.trailers, is_persistent }
     }
 }

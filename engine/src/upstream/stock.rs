@@ -4,7 +4,9 @@
 //! since fewer would mean new connections at the next peak. A [`Stock`] says how many the descriptors allow, over all
 //! servers. Requests only compare and store; `upkeep` calls `tick` once a second while idle connections exist.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+
+use sluice_sys::Timer;
 
 /// This many connections to a server stay until `timeouts.upstream_idle`, however little there is to do.
 const WANTED_MIN: u32 = 16;
@@ -101,6 +103,27 @@ impl Stock {
 
     pub(crate) fn open(&self) -> u32 {
         self.open.get()
+    }
+}
+
+/// How often the stock of each server is looked at while connections are idle.
+pub(crate) const TICK_MS: u64 = 1_000;
+
+/// The timer of `upkeep`.
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    pub(crate) timer: OnceCell<Timer>,
+    pub(crate) is_awake: Cell<bool>,
+}
+
+impl Upkeep {
+    /// There is an idle connection.
+    pub(crate) fn wake(&self) {
+        if !self.is_awake.replace(true)
+            && let Some(timer) = self.timer.get()
+        {
+            timer.reset(TICK_MS);
+        }
     }
 }
 

@@ -20,9 +20,9 @@ pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
 pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
-pub use reply::{FinalResponsePlan, RequestFacts, ResponsePlan, Reuse};
+pub use reply::{Reuse, response_framing};
 pub use trailers::Trailers;
 pub use write::{
-    CHUNK_END, ConnectionField, Forwarding, ResponseForwarding, reason_phrase, replace_host, write_answer,
-    write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
+    CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
+    write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };

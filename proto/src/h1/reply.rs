@@ -1,26 +1,8 @@
-//! How an answer goes back: what the client gets of it, and what becomes of both connections.
-//!
-//! Owns the decisions between a response head that was understood and the one that is written: which answers are passed on at
-//! all, how the body is framed for the version the client speaks, and whether the bytes that follow can be trusted to belong
-//! to the next message. Called once per response head; the body itself is the relay's.
+//! How a response goes back: how its body is framed for the version the client speaks, what Connection says, and whether the bytes
+//! that follow on a server's connection can be trusted to belong to the next message.
 
 use super::write::ConnectionField;
-use crate::message::{BodyLength, Method, RequestHead, ResponseHead, TrailerRule, Version};
-
-/// What the way back has to know about the request that is answered.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestFacts {
-    /// The version of the request.
-    pub version: Version,
-    /// True when the client can send another request: it means to, nothing on our side speaks against it, and the body of
-    /// this one has been read to its end. An answer that begins before that ends the connection, because the client may stop
-    /// in the middle of a body that nobody wants any more, and nobody could tell the rest of it from the next request.
-    //= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
-    // "A server MUST read the entire request message body or close the connection after sending its response"
-    pub is_persistent: bool,
-    /// Whether the server's connection may serve another request.
-    pub reuse: Reuse,
-}
+use crate::message::{BodyLength, Method, RequestHead, Version};
 
 /// Whether a server's connection may serve another request, as far as the last one decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,64 +25,13 @@ impl Reuse {
     }
 }
 
-/// What a response head amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponsePlan {
-    /// More is to follow. Passed on, in the order received, unless the client speaks HTTP/1.0, which knows no 1xx.
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
-    Interim {
-        /// Whether the client is to have it.
-        is_wanted: bool,
-    },
-    /// 101 (Switching Protocols).
-    Upgrade,
-    /// The answer itself.
-    Final(FinalResponsePlan),
-}
-
-/// How the final answer is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FinalResponsePlan {
-    /// How the server frames the body.
-    pub body: BodyLength,
-    /// How the client gets it.
-    pub framing: BodyLength,
-    /// The Connection field for the client.
-    pub connection: ConnectionField,
-    /// True when the client's connection outlives the exchange.
-    pub is_downstream_persistent: bool,
-    /// True when the server's connection does, provided that nothing follows the body.
-    pub is_upstream_persistent: bool,
-    /// What is to become of the trailers of the body.
-    pub trailers: TrailerRule,
-}
-
-impl RequestFacts {
-    /// What becomes of this response.
-    pub fn reply(&self, head: &ResponseHead<'_>) -> ResponsePlan {
-        if head.is_interim() {
-            return ResponsePlan::Interim { is_wanted: self.version == Version::Http11 };
-        }
-        if head.status == 101 {
-            return ResponsePlan::Upgrade;
-        }
-        let framing = match (head.body, self.version) {
-            // A body that its server ends by closing has an end of its own behind us: if it is cut, the last chunk is missing.
-            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => BodyLength::Chunked,
-            (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => BodyLength::UntilClose,
-            (body, _) => body,
-        };
-        let is_downstream_persistent = self.is_persistent && framing != BodyLength::UntilClose;
-        ResponsePlan::Final(FinalResponsePlan {
-            body: head.body,
-            framing,
-            connection: ConnectionField::of(self.version, is_downstream_persistent),
-            is_downstream_persistent,
-            is_upstream_persistent: self.reuse == Reuse::Allowed
-                && head.persistent
-                && head.body != BodyLength::UntilClose,
-            trailers: head.trailers,
-        })
+/// How the body of a response goes to a client of this version.
+pub fn response_framing(body: BodyLength, version: Version) -> BodyLength {
+    match (body, version) {
+        // A body that its server ends by closing has an end of its own behind us: if it is cut, the last chunk is missing.
+        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => BodyLength::Chunked,
+        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => BodyLength::UntilClose,
+        (body, _) => body,
     }
 }
 
@@ -119,67 +50,31 @@ impl ConnectionField {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::h1::{HeadStore, Parsed, parse_request, parse_response};
+    use crate::h1::{HeadStore, Parsed, parse_request};
     use crate::limits::HeadLimits;
-    use crate::message::RequestKind;
-
-    const ASKED: RequestFacts =
-        RequestFacts { version: Version::Http11, is_persistent: true, reuse: Reuse::Allowed };
-
-    fn reply(asked: RequestFacts, response: &str) -> ResponsePlan {
-        let mut store = HeadStore::default();
-        let kind = RequestKind::Other;
-        let parsed = parse_response(response.as_bytes(), &mut store, &HeadLimits::default(), &kind);
-        let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
-        asked.reply(&head)
-    }
-
-    fn last(asked: RequestFacts, response: &str) -> FinalResponsePlan {
-        let ResponsePlan::Final(reply) = reply(asked, response) else { panic!("{response:?}") };
-        reply
-    }
 
     #[test]
     fn bodies_get_the_framing_that_the_client_knows() {
-        let old = RequestFacts { version: Version::Http10, ..ASKED };
-        for (fields, to_new, to_old) in [
-            ("Content-Length: 5\r\n", BodyLength::Length(5), BodyLength::Length(5)),
-            ("Transfer-Encoding: chunked\r\n", BodyLength::Chunked, BodyLength::UntilClose),
-            ("", BodyLength::Chunked, BodyLength::UntilClose),
+        for (body, to_new, to_old) in [
+            (BodyLength::None, BodyLength::None, BodyLength::None),
+            (BodyLength::Length(5), BodyLength::Length(5), BodyLength::Length(5)),
+            (BodyLength::Chunked, BodyLength::Chunked, BodyLength::UntilClose),
+            (BodyLength::UntilClose, BodyLength::Chunked, BodyLength::UntilClose),
         ] {
-            let response = alloc::format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-            assert_eq!(last(ASKED, &response).framing, to_new, "{fields:?}");
-            let reply = last(old, &response);
-            assert_eq!(reply.framing, to_old, "{fields:?}");
-            assert_eq!(reply.is_downstream_persistent, to_old != BodyLength::UntilClose);
+            assert_eq!(response_framing(body, Version::Http11), to_new);
+            assert_eq!(response_framing(body, Version::Http10), to_old);
         }
     }
 
     #[test]
-    fn connections_persist_when_everybody_agrees() {
-        let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        let both = last(ASKED, length);
-        assert!(both.is_downstream_persistent && both.is_upstream_persistent);
-        assert_eq!(both.connection, ConnectionField::Omit);
-        let doubtful = last(RequestFacts { reuse: Reuse::Forbidden, ..ASKED }, length);
-        assert!(doubtful.is_downstream_persistent && !doubtful.is_upstream_persistent);
-        let leaving = last(RequestFacts { is_persistent: false, ..ASKED }, length);
-        assert!(!leaving.is_downstream_persistent && leaving.is_upstream_persistent);
-        assert_eq!(leaving.connection, ConnectionField::Close);
-        assert!(!last(ASKED, "HTTP/1.1 200 OK\r\n\r\n").is_upstream_persistent);
-        assert!(!last(ASKED, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n").is_upstream_persistent);
-    }
-
-    #[test]
-    fn interim_answers_are_for_those_who_know_them() {
-        let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
-        assert_eq!(reply(ASKED, hints), ResponsePlan::Interim { is_wanted: true });
-        assert_eq!(
-            reply(RequestFacts { version: Version::Http10, ..ASKED }, hints),
-            ResponsePlan::Interim { is_wanted: false }
-        );
-        let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n";
-        assert_eq!(reply(ASKED, switching), ResponsePlan::Upgrade);
+    fn persistence_is_written_where_it_is_not_the_default() {
+        for (version, persistent, closing) in [
+            (Version::Http11, ConnectionField::Omit, ConnectionField::Close),
+            (Version::Http10, ConnectionField::KeepAlive, ConnectionField::Close),
+        ] {
+            assert_eq!(ConnectionField::of(version, true), persistent);
+            assert_eq!(ConnectionField::of(version, false), closing);
+        }
     }
 
     #[test]

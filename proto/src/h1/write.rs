@@ -5,6 +5,7 @@
 //! formatting machinery and no allocation of its own beyond the vector's growth.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::identity::{ClientIdentity, IdentityPolicy};
 use super::trailers::Trailers;
@@ -65,8 +66,8 @@ const ADDED_BYTES: usize = 512;
 ///
 /// Host comes first, then the end-to-end fields in the order received, then those that `fwd.identity` asks for, and the
 /// framing field for `fwd.body`.
-pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) {
-    write_request_offering(out, head, fwd, None);
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) -> RequestSpans {
+    write_request_offering(out, head, fwd, None)
 }
 
 /// The same with an offer to change to `protocol`, for a client that [`wants_upgrade`](RequestHead::wants_upgrade). Which of
@@ -77,18 +78,85 @@ pub fn write_upgrade_request(
     head: &RequestHead<'_>,
     fwd: &Forwarding<'_>,
     protocol: &str,
-) {
-    write_request_offering(out, head, fwd, Some(protocol));
+) -> RequestSpans {
+    write_request_offering(out, head, fwd, Some(protocol))
 }
 
-/// Replaces the value of Host at the start of what [`write_request`] has written: for a request whose server is chosen when
-/// its head stands already.
-pub fn replace_host(written: &mut Vec<u8>, host: &str) {
-    let Some(line_end) = memchr::memchr(b'\n', written) else { return };
-    let start = line_end + 1 + "Host: ".len();
-    let Some(len) = written.get(start..).and_then(|rest| memchr::memchr(b'\r', rest)) else { return };
-    if &written[start..start + len] != host.as_bytes() {
-        written.splice(start..start + len, host.bytes());
+/// What stands between the target and the authority of a request.
+const BEFORE_AUTHORITY: &str = " HTTP/1.1\r\nHost: ";
+
+/// Where the parts of a request are in the lines that [`write_request`] has written: the form in which a request is kept until its
+/// server is known. A server of HTTP/1.1 gets the lines as they are; other protocols read them with the help of this.
+///
+/// A head is shorter than 4 GiB, so that 32 bits hold every place in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestSpans {
+    start: u32,
+    method_end: u32,
+    target_end: u32,
+    authority_bytes: u32,
+    head_end: u32,
+}
+
+impl RequestSpans {
+    fn method(self) -> Range<usize> {
+        self.start as usize..self.method_end as usize
+    }
+
+    fn target(self) -> Range<usize> {
+        self.method_end as usize + 1..self.target_end as usize
+    }
+
+    fn authority(self) -> Range<usize> {
+        let start = self.target_end as usize + BEFORE_AUTHORITY.len();
+        start..start + self.authority_bytes as usize
+    }
+
+    /// The parts of the head in `written`, which nothing but this has changed since it was written.
+    pub fn parts(self, written: &[u8]) -> RequestParts<'_> {
+        let lines_start = self.authority().end + "\r\n".len();
+        let lines_end = self.head_end as usize - "\r\n".len();
+        RequestParts {
+            method: &written[self.method()],
+            target: &written[self.target()],
+            authority: &written[self.authority()],
+            lines: &written[lines_start..lines_end],
+        }
+    }
+
+    /// Replaces the authority: for a request whose server is chosen when its head stands already.
+    pub fn set_authority(&mut self, written: &mut Vec<u8>, authority: &str) {
+        let place = self.authority();
+        if &written[place.clone()] == authority.as_bytes() {
+            return;
+        }
+        self.head_end = self.head_end - self.authority_bytes + authority.len() as u32;
+        self.authority_bytes = authority.len() as u32;
+        written.splice(place, authority.bytes());
+    }
+}
+
+/// The parts of a request head that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestParts<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The target, in the form that [`RequestHead::path_and_query`] has.
+    pub target: &'a [u8],
+    /// The value of Host.
+    pub authority: &'a [u8],
+    /// All other fields, each as `name: value` and CRLF.
+    lines: &'a [u8],
+}
+
+impl<'a> RequestParts<'a> {
+    /// The fields but Host, names and values, in the order in which they were written.
+    pub fn fields(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+            (&line[..colon], line.get(colon + 2..).unwrap_or_default())
+        })
     }
 }
 
@@ -97,16 +165,19 @@ fn write_request_offering(
     head: &RequestHead<'_>,
     fwd: &Forwarding<'_>,
     upgrade: Option<&str>,
-) {
+) -> RequestSpans {
     debug_assert!(fwd.body != BodyLength::UntilClose, "a request does not end by closing");
+    let start = out.len();
     let fields = &head.fields;
     out.reserve(fields.bytes.len() + ADDED_BYTES);
     put(out, head.method.as_str());
+    let method_end = out.len();
     put(out, " ");
     put(out, head.path_and_query);
+    let target_end = out.len();
     //= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
     // "An intermediary ... MUST send its own HTTP-version"
-    put(out, " HTTP/1.1\r\nHost: ");
+    put(out, BEFORE_AUTHORITY);
     put(out, fwd.host);
     put(out, "\r\n");
 
@@ -142,6 +213,13 @@ fn write_request_offering(
     }
     put_framing(out, fwd.body);
     put(out, "\r\n");
+    RequestSpans {
+        start: start as u32,
+        method_end: method_end as u32,
+        target_end: target_end as u32,
+        authority_bytes: fwd.host.len() as u32,
+        head_end: out.len() as u32,
+    }
 }
 
 /// Appends the head of a response as it is sent downstream, up to and including the empty line.
@@ -399,6 +477,10 @@ mod tests {
     };
 
     fn forward(request: &str, body: Option<BodyLength>) -> String {
+        forward_with_spans(request, body).0
+    }
+
+    fn forward_with_spans(request: &str, body: Option<BodyLength>) -> (String, RequestSpans) {
         let mut store = HeadStore::default();
         let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
         let Ok(Parsed::Complete { head, bytes }) = parsed else { panic!("{parsed:?}") };
@@ -406,8 +488,9 @@ mod tests {
         let mut out = Vec::new();
         let body = body.unwrap_or(head.body);
         let identity = &IdentityPolicy::default();
-        write_request(&mut out, &head, &Forwarding { identity, sender: UNTRUSTED, host: "up.example", body });
-        String::from_utf8(out).unwrap()
+        let forwarding = Forwarding { identity, sender: UNTRUSTED, host: "up.example", body };
+        let spans = write_request(&mut out, &head, &forwarding);
+        (String::from_utf8(out).unwrap(), spans)
     }
 
     fn forward_response(response: &str, request: RequestKind, fwd: &ResponseForwarding<'_>) -> String {
@@ -442,13 +525,23 @@ mod tests {
 
     #[test]
     fn a_host_can_be_replaced_in_what_was_written() {
-        let sent = forward("POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\n", None);
+        let request = "POST /a?b HTTP/1.1\r\nHost: a.example\r\nX-Empty:\r\nContent-Length: 3\r\n\r\n";
+        let (sent, spans) = forward_with_spans(request, None);
         for host in ["", "x", "other.example:8080", "up.example"] {
-            let mut again = sent.clone().into_bytes();
+            let (mut again, mut spans) = (sent.clone().into_bytes(), spans);
             again.extend_from_slice(b"abc");
             for host in ["elsewhere", host] {
-                replace_host(&mut again, host);
+                spans.set_authority(&mut again, host);
             }
+            let parts = spans.parts(&again);
+            assert_eq!(
+                (parts.method, parts.target, parts.authority),
+                (&b"POST"[..], &b"/a?b"[..], host.as_bytes())
+            );
+            let fields: Vec<_> = parts.fields().collect();
+            assert_eq!(fields[0], (&b"X-Empty"[..], &b""[..]));
+            assert_eq!(fields[1], (&b"X-Forwarded-For"[..], &b"192.0.2.7"[..]));
+            assert_eq!(fields.last(), Some(&(&b"Content-Length"[..], &b"3"[..])));
             let wanted = alloc::format!(
                 "{}abc",
                 sent.replace("Host: up.example\r", &alloc::format!("Host: {host}\r"))

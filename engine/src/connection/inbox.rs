@@ -4,7 +4,9 @@
 
 use std::io;
 
-use sluice_sys::{Buf, Conn, Lease, PartialMessage};
+use sluice_sys::{Buf, Lease, PartialMessage};
+
+use super::link::Link;
 
 /// Room that joined pieces begin with.
 const JOINED_BYTES_MIN: usize = 256;
@@ -41,10 +43,22 @@ impl Data {
     }
 }
 
+impl From<Buf> for Data {
+    fn from(buf: Buf) -> Data {
+        Data::Buf(buf)
+    }
+}
+
+impl From<Lease> for Data {
+    fn from(lease: Lease) -> Data {
+        Data::Lease(lease)
+    }
+}
+
 impl Inbox {
     /// What was kept of a message that had only begun.
-    pub(crate) fn resume(kept: PartialMessage) -> Inbox {
-        Inbox { held: Held::Joined { buf: kept.bytes, start: 0 } }
+    pub(crate) fn resume(partial: PartialMessage) -> Inbox {
+        Inbox { held: Held::Joined { buf: partial.bytes, start: 0 } }
     }
 
     /// What has arrived and is not used.
@@ -93,17 +107,17 @@ impl Inbox {
     }
 
     /// Adds what has arrived already; says whether there was anything.
-    pub(crate) fn take_ready(&mut self, conn: &Conn) -> bool {
-        conn.receive_ready().map(|lease| self.add(lease)).is_some()
+    pub(crate) fn take_ready(&mut self, link: &Link) -> bool {
+        link.receive_ready().map(|lease| self.add(lease)).is_some()
     }
 
     /// Waits for more bytes; `false` once the peer has finished sending.
     ///
     /// # Errors
-    /// Those of [`Conn::receive`].
-    pub(crate) async fn receive(&mut self, conn: &Conn) -> io::Result<bool> {
+    /// Those of [`Link::receive`].
+    pub(crate) async fn receive(&mut self, link: &Link) -> io::Result<bool> {
         self.join();
-        let lease = conn.receive().await?;
+        let lease = link.receive().await?;
         Ok(lease.map(|lease| self.add(lease)).is_some())
     }
 

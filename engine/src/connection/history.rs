@@ -77,6 +77,12 @@ impl History {
         }
     }
 
+    /// Counts the request that was just answered.
+    pub(crate) fn note_request(&mut self) {
+        self.requests += 1;
+        self.score.forgive();
+    }
+
     /// Leaves it with the connection.
     pub(crate) fn store(&self, conn: &Conn) {
         let is_one_too_many = self.is_one_too_many && self.requests == 0;

@@ -1,0 +1,69 @@
+//! The bytes of a connection, both ways: what reads and writes messages does not know what lies below.
+//!
+//! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes
+//! go through [`Link::receive`] and [`Link::send`], unless nothing has to be done to them ([`Link::plain`]).
+
+use std::io;
+
+use sluice_sys::{Conn, Lease, Patience, Sending};
+
+use super::inbox::Data;
+
+/// A connection to a client or a server.
+pub(crate) enum Link {
+    /// What is sent and received is what the messages are made of.
+    Plain(Conn),
+}
+
+impl Link {
+    /// The socket: for times, addresses and the end of the connection.
+    #[inline]
+    pub(crate) fn transport(&self) -> &Conn {
+        match self {
+            Link::Plain(conn) => conn,
+        }
+    }
+
+    /// The same, of a link that is not needed any more.
+    pub(crate) fn into_transport(self) -> Conn {
+        match self {
+            Link::Plain(conn) => conn,
+        }
+    }
+
+    /// The socket, if bytes may be moved to and from it as they are.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<&Conn> {
+        match self {
+            Link::Plain(conn) => Some(conn),
+        }
+    }
+
+    /// The next bytes; `None` once the peer has finished sending.
+    ///
+    /// # Errors
+    /// Those of [`Conn::receive`].
+    #[inline]
+    pub(crate) async fn receive(&self) -> io::Result<Option<Lease>> {
+        match self {
+            Link::Plain(conn) => conn.receive().await,
+        }
+    }
+
+    /// Bytes that have arrived already, if any.
+    #[inline]
+    pub(crate) fn receive_ready(&self) -> Option<Lease> {
+        match self {
+            Link::Plain(conn) => conn.receive_ready(),
+        }
+    }
+
+    /// Sends all of it, after what was sent before; see [`Conn::send`].
+    #[inline]
+    pub(crate) fn send(&self, data: impl Into<Data>, patience: impl Into<Patience>) -> Sending {
+        match (self, data.into()) {
+            (Link::Plain(conn), Data::Buf(buf)) => conn.send(buf, patience),
+            (Link::Plain(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
+        }
+    }
+}

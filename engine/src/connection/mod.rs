@@ -1,0 +1,104 @@
+//! What lies below every protocol: bytes in, bytes out, and what is remembered of a client's connection.
+//!
+//! An [`Accepted`] connection is with a worker as long as it has something to read or to send. Between two messages it is
+//! parked: then it has neither a task nor a buffer, only its entry in the ring's table.
+
+pub(crate) mod history;
+pub(crate) mod inbox;
+pub(crate) mod link;
+pub(crate) mod proxy_protocol;
+pub(crate) mod proxy_senders;
+
+use sluice_sys::{next_partial_connection, now_ms};
+
+use self::history::{AgeLimit, History};
+use self::inbox::Inbox;
+use self::link::Link;
+
+/// After the last response on a connection, how long to take in what the client still sends, so that it gets to read the
+/// response instead of a reset.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+const LINGER_MS: u64 = 2_000;
+
+/// A client's connection with a worker.
+pub(crate) struct Accepted {
+    pub(crate) link: Link,
+    /// What it has said and nothing has used yet.
+    pub(crate) inbox: Inbox,
+    pub(crate) history: History,
+    /// How often it was parked with a part of the message that is read now.
+    pub(crate) pieces: u32,
+}
+
+impl Accepted {
+    /// Waits for a client that has said something.
+    pub(crate) async fn next(age: impl FnOnce() -> AgeLimit) -> Accepted {
+        let (conn, partial) = next_partial_connection().await;
+        let history = History::load(&conn, age(), now_ms());
+        let pieces = partial.as_ref().map_or(0, |partial| partial.pieces);
+        let inbox = partial.map(Inbox::resume).unwrap_or_default();
+        Accepted { link: Link::Plain(conn), inbox, history, pieces }
+    }
+
+    /// Parks the connection between two messages; hands it back when there is more to read after all.
+    pub(crate) fn park(self, idle_ms: u64) -> Option<Accepted> {
+        self.history.store(self.link.transport());
+        match self.link.into_transport().park(idle_ms) {
+            Ok(()) => None,
+            Err(conn) => Some(Accepted { link: Link::Plain(conn), ..self }),
+        }
+    }
+
+    /// Parks the connection in the middle of a message: what there is of it waits without a task and without a receive
+    /// buffer. Hands it back when there is more to read after all.
+    #[cold]
+    pub(crate) fn park_partial(self) -> Option<Accepted> {
+        self.history.store(self.link.transport());
+        match self.link.into_transport().park_with(self.inbox.unread(), self.pieces) {
+            Ok(()) => None,
+            Err(conn) => Some(Accepted { link: Link::Plain(conn), ..self }),
+        }
+    }
+
+    /// Whether the client's address has more connections than these.
+    pub(crate) fn is_address_crowded(&self, connections_max: u32) -> bool {
+        connections_max != u32::MAX && self.link.transport().connections_of_peer() > connections_max
+    }
+
+    /// Closes after everything was sent; lingers if the client has said more than was read.
+    pub(crate) async fn close(mut self) {
+        let has_said_more = self.drop_inbox();
+        self.link.transport().flushed().await;
+        if has_said_more || has_unread(&self.link, &self.inbox) {
+            self.linger().await;
+        }
+    }
+
+    /// Closes a connection whose client may still be sending.
+    pub(crate) async fn linger(mut self) {
+        self.drop_inbox();
+        let conn = self.link.transport();
+        conn.flushed().await;
+        conn.shutdown_write();
+        conn.set_deadline(LINGER_MS);
+        while let Ok(Some(_)) = conn.receive().await {}
+    }
+
+    /// Closes with a reset.
+    pub(crate) fn abort(self) {
+        self.link.into_transport().abort();
+    }
+
+    /// What the client has said behind its last request keeps no buffer from others while the connection ends; says whether
+    /// there was anything.
+    fn drop_inbox(&mut self) -> bool {
+        !std::mem::take(&mut self.inbox).is_empty()
+    }
+}
+
+/// Whether the peer has said more than was read.
+#[inline(never)]
+pub(crate) fn has_unread(link: &Link, inbox: &Inbox) -> bool {
+    // After a large body no receive is armed, and only the socket knows what else has come.
+    !inbox.is_empty() || link.transport().has_unread()
+}

@@ -1,0 +1,200 @@
+//! A client's HTTP/1.1 connection: one request after the other, answered in order.
+//!
+//! [`serve`] owns the connection from the bytes that woke it until it is idle again or closed. `exchange` does what lies
+//! between a request and its response; `persistence` decides whether the connection goes on after it.
+
+mod body;
+mod persistence;
+mod request;
+mod responder;
+
+use sluice_proto::{RequestHead, TrailerRule};
+use sluice_sys::{ReadAhead, now_ms};
+
+pub(crate) use self::body::RequestBody;
+pub(crate) use self::responder::Responder;
+
+use self::body::ExpectContinue;
+use self::persistence::{Next, Persistence};
+use self::request::{HeadReader, Read, note_abuse};
+use crate::abuse::Abuse;
+use crate::connection::history::History;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::connection::{Accepted, has_unread, proxy_protocol};
+use crate::downstream;
+use crate::exchange::decision::{Decision, Refusal};
+use crate::exchange::ended::Ended;
+use crate::exchange::{self, failure};
+use crate::h1::{BodyProgress, BodyReader};
+use crate::identity::Client;
+use crate::message::{Aborted, Side};
+use crate::request_lines::RequestLines;
+use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+use crate::tunnel::{End, Tunnel};
+
+/// What becomes of a connection that was served.
+enum Served {
+    /// Its next request has begun and the rest of the head has not arrived.
+    Wait,
+    Next(Next),
+    Tunnel(Box<exchange::ended::TunnelUpstream>),
+}
+
+/// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
+pub(crate) async fn serve(shard: &Shard, accepted: Accepted) -> Option<Tunnel> {
+    let mut accepted = accept(shard, accepted).await?;
+    loop {
+        // A client that does not read its responses is not served: the next request waits until the last response is with
+        // the kernel. Usually it has been for long.
+        accepted.link.transport().flushed().await;
+        let snapshot = shard.snapshot();
+        match serve_request(shard, &snapshot, &mut accepted).await {
+            // Also in a drain: the response had begun before it, so the client may have sent its next request in good faith.
+            Served::Next(Next::Request) => accepted.history.note_request(),
+            Served::Wait => {
+                // Without it the connection is parked.
+                accepted = accepted.park_partial()?;
+                continue;
+            }
+            Served::Next(Next::Close) => {
+                cold!(accepted.close());
+                return None;
+            }
+            Served::Next(Next::Linger) => {
+                cold!(accepted.linger());
+                return None;
+            }
+            Served::Next(Next::Drop) => return None,
+            Served::Next(Next::Abort) => {
+                accepted.abort();
+                return None;
+            }
+            Served::Tunnel(upstream) => {
+                let client = End { link: accepted.link, inbox: accepted.inbox };
+                return Some(Tunnel::between(client, upstream.end, upstream.server, &snapshot.times));
+            }
+        }
+        // An upload may have changed it.
+        accepted.link.transport().set_read_ahead(ReadAhead::Buffers);
+        if accepted.inbox.is_empty() {
+            let age_ms = accepted.history.end_ms.saturating_sub(now_ms());
+            accepted = accepted.park(snapshot.times.keep_alive_idle.min(age_ms))?;
+        }
+    }
+}
+
+/// Reads what a balancer has to say before anything else.
+async fn accept(shard: &Shard, mut accepted: Accepted) -> Option<Accepted> {
+    let snapshot = shard.snapshot();
+    let Some(senders) = snapshot.proxy_senders.of(accepted.link.transport()) else { return Some(accepted) };
+    let is_good = cold!(proxy_protocol::read_header(&mut accepted, senders, &snapshot, &shard.counters));
+    match is_good {
+        false => None,
+        true if accepted.inbox.is_empty() => accepted.park(snapshot.times.header),
+        true => Some(accepted),
+    }
+}
+
+/// A request whose head was read.
+struct Begun<'a> {
+    responder: Responder<'a>,
+    trailers: TrailerRule,
+    decided: Result<Decision<'a>, Refusal<'a>>,
+}
+
+/// Reads the next request and has it answered.
+async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accepted) -> Served {
+    let mut lines = RequestLines::new();
+    let is_one_too_many = is_one_too_many(accepted, snapshot);
+    let Accepted { link, inbox, history, pieces } = accepted;
+    let begin = |head: &RequestHead<'_>, client: &Client<'_>| Begun {
+        responder: Responder {
+            shard,
+            snapshot,
+            link,
+            expect_continue: ExpectContinue::new(head.expect_continue),
+            persistence: Persistence::new(head, history.end_ms),
+        },
+        trailers: head.trailers,
+        decided: match is_one_too_many {
+            true => Err(Refusal::of_connection(shard)),
+            false => Decision::new(shard, snapshot, head, client, &mut lines),
+        },
+    };
+    let read = {
+        let mut reader = HeadReader { shard, snapshot, link, inbox, history, pieces };
+        reader.read(begin).await
+    };
+    let begun = match read {
+        Ok(Read::Request(begun)) => begun,
+        Ok(Read::Incomplete) => return Served::Wait,
+        Ok(Read::Nothing) => return Served::Next(Next::Drop),
+        Err(aborted) => {
+            let is_begun = !inbox.is_empty();
+            return Served::Next(cold!(refuse_head(shard, snapshot, link, aborted, is_begun)));
+        }
+    };
+    shard.counters.requests.increment();
+    let responder = &begun.responder;
+    let decision = match &begun.decided {
+        Ok(decision) => decision,
+        Err(refusal) => return Served::Next(cold!(refuse(responder, history, inbox, refusal))),
+    };
+    responder.persistence.judge(history, link, inbox, shard, &snapshot.limits);
+    if decision.may_send_early() {
+        responder.persistence.forbid();
+    }
+    let progress =
+        BodyProgress::new(decision.body, decision.route.body_bytes_max, snapshot.request_body_min_rate())
+            .with_trailers(begun.trailers);
+    let reader = BodyReader { link, inbox, progress, side: Side::Downstream };
+    let body = RequestBody {
+        reader,
+        expect_continue: &responder.expect_continue,
+        shard,
+        snapshot,
+        score: &history.score,
+    };
+    let mut body = downstream::RequestBody::H1(body);
+    let to_client = downstream::Responder::H1(responder);
+    match exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await {
+        Ended::Tunnel(upstream) => Served::Tunnel(upstream),
+        ended => Served::Next(responder.persistence.after(&ended, || has_unread(link, inbox))),
+    }
+}
+
+/// Answers a request that has no route or is too large.
+async fn refuse(responder: &Responder<'_>, history: &History, inbox: &Inbox, refusal: &Refusal<'_>) -> Next {
+    let Responder { persistence, shard, snapshot, link, .. } = responder;
+    if persistence.may_persist() && refusal.is_guess() {
+        // Reaching the limit makes this the connection's last request.
+        let _ = note_abuse(shard, snapshot, history, Abuse::Refusal);
+    }
+    persistence.judge(history, link, inbox, shard, &snapshot.limits);
+    let ended = failure::refuse(downstream::Responder::H1(responder), refusal).await;
+    persistence.after(&ended, || has_unread(link, inbox))
+}
+
+/// Answers a head that is at fault, or was left unfinished. `is_begun`: bytes of it are there.
+async fn refuse_head(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    link: &Link,
+    aborted: Aborted,
+    is_begun: bool,
+) -> Next {
+    let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
+    let responder = Responder { shard, snapshot, link, expect_continue, persistence };
+    let ended = failure::refuse_head(shard, downstream::Responder::H1(&responder), aborted, is_begun).await;
+    Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))
+}
+
+/// Whether a client asks for the first time on a connection that was one too many for its address and still is.
+fn is_one_too_many(accepted: &Accepted, snapshot: &Snapshot) -> bool {
+    let history = &accepted.history;
+    history.is_one_too_many
+        && history.requests == 0
+        && accepted.is_address_crowded(snapshot.limits.connections_per_address)
+}

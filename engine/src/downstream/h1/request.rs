@@ -1,0 +1,138 @@
+//! Reads the head of a client's HTTP/1.1 request.
+
+use sluice_proto::RequestHead;
+use sluice_proto::h1::{Parsed, parse_request};
+use sluice_sys::partial_bytes;
+
+use crate::abuse::{Abuse, Verdict};
+use crate::connection::history::History;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::identity::{Client, ClientTexts};
+use crate::message::{Aborted, Cause, Side};
+use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+
+/// The scheme of requests on a plain connection.
+const SCHEME: &str = "http";
+
+/// A head in more pieces than this is dripped: any network delivers it in one or two.
+const HEAD_PIECES_MAX: u32 = 32;
+
+/// After that, so many pieces more are an abuse.
+const PIECES_PER_ABUSE: u32 = 16;
+
+/// What came of reading a request head.
+pub(super) enum Read<R> {
+    Request(R),
+    /// The rest has not arrived: the connection can be parked, with what there is.
+    Incomplete,
+    /// The client has left without asking for anything.
+    Nothing,
+}
+
+/// Reads a request head of one connection.
+pub(super) struct HeadReader<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) link: &'a Link,
+    pub(super) inbox: &'a mut Inbox,
+    pub(super) history: &'a History,
+    /// How often the connection was parked with a part of the head.
+    pub(super) pieces: &'a mut u32,
+}
+
+impl HeadReader<'_> {
+    /// Reads a request head and shows it to `visit`; the head's bytes are gone afterwards.
+    pub(super) async fn read<R>(
+        &mut self,
+        visit: impl FnOnce(&RequestHead<'_>, &Client<'_>) -> R,
+    ) -> Result<Read<R>, Aborted> {
+        // What was kept was looked at before.
+        let mut parsed_bytes = if *self.pieces > 0 { self.inbox.unread().len() } else { 0 };
+        loop {
+            let unread = self.inbox.unread();
+            if is_worth_parsing(unread, parsed_bytes) {
+                let scratch = &mut *self.shard.scratch.borrow_mut();
+                match parse_request(unread, &mut scratch.head, &self.snapshot.limits.head) {
+                    Ok(Parsed::Complete { head, bytes }) => {
+                        if unread.starts_with(b"\r") {
+                            // Reaching the limit makes this the connection's last request.
+                            let _ = self.note_abuse(Abuse::EmptyLines);
+                        }
+                        let client = self.client(&head, &mut scratch.client)?;
+                        let result = visit(&head, &client);
+                        self.inbox.consume(bytes);
+                        *self.pieces = 0;
+                        return Ok(Read::Request(result));
+                    }
+                    Ok(Parsed::Partial) => {}
+                    Err(fault) => return Err(abort(Cause::Fault(fault))),
+                }
+            }
+            parsed_bytes = unread.len();
+            if self.inbox.take_ready(self.link) {
+                continue;
+            }
+            let conn = self.link.transport();
+            // The first request of a connection has had its deadline since the connection was accepted.
+            if *self.pieces == 0 && self.history.requests > 0 {
+                conn.set_deadline(self.snapshot.times.header);
+            }
+            if conn.is_quiet() && !conn.is_late() {
+                return self.note_piece().map(|()| Read::Incomplete);
+            }
+            match cold!(self.inbox.receive(self.link)) {
+                Ok(true) => {}
+                Ok(false) if self.inbox.is_empty() => return Ok(Read::Nothing),
+                Ok(false) => return Err(abort(Cause::Closed)),
+                Err(error) => return Err(Aborted::io(Side::Downstream, &error)),
+            }
+        }
+    }
+
+    /// Whose request it is.
+    fn client<'t>(&self, head: &RequestHead<'_>, texts: &'t mut ClientTexts) -> Result<Client<'t>, Aborted> {
+        let peer = self.link.transport().peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
+        let number = self.shard.request_ids.next();
+        Ok(self.snapshot.identity.client(peer, SCHEME, head, number, texts))
+    }
+
+    /// Another piece of a head has come, and not the last.
+    #[cold]
+    fn note_piece(&mut self) -> Result<(), Aborted> {
+        *self.pieces += 1;
+        let is_dripping = *self.pieces > HEAD_PIECES_MAX && self.pieces.is_multiple_of(PIECES_PER_ABUSE);
+        if is_dripping && self.note_abuse(Abuse::DrippedHead) == Verdict::End {
+            return Err(abort(Cause::Abusive));
+        }
+        if partial_bytes() + self.inbox.unread().len() > self.snapshot.limits.partial_heads_bytes {
+            return Err(abort(Cause::Crowded));
+        }
+        Ok(())
+    }
+
+    fn note_abuse(&self, abuse: Abuse) -> Verdict {
+        note_abuse(self.shard, self.snapshot, self.history, abuse)
+    }
+}
+
+fn abort(cause: Cause) -> Aborted {
+    Aborted::by(Side::Downstream, cause)
+}
+
+/// Counts an abuse by the client.
+pub(super) fn note_abuse(shard: &Shard, snapshot: &Snapshot, history: &History, abuse: Abuse) -> Verdict {
+    history.score.add(abuse, snapshot.limits.abuse_score, &shard.counters)
+}
+
+/// Parsing begins again with every piece of a head. A piece without a line end cannot complete anything, so it is only
+/// looked at when it is the first, or every few kilobytes for the limits.
+fn is_worth_parsing(unread: &[u8], parsed_bytes: usize) -> bool {
+    const LOOK_EVERY_BYTES: usize = 2 * 1024;
+    let new = &unread[parsed_bytes.min(unread.len())..];
+    !unread.is_empty()
+        && (parsed_bytes == 0
+            || new.contains(&b'\n')
+            || unread.len() / LOOK_EVERY_BYTES != parsed_bytes / LOOK_EVERY_BYTES)
+}

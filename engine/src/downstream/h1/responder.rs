@@ -1,0 +1,127 @@
+//! The way back on a client's HTTP/1.1 connection.
+
+use sluice_proto::h1::{ConnectionField, ResponseForwarding, write_response};
+use sluice_proto::{BodyLength, ResponseHead, Version};
+use sluice_sys::{Buf, Conn, now_ms};
+
+use super::body::ExpectContinue;
+use super::persistence::Persistence;
+use crate::answer::{Answer, ResponseFraming};
+use crate::connection::link::Link;
+use crate::downstream::Afterwards;
+use crate::h1::{BodyWriter, Last};
+use crate::message::{Aborted, Side};
+use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+
+/// Writes and sends what a client gets.
+pub(crate) struct Responder<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) link: &'a Link,
+    pub(super) expect_continue: ExpectContinue,
+    pub(super) persistence: Persistence,
+}
+
+impl<'a> Responder<'a> {
+    pub(crate) fn transport(&self) -> &'a Conn {
+        self.link.transport()
+    }
+
+    /// Passed on in the order received, unless the client speaks HTTP/1.0, which knows no 1xx.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
+    pub(crate) fn write_interim(&self, head: &ResponseHead<'_>, out: &mut Buf) {
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+        // Other interim responses leave a client that waits for 100 where it was.
+        if head.status == 100 {
+            self.expect_continue.is_answered();
+        }
+        if self.persistence.version() == Version::Http11 {
+            self.write(head, BodyLength::None, ConnectionField::Omit, None, out);
+        }
+    }
+
+    pub(crate) async fn send_interim(&self, interim: Buf) -> Result<(), Aborted> {
+        if interim.is_empty() {
+            return Ok(());
+        }
+        let sent = self.link.send(interim, self.snapshot.times.write_stall).await;
+        sent.result.map_err(|error| Aborted::sending(Side::Downstream, &error))
+    }
+
+    pub(crate) fn write_head(&self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+        self.expect_continue.is_answered();
+        let has_unread = || self.link.transport().has_unread();
+        let (framing, connection) = self.persistence.begin(head, afterwards, has_unread, self.shard);
+        self.shard.clock.with_date(now_ms(), |date| self.write(head, framing, connection, Some(date), out));
+    }
+
+    pub(crate) fn framing(&self) -> BodyLength {
+        self.persistence.framing()
+    }
+
+    pub(crate) fn body(&self, out: Buf) -> BodyWriter<'_> {
+        let is_chunked = self.framing() == BodyLength::Chunked;
+        // A connection that is closed next has to wait for the last byte.
+        let last = if self.persistence.is_persistent() { Last::Detach } else { Last::Await };
+        BodyWriter::new(self.link, Some(out), is_chunked, Side::Downstream, self.snapshot.times.write_stall)
+            .with_last(last)
+            .with_min_rate(self.snapshot.response_min_rate())
+            .with_mark(&self.persistence.has_begun)
+    }
+
+    pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, out: &mut Buf) {
+        self.expect_continue.is_answered();
+        self.shard.clock.with_date(now_ms(), |date| {
+            // "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in a 2xx (Successful) response to
+            // CONNECT": so neither is passed on. A 101 has none.
+            self.write(head, BodyLength::UntilClose, ConnectionField::Omit, Some(date), out);
+        });
+    }
+
+    pub(crate) fn open_tunnel(&self, head: Buf) {
+        self.persistence.has_begun.set(true);
+        self.link.send(head, self.snapshot.times.write_stall).detach();
+    }
+
+    pub(crate) async fn answer(&self, answer: Answer<'_>, afterwards: Afterwards) -> Result<(), Aborted> {
+        let has_unread = || self.link.transport().has_unread();
+        let framing = ResponseFraming {
+            connection: self.persistence.answer(afterwards, has_unread),
+            is_head_only: self.persistence.is_head_only(),
+        };
+        let mut out = Buf::small();
+        self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, &framing));
+        if answer.status() >= 400 {
+            self.shard.counters.own_answers.increment();
+        }
+        let sent = self.link.send(out, self.snapshot.times.write_stall).await;
+        sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))
+    }
+
+    pub(crate) fn may_begin(&self) -> bool {
+        // What is on its way, an interim response or one of ours, must not be followed by another.
+        !self.has_begun() && !self.link.transport().is_sending()
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.persistence.has_begun.get()
+    }
+
+    pub(crate) fn gone(&self) -> impl Future<Output = Aborted> {
+        let conn = self.link.transport();
+        async move { Aborted::io(Side::Downstream, &conn.failed().await) }
+    }
+
+    fn write(
+        &self,
+        head: &ResponseHead<'_>,
+        body: BodyLength,
+        connection: ConnectionField,
+        date: Option<&str>,
+        out: &mut Buf,
+    ) {
+        let version_to = self.persistence.version();
+        write_response(out, head, &ResponseForwarding { version_to, body, connection, date });
+    }
+}

@@ -1,0 +1,163 @@
+//! The side of the clients: a client's request, its body, and the way back, whatever protocol the client speaks.
+
+pub(crate) mod h1;
+
+use sluice_proto::ResponseHead;
+use sluice_sys::{Buf, Conn};
+
+use crate::answer::Answer;
+use crate::h1::BodyWriter;
+use crate::message::{Aborted, BodySource, Part, PlainRest, ReadyPart};
+
+/// The body of a request, as it comes in.
+pub(crate) enum RequestBody<'a> {
+    H1(h1::RequestBody<'a>),
+}
+
+/// The way back to a client.
+#[derive(Clone, Copy)]
+pub(crate) enum Responder<'a> {
+    H1(&'a h1::Responder<'a>),
+}
+
+/// Whether a client may go on with its connection after a response, as far as the exchange decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    GoOn,
+    /// What the client has sent, or is still sending, cannot be told from its next request.
+    Close,
+}
+
+impl RequestBody<'_> {
+    /// What has come of it keeps no receive buffer from others while nothing is done with it.
+    pub(crate) fn release_buffers(&mut self) {
+        match self {
+            Self::H1(body) => body.release_buffers(),
+        }
+    }
+
+    /// Bytes of data received so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::H1(body) => body.bytes(),
+        }
+    }
+}
+
+impl<'a> Responder<'a> {
+    /// The connection of the client, or of a proxy that it came by.
+    pub(crate) fn transport(self) -> &'a Conn {
+        match self {
+            Self::H1(responder) => responder.transport(),
+        }
+    }
+
+    /// Writes an interim response into `out`, if the client understands it.
+    pub(crate) fn write_interim(self, head: &ResponseHead<'_>, out: &mut Buf) {
+        match self {
+            Self::H1(responder) => responder.write_interim(head, out),
+        }
+    }
+
+    /// Sends an interim response that was written.
+    pub(crate) async fn send_interim(self, interim: Buf) -> Result<(), Aborted> {
+        match self {
+            Self::H1(responder) => responder.send_interim(interim).await,
+        }
+    }
+
+    /// Writes the head of the response into `out`.
+    pub(crate) fn write_head(self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+        match self {
+            Self::H1(responder) => responder.write_head(head, afterwards, out),
+        }
+    }
+
+    /// Whether the body of the response whose head was written goes out in pieces that carry their length.
+    pub(crate) fn framing(self) -> sluice_proto::BodyLength {
+        match self {
+            Self::H1(responder) => responder.framing(),
+        }
+    }
+
+    /// What writes the body of the response, behind what is in `out`.
+    pub(crate) fn body(self, out: Buf) -> BodyWriter<'a> {
+        match self {
+            Self::H1(responder) => responder.body(out),
+        }
+    }
+
+    /// Writes the head of a response that opens a tunnel into `out`.
+    pub(crate) fn write_tunnel_head(self, head: &ResponseHead<'_>, out: &mut Buf) {
+        match self {
+            Self::H1(responder) => responder.write_tunnel_head(head, out),
+        }
+    }
+
+    /// Sends the head that opens a tunnel.
+    pub(crate) fn open_tunnel(self, head: Buf) {
+        match self {
+            Self::H1(responder) => responder.open_tunnel(head),
+        }
+    }
+
+    /// Responds in place of a server.
+    pub(crate) async fn answer(self, answer: Answer<'_>, afterwards: Afterwards) -> Result<(), Aborted> {
+        match self {
+            Self::H1(responder) => responder.answer(answer, afterwards).await,
+        }
+    }
+
+    /// Whether a response may still be begun: nothing of one is on its way.
+    pub(crate) fn may_begin(self) -> bool {
+        match self {
+            Self::H1(responder) => responder.may_begin(),
+        }
+    }
+
+    /// Whether bytes of the final response may have been sent.
+    pub(crate) fn has_begun(self) -> bool {
+        match self {
+            Self::H1(responder) => responder.has_begun(),
+        }
+    }
+
+    /// Waits until there is no client any more.
+    pub(crate) fn gone(self) -> impl Future<Output = Aborted> {
+        match self {
+            Self::H1(responder) => responder.gone(),
+        }
+    }
+}
+
+impl BodySource for RequestBody<'_> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
+        match self {
+            Self::H1(body) => body.show_ready(see),
+        }
+    }
+
+    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+        match self {
+            Self::H1(body) => body.ready_part(),
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), Aborted> {
+        match self {
+            Self::H1(body) => body.more().await,
+        }
+    }
+
+    fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
+        match self {
+            Self::H1(body) => body.plain_rest(),
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        match self {
+            Self::H1(body) => body.skip(bytes),
+        }
+    }
+}

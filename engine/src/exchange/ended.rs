@@ -1,0 +1,48 @@
+//! How an exchange ends, whatever protocol its client speaks: the protocol turns it into what becomes of a stream or a connection.
+
+use std::rc::Rc;
+
+use crate::message::{Aborted, Repeat};
+use crate::tunnel::End;
+use crate::upstream::group::Server;
+
+/// How an exchange has ended.
+pub(crate) enum Ended {
+    /// The client has a whole response, or will have it when the kernel has sent it.
+    Answered {
+        by: Origin,
+        /// The server had all of the request when it answered, or nothing of it was left to be sent.
+        is_request_sent: bool,
+    },
+    /// The client has no response, or a part of one.
+    Interrupted(Interrupted),
+    /// It goes on as a tunnel to this server.
+    Tunnel(Box<TunnelUpstream>),
+}
+
+/// Whose response it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Server,
+    Local,
+}
+
+/// What broke an exchange off: by whose doing, and what is lost with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupted {
+    pub(crate) aborted: Aborted,
+    pub(crate) repeat: Repeat,
+}
+
+/// The server's end of a tunnel that an exchange has ended in.
+pub(crate) struct TunnelUpstream {
+    pub(crate) end: End,
+    pub(crate) server: Rc<Server>,
+}
+
+impl Interrupted {
+    /// For good.
+    pub(crate) fn by(aborted: Aborted) -> Interrupted {
+        Interrupted { aborted, repeat: Repeat::Impossible }
+    }
+}

@@ -1,0 +1,36 @@
+//! One exchange under way: what was decided, and how far it has come, for those who must know when it breaks off.
+
+use std::cell::Cell;
+
+use super::decision::Decision;
+use crate::downstream::Responder;
+use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+
+/// A request and its response.
+pub(super) struct Exchange<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) decision: &'a Decision<'a>,
+    pub(super) responder: Responder<'a>,
+    pub(super) upload: Cell<Upload>,
+    /// The server had all of the request before it answered. One that answers before may leave the rest unread, and take it for
+    /// its next request.
+    pub(super) was_sent_first: Cell<bool>,
+}
+
+/// How far the request is on its way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    Running,
+    Done,
+    /// The server takes no more of the request.
+    Failed,
+}
+
+impl Exchange<'_> {
+    /// Whether the server has taken all of the request, as far as it is known.
+    pub(super) fn is_sent(&self) -> bool {
+        self.upload.get() == Upload::Done
+    }
+}

@@ -1,0 +1,93 @@
+//! The life of a shard: accepts, hands connections to workers, drains and ends.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
+
+use crate::balance::{self, ShardPeers};
+use crate::connection::Accepted;
+use crate::control::Message;
+use crate::downstream;
+use crate::shard::Shard;
+use crate::upstream::upkeep;
+
+/// How often a draining shard looks whether it is empty.
+const DRAIN_LOOK_MS: u64 = 20;
+
+/// Accepts and serves until a drain is over.
+pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: Option<ShardPeers>) {
+    if let Some(peers) = peers {
+        spawn(balance::run(peers));
+    }
+    spawn(upkeep::run(shard.clone()));
+    let snapshot = shard.snapshot();
+    let start = |(bound, id)| {
+        let listener = Listener::start(bound, id);
+        if snapshot.proxy_senders.is_expected(id) { listener.behind_balancer() } else { listener }
+    };
+    let listeners: Vec<Listener> = listeners.into_iter().zip(0..).map(start).collect();
+    drop(snapshot);
+    loop {
+        match Message::from_number(next_message().await) {
+            Some(Message::Publish) => shard.publish(),
+            Some(Message::Drain) => break,
+            None => {}
+        }
+    }
+    shard.is_draining.set(true);
+    sluice_sys::leave_shard_set();
+    spawn(go_on_publishing(shard.clone()));
+    let until_ms = now_ms() + shard.snapshot().times.drain;
+    for listener in listeners {
+        listener.stop(until_ms.saturating_sub(now_ms())).await;
+    }
+    drain(until_ms).await;
+    shard.servers.for_each(|server| server.close_idle());
+    shard.publish();
+}
+
+/// A worker: serves one connection after the other.
+pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
+    let shard = shard.clone();
+    async move {
+        loop {
+            let accepted = Accepted::next(|| shard.snapshot().limits.connection_age).await;
+            if let Some(tunnel) = downstream::h1::serve(&shard, accepted).await {
+                spawn(tunnel.run(shard.clone()));
+            }
+        }
+    }
+}
+
+/// Waits until every connection is closed, or the drain's time is over.
+async fn drain(until_ms: u64) {
+    while sluice_sys::connections_open() > 0 && now_ms() < until_ms {
+        // First a moment for the requests of connections that were accepted last.
+        sleep(DRAIN_LOOK_MS.min(until_ms - now_ms())).await;
+        sluice_sys::close_idle();
+    }
+}
+
+async fn go_on_publishing(shard: Rc<Shard>) {
+    loop {
+        if let Some(Message::Publish) = Message::from_number(next_message().await) {
+            shard.publish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
+    #[test]
+    fn a_worker_is_small() {
+        fn size_of_worker<F>(_: impl FnOnce(&Rc<Shard>) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size_of_worker(worker);
+        assert!(bytes <= 2_560, "{bytes}");
+    }
+}

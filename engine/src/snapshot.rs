@@ -1,0 +1,201 @@
+//! What a configuration says, as a shard needs it: immutable, and replaced as a whole.
+//!
+//! An exchange takes a reference when its head is read and keeps it to its end, so that one request never sees two
+//! configurations. What lives longer than a configuration (connections to servers, counters) is `shard`'s; a snapshot only
+//! refers to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_proto::HeadLimits;
+use sluice_proto::path::PathRules;
+
+use crate::budget::Budget;
+use crate::config::{self, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
+use crate::connection::history::AgeLimit;
+use crate::connection::proxy_senders::ProxySenders;
+use crate::identity::IdentityRules;
+use crate::min_rate::MinRate;
+use crate::path_policy;
+use crate::route::{Lookup, RouteTable};
+use crate::upstream::group::Group;
+use crate::upstream::servers::{Resolved, Servers};
+
+/// One configuration, as one shard sees it.
+pub(crate) struct Snapshot {
+    pub(crate) times: Times,
+    pub(crate) limits: Limits,
+    /// What of a path is judged before its route is known.
+    pub(crate) path_rules: PathRules,
+    pub(crate) identity: IdentityRules,
+    pub(crate) proxy_senders: ProxySenders,
+    /// Read only, and shared with the shards on the same node only.
+    table: Arc<RouteTable>,
+    routes: Box<[Route]>,
+    groups: Box<[Group]>,
+}
+
+/// The rules of one route.
+pub(crate) struct Route {
+    /// The largest request body, `u64::MAX` for any.
+    pub(crate) body_bytes_max: u64,
+    /// The longest time for a request, 0 for no limit.
+    pub(crate) request_ms: u64,
+    pub(crate) paths: RoutePaths,
+    /// Which Host servers get.
+    pub(crate) send_host: SendHost,
+    /// What may leave HTTP.
+    pub(crate) tunnels: RouteTunnels,
+}
+
+/// Timeouts in milliseconds, as the ring wants them.
+pub(crate) struct Times {
+    pub(crate) header: u64,
+    pub(crate) proxy_header: u64,
+    pub(crate) body_idle: u64,
+    pub(crate) body_rate_grace: u64,
+    pub(crate) response_min_rate_grace: u64,
+    pub(crate) keep_alive_idle: u64,
+    pub(crate) write_stall: u64,
+    pub(crate) upstream_connect: u64,
+    pub(crate) upstream_response: u64,
+    pub(crate) upstream_body_idle: u64,
+    pub(crate) upstream_idle: u64,
+    pub(crate) continue_wait: u64,
+    pub(crate) tunnel_idle: u64,
+    pub(crate) drain: u64,
+}
+
+/// Limits of all routes, with the highest number for none.
+pub(crate) struct Limits {
+    pub(crate) head: HeadLimits,
+    pub(crate) partial_heads_bytes: usize,
+    pub(crate) requests_per_connection: u32,
+    pub(crate) connections_per_address: u32,
+    pub(crate) connection_age: AgeLimit,
+    /// Points; 0 for no limit.
+    pub(crate) abuse_score: u8,
+    pub(crate) upstream_idle_connections: usize,
+    /// Bytes per second; 0 for none.
+    request_body_min_rate: u32,
+    response_min_rate: u32,
+}
+
+/// What a lookup in a snapshot finds.
+pub(crate) enum Found<'s> {
+    Route(&'s Route, &'s Group),
+    /// The path is there, the method is not.
+    MethodNotAllowed {
+        allow: &'s str,
+    },
+    Nothing,
+}
+
+impl Snapshot {
+    /// The snapshot of `config`, with servers from among those that live already where they are the same.
+    pub(crate) fn new(
+        config: &Config,
+        resolved: &Resolved,
+        table: Arc<RouteTable>,
+        budget: &Budget,
+        servers: &Servers,
+    ) -> Snapshot {
+        let group = |(group, resolved): (&UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
+            Group::new(servers.of_group(group, resolved), group.proxy_protocol)
+        };
+        Snapshot {
+            times: Times::new(config),
+            limits: Limits::new(config, budget),
+            path_rules: path_policy::rules_before_route(config),
+            identity: IdentityRules::new(&config.forwarding),
+            proxy_senders: ProxySenders::new(&config.listeners),
+            table,
+            routes: config.routes.iter().map(|route| Route::new(route, config)).collect(),
+            groups: config.upstreams.iter().zip(resolved).map(group).collect(),
+        }
+    }
+
+    /// The route of a request and the servers it leads to.
+    #[inline]
+    pub(crate) fn find(&self, authority: &str, path: &str, method: &str) -> Found<'_> {
+        match self.table.lookup(authority, path, method) {
+            Lookup::Found(target) => Found::Route(&self.routes[target.route], &self.groups[target.upstream]),
+            Lookup::MethodNotAllowed { allow } => Found::MethodNotAllowed { allow },
+            Lookup::NotFound => Found::Nothing,
+        }
+    }
+
+    /// How fast a client has to send a request body.
+    pub(crate) fn request_body_min_rate(&self) -> MinRate {
+        let (times, rate) = (&self.times, self.limits.request_body_min_rate);
+        MinRate::by_rate(times.body_idle, rate, times.body_rate_grace)
+    }
+
+    /// How fast a client has to take a response.
+    pub(crate) fn response_min_rate(&self) -> MinRate {
+        let (times, rate) = (&self.times, self.limits.response_min_rate);
+        MinRate::by_rate(times.write_stall, rate, times.response_min_rate_grace)
+    }
+}
+
+impl Route {
+    fn new(route: &config::Route, config: &Config) -> Route {
+        let body_bytes = route.body_bytes.unwrap_or(config.limits.body_bytes);
+        Route {
+            body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
+            request_ms: ms(route.request_timeout.unwrap_or(config.timeouts.request)),
+            paths: route.paths,
+            send_host: route.send_host,
+            tunnels: route.tunnels.clone(),
+        }
+    }
+}
+
+impl Limits {
+    fn new(config: &Config, budget: &Budget) -> Limits {
+        let limits = &config.limits;
+        let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
+        Limits {
+            head: HeadLimits {
+                request_line_bytes_max: limits.request_line_bytes,
+                head_bytes_max: limits.head_bytes,
+                fields_max: limits.header_fields,
+            },
+            partial_heads_bytes: budget.partial_heads_bytes,
+            requests_per_connection: unlimited(limits.requests_per_connection),
+            connections_per_address: unlimited(limits.connections_per_address),
+            connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
+            abuse_score: limits.misbehaviour,
+            upstream_idle_connections: limits.upstream_idle_connections,
+            request_body_min_rate: limits.body_rate,
+            response_min_rate: limits.response_min_rate,
+        }
+    }
+}
+
+impl Times {
+    fn new(config: &Config) -> Times {
+        let times = &config.timeouts;
+        Times {
+            header: ms(times.header),
+            proxy_header: ms(times.proxy_header),
+            body_idle: ms(times.body_idle),
+            body_rate_grace: ms(times.body_rate_grace),
+            response_min_rate_grace: ms(times.response_min_rate_grace),
+            keep_alive_idle: ms(times.keep_alive_idle),
+            write_stall: ms(times.write_stall),
+            upstream_connect: ms(times.upstream_connect),
+            upstream_response: ms(times.upstream_response),
+            upstream_body_idle: ms(times.upstream_body_idle),
+            upstream_idle: ms(times.upstream_idle),
+            continue_wait: ms(times.continue_wait),
+            tunnel_idle: ms(times.tunnel_idle),
+            drain: ms(config.drain_timeout),
+        }
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,78 @@
+//! The servers that a shard knows, whatever configuration speaks of them: their connections, and what was learnt of them,
+//! survive a change of the configuration that leaves them as they are.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::config::{ProxyProtocolOut, UpstreamGroup};
+use crate::upstream::group::Server;
+use crate::upstream::stock::Stock;
+
+/// Addresses of every server of every group, resolved by the control side.
+pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
+
+/// What makes two entries of two configurations the same server: connections to one are as good as connections to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerKey {
+    /// The group that it serves in.
+    pub(crate) group: String,
+    /// Host and port as configured.
+    pub(crate) authority: String,
+    /// Where it can be reached; the first address that works is used.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// What a connection begins with.
+    pub(crate) proxy_protocol: ProxyProtocolOut,
+}
+
+/// All servers of a shard.
+pub(crate) struct Servers {
+    live: RefCell<Vec<Rc<Server>>>,
+    stock: Rc<Stock>,
+}
+
+impl Servers {
+    /// None yet; all their connections will be counted in `stock`.
+    pub(crate) fn new(stock: Rc<Stock>) -> Servers {
+        Servers { live: RefCell::default(), stock }
+    }
+
+    /// The servers of a group, whose addresses are `resolved`.
+    pub(crate) fn of_group(&self, group: &UpstreamGroup, resolved: &[Vec<SocketAddr>]) -> Vec<Rc<Server>> {
+        let servers = group.servers.iter().zip(resolved);
+        let key = |(server, addresses): (&crate::config::UpstreamServer, &Vec<SocketAddr>)| ServerKey {
+            group: group.name.clone(),
+            authority: server.authority.clone(),
+            addresses: addresses.clone(),
+            proxy_protocol: group.proxy_protocol,
+        };
+        servers.map(key).map(|key| self.find_or_add(key)).collect()
+    }
+
+    fn find_or_add(&self, key: ServerKey) -> Rc<Server> {
+        let mut live = self.live.borrow_mut();
+        if let Some(known) = live.iter().find(|server| server.key == key) {
+            return known.clone();
+        }
+        let server = Rc::new(Server::new(key, self.stock.clone()));
+        live.push(server.clone());
+        server
+    }
+
+    /// Calls `f` for each of them. It must not wait.
+    pub(crate) fn for_each(&self, f: impl FnMut(&Rc<Server>)) {
+        self.live.borrow().iter().for_each(f);
+    }
+
+    /// Forgets servers that nothing but this list refers to: no configuration names them, and no exchange is with them. Their
+    /// idle connections are closed.
+    pub(crate) fn forget_unused(&self) {
+        self.live.borrow_mut().retain(|server| {
+            let is_used = Rc::strong_count(server) > 1;
+            if !is_used {
+                server.close_idle();
+            }
+            is_used
+        });
+    }
+}
