@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
+use sluice_proto::h1::{ConnectionField, Framing, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{HeadLimits, RequestKind};
 use sluice_sys::{
     BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
@@ -139,7 +139,7 @@ async fn serve(link: Link, store: &mut HeadStore, clock: &Clock) {
 }
 
 async fn skip_body(link: &Link, inbox: &mut Inbox, length: sluice_proto::BodyLength) -> bool {
-    let progress = BodyProgress::new(length, u64::MAX, MinRate::by_pauses(IDLE_MS));
+    let progress = BodyProgress::new(Framing::of_request(length), u64::MAX, MinRate::by_pauses(IDLE_MS));
     let mut body = BodyReader { link, inbox, progress, side: Side::Downstream };
     loop {
         match body.ready_part() {

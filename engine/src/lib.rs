@@ -34,6 +34,7 @@ pub mod route;
 mod upstream;
 mod h1;
 mod min_rate;
+mod record;
 mod relay;
 mod splice;
 mod tunnel;

@@ -171,6 +171,9 @@ pub(crate) trait BodySink {
     /// The connection itself, if data goes out on it as it is. After [`BodySink::flush`] nothing waits before it.
     fn plain(&mut self) -> Option<PlainSink<'_>>;
 
+    /// So many bytes were sent on the plain connection by other means; its minimum rate knows of them.
+    fn skip(&mut self, bytes: u64);
+
     /// Ends the body.
     async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted>;
 }

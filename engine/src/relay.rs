@@ -11,20 +11,20 @@ use crate::splice::{self, SPLICE_BYTES_MIN};
 /// A body up to this size that has arrived together with its head is sent together with it.
 const WHOLE_BYTES_MAX: usize = 48 * 1024;
 
-/// Adds a body to the head in `out` if all of it has arrived; says whether it had. Nothing waits here; what was added of
+/// Adds a body of this length to the head in `out` if all of it has arrived, in chunks where it goes out so; says whether it had. Nothing waits here; what was added of
 /// a body that is not all there is relayed from there on.
 pub(crate) fn append_if_complete(
     body: &mut impl BodySource,
-    framing: BodyLength,
+    length: BodyLength,
+    is_chunked: bool,
     out: &mut Vec<u8>,
 ) -> Result<bool, Aborted> {
-    if framing.is_empty() {
+    if length.is_empty() {
         return Ok(true);
     }
-    if matches!(framing, BodyLength::Length(bytes) if bytes > WHOLE_BYTES_MAX as u64) {
+    if matches!(length, BodyLength::Length(bytes) if bytes > WHOLE_BYTES_MAX as u64) {
         return Ok(false);
     }
-    let is_chunked = framing == BodyLength::Chunked;
     let mut trailers = None;
     while out.len() < WHOLE_BYTES_MAX {
         match body.show_ready(|bytes| append_data(out, bytes, is_chunked))? {
@@ -74,6 +74,7 @@ async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> 
         _ => return Ok(false),
     };
     source.skip(moved);
+    sink.skip(moved);
     // Nothing moved: something had arrived meanwhile (bytes, or the end), and receiving will tell what.
     Ok(moved > 0)
 }

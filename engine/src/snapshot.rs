@@ -38,6 +38,8 @@ pub(crate) struct Snapshot {
 
 /// The rules of one route.
 pub(crate) struct Route {
+    /// Its place in the configuration, to name it by.
+    pub(crate) number: u32,
     /// The largest request body, `u64::MAX` for any.
     pub(crate) body_bytes_max: u64,
     /// The longest time for a request, 0 for no limit.
@@ -111,7 +113,12 @@ impl Snapshot {
             identity: IdentityRules::new(&config.forwarding),
             proxy_senders: ProxySenders::new(&config.listeners),
             table,
-            routes: config.routes.iter().map(|route| Route::new(route, config)).collect(),
+            routes: config
+                .routes
+                .iter()
+                .zip(0..)
+                .map(|(route, number)| Route::new(number, route, config))
+                .collect(),
             groups: config.upstreams.iter().zip(resolved).map(group).collect(),
         }
     }
@@ -140,9 +147,10 @@ impl Snapshot {
 }
 
 impl Route {
-    fn new(route: &config::Route, config: &Config) -> Route {
+    fn new(number: u32, route: &config::Route, config: &Config) -> Route {
         let body_bytes = route.body_bytes.unwrap_or(config.limits.body_bytes);
         Route {
+            number,
             body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
             request_ms: ms(route.request_timeout.unwrap_or(config.timeouts.request)),
             paths: route.paths,

@@ -4,10 +4,9 @@
 //! [`Machine::client_says`] and [`Machine::server_says`], in any pieces and any order.
 
 use sluice_proto::h1::{
-    BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, FinalResponsePlan, Forwarding,
-    HeadStore, IdentityPolicy, Parsed, RequestFacts, ResponseForwarding, ResponsePlan, Reuse, Trailers,
-    Trust, parse_request, parse_response, write_answer, write_chunk_size, write_last_chunk, write_request,
-    write_response, write_upgrade_request,
+    BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore,
+    IdentityPolicy, Parsed, ResponseForwarding, Reuse, Trailers, Trust, parse_request, parse_response,
+    write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
@@ -108,7 +107,22 @@ enum Upload {
 
 enum Answer {
     Head { interims: u8 },
-    Body { decoder: BodyDecoder, reply: FinalResponsePlan },
+    Body { decoder: BodyDecoder, reply: Passed },
+}
+
+/// How a final response is passed on.
+#[derive(Clone, Copy)]
+struct Passed {
+    framing: Framing,
+    is_downstream_persistent: bool,
+    is_upstream_persistent: bool,
+}
+
+/// What a response head is.
+enum Read {
+    Interim,
+    Upgrade,
+    Final(Passed, BodyDecoder),
 }
 
 /// What a step came to.
@@ -235,9 +249,10 @@ impl Machine {
             self.offers.push(self.kinds.len() - 1);
             plan.is_persistent &= self.client.unread.is_empty();
         }
-        let mut decoder = BodyDecoder::new(plan.body, CHUNKS).with_trailers(plan.trailers);
+        let mut decoder =
+            BodyDecoder::new(Framing::of_request(plan.body), CHUNKS).with_trailers(plan.trailers);
         let unread = &mut self.client.unread;
-        let is_whole = match relay(&mut decoder, unread, &mut wire, plan.body == BodyLength::Chunked) {
+        let is_whole = match relay(&mut decoder, unread, &mut wire, plan.body == BodyLength::Streamed) {
             Ok(is_whole) => is_whole,
             // Nothing of it has been sent.
             Err(fault) => return self.refuse(fault, plan.kind),
@@ -265,7 +280,7 @@ impl Machine {
     /// Takes the upload as far as it goes, then the answer.
     fn go_on(&mut self, mut exchange: Exchange) -> Step {
         if let Upload::Running(decoder) = &mut exchange.upload {
-            let is_chunked = exchange.plan.body == BodyLength::Chunked;
+            let is_chunked = exchange.plan.body == BodyLength::Streamed;
             let sent = &mut self.servers[exchange.server].sent;
             match relay(decoder, &mut self.client.unread, sent, is_chunked) {
                 Ok(true) => exchange.upload = Upload::Done,
@@ -320,24 +335,29 @@ impl Machine {
                 let is_done = matches!(exchange.upload, Upload::Done);
                 if plan.takes_up(&head) {
                     let (version_to, connection) = (plan.version, ConnectionField::Omit);
-                    let body = BodyLength::UntilClose;
+                    let body = Framing::UntilClose;
                     let forwarding = ResponseForwarding { version_to, body, connection, date: Some("now") };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }
-                let asked = RequestFacts {
-                    version: plan.version,
-                    is_persistent: plan.is_persistent && is_done,
-                    // As in the engine: who answers before the body is there may leave it unread.
-                    reuse: if is_done { plan.reuse } else { Reuse::Forbidden },
-                };
-                let reply = asked.reply(&head);
-                let forwarding = match reply {
-                    ResponsePlan::Interim { is_wanted: true } if interims < INTERIM_ANSWERS_MAX => {
-                        Some((BodyLength::None, ConnectionField::Omit, None))
-                    }
-                    ResponsePlan::Final(reply) => Some((reply.framing, reply.connection, Some("now"))),
-                    _ => None,
+                let (reply, forwarding) = if head.is_interim() {
+                    let is_wanted = plan.version == Version::Http11 && interims < INTERIM_ANSWERS_MAX;
+                    (Read::Interim, is_wanted.then_some((Framing::None, ConnectionField::Omit, None)))
+                } else if head.status == 101 {
+                    (Read::Upgrade, None)
+                } else {
+                    let framing = Framing::to_client(head.body, plan.version);
+                    let is_persistent = plan.is_persistent && is_done && framing != Framing::UntilClose;
+                    let passed = Passed {
+                        framing,
+                        is_downstream_persistent: is_persistent,
+                        // As in the engine: who answers before the body is there may leave it unread.
+                        is_upstream_persistent: is_done && plan.reuse == Reuse::Allowed && head.persistent,
+                    };
+                    let decoder =
+                        BodyDecoder::new(Framing::of_response(&head), CHUNKS).with_trailers(head.trailers);
+                    let connection = ConnectionField::of(plan.version, is_persistent);
+                    (Read::Final(passed, decoder), Some((framing, connection, Some("now"))))
                 };
                 if let Some((body, connection, date)) = forwarding {
                     let forwarding = ResponseForwarding { version_to: plan.version, body, connection, date };
@@ -348,15 +368,10 @@ impl Machine {
         };
         from.unread.drain(..used);
         match reply {
-            ResponsePlan::Upgrade => return self.bad_gateway(&exchange),
-            ResponsePlan::Interim { .. } if interims == INTERIM_ANSWERS_MAX => {
-                return self.bad_gateway(&exchange);
-            }
-            ResponsePlan::Interim { .. } => exchange.answer = Answer::Head { interims: interims + 1 },
-            ResponsePlan::Final(reply) => {
-                let decoder = BodyDecoder::new(reply.body, CHUNKS).with_trailers(reply.trailers);
-                exchange.answer = Answer::Body { decoder, reply };
-            }
+            Read::Upgrade => return self.bad_gateway(&exchange),
+            Read::Interim if interims == INTERIM_ANSWERS_MAX => return self.bad_gateway(&exchange),
+            Read::Interim => exchange.answer = Answer::Head { interims: interims + 1 },
+            Read::Final(reply, decoder) => exchange.answer = Answer::Body { decoder, reply },
         }
         self.exchange = Some(exchange);
         Step::Progress
@@ -374,7 +389,7 @@ impl Machine {
     fn relay_answer(&mut self, mut exchange: Exchange) -> Step {
         let Answer::Body { decoder, reply } = &mut exchange.answer else { unreachable!("the caller looked") };
         let reply = *reply;
-        let is_chunked = reply.framing == BodyLength::Chunked;
+        let is_chunked = reply.framing == Framing::Chunked;
         let server = &mut self.servers[exchange.server];
         let mut is_whole = relay(decoder, &mut server.from.unread, &mut self.to_client, is_chunked);
         if is_whole == Ok(false) && server.from.has_ended && decoder.on_eof().is_ok() {
@@ -400,7 +415,7 @@ impl Machine {
             }
             _ => {
                 server.is_open = false;
-                let is_by_close = reply.framing == BodyLength::UntilClose;
+                let is_by_close = reply.framing == Framing::UntilClose;
                 self.finish(if is_by_close { End::Reset } else { End::Dropped })
             }
         }
@@ -430,7 +445,7 @@ impl Plan {
         match switch {
             Switch::Protocol(protocol) => write_upgrade_request(wire, head, &fwd, protocol),
             Switch::None | Switch::Connect => write_request(wire, head, &fwd),
-        }
+        };
         Ok(Plan {
             kind: RequestKind::from(head.method),
             version: head.version,

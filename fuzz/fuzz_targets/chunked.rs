@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_proto::h1::{BodyDecoder, BodyEvent, CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_proto::{BodyLength, ChunkLimits, Fault, TrailerRule};
+use sluice_proto::{ChunkLimits, Fault, TrailerRule};
 
 /// Small, so that the fuzzer finds the limits.
 const LIMITS: ChunkLimits =
@@ -35,7 +35,7 @@ fn decode(wire: &[u8], step: usize, limits: ChunkLimits) -> Outcome {
 }
 
 fn decode_with(wire: &[u8], step: usize, limits: ChunkLimits, trailers: TrailerRule) -> Outcome {
-    let mut decoder = BodyDecoder::new(BodyLength::Chunked, limits).with_trailers(trailers);
+    let mut decoder = BodyDecoder::new(sluice_proto::h1::Framing::Chunked, limits).with_trailers(trailers);
     let (mut data, mut trailers, mut used_before) = (Vec::new(), None, 0);
     for piece in wire.chunks(step) {
         let mut rest = piece;

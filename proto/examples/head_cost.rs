@@ -7,8 +7,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use sluice_proto::h1::{
-    ClientIdentity, ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed, ResponseForwarding,
-    Trust, parse_request, parse_response, write_request, write_response,
+    ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore, IdentityPolicy, Parsed,
+    ResponseForwarding, Trust, parse_request, parse_response, write_request, write_response,
 };
 use sluice_proto::path::{PathRules, PathStore, normalize};
 use sluice_proto::{HeadLimits, RequestKind, Version};
@@ -122,7 +122,7 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
     };
     let fwd = ResponseForwarding {
         version_to: Version::Http11,
-        body: head.body,
+        body: Framing::of_response(head),
         connection: ConnectionField::Omit,
         date: None,
     };

@@ -6,7 +6,8 @@
 
 use crate::ascii;
 use crate::fault::Fault;
-use crate::message::{BodyLength, RequestKind, Version};
+use crate::h1::Framing;
+use crate::message::{RequestKind, Version};
 
 /// The framing fields of one head, as far as it has been scanned.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,8 +66,8 @@ impl FramingFields {
 
     /// The body of a request with these fields.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
-    pub(crate) fn request_body(&self, version: Version) -> Result<BodyLength, Fault> {
-        Ok(self.declared(version)?.unwrap_or(BodyLength::None))
+    pub(crate) fn request_body(&self, version: Version) -> Result<Framing, Fault> {
+        Ok(self.declared(version)?.unwrap_or(Framing::None))
     }
 
     /// The body of a response with these fields.
@@ -76,7 +77,7 @@ impl FramingFields {
         version: Version,
         status: u16,
         request: RequestKind,
-    ) -> Result<BodyLength, Fault> {
+    ) -> Result<Framing, Fault> {
         // Judged first, so that a contradictory head is refused even where its framing would not be used.
         let declared = self.declared(version)?;
         //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
@@ -88,21 +89,21 @@ impl FramingFields {
         let bodiless = request == RequestKind::Head
             || matches!(status, 100..=199 | 204 | 304)
             || (request == RequestKind::Connect && matches!(status, 200..=299));
-        if bodiless { Ok(BodyLength::None) } else { Ok(declared.unwrap_or(BodyLength::UntilClose)) }
+        if bodiless { Ok(Framing::None) } else { Ok(declared.unwrap_or(Framing::UntilClose)) }
     }
 
     /// The framing the fields declare, `None` when there are none.
-    fn declared(&self, version: Version) -> Result<Option<BodyLength>, Fault> {
+    fn declared(&self, version: Version) -> Result<Option<Framing>, Fault> {
         match (self.transfer, self.content_length) {
             (Transfer::Absent, None) => Ok(None),
-            (Transfer::Absent, Some(length)) => Ok(Some(BodyLength::Length(length))),
+            (Transfer::Absent, Some(length)) => Ok(Some(Framing::Length(length))),
             //= https://www.rfc-editor.org/rfc/rfc9112#section-6.1
             // "MUST treat the message as if the framing is faulty"
             _ if version == Version::Http10 => Err(Fault::TransferEncodingInHttp10),
             //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
             // "ought to be handled as an error"
             (_, Some(_)) => Err(Fault::LengthWithTransferEncoding),
-            (Transfer::Chunked, None) => Ok(Some(BodyLength::Chunked)),
+            (Transfer::Chunked, None) => Ok(Some(Framing::Chunked)),
             (Transfer::OthersThenChunked, None) => Err(Fault::UnsupportedCoding),
             (Transfer::NotChunked, None) => Err(Fault::ChunkedNotFinal),
         }
@@ -113,7 +114,7 @@ impl FramingFields {
 mod tests {
     use super::*;
 
-    fn request(lengths: &[&str], codings: &[&str], version: Version) -> Result<BodyLength, Fault> {
+    fn request(lengths: &[&str], codings: &[&str], version: Version) -> Result<Framing, Fault> {
         let mut fields = FramingFields::default();
         for value in lengths {
             fields.add_content_length(value.as_bytes())?;
@@ -126,12 +127,9 @@ mod tests {
 
     #[test]
     fn content_length_is_digits_that_fit() {
-        assert_eq!(request(&["0"], &[], Version::Http11), Ok(BodyLength::Length(0)));
-        assert_eq!(request(&["0010"], &[], Version::Http11), Ok(BodyLength::Length(10)));
-        assert_eq!(
-            request(&["18446744073709551615"], &[], Version::Http11),
-            Ok(BodyLength::Length(u64::MAX))
-        );
+        assert_eq!(request(&["0"], &[], Version::Http11), Ok(Framing::Length(0)));
+        assert_eq!(request(&["0010"], &[], Version::Http11), Ok(Framing::Length(10)));
+        assert_eq!(request(&["18446744073709551615"], &[], Version::Http11), Ok(Framing::Length(u64::MAX)));
         for bad in ["", "+1", "-1", "1,1", "1, 1", "0x10", "1 1", "18446744073709551616", "1e3", "1.0"] {
             assert_eq!(request(&[bad], &[], Version::Http11), Err(Fault::InvalidContentLength), "{bad}");
         }
@@ -141,8 +139,8 @@ mod tests {
     #[test]
     fn only_chunked_alone_is_accepted() {
         for (codings, expected) in [
-            (&["chunked"][..], Ok(BodyLength::Chunked)),
-            (&["ChUnKeD"], Ok(BodyLength::Chunked)),
+            (&["chunked"][..], Ok(Framing::Chunked)),
+            (&["ChUnKeD"], Ok(Framing::Chunked)),
             (&["gzip, chunked"], Err(Fault::UnsupportedCoding)),
             (&["gzip", "chunked"], Err(Fault::UnsupportedCoding)),
             (&["chunked, gzip"], Err(Fault::ChunkedNotFinal)),
@@ -171,24 +169,21 @@ mod tests {
     #[test]
     fn responses_end_by_status_then_fields_then_close() {
         let mut fields = FramingFields::default();
-        assert_eq!(
-            fields.response_body(Version::Http11, 200, RequestKind::Other),
-            Ok(BodyLength::UntilClose)
-        );
+        assert_eq!(fields.response_body(Version::Http11, 200, RequestKind::Other), Ok(Framing::UntilClose));
         let mut zero = fields;
         zero.add_content_length(b"0").unwrap();
         fields.add_content_length(b"7").unwrap();
-        assert_eq!(fields.response_body(Version::Http11, 200, RequestKind::Other), Ok(BodyLength::Length(7)));
+        assert_eq!(fields.response_body(Version::Http11, 200, RequestKind::Other), Ok(Framing::Length(7)));
         for (status, request) in
             [(200, RequestKind::Head), (304, RequestKind::Other), (200, RequestKind::Connect)]
         {
-            assert_eq!(fields.response_body(Version::Http11, status, request), Ok(BodyLength::None));
+            assert_eq!(fields.response_body(Version::Http11, status, request), Ok(Framing::None));
         }
         for status in [100, 101, 103, 204] {
             let refused = fields.response_body(Version::Http11, status, RequestKind::Other);
             assert_eq!(refused, Err(Fault::BodyNotAllowed), "{status}");
             let common = zero.response_body(Version::Http11, status, RequestKind::Other);
-            assert_eq!(common, Ok(BodyLength::None), "{status}");
+            assert_eq!(common, Ok(Framing::None), "{status}");
         }
         fields.add_transfer_encoding(b"chunked").unwrap();
         let head = fields.response_body(Version::Http11, 304, RequestKind::Head);

@@ -17,15 +17,18 @@ pub enum Version {
     Http10,
     /// `HTTP/1.1`.
     Http11,
+    /// `HTTP/2`: frames of its own for everything.
+    Http2,
 }
 
 impl Version {
-    /// The version as it stands in a Via field: `1.0` or `1.1`.
+    /// The version as it stands in a Via field: `1.0`, `1.1` or `2`.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "1.0",
             Self::Http11 => "1.1",
+            Self::Http2 => "2",
         }
     }
 }
@@ -108,18 +111,16 @@ impl fmt::Display for Method<'_> {
     }
 }
 
-/// Where the body of a message ends.
-//= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+/// How long the body of a message is, as far as its head says.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-6.4
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
     /// There is none, and nothing on the wire says so: a GET without Content-Length, a 304, the answer to HEAD.
     None,
-    /// Exactly this many bytes. `Length(0)` is kept apart from `None`: somebody sent `Content-Length: 0`.
+    /// Exactly this many bytes. `Length(0)` is kept apart from `None`: the peer sent `Content-Length: 0`.
     Length(u64),
-    /// Chunks up to the last one.
-    Chunked,
-    /// Everything until the peer closes. Responses only.
-    UntilClose,
+    /// Its end is known when it comes.
+    Streamed,
 }
 
 impl BodyLength {
@@ -176,7 +177,7 @@ pub struct RequestHead<'a> {
     pub authority: &'a str,
     /// The version received.
     pub version: Version,
-    /// How the body is framed; never [`BodyLength::UntilClose`].
+    /// How long the body is.
     pub body: BodyLength,
     /// True when the client will use the connection again.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
@@ -255,8 +256,10 @@ pub struct ResponseHead<'a> {
     pub reason: &'a [u8],
     /// The version received.
     pub version: Version,
-    /// How the body is framed. [`BodyLength::None`] for the answer to HEAD, 1xx, 204 and 304, whatever their fields say.
+    /// How long the body is. [`BodyLength::None`] for the answer to HEAD, 1xx, 204 and 304, whatever their fields say.
     pub body: BodyLength,
+    /// True when a streamed body ends with its connection, as only HTTP/1 has it.
+    pub until_close: bool,
     /// True when the upstream connection can be used again once the body has ended.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
     pub persistent: bool,

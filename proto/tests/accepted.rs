@@ -126,8 +126,8 @@ fn bodies_of_requests() {
         ("", BodyLength::None),
         ("Content-Length: 0\r\n", BodyLength::Length(0)),
         ("content-length: 0012\r\n", BodyLength::Length(12)),
-        ("Transfer-Encoding: chunked\r\n", BodyLength::Chunked),
-        ("Transfer-Encoding:\tCHUNKED \r\n", BodyLength::Chunked),
+        ("Transfer-Encoding: chunked\r\n", BodyLength::Streamed),
+        ("Transfer-Encoding:\tCHUNKED \r\n", BodyLength::Streamed),
     ] {
         for method in ["GET", "POST", "DELETE"] {
             let bytes = format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -233,10 +233,10 @@ fn trailers_go_with_the_fields_that_connection_names() {
 #[test]
 fn bodies_of_responses() {
     for (status, fields, kind, body) in [
-        (200, "", RequestKind::Other, BodyLength::UntilClose),
+        (200, "", RequestKind::Other, BodyLength::Streamed),
         (200, "Content-Length: 5\r\n", RequestKind::Other, BodyLength::Length(5)),
         (200, "Content-Length: 0\r\n", RequestKind::Other, BodyLength::Length(0)),
-        (404, "Transfer-Encoding: chunked\r\n", RequestKind::Other, BodyLength::Chunked),
+        (404, "Transfer-Encoding: chunked\r\n", RequestKind::Other, BodyLength::Streamed),
         (200, "Content-Length: 5\r\n", RequestKind::Head, BodyLength::None),
         (200, "Transfer-Encoding: chunked\r\n", RequestKind::Head, BodyLength::None),
         (304, "Content-Length: 5\r\n", RequestKind::Other, BodyLength::None),
@@ -244,12 +244,12 @@ fn bodies_of_responses() {
         (204, "Content-Length: 0\r\n", RequestKind::Other, BodyLength::None),
         (101, "Upgrade: x\r\n", RequestKind::Other, BodyLength::None),
         (200, "", RequestKind::Connect, BodyLength::None),
-        (404, "", RequestKind::Connect, BodyLength::UntilClose),
+        (404, "", RequestKind::Connect, BodyLength::Streamed),
     ] {
         let bytes = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
         with_response(bytes.as_bytes(), kind, |head| {
             assert_eq!((head.status, head.body), (status, body), "{bytes:?}");
-            assert_eq!(head.persistent, body != BodyLength::UntilClose);
+            assert_eq!(head.persistent, body != BodyLength::Streamed);
         });
     }
 }

@@ -259,11 +259,12 @@ fn clients_are_found_past_trusted_proxies() {
 
 #[test]
 fn lookalikes_in_trailers_are_dropped() {
+    use sluice_proto::ChunkLimits;
+    use sluice_proto::h1::Framing;
     use sluice_proto::h1::{BodyDecoder, BodyEvent, write_last_chunk};
-    use sluice_proto::{BodyLength, ChunkLimits};
     let wire =
         b"0\r\nX_Forwarded_For: 1.1.1.1\r\nX_Forwarded_Prefix: /x\r\nX-Forwarded-Prefix: /x\r\nX-Request-Id: 1\r\nX-Sum: 1\r\n\r\n";
-    let mut decoder = BodyDecoder::new(BodyLength::Chunked, ChunkLimits::default());
+    let mut decoder = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
     let mut rest = &wire[..];
     let mut out = Vec::new();
     loop {

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use sluice_proto::h1::{
-    BodyDecoder, BodyEvent, ClientIdentity, ConnectionField, Forwarding, HeadStore, IdentityPolicy, Parsed,
-    ResponseForwarding, Trailers, Trust, parse_request, parse_response, write_chunk_size, write_last_chunk,
-    write_request, write_response,
+    BodyDecoder, BodyEvent, ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore, IdentityPolicy,
+    Parsed, ResponseForwarding, Trailers, Trust, parse_request, parse_response, write_chunk_size,
+    write_last_chunk, write_request, write_response,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
-use sluice_proto::{BodyLength, ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
+use sluice_proto::{ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
 
 const IDENTITY: ClientIdentity<'static> =
     ClientIdentity { peer: b"::1", client: b"::1", trust: Trust::Untrusted, proto: "http", request_id: 1 };
@@ -150,7 +150,7 @@ fn check_prefixes(bytes: &[u8], summary: fn(&[u8]) -> Summary) {
 
 /// Everything a decoder says about `input` given in pieces that end at `cuts`.
 fn decode(
-    length: BodyLength,
+    length: Framing,
     input: &[u8],
     cuts: &[usize],
 ) -> (Vec<u8>, Option<Trailers>, Result<Option<usize>, Fault>) {
@@ -231,7 +231,7 @@ proptest! {
     fn any_bytes_are_taken_without_panic(bytes in vec(any::<u8>(), 0..300)) {
         check_prefixes(&bytes, summary_of_request);
         check_prefixes(&bytes, summary_of_response);
-        let _ = decode(BodyLength::Chunked, &bytes, &[]);
+        let _ = decode(Framing::Chunked, &bytes, &[]);
     }
 
     /// What we send upstream is read the same by a strict recipient, and a second pass changes nothing but the path.
@@ -267,7 +267,7 @@ proptest! {
         let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
         if let Ok(Parsed::Complete { head, .. }) = parse_response(&bytes, &mut store, &limits, &kind) {
             let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
-            let fwd = ResponseForwarding { version_to: Version::Http11, body: head.body, connection, date: Some("now") };
+            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now") };
             let mut out = Vec::new();
             write_response(&mut out, &head, &fwd);
             let Ok(Parsed::Complete { head: read, bytes }) = parse_response(&out, &mut again, &limits, &kind) else {
@@ -284,10 +284,10 @@ proptest! {
         bytes in nearly_chunked(),
         cuts in vec(0_usize..60, 0..10),
         length in prop_oneof![
-            4 => Just(BodyLength::Chunked),
-            1 => (0_u64..20).prop_map(BodyLength::Length),
-            1 => Just(BodyLength::None),
-            1 => Just(BodyLength::UntilClose),
+            4 => Just(Framing::Chunked),
+            1 => (0_u64..20).prop_map(Framing::Length),
+            1 => Just(Framing::None),
+            1 => Just(Framing::UntilClose),
         ],
     ) {
         let mut cuts = cuts;
@@ -311,18 +311,18 @@ proptest! {
         wire.extend_from_slice(b"NEXT");
         let mut cuts = cuts;
         cuts.sort_unstable();
-        prop_assert_eq!(decode(BodyLength::Chunked, &wire, &cuts), (pieces.concat(), None, Ok(Some(len))));
+        prop_assert_eq!(decode(Framing::Chunked, &wire, &cuts), (pieces.concat(), None, Ok(Some(len))));
     }
 }
 
 #[test]
 fn written_trailers_read_back_without_what_may_not_come_late() {
     let wire = b"0\r\nX-Sum: 1\r\nHost: no\r\nx-end:2\r\n\r\n";
-    let (_, trailers, end) = decode(BodyLength::Chunked, wire, &[7]);
+    let (_, trailers, end) = decode(Framing::Chunked, wire, &[7]);
     assert_eq!(end, Err(Fault::TooManyTrailers));
     assert!(trailers.is_none());
 
-    let mut decoder = BodyDecoder::new(BodyLength::Chunked, ChunkLimits::default());
+    let mut decoder = BodyDecoder::new(Framing::Chunked, ChunkLimits::default());
     let Ok((used, BodyEvent::Trailers(trailers))) = decoder.next(wire) else { panic!("no trailers") };
     assert_eq!(used, wire.len());
     assert_eq!(decoder.next(b""), Ok((0, BodyEvent::End)));

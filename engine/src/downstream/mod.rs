@@ -8,6 +8,7 @@ use sluice_sys::{Buf, Conn};
 use crate::answer::Answer;
 use crate::h1::BodyWriter;
 use crate::message::{Aborted, BodySource, Part, PlainRest, ReadyPart};
+use crate::record::Record;
 
 /// The body of a request, as it comes in.
 pub(crate) enum RequestBody<'a> {
@@ -36,7 +37,7 @@ impl RequestBody<'_> {
         }
     }
 
-    /// Bytes of data received so far.
+    /// Bytes of data that have come.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::H1(body) => body.bytes(),
@@ -73,10 +74,10 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Whether the body of the response whose head was written goes out in pieces that carry their length.
-    pub(crate) fn framing(self) -> sluice_proto::BodyLength {
+    /// Whether the body of the response whose head was written goes out in pieces that say how long they are.
+    pub(crate) fn is_chunked(self) -> bool {
         match self {
-            Self::H1(responder) => responder.framing(),
+            Self::H1(responder) => responder.is_chunked(),
         }
     }
 
@@ -115,10 +116,10 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Whether bytes of the final response may have been sent.
-    pub(crate) fn has_begun(self) -> bool {
+    /// What is known of the exchange.
+    pub(crate) fn record(self) -> &'a Record {
         match self {
-            Self::H1(responder) => responder.has_begun(),
+            Self::H1(responder) => &responder.record,
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) enum Origin {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interrupted {
     pub(crate) aborted: Aborted,
+    #[expect(dead_code, reason = "HTTP/1.1 cannot tell a client; HTTP/2 does by REFUSED_STREAM")]
     pub(crate) repeat: Repeat,
 }
 

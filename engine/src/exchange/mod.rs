@@ -17,11 +17,11 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
+use sluice_proto::BodyLength;
 use sluice_sys::{Buf, Timer};
 
 use self::decision::Decision;
 use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
-use self::failure::give_up_on_request;
 use self::response::Finished;
 use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
@@ -67,13 +67,14 @@ impl<'a> Exchange<'a> {
     /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. A request that is
     /// all there is sent once more on a new connection if a kept one turns out to be dead.
     async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
-        match append_if_complete(body, self.decision.body, lines.bytes_mut()) {
+        let length = self.decision.body;
+        match append_if_complete(body, length, length == BodyLength::Streamed, lines.bytes_mut()) {
             Ok(true) => {
                 self.upload.set(Upload::Done);
                 body.release_buffers();
             }
             Ok(false) => {}
-            Err(aborted) => return cold!(give_up_on_request(self.shard, self.responder, aborted)),
+            Err(aborted) => return cold!(self.give_up_on_request(aborted)),
         }
         let is_whole = self.is_sent();
         let mut server = self.take_idle(is_whole);
@@ -87,6 +88,7 @@ impl<'a> Exchange<'a> {
                 }
             }
             let used = server.as_mut().expect("there is a server by now");
+            self.responder.record().has_server(used.server());
             let unanswered = match self.try_on(used, body, lines, is_whole).await {
                 Ok(finished) => return self.finish(server, &finished),
                 Err(unanswered) => unanswered,
@@ -170,7 +172,7 @@ impl<'a> Exchange<'a> {
         response: &mut ResponseStream<'_>,
     ) -> Result<Finished, Unanswered> {
         request.expect_no_response_yet();
-        let is_streamed = self.decision.body == sluice_proto::BodyLength::Chunked;
+        let is_streamed = self.decision.body == BodyLength::Streamed;
         let mut to_server = request.body(is_streamed, self.snapshot);
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
@@ -194,7 +196,7 @@ impl<'a> Exchange<'a> {
                 }
                 // A server that takes no more of the request may have answered it all the same.
                 self.upload.set(if result.is_ok() { Upload::Done } else { Upload::Failed });
-                if !self.responder.has_begun() {
+                if !self.responder.record().has_begun() {
                     on_sent();
                 }
             }

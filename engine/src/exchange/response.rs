@@ -66,8 +66,8 @@ impl Exchange<'_> {
         let mut out = out.unwrap_or_else(Buf::small);
         let min_rate = MinRate::by_pauses(self.snapshot.times.upstream_body_idle);
         let mut body = server.body(min_rate);
-        let framing = self.responder.framing();
-        let is_whole = append_if_complete(&mut body, framing, &mut out).map_err(unanswered)?;
+        let (length, is_chunked) = (body.length(), self.responder.is_chunked());
+        let is_whole = append_if_complete(&mut body, length, is_chunked, &mut out).map_err(unanswered)?;
         let mut to_client = self.responder.body(out);
         let relayed =
             if is_whole { to_client.finish().await } else { cold!(relay(&mut body, &mut to_client)) };

@@ -1,6 +1,6 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
-use sluice_proto::h1::{BodyDecoder, BodyEvent, Trailers};
+use sluice_proto::h1::{BodyDecoder, BodyEvent, Framing, Trailers};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
 use sluice_sys::{ReadAhead, now_ms};
 
@@ -43,9 +43,9 @@ const TINY_PARTS_FLOOD: u32 = 1_000;
 
 impl BodyProgress {
     /// A body of which nothing was read, limited to `bytes_max` bytes of data.
-    pub(crate) fn new(length: BodyLength, bytes_max: u64, min_rate: MinRate) -> BodyProgress {
+    pub(crate) fn new(framing: Framing, bytes_max: u64, min_rate: MinRate) -> BodyProgress {
         BodyProgress {
-            decoder: BodyDecoder::new(length, ChunkLimits::default()),
+            decoder: BodyDecoder::new(framing, ChunkLimits::default()),
             bytes_left: bytes_max,
             min_rate,
             tiny_parts: 0,
@@ -77,6 +77,11 @@ enum Event {
 }
 
 impl BodyReader<'_> {
+    /// How long the rest of the body is, as far as its head says.
+    pub(crate) fn length(&self) -> BodyLength {
+        self.progress.decoder.remaining_length().map_or(BodyLength::Streamed, BodyLength::Length)
+    }
+
     /// Whether the body was or will be a large one, by its length or by what has come.
     pub(crate) fn is_large(&self) -> bool {
         let rest = self.progress.decoder.remaining_length();

@@ -35,8 +35,8 @@ pub(crate) struct BodyWriter<'a> {
     /// How long the peer may take in all.
     min_rate: MinRate,
     last: Last,
-    /// Set once anything is on its way.
-    has_sent: Option<&'a Cell<bool>>,
+    /// Counts what goes out.
+    sent_bytes: Option<&'a Cell<u64>>,
 }
 
 impl<'a> BodyWriter<'a> {
@@ -56,7 +56,7 @@ impl<'a> BodyWriter<'a> {
             stall_ms,
             min_rate,
             last: Last::Await,
-            has_sent: None,
+            sent_bytes: None,
         }
     }
 
@@ -71,9 +71,9 @@ impl<'a> BodyWriter<'a> {
         self
     }
 
-    /// Has `mark` set when the first bytes go out.
-    pub(crate) fn with_mark(mut self, mark: &'a Cell<bool>) -> Self {
-        self.has_sent = Some(mark);
+    /// Has `sent_bytes` count what goes out, from the beginning of each send on.
+    pub(crate) fn counting(mut self, sent_bytes: &'a Cell<u64>) -> Self {
+        self.sent_bytes = Some(sent_bytes);
         self
     }
 
@@ -91,7 +91,7 @@ impl<'a> BodyWriter<'a> {
 
     /// A send of so many bytes begins; says how long it may take.
     fn begin_send(&mut self, bytes: usize) -> Patience {
-        self.mark();
+        self.count(bytes as u64);
         Patience { stall_ms: self.stall_ms, total_ms: self.min_rate.begin_send(now_ms(), bytes) }
     }
 
@@ -102,9 +102,9 @@ impl<'a> BodyWriter<'a> {
         sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
-    fn mark(&self) {
-        if let Some(mark) = self.has_sent {
-            mark.set(true);
+    fn count(&self, bytes: u64) {
+        if let Some(sent_bytes) = self.sent_bytes {
+            sent_bytes.set(sent_bytes.get() + bytes);
         }
     }
 
@@ -147,6 +147,10 @@ impl BodySink for BodyWriter<'_> {
             min_rate: Some(&mut self.min_rate),
             side: self.side,
         })
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        self.count(bytes);
     }
 
     async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted> {

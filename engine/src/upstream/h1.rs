@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use sluice_proto::h1::{Parsed, Reuse, parse_response};
-use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead, TrailerRule};
+use sluice_proto::h1::{Framing, Parsed, Reuse, parse_response};
+use sluice_proto::{HeadLimits, RequestKind, ResponseHead, TrailerRule};
 use sluice_sys::{Buf, ReadAhead, Sending};
 
 use super::{Unanswered, Used};
@@ -37,7 +37,7 @@ pub(crate) struct ServerConnection<'s> {
 /// How a response is framed.
 #[derive(Clone, Copy)]
 struct ResponseFraming {
-    body: BodyLength,
+    body: Framing,
     trailers: TrailerRule,
     /// The connection may be used again when the body has ended.
     is_persistent: bool,
@@ -45,7 +45,7 @@ struct ResponseFraming {
 
 impl ResponseFraming {
     const NONE: ResponseFraming =
-        ResponseFraming { body: BodyLength::None, trailers: TrailerRule::Drop, is_persistent: false };
+        ResponseFraming { body: Framing::None, trailers: TrailerRule::Drop, is_persistent: false };
 }
 
 impl<'s> ServerConnection<'s> {
@@ -61,6 +61,10 @@ impl<'s> ServerConnection<'s> {
             request_bytes: 0,
             response: ResponseFraming::NONE,
         }
+    }
+
+    pub(super) fn server(&self) -> &'s Rc<Server> {
+        self.server
     }
 
     pub(super) fn authority(&self) -> &'s str {
@@ -229,7 +233,10 @@ impl ResponseStream<'_> {
 
 impl ResponseFraming {
     fn of(head: &ResponseHead<'_>) -> ResponseFraming {
-        let is_persistent = head.persistent && head.body != BodyLength::UntilClose;
-        ResponseFraming { body: head.body, trailers: head.trailers, is_persistent }
+        ResponseFraming {
+            body: Framing::of_response(head),
+            trailers: head.trailers,
+            is_persistent: head.persistent,
+        }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) mod upkeep;
 
 use std::rc::Rc;
 
-use sluice_proto::{HeadLimits, RequestKind, ResponseHead};
+use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
 use sluice_sys::Buf;
 
 use self::group::Server;
@@ -62,6 +62,12 @@ pub(crate) enum Used {
 }
 
 impl<'s> UpstreamStream<'s> {
+    pub(crate) fn server(&self) -> &'s Rc<Server> {
+        match self {
+            Self::H1(connection) => connection.server(),
+        }
+    }
+
     /// Host and port of the server, as configured.
     pub(crate) fn authority(&self) -> &'s str {
         match self {
@@ -177,17 +183,17 @@ impl ResponseStream<'_> {
 }
 
 impl ResponseBody<'_> {
+    /// How long it is, as far as its head says.
+    pub(crate) fn length(&self) -> BodyLength {
+        match self {
+            Self::H1(body) => body.length(),
+        }
+    }
+
     /// Whether it was or will be a large one, by its length or by what has come.
     pub(crate) fn is_large(&self) -> bool {
         match self {
             Self::H1(body) => body.is_large(),
-        }
-    }
-
-    /// Bytes of data received so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::H1(body) => body.bytes(),
         }
     }
 }

@@ -8,8 +8,9 @@ use core::ops::Range;
 use super::chunked::ChunkedDecoder;
 use super::trailers::Trailers;
 use crate::fault::Fault;
+use crate::h1::Framing;
 use crate::limits::ChunkLimits;
-use crate::message::{BodyLength, TrailerRule};
+use crate::message::TrailerRule;
 
 /// What was found next in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +43,12 @@ enum Rest {
 
 impl BodyDecoder {
     /// A decoder at the start of a body framed like this. The limits matter to chunked bodies only.
-    pub fn new(length: BodyLength, limits: ChunkLimits) -> Self {
+    pub fn new(length: Framing, limits: ChunkLimits) -> Self {
         let rest = match length {
-            BodyLength::None => Rest::Length(0),
-            BodyLength::Length(bytes) => Rest::Length(bytes),
-            BodyLength::Chunked => Rest::Chunked(ChunkedDecoder::new(limits)),
-            BodyLength::UntilClose => Rest::UntilClose,
+            Framing::None => Rest::Length(0),
+            Framing::Length(bytes) => Rest::Length(bytes),
+            Framing::Chunked => Rest::Chunked(ChunkedDecoder::new(limits)),
+            Framing::UntilClose => Rest::UntilClose,
         };
         Self { rest }
     }
@@ -141,13 +142,13 @@ impl BodyDecoder {
 mod tests {
     use super::*;
 
-    fn decoder(length: BodyLength) -> BodyDecoder {
+    fn decoder(length: Framing) -> BodyDecoder {
         BodyDecoder::new(length, ChunkLimits::default())
     }
 
     #[test]
     fn empty_bodies_end_at_once() {
-        for length in [BodyLength::None, BodyLength::Length(0)] {
+        for length in [Framing::None, Framing::Length(0)] {
             let mut body = decoder(length);
             assert!(body.is_done());
             assert_eq!(body.next(b"GET / HTTP/1.1"), Ok((0, BodyEvent::End)));
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_known_length_is_counted() {
-        let mut body = decoder(BodyLength::Length(5));
+        let mut body = decoder(Framing::Length(5));
         assert_eq!(body.next(b""), Ok((0, BodyEvent::NeedMore)));
         assert_eq!(body.next(b"abc"), Ok((3, BodyEvent::Data(0..3))));
         assert_eq!(body.remaining_length(), Some(2));
@@ -169,20 +170,20 @@ mod tests {
 
     #[test]
     fn closing_ends_only_what_it_may_end() {
-        let mut body = decoder(BodyLength::UntilClose);
+        let mut body = decoder(Framing::UntilClose);
         assert_eq!(body.next(b"abc"), Ok((3, BodyEvent::Data(0..3))));
         assert!(!body.is_done());
         assert_eq!(body.on_eof(), Ok(()));
         assert_eq!(body.next(b""), Ok((0, BodyEvent::End)));
 
-        let mut body = decoder(BodyLength::Chunked);
+        let mut body = decoder(Framing::Chunked);
         assert_eq!(body.next(b"0\r\n"), Ok((3, BodyEvent::NeedMore)));
         assert_eq!(body.on_eof(), Err(Fault::CutShort));
     }
 
     #[test]
     fn a_chunk_is_announced_by_its_size_line() {
-        let mut body = decoder(BodyLength::Chunked);
+        let mut body = decoder(Framing::Chunked);
         assert_eq!(body.next(b"5"), Ok((1, BodyEvent::NeedMore)));
         assert_eq!(body.announced(), 0, "more digits may come");
         assert_eq!(body.next(b"\r\n"), Ok((2, BodyEvent::NeedMore)));
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn skipped_bytes_count() {
-        let mut body = decoder(BodyLength::Length(5));
+        let mut body = decoder(Framing::Length(5));
         body.skip(4);
         assert_eq!(body.remaining_length(), Some(1));
         body.skip(1);

@@ -10,6 +10,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Framing;
 use super::diagnose::{self, Incomplete, Stopped};
 use super::scan::{Line, Lines, RequestLine, StatusLine};
 use super::target::{self, Target};
@@ -137,7 +138,7 @@ fn accept_request<'a>(
     seen.fault.map_or(Ok(()), Err)?;
     let Target { path_and_query, path, authority } = target::parse(line, scratch)?;
     let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*")?;
-    let body = seen.framing.request_body(version)?;
+    let body = seen.framing.request_body(version)?.length();
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
     // "A client MUST NOT send content in a TRACE request."
     if matches!(method, Method::Trace | Method::Connect) && !body.is_empty() {
@@ -184,15 +185,16 @@ fn accept_response<'a>(
     if version == Version::Http10 && status < 200 {
         return Err(Fault::InterimInHttp10);
     }
-    let body = seen.framing.response_body(version, status, request)?;
-    // A body that only closing ends uses the connection up.
-    let persistent = body != BodyLength::UntilClose && seen.is_persistent(version);
+    let framing = seen.framing.response_body(version, status, request)?;
+    let until_close = framing == Framing::UntilClose;
     Ok(ResponseHead {
         status,
         reason,
         version,
-        body,
-        persistent,
+        body: framing.length(),
+        until_close,
+        // A body that only closing ends uses the connection up.
+        persistent: !until_close && seen.is_persistent(version),
         has_date: seen.present.contains(FieldId::Date),
         trailers: seen.connection.trailer_rule(),
         fields: Fields { bytes: head, spans, present: seen.present },
@@ -305,9 +307,9 @@ impl<'a> Seen<'a> {
         match (version, self.expect) {
             // "MUST ignore that expectation"
             (Version::Http10, _) | (_, Expect::Nothing) => Ok(false),
-            (Version::Http11, Expect::Unknown) => Err(Fault::Expectation),
+            (_, Expect::Unknown) => Err(Fault::Expectation),
             // Without a body there is nothing to hold back.
-            (Version::Http11, Expect::Continue) => Ok(!body.is_empty()),
+            (_, Expect::Continue) => Ok(!body.is_empty()),
         }
     }
 

@@ -20,7 +20,7 @@ pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
 pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
-pub use reply::{Reuse, response_framing};
+pub use reply::{Framing, Reuse};
 pub use trailers::Trailers;
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,

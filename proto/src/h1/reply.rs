@@ -2,7 +2,7 @@
 //! that follow on a server's connection can be trusted to belong to the next message.
 
 use super::write::ConnectionField;
-use crate::message::{BodyLength, Method, RequestHead, Version};
+use crate::message::{BodyLength, Method, RequestHead, ResponseHead, Version};
 
 /// Whether a server's connection may serve another request, as far as the last one decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +25,54 @@ impl Reuse {
     }
 }
 
-/// How the body of a response goes to a client of this version.
-pub fn response_framing(body: BodyLength, version: Version) -> BodyLength {
-    match (body, version) {
-        // A body that its server ends by closing has an end of its own behind us: if it is cut, the last chunk is missing.
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http11) => BodyLength::Chunked,
-        (BodyLength::Chunked | BodyLength::UntilClose, Version::Http10) => BodyLength::UntilClose,
-        (body, _) => body,
+/// How a body is framed on the wire.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none, and nothing on the wire says so.
+    None,
+    /// Exactly this many bytes.
+    Length(u64),
+    /// Chunks up to the last one.
+    Chunked,
+    /// Everything until the peer closes. Responses only.
+    UntilClose,
+}
+
+impl Framing {
+    /// True when not a single byte of body follows.
+    pub const fn is_empty(self) -> bool {
+        matches!(self, Self::None | Self::Length(0))
+    }
+
+    /// The same as far as it is no matter of the wire.
+    pub const fn length(self) -> BodyLength {
+        match self {
+            Self::None => BodyLength::None,
+            Self::Length(bytes) => BodyLength::Length(bytes),
+            Self::Chunked | Self::UntilClose => BodyLength::Streamed,
+        }
+    }
+
+    /// How a body of this length goes to a client of this version. One that its server ends by closing has an end of its own
+    /// behind us: if it is cut, the last chunk is missing.
+    pub const fn to_client(body: BodyLength, version: Version) -> Self {
+        match (body, version) {
+            (BodyLength::None, _) => Self::None,
+            (BodyLength::Length(bytes), _) => Self::Length(bytes),
+            (BodyLength::Streamed, Version::Http10) => Self::UntilClose,
+            (BodyLength::Streamed, _) => Self::Chunked,
+        }
+    }
+
+    /// How a body of this length goes to a server, or comes from a client.
+    pub const fn of_request(body: BodyLength) -> Self {
+        Self::to_client(body, Version::Http11)
+    }
+
+    /// How the body behind this head comes.
+    pub const fn of_response(head: &ResponseHead<'_>) -> Self {
+        if head.until_close { Self::UntilClose } else { Self::to_client(head.body, Version::Http11) }
     }
 }
 
@@ -40,7 +81,7 @@ impl ConnectionField {
     //= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
     pub fn of(version: Version, is_persistent: bool) -> Self {
         match (is_persistent, version) {
-            (true, Version::Http11) => Self::Omit,
+            (true, Version::Http11 | Version::Http2) => Self::Omit,
             (true, Version::Http10) => Self::KeepAlive,
             (false, _) => Self::Close,
         }
@@ -56,13 +97,14 @@ mod tests {
     #[test]
     fn bodies_get_the_framing_that_the_client_knows() {
         for (body, to_new, to_old) in [
-            (BodyLength::None, BodyLength::None, BodyLength::None),
-            (BodyLength::Length(5), BodyLength::Length(5), BodyLength::Length(5)),
-            (BodyLength::Chunked, BodyLength::Chunked, BodyLength::UntilClose),
-            (BodyLength::UntilClose, BodyLength::Chunked, BodyLength::UntilClose),
+            (BodyLength::None, Framing::None, Framing::None),
+            (BodyLength::Length(5), Framing::Length(5), Framing::Length(5)),
+            (BodyLength::Streamed, Framing::Chunked, Framing::UntilClose),
         ] {
-            assert_eq!(response_framing(body, Version::Http11), to_new);
-            assert_eq!(response_framing(body, Version::Http10), to_old);
+            assert_eq!(Framing::to_client(body, Version::Http11), to_new);
+            assert_eq!(Framing::to_client(body, Version::Http10), to_old);
+            assert_eq!(Framing::of_request(body), to_new);
+            assert_eq!((to_new.length(), to_old.length()), (body, body));
         }
     }
 

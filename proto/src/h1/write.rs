@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::identity::{ClientIdentity, IdentityPolicy};
+use super::reply::Framing;
 use super::trailers::Trailers;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION};
 use crate::hop_by_hop::HOP_BY_HOP;
@@ -26,7 +27,7 @@ pub struct Forwarding<'a> {
     pub sender: ClientIdentity<'a>,
     /// The value for Host.
     pub host: &'a str,
-    /// How we frame the body upstream.
+    /// How long the body is.
     pub body: BodyLength,
 }
 
@@ -35,8 +36,8 @@ pub struct Forwarding<'a> {
 pub struct ResponseForwarding<'a> {
     /// The version of the request that is answered; HTTP/1.0 knows no chunks.
     pub version_to: Version,
-    /// How we frame the body downstream. [`BodyLength::None`] for answers to HEAD, 1xx, 204 and 304.
-    pub body: BodyLength,
+    /// How we frame the body downstream. [`Framing::None`] for answers to HEAD, 1xx, 204 and 304.
+    pub body: Framing,
     /// The Connection field.
     pub connection: ConnectionField,
     /// The value for Date, used when the upstream sent none.
@@ -166,8 +167,8 @@ fn write_request_offering(
     fwd: &Forwarding<'_>,
     upgrade: Option<&str>,
 ) -> RequestSpans {
-    debug_assert!(fwd.body != BodyLength::UntilClose, "a request does not end by closing");
     let start = out.len();
+    let framing = Framing::of_request(fwd.body);
     let fields = &head.fields;
     out.reserve(fields.bytes.len() + ADDED_BYTES);
     put(out, head.method.as_str());
@@ -182,7 +183,7 @@ fn write_request_offering(
     put(out, "\r\n");
 
     let identity = fwd.identity;
-    let mut dropped = REPLACED_IN_REQUEST.union(trailer_field(fwd.body));
+    let mut dropped = REPLACED_IN_REQUEST.union(trailer_field(framing));
     dropped = dropped.union(identity.dropped(head, &fwd.sender));
     let max_forwards = head.max_forwards();
     if max_forwards.is_some() {
@@ -211,7 +212,7 @@ fn write_request_offering(
             put_upgrade(out, "TE: trailers\r\nConnection: TE, Upgrade\r\nUpgrade: ", protocol);
         }
     }
-    put_framing(out, fwd.body);
+    put_framing(out, framing);
     put(out, "\r\n");
     RequestSpans {
         start: start as u32,
@@ -229,7 +230,7 @@ fn write_request_offering(
 //= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &ResponseForwarding<'_>) {
     debug_assert!(
-        fwd.body != BodyLength::Chunked || fwd.version_to == Version::Http11,
+        fwd.body != Framing::Chunked || fwd.version_to == Version::Http11,
         "HTTP/1.0 knows no chunks"
     );
     let fields = &head.fields;
@@ -242,7 +243,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     // Where there is no body, Content-Length tells what another request would have got, and is kept. It "MUST NOT" be sent
     // with 1xx and 204.
-    if fwd.body != BodyLength::None || matches!(head.status, 100..=199 | 204) {
+    if fwd.body != Framing::None || matches!(head.status, 100..=199 | 204) {
         dropped.insert(FieldId::ContentLength);
     }
     copy_fields(out, fields, dropped, 0);
@@ -294,7 +295,7 @@ pub fn write_answer(
     let has_body = !matches!(status, 100..=199 | 204 | 304);
     if has_body {
         put(out, "Content-Type: text/plain; charset=utf-8\r\n");
-        put_framing(out, BodyLength::Length(body.len() as u64));
+        put_framing(out, Framing::Length(body.len() as u64));
     }
     put(out, "\r\n");
     if has_body && !head_only {
@@ -409,11 +410,11 @@ fn put_connection(out: &mut Vec<u8>, connection: ConnectionField) {
 
 /// The field that says where the body ends, when one does.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6
-fn put_framing(out: &mut Vec<u8>, body: BodyLength) {
+fn put_framing(out: &mut Vec<u8>, body: Framing) {
     match body {
-        BodyLength::None | BodyLength::UntilClose => {}
-        BodyLength::Chunked => put(out, "Transfer-Encoding: chunked\r\n"),
-        BodyLength::Length(length) => {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Chunked => put(out, "Transfer-Encoding: chunked\r\n"),
+        Framing::Length(length) => {
             put(out, "Content-Length: ");
             put(out, itoa::Buffer::new().format(length));
             put(out, "\r\n");
@@ -423,8 +424,8 @@ fn put_framing(out: &mut Vec<u8>, body: BodyLength) {
 
 /// Trailer announces trailers, which only chunks can carry: dropped with anything else.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.2
-fn trailer_field(body: BodyLength) -> FieldSet {
-    if body == BodyLength::Chunked { FieldSet::default() } else { FieldSet::of(&[FieldId::Trailer]) }
+fn trailer_field(body: Framing) -> FieldSet {
+    if body == Framing::Chunked { FieldSet::default() } else { FieldSet::of(&[FieldId::Trailer]) }
 }
 
 /// Copies the fields that are not in `dropped`, have none of `dropped_marks` and are not named by Connection.
@@ -504,7 +505,7 @@ mod tests {
 
     const PLAIN: ResponseForwarding<'static> = ResponseForwarding {
         version_to: Version::Http11,
-        body: BodyLength::None,
+        body: Framing::None,
         connection: ConnectionField::Omit,
         date: Some("NOW"),
     };
@@ -619,7 +620,7 @@ mod tests {
         let received =
             "HTTP/1.0 200 Fine\r\nServer: up\r\nConnection: X\r\nX: 1\r\nContent-Length: 5\r\n\r\n";
         let fwd =
-            ResponseForwarding { body: BodyLength::Length(5), connection: ConnectionField::Close, ..PLAIN };
+            ResponseForwarding { body: Framing::Length(5), connection: ConnectionField::Close, ..PLAIN };
         assert_eq!(
             forward_response(received, RequestKind::Other, &fwd),
             "HTTP/1.1 200 Fine\r\nServer: up\r\nDate: NOW\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"

@@ -8,6 +8,7 @@ mod persistence;
 mod request;
 mod responder;
 
+use sluice_proto::h1::Framing;
 use sluice_proto::{RequestHead, TrailerRule};
 use sluice_sys::{ReadAhead, now_ms};
 
@@ -17,7 +18,7 @@ pub(crate) use self::responder::Responder;
 use self::body::ExpectContinue;
 use self::persistence::{Next, Persistence};
 use self::request::{HeadReader, Read, note_abuse};
-use crate::abuse::Abuse;
+use crate::abuse::{Abuse, Score};
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
@@ -28,7 +29,8 @@ use crate::exchange::ended::Ended;
 use crate::exchange::{self, failure};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
-use crate::message::{Aborted, Side};
+use crate::message::{Aborted, Cause, Side};
+use crate::record::Record;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -109,36 +111,36 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     let mut lines = RequestLines::new();
     let is_one_too_many = is_one_too_many(accepted, snapshot);
     let Accepted { link, inbox, history, pieces } = accepted;
-    let begin = |head: &RequestHead<'_>, client: &Client<'_>| Begun {
-        responder: Responder {
-            shard,
-            snapshot,
-            link,
-            expect_continue: ExpectContinue::new(head.expect_continue),
-            persistence: Persistence::new(head, history.end_ms),
-        },
-        trailers: head.trailers,
-        decided: match is_one_too_many {
-            true => Err(Refusal::of_connection(shard)),
-            false => Decision::new(shard, snapshot, head, client, &mut lines),
-        },
+    let mut begun = None;
+    let begin = |head: &RequestHead<'_>, client: &Client<'_>| {
+        begun = Some(Begun {
+            responder: Responder {
+                shard,
+                snapshot,
+                link,
+                expect_continue: ExpectContinue::new(head.expect_continue),
+                persistence: Persistence::new(head, history.end_ms),
+                record: Record::new(),
+            },
+            trailers: head.trailers,
+            decided: match is_one_too_many {
+                true => Err(Refusal::of_connection(shard)),
+                false => Decision::new(shard, snapshot, head, client, &mut lines),
+            },
+        });
     };
-    let read = {
-        let mut reader = HeadReader { shard, snapshot, link, inbox, history, pieces };
-        reader.read(begin).await
-    };
-    let begun = match read {
-        Ok(Read::Request(begun)) => begun,
+    match (HeadReader { shard, snapshot, link, inbox, history, pieces }).read(begin).await {
+        Ok(Read::Request) => {}
         Ok(Read::Incomplete) => return Served::Wait,
         Ok(Read::Nothing) => return Served::Next(Next::Drop),
         Err(aborted) => {
             let is_begun = !inbox.is_empty();
             return Served::Next(cold!(refuse_head(shard, snapshot, link, aborted, is_begun)));
         }
-    };
+    }
+    let Begun { responder, trailers, decided } = begun.as_ref().expect("a head that was read was seen");
     shard.counters.requests.increment();
-    let responder = &begun.responder;
-    let decision = match &begun.decided {
+    let decision = match decided {
         Ok(decision) => decision,
         Err(refusal) => return Served::Next(cold!(refuse(responder, history, inbox, refusal))),
     };
@@ -146,35 +148,48 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     if decision.may_send_early() {
         responder.persistence.forbid();
     }
-    let progress =
-        BodyProgress::new(decision.body, decision.route.body_bytes_max, snapshot.request_body_min_rate())
-            .with_trailers(begun.trailers);
-    let reader = BodyReader { link, inbox, progress, side: Side::Downstream };
-    let body = RequestBody {
-        reader,
-        expect_continue: &responder.expect_continue,
-        shard,
-        snapshot,
-        score: &history.score,
-    };
-    let mut body = downstream::RequestBody::H1(body);
+    responder.record.has_route(decision.route);
+    let mut body = request_body(responder, decision, *trailers, inbox, &history.score);
     let to_client = downstream::Responder::H1(responder);
-    match exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await {
+    let ended = exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await;
+    responder.record.finish(body.bytes(), &shard.counters);
+    match ended {
         Ended::Tunnel(upstream) => Served::Tunnel(upstream),
-        ended => Served::Next(responder.persistence.after(&ended, || has_unread(link, inbox))),
+        ended => {
+            let record = &responder.record;
+            Served::Next(responder.persistence.after(&ended, record, || has_unread(link, inbox)))
+        }
     }
+}
+
+/// What reads the body of a request whose head was read.
+fn request_body<'a>(
+    responder: &'a Responder<'_>,
+    decision: &Decision<'_>,
+    trailers: TrailerRule,
+    inbox: &'a mut Inbox,
+    score: &'a Score,
+) -> downstream::RequestBody<'a> {
+    let Responder { shard, snapshot, link, expect_continue, .. } = responder;
+    let min_rate = snapshot.request_body_min_rate();
+    let progress =
+        BodyProgress::new(Framing::of_request(decision.body), decision.route.body_bytes_max, min_rate);
+    let progress = progress.with_trailers(trailers);
+    let reader = BodyReader { link, inbox, progress, side: Side::Downstream };
+    downstream::RequestBody::H1(RequestBody { reader, expect_continue, shard, snapshot, score })
 }
 
 /// Answers a request that has no route or is too large.
 async fn refuse(responder: &Responder<'_>, history: &History, inbox: &Inbox, refusal: &Refusal<'_>) -> Next {
-    let Responder { persistence, shard, snapshot, link, .. } = responder;
+    let Responder { persistence, shard, snapshot, link, record, .. } = responder;
     if persistence.may_persist() && refusal.is_guess() {
         // Reaching the limit makes this the connection's last request.
         let _ = note_abuse(shard, snapshot, history, Abuse::Refusal);
     }
     persistence.judge(history, link, inbox, shard, &snapshot.limits);
     let ended = failure::refuse(downstream::Responder::H1(responder), refusal).await;
-    persistence.after(&ended, || has_unread(link, inbox))
+    record.finish(0, &shard.counters);
+    persistence.after(&ended, record, || has_unread(link, inbox))
 }
 
 /// Answers a head that is at fault, or was left unfinished. `is_begun`: bytes of it are there.
@@ -185,9 +200,14 @@ async fn refuse_head(
     aborted: Aborted,
     is_begun: bool,
 ) -> Next {
+    // A connection that ends without a byte of a head has asked for nothing.
+    if is_begun || !matches!(aborted.cause, Cause::Closed | Cause::Failed(_)) {
+        shard.counters.requests.increment();
+    }
     let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
-    let responder = Responder { shard, snapshot, link, expect_continue, persistence };
-    let ended = failure::refuse_head(shard, downstream::Responder::H1(&responder), aborted, is_begun).await;
+    let responder = Responder { shard, snapshot, link, expect_continue, persistence, record: Record::new() };
+    let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
+    responder.record.finish(0, &shard.counters);
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))
 }
 

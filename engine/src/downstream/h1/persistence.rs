@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use sluice_proto::h1::ConnectionField;
-use sluice_proto::{BodyLength, RequestHead, ResponseHead, Version};
+use sluice_proto::h1::{ConnectionField, Framing};
+use sluice_proto::{RequestHead, ResponseHead, Version};
 use sluice_sys::now_ms;
 
 use crate::connection::has_unread;
@@ -13,6 +13,7 @@ use crate::connection::link::Link;
 use crate::downstream::Afterwards;
 use crate::exchange::ended::{Ended, Origin};
 use crate::message::{Aborted, Cause, Side};
+use crate::record::Record;
 use crate::shard::Shard;
 use crate::snapshot::Limits;
 
@@ -43,8 +44,6 @@ pub(super) struct Persistence {
     end_ms: u64,
     /// The head of the final response, once it was written.
     response: Cell<Response>,
-    /// Bytes of the final response may have been sent.
-    pub(super) has_begun: Cell<bool>,
 }
 
 /// What the head of the final response says.
@@ -52,8 +51,8 @@ pub(super) struct Persistence {
 enum Response {
     None,
     /// Another request may follow the body, which is framed like this.
-    Persistent(BodyLength),
-    Closing(BodyLength),
+    Persistent(Framing),
+    Closing(Framing),
 }
 
 impl Persistence {
@@ -66,7 +65,6 @@ impl Persistence {
             asks_for_tunnel: head.wants_tunnel(),
             end_ms,
             response: Cell::new(Response::None),
-            has_begun: Cell::new(false),
         }
     }
 
@@ -79,7 +77,6 @@ impl Persistence {
             asks_for_tunnel: false,
             end_ms: u64::MAX,
             response: Cell::new(Response::None),
-            has_begun: Cell::new(false),
         }
     }
 
@@ -123,13 +120,13 @@ impl Persistence {
         afterwards: Afterwards,
         has_unread: impl FnOnce() -> bool,
         shard: &Shard,
-    ) -> (BodyLength, ConnectionField) {
-        let framing = sluice_proto::h1::response_framing(head.body, self.version);
+    ) -> (Framing, ConnectionField) {
+        let framing = Framing::to_client(head.body, self.version);
         let is_old = now_ms() >= self.end_ms;
         if is_old && self.is_wanted.get() {
             shard.counters.connections_aged.increment();
         }
-        let is_over = is_old || shard.is_draining() || framing == BodyLength::UntilClose;
+        let is_over = is_old || shard.is_draining() || framing == Framing::UntilClose;
         let is_persistent = !is_over && self.may_go_on(afterwards, has_unread);
         (framing, self.note(is_persistent, framing))
     }
@@ -141,7 +138,7 @@ impl Persistence {
         has_unread: impl FnOnce() -> bool,
     ) -> ConnectionField {
         let is_persistent = self.may_go_on(afterwards, has_unread);
-        self.note(is_persistent, BodyLength::None)
+        self.note(is_persistent, Framing::None)
     }
 
     fn may_go_on(&self, afterwards: Afterwards, has_unread: impl FnOnce() -> bool) -> bool {
@@ -149,16 +146,16 @@ impl Persistence {
         self.is_wanted.get() && afterwards == Afterwards::GoOn && !(self.asks_for_tunnel && has_unread())
     }
 
-    fn note(&self, is_persistent: bool, framing: BodyLength) -> ConnectionField {
+    fn note(&self, is_persistent: bool, framing: Framing) -> ConnectionField {
         let response = if is_persistent { Response::Persistent(framing) } else { Response::Closing(framing) };
         self.response.set(response);
         ConnectionField::of(self.version, is_persistent)
     }
 
     /// How the body of the response goes out.
-    pub(super) fn framing(&self) -> BodyLength {
+    pub(super) fn framing(&self) -> Framing {
         match self.response.get() {
-            Response::None => BodyLength::None,
+            Response::None => Framing::None,
             Response::Persistent(framing) | Response::Closing(framing) => framing,
         }
     }
@@ -169,7 +166,7 @@ impl Persistence {
     }
 
     /// What becomes of the connection after an exchange that has ended like this. Tunnels are not asked about.
-    pub(super) fn after(&self, ended: &Ended, has_unread: impl FnOnce() -> bool) -> Next {
+    pub(super) fn after(&self, ended: &Ended, record: &Record, has_unread: impl FnOnce() -> bool) -> Next {
         match *ended {
             Ended::Answered { by: Origin::Server, is_request_sent } => {
                 let may_go_on = self.is_persistent() && !(self.asks_for_tunnel && has_unread());
@@ -181,17 +178,18 @@ impl Persistence {
             }
             Ended::Answered { by: Origin::Local, .. } if self.is_persistent() => Next::Request,
             Ended::Answered { by: Origin::Local, .. } => Next::Linger,
-            Ended::Interrupted(ref interrupted) => self.after_interruption(interrupted.aborted),
+            Ended::Interrupted(ref interrupted) => {
+                self.after_interruption(interrupted.aborted, record.has_begun())
+            }
             Ended::Tunnel(_) => Next::Close,
         }
     }
 
-    fn after_interruption(&self, aborted: Aborted) -> Next {
-        let is_close_delimited =
-            self.has_begun.get() && self.response.get() == Response::Closing(BodyLength::UntilClose);
+    fn after_interruption(&self, aborted: Aborted, has_begun: bool) -> Next {
+        let is_close_delimited = has_begun && self.response.get() == Response::Closing(Framing::UntilClose);
         // A client that takes nothing does not need what the kernel still holds for it.
         let is_stalled = aborted.side == Side::Downstream && aborted.cause == Cause::Stalled;
-        let is_incomplete = self.has_begun.get() && is_stalled;
+        let is_incomplete = has_begun && is_stalled;
         if is_close_delimited || is_incomplete || aborted.cause == Cause::Overdue {
             Next::Abort
         } else {

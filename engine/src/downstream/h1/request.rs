@@ -23,8 +23,9 @@ const HEAD_PIECES_MAX: u32 = 32;
 const PIECES_PER_ABUSE: u32 = 16;
 
 /// What came of reading a request head.
-pub(super) enum Read<R> {
-    Request(R),
+pub(super) enum Read {
+    /// All of it is there, and was shown.
+    Request,
     /// The rest has not arrived: the connection can be parked, with what there is.
     Incomplete,
     /// The client has left without asking for anything.
@@ -44,10 +45,10 @@ pub(super) struct HeadReader<'a> {
 
 impl HeadReader<'_> {
     /// Reads a request head and shows it to `visit`; the head's bytes are gone afterwards.
-    pub(super) async fn read<R>(
-        &mut self,
-        visit: impl FnOnce(&RequestHead<'_>, &Client<'_>) -> R,
-    ) -> Result<Read<R>, Aborted> {
+    pub(super) async fn read(
+        mut self,
+        visit: impl FnOnce(&RequestHead<'_>, &Client<'_>),
+    ) -> Result<Read, Aborted> {
         // What was kept was looked at before.
         let mut parsed_bytes = if *self.pieces > 0 { self.inbox.unread().len() } else { 0 };
         loop {
@@ -61,10 +62,10 @@ impl HeadReader<'_> {
                             let _ = self.note_abuse(Abuse::EmptyLines);
                         }
                         let client = self.client(&head, &mut scratch.client)?;
-                        let result = visit(&head, &client);
+                        visit(&head, &client);
                         self.inbox.consume(bytes);
                         *self.pieces = 0;
-                        return Ok(Read::Request(result));
+                        return Ok(Read::Request);
                     }
                     Ok(Parsed::Partial) => {}
                     Err(fault) => return Err(abort(Cause::Fault(fault))),

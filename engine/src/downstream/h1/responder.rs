@@ -1,7 +1,7 @@
 //! The way back on a client's HTTP/1.1 connection.
 
-use sluice_proto::h1::{ConnectionField, ResponseForwarding, write_response};
-use sluice_proto::{BodyLength, ResponseHead, Version};
+use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_response};
+use sluice_proto::{ResponseHead, Version};
 use sluice_sys::{Buf, Conn, now_ms};
 
 use super::body::ExpectContinue;
@@ -11,6 +11,7 @@ use crate::connection::link::Link;
 use crate::downstream::Afterwards;
 use crate::h1::{BodyWriter, Last};
 use crate::message::{Aborted, Side};
+use crate::record::Record;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 
@@ -21,6 +22,7 @@ pub(crate) struct Responder<'a> {
     pub(super) link: &'a Link,
     pub(super) expect_continue: ExpectContinue,
     pub(super) persistence: Persistence,
+    pub(crate) record: Record,
 }
 
 impl<'a> Responder<'a> {
@@ -37,7 +39,7 @@ impl<'a> Responder<'a> {
             self.expect_continue.is_answered();
         }
         if self.persistence.version() == Version::Http11 {
-            self.write(head, BodyLength::None, ConnectionField::Omit, None, out);
+            self.write(head, Framing::None, ConnectionField::Omit, None, out);
         }
     }
 
@@ -51,36 +53,43 @@ impl<'a> Responder<'a> {
 
     pub(crate) fn write_head(&self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
         self.expect_continue.is_answered();
+        self.record.is_answered(head.status);
         let has_unread = || self.link.transport().has_unread();
         let (framing, connection) = self.persistence.begin(head, afterwards, has_unread, self.shard);
         self.shard.clock.with_date(now_ms(), |date| self.write(head, framing, connection, Some(date), out));
     }
 
-    pub(crate) fn framing(&self) -> BodyLength {
-        self.persistence.framing()
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.persistence.framing() == Framing::Chunked
     }
 
     pub(crate) fn body(&self, out: Buf) -> BodyWriter<'_> {
-        let is_chunked = self.framing() == BodyLength::Chunked;
         // A connection that is closed next has to wait for the last byte.
         let last = if self.persistence.is_persistent() { Last::Detach } else { Last::Await };
-        BodyWriter::new(self.link, Some(out), is_chunked, Side::Downstream, self.snapshot.times.write_stall)
-            .with_last(last)
-            .with_min_rate(self.snapshot.response_min_rate())
-            .with_mark(&self.persistence.has_begun)
+        BodyWriter::new(
+            self.link,
+            Some(out),
+            self.is_chunked(),
+            Side::Downstream,
+            self.snapshot.times.write_stall,
+        )
+        .with_last(last)
+        .with_min_rate(self.snapshot.response_min_rate())
+        .counting(self.record.sent_bytes())
     }
 
     pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, out: &mut Buf) {
         self.expect_continue.is_answered();
+        self.record.is_answered(head.status);
         self.shard.clock.with_date(now_ms(), |date| {
             // "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in a 2xx (Successful) response to
             // CONNECT": so neither is passed on. A 101 has none.
-            self.write(head, BodyLength::UntilClose, ConnectionField::Omit, Some(date), out);
+            self.write(head, Framing::UntilClose, ConnectionField::Omit, Some(date), out);
         });
     }
 
     pub(crate) fn open_tunnel(&self, head: Buf) {
-        self.persistence.has_begun.set(true);
+        self.record.sent_bytes().set(head.len() as u64);
         self.link.send(head, self.snapshot.times.write_stall).detach();
     }
 
@@ -92,20 +101,14 @@ impl<'a> Responder<'a> {
         };
         let mut out = Buf::small();
         self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, &framing));
-        if answer.status() >= 400 {
-            self.shard.counters.own_answers.increment();
-        }
+        self.record.is_answered_here(answer.status(), out.len());
         let sent = self.link.send(out, self.snapshot.times.write_stall).await;
         sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))
     }
 
     pub(crate) fn may_begin(&self) -> bool {
         // What is on its way, an interim response or one of ours, must not be followed by another.
-        !self.has_begun() && !self.link.transport().is_sending()
-    }
-
-    pub(crate) fn has_begun(&self) -> bool {
-        self.persistence.has_begun.get()
+        !self.record.has_begun() && !self.link.transport().is_sending()
     }
 
     pub(crate) fn gone(&self) -> impl Future<Output = Aborted> {
@@ -116,7 +119,7 @@ impl<'a> Responder<'a> {
     fn write(
         &self,
         head: &ResponseHead<'_>,
-        body: BodyLength,
+        body: Framing,
         connection: ConnectionField,
         date: Option<&str>,
         out: &mut Buf,

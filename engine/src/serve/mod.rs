@@ -1,5 +1,8 @@
 //! The life of a shard: accepts, hands connections to workers, drains and ends.
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::rc::Rc;
 
@@ -74,20 +77,5 @@ async fn go_on_publishing(shard: Rc<Shard>) {
         if let Some(Message::Publish) = Message::from_number(next_message().await) {
             shard.publish();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
-    #[test]
-    fn a_worker_is_small() {
-        fn size_of_worker<F>(_: impl FnOnce(&Rc<Shard>) -> F) -> usize {
-            size_of::<F>()
-        }
-        let bytes = size_of_worker(worker);
-        assert!(bytes <= 2_560, "{bytes}");
     }
 }

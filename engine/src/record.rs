@@ -1,0 +1,224 @@
+//! What is known of one exchange: filled on the way, read once at its end.
+//!
+//! Counters are the first reader. Everything here is a plain store of what the exchange knows anyway: no clock is read and nothing
+//! is allocated.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use sluice_proto::Fault;
+use sluice_sys::now_ms;
+
+use crate::counters::Counters;
+use crate::message::{Aborted, Cause, Side};
+use crate::snapshot::Route;
+use crate::upstream::group::Server;
+
+/// A moment that has not come.
+const NEVER: u32 = u32::MAX;
+
+/// One exchange, as it went.
+pub(crate) struct Record {
+    /// When its head was read, in the shard's milliseconds. The other times count from here.
+    arrived_ms: u64,
+    chosen_ms: Cell<u32>,
+    first_byte_ms: Cell<u32>,
+    end_ms: Cell<u32>,
+    /// The number of the route in its configuration.
+    route: Cell<Option<u32>>,
+    server: RefCell<Option<Rc<Server>>>,
+    /// Of the response that was begun, 0 if none was.
+    status: Cell<u16>,
+    is_local: Cell<bool>,
+    /// Bytes of the request's body that have come.
+    received_bytes: Cell<u64>,
+    /// Bytes of the final response that went out, its head included.
+    sent_bytes: Cell<u64>,
+    broken: Cell<Option<(Phase, Aborted)>>,
+}
+
+/// What of an exchange was broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The request's head could not be read.
+    Head,
+    /// The request has no response yet.
+    Request,
+    /// Bytes of the response may have been sent.
+    Response,
+}
+
+impl Record {
+    /// An exchange begins.
+    pub(crate) fn new() -> Record {
+        Record {
+            arrived_ms: now_ms(),
+            chosen_ms: Cell::new(NEVER),
+            first_byte_ms: Cell::new(NEVER),
+            end_ms: Cell::new(NEVER),
+            route: Cell::new(None),
+            server: RefCell::new(None),
+            status: Cell::new(0),
+            is_local: Cell::new(false),
+            received_bytes: Cell::new(0),
+            sent_bytes: Cell::new(0),
+            broken: Cell::new(None),
+        }
+    }
+
+    fn since_arrival_ms(&self) -> u32 {
+        u32::try_from(now_ms() - self.arrived_ms).unwrap_or(NEVER - 1)
+    }
+
+    pub(crate) fn has_route(&self, route: &Route) {
+        self.route.set(Some(route.number));
+    }
+
+    /// A connection to this server was taken or made.
+    pub(crate) fn has_server(&self, server: &Rc<Server>) {
+        self.server.replace(Some(server.clone()));
+        self.chosen_ms.set(self.since_arrival_ms());
+    }
+
+    /// The head of a server's response has come.
+    pub(crate) fn is_answered(&self, status: u16) {
+        self.status.set(status);
+        self.first_byte_ms.set(self.since_arrival_ms());
+    }
+
+    /// We respond ourselves.
+    pub(crate) fn is_answered_here(&self, status: u16, bytes: usize) {
+        self.status.set(status);
+        self.is_local.set(true);
+        self.sent_bytes.set(bytes as u64);
+    }
+
+    /// What counts the bytes of the response.
+    pub(crate) fn sent_bytes(&self) -> &Cell<u64> {
+        &self.sent_bytes
+    }
+
+    /// Whether bytes of the final response may have been sent.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.sent_bytes.get() > 0
+    }
+
+    /// It is not completed, and this is why. The first reason counts.
+    pub(crate) fn is_broken(&self, phase: Phase, aborted: Aborted) {
+        if self.broken.get().is_none() {
+            self.broken.set(Some((phase, aborted)));
+        }
+    }
+
+    /// The exchange is over, with so many bytes of the request's body.
+    pub(crate) fn finish(&self, received_bytes: u64, counters: &Counters) {
+        self.received_bytes.set(received_bytes);
+        self.end_ms.set(self.since_arrival_ms());
+        if self.is_local.get() && self.status.get() >= 400 {
+            counters.own_answers.increment();
+        }
+        if let Some((phase, aborted)) = self.broken.get() {
+            count(phase, aborted, counters);
+        }
+    }
+}
+
+/// Counts what broke an exchange off.
+#[cold]
+fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
+    let Aborted { side, cause, .. } = aborted;
+    match (phase, side) {
+        _ if cause == Cause::Overdue => counters.requests_overdue.increment(),
+        (Phase::Head, _) => count_head(cause, counters),
+        (Phase::Request, Side::Downstream) => count_request(cause, counters),
+        (Phase::Request, Side::Upstream) => match cause {
+            Cause::TimedOut => counters.upstream_timeouts.increment(),
+            Cause::Closed | Cause::Failed(_) => counters.upstream_closed.increment(),
+            _ => counters.upstream_bad_responses.increment(),
+        },
+        (Phase::Response, Side::Upstream) => {
+            if cause == Cause::TimedOut {
+                counters.upstream_body_timeouts.increment();
+            }
+            counters.upstream_cuts.increment();
+        }
+        (Phase::Response, Side::Downstream) => match cause {
+            Cause::TimedOut | Cause::TooSlow | Cause::TooLarge | Cause::Fault(_) => {
+                count_request(cause, counters);
+            }
+            _ => counters.client_aborts.increment(),
+        },
+    }
+}
+
+fn count_head(cause: Cause, counters: &Counters) {
+    match cause {
+        Cause::TimedOut => counters.head_timeouts.increment(),
+        Cause::Crowded => counters.begun_heads_refused.increment(),
+        Cause::Fault(Fault::RequestLineTooLong) => counters.request_lines_too_long.increment(),
+        Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => counters.heads_too_large.increment(),
+        _ => {}
+    }
+    count_client(cause, counters);
+}
+
+fn count_request(cause: Cause, counters: &Counters) {
+    match cause {
+        Cause::TimedOut => counters.body_timeouts.increment(),
+        Cause::TooSlow => counters.bodies_too_slow.increment(),
+        Cause::TooLarge => counters.bodies_too_large.increment(),
+        _ => {}
+    }
+    count_client(cause, counters);
+}
+
+fn count_client(cause: Cause, counters: &Counters) {
+    match cause {
+        Cause::Fault(_) => counters.bad_requests.increment(),
+        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade | Cause::UnaskedAnswer => {
+            counters.client_aborts.increment();
+        }
+        Cause::TooLarge
+        | Cause::TimedOut
+        | Cause::Overdue
+        | Cause::TooSlow
+        | Cause::Crowded
+        | Cause::Abusive => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(phase: Phase, side: Side, cause: Cause) -> Counters {
+        let counters = Counters::default();
+        count(phase, Aborted::by(side, cause), &counters);
+        counters
+    }
+
+    #[test]
+    fn what_broke_off_is_counted_by_phase_and_side() {
+        use Phase::{Head, Request, Response};
+        use Side::{Downstream, Upstream};
+        let fault = Cause::Fault(Fault::HeadTooLarge);
+        let c = counted(Head, Downstream, fault);
+        assert_eq!((c.heads_too_large.value(), c.bad_requests.value()), (1, 1));
+        let c = counted(Head, Downstream, Cause::TimedOut);
+        assert_eq!((c.head_timeouts.value(), c.client_aborts.value()), (1, 0));
+        let c = counted(Request, Downstream, Cause::TimedOut);
+        assert_eq!((c.body_timeouts.value(), c.head_timeouts.value()), (1, 0));
+        let c = counted(Request, Downstream, Cause::Closed);
+        assert_eq!((c.client_aborts.value(), c.upstream_closed.value()), (1, 0));
+        let c = counted(Request, Upstream, Cause::Closed);
+        assert_eq!((c.client_aborts.value(), c.upstream_closed.value()), (0, 1));
+        let c = counted(Request, Upstream, Cause::TimedOut);
+        assert_eq!((c.upstream_timeouts.value(), c.upstream_cuts.value()), (1, 0));
+        let c = counted(Response, Upstream, Cause::TimedOut);
+        assert_eq!((c.upstream_body_timeouts.value(), c.upstream_cuts.value()), (1, 1));
+        let c = counted(Response, Downstream, Cause::Stalled);
+        assert_eq!((c.client_aborts.value(), c.upstream_cuts.value()), (1, 0));
+        let c = counted(Response, Upstream, Cause::Overdue);
+        assert_eq!((c.requests_overdue.value(), c.upstream_cuts.value()), (1, 0));
+    }
+}
