@@ -122,7 +122,7 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
     };
     let fwd = ResponseForwarding {
         version_to: Version::Http11,
-        body: Framing::of_response(head),
+        body: Framing::of_response(&head),
         connection: ConnectionField::Omit,
         date: None,
     };
