@@ -249,7 +249,8 @@ fn bodies_of_responses() {
         let bytes = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
         with_response(bytes.as_bytes(), kind, |head| {
             assert_eq!((head.status, head.body), (status, body), "{bytes:?}");
-            assert_eq!(head.persistent, body != BodyLength::Streamed);
+            assert_eq!(head.persistent, !head.until_close);
+            assert_eq!(head.until_close, body == BodyLength::Streamed && !fields.contains("chunked"));
         });
     }
 }

@@ -287,12 +287,13 @@ fn a_steady_reader_does_not_stall_a_send() {
                 all += bytes;
                 // Steady at first, and then as fast as can be.
                 if all < 3 << 20 {
-                    std::thread::sleep(Duration::from_millis(10));
+                    std::thread::sleep(Duration::from_millis(30));
                 }
             }
             all
         });
-        conn.send(big, 200).await.result.expect("all of it");
+        // Long enough for a reader that a busy host holds up.
+        conn.send(big, 600).await.result.expect("all of it");
         drop(conn);
         while !reader.is_finished() {
             sleep(5).await;
