@@ -11,7 +11,7 @@ use sluice_sys::Conn;
 
 use crate::min_rate::MinRate;
 
-pub(crate) use crate::connection::inbox::Data;
+pub(crate) use crate::connection::link::Data;
 
 /// A part of a body, in order.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use sluice_sys::{ReadAhead, now_ms};
 
-use crate::connection::inbox::Inbox;
+use crate::connection::End;
 use crate::connection::link::Link;
 use crate::message::{Aborted, Cause, PlainRest, PlainSink, Side};
 use crate::min_rate::short;
@@ -27,13 +27,6 @@ const FULL_BYTES: usize = 16 * 1024;
 
 /// Bytes that are spliced at once; then others get their turn.
 const BURST_BYTES: u64 = 512 * 1024;
-
-/// One of the two ends, as it was when the tunnel was opened.
-pub(crate) struct End {
-    pub(crate) link: Link,
-    /// What it has said already of what the tunnel is to carry.
-    pub(crate) inbox: Inbox,
-}
 
 /// The two connections, and when something last moved between them.
 pub(crate) struct Tunnel {

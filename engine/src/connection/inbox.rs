@@ -6,7 +6,7 @@ use std::io;
 
 use sluice_sys::{Buf, Lease, PartialMessage};
 
-use super::link::Link;
+use super::link::{Data, Link};
 
 /// Room that joined pieces begin with.
 const JOINED_BYTES_MIN: usize = 256;
@@ -25,34 +25,6 @@ enum Held {
     Lease(Lease),
     /// Copied together; the first `start` bytes are used up.
     Joined { buf: Buf, start: usize },
-}
-
-/// A part of a body: in a receive buffer, or in one of ours.
-#[derive(Debug)]
-pub(crate) enum Data {
-    Lease(Lease),
-    Buf(Buf),
-}
-
-impl Data {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        match self {
-            Data::Lease(lease) => lease,
-            Data::Buf(buf) => buf,
-        }
-    }
-}
-
-impl From<Buf> for Data {
-    fn from(buf: Buf) -> Data {
-        Data::Buf(buf)
-    }
-}
-
-impl From<Lease> for Data {
-    fn from(lease: Lease) -> Data {
-        Data::Lease(lease)
-    }
 }
 
 impl Inbox {

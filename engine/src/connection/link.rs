@@ -5,9 +5,7 @@
 
 use std::io;
 
-use sluice_sys::{Conn, Lease, Patience, Sending};
-
-use super::inbox::Data;
+use sluice_sys::{Buf, Conn, Lease, Patience, Sending};
 
 /// A connection to a client or a server.
 pub(crate) enum Link {
@@ -65,5 +63,33 @@ impl Link {
             (Link::Plain(conn), Data::Buf(buf)) => conn.send(buf, patience),
             (Link::Plain(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
         }
+    }
+}
+
+/// A part of a body: in a receive buffer, or in one of ours.
+#[derive(Debug)]
+pub(crate) enum Data {
+    Lease(Lease),
+    Buf(Buf),
+}
+
+impl Data {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Lease(lease) => lease,
+            Data::Buf(buf) => buf,
+        }
+    }
+}
+
+impl From<Buf> for Data {
+    fn from(buf: Buf) -> Data {
+        Data::Buf(buf)
+    }
+}
+
+impl From<Lease> for Data {
+    fn from(lease: Lease) -> Data {
+        Data::Lease(lease)
     }
 }

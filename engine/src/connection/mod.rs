@@ -30,6 +30,13 @@ pub(crate) struct Accepted {
     pub(crate) pieces: u32,
 }
 
+/// One end of a tunnel, as it is when that is opened.
+pub(crate) struct End {
+    pub(crate) link: Link,
+    /// What it has said already of what the tunnel is to carry.
+    pub(crate) inbox: Inbox,
+}
+
 impl Accepted {
     /// Waits for a client that has said something.
     pub(crate) async fn next(age: impl FnOnce() -> AgeLimit) -> Accepted {

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::connection::End;
 use crate::message::{Aborted, Repeat};
-use crate::tunnel::End;
 use crate::upstream::group::Server;
 
 /// How an exchange has ended.

@@ -33,7 +33,7 @@ use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
-use crate::upstream::{RequestStream, ResponseStream, Unanswered, UpstreamStream, Used};
+use crate::upstream::stream::{RequestStream, ResponseStream, Unanswered, UpstreamStream, Used};
 
 /// Serves one request, whose head has become `lines`.
 pub(crate) async fn run(

@@ -12,7 +12,7 @@ use crate::downstream::Afterwards;
 use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::relay::{append_if_complete, relay};
-use crate::upstream::{ResponseStream, Unanswered};
+use crate::upstream::stream::{ResponseStream, Unanswered};
 
 /// A response that went through.
 pub(super) struct Finished {

@@ -14,9 +14,9 @@ use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::upstream::UpstreamStream;
 use crate::upstream::group::{Group, Server};
 use crate::upstream::h1::ServerConnection;
+use crate::upstream::stream::UpstreamStream;
 
 /// The ring closes a descriptor with the next turn of the loop.
 const CLOSING_MS: u64 = 2;

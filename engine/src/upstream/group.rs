@@ -1,6 +1,7 @@
 //! Groups of servers and the choice among them: round robin, past servers that could not be reached a moment ago.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use sluice_proto::proxy_protocol::Ends;
@@ -8,7 +9,6 @@ use sluice_sys::ReadAhead;
 
 use crate::config::ProxyProtocolOut;
 use crate::connection::link::Link;
-use crate::upstream::servers::ServerKey;
 use crate::upstream::stock::{Peak, Stock};
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
@@ -22,6 +22,19 @@ pub(crate) struct Group {
     servers: Vec<Rc<Server>>,
     next: Cell<usize>,
     /// What a new connection begins with.
+    pub(crate) proxy_protocol: ProxyProtocolOut,
+}
+
+/// What makes two entries of two configurations the same server: connections to one are as good as connections to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerKey {
+    /// The group that it serves in.
+    pub(crate) group: String,
+    /// Host and port as configured.
+    pub(crate) authority: String,
+    /// Where it can be reached; the first address that works is used.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// What a connection begins with.
     pub(crate) proxy_protocol: ProxyProtocolOut,
 }
 

@@ -6,7 +6,8 @@ use sluice_proto::h1::{Framing, Parsed, Reuse, parse_response};
 use sluice_proto::{HeadLimits, RequestKind, ResponseHead, TrailerRule};
 use sluice_sys::{Buf, ReadAhead, Sending};
 
-use super::{Unanswered, Used};
+use super::stream::{Unanswered, Used};
+use crate::connection::End;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader, BodyWriter};
@@ -14,7 +15,6 @@ use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::tunnel::End;
 use crate::upstream::group::{KeepResult, Server};
 
 /// A connection to a server, in use by one exchange.

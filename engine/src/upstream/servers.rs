@@ -5,25 +5,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::config::{ProxyProtocolOut, UpstreamGroup};
-use crate::upstream::group::Server;
+use crate::config::UpstreamGroup;
+use crate::upstream::group::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 
 /// Addresses of every server of every group, resolved by the control side.
 pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
-
-/// What makes two entries of two configurations the same server: connections to one are as good as connections to the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServerKey {
-    /// The group that it serves in.
-    pub(crate) group: String,
-    /// Host and port as configured.
-    pub(crate) authority: String,
-    /// Where it can be reached; the first address that works is used.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// What a connection begins with.
-    pub(crate) proxy_protocol: ProxyProtocolOut,
-}
 
 /// All servers of a shard.
 pub(crate) struct Servers {

@@ -22,7 +22,7 @@ use crate::abuse::{Abuse, Score};
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::connection::{Accepted, has_unread, proxy_protocol};
+use crate::connection::{Accepted, End, has_unread, proxy_protocol};
 use crate::downstream;
 use crate::exchange::decision::{Decision, Refusal};
 use crate::exchange::ended::Ended;
@@ -34,7 +34,7 @@ use crate::record::Record;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::tunnel::{End, Tunnel};
+use crate::tunnel::Tunnel;
 
 /// What becomes of a connection that was served.
 enum Served {

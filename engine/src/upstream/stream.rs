@@ -1,0 +1,222 @@
+//! What an exchange sees of a server, whatever protocol the server speaks: a stream that carries one request and its response.
+
+use std::rc::Rc;
+
+use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
+use sluice_sys::Buf;
+
+use crate::connection::End;
+use crate::h1::{BodyReader, BodyWriter};
+use crate::message::{Aborted, BodySource, Part, PlainRest, ReadyPart};
+use crate::min_rate::MinRate;
+use crate::shard::Shard;
+use crate::snapshot::Snapshot;
+use crate::upstream::group::Server;
+use crate::upstream::h1;
+
+/// A server's end of one exchange.
+pub(crate) enum UpstreamStream<'s> {
+    H1(h1::ServerConnection<'s>),
+}
+
+/// Where the rest of a request goes while its response is received.
+#[derive(Clone, Copy)]
+pub(crate) enum RequestStream<'a> {
+    H1(h1::RequestStream<'a>),
+}
+
+/// Where a response comes from.
+pub(crate) enum ResponseStream<'a> {
+    H1(h1::ResponseStream<'a>),
+}
+
+/// The body of a response, as it comes in.
+pub(crate) enum ResponseBody<'a> {
+    H1(BodyReader<'a>),
+}
+
+/// No response came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) aborted: Aborted,
+    /// Not one byte of a response had arrived.
+    pub(crate) is_silent: bool,
+}
+
+/// What an exchange has made of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Used {
+    /// The request was sent to its end, and the response received to its end.
+    Whole,
+    /// It was broken off on either way.
+    Broken,
+}
+
+impl<'s> UpstreamStream<'s> {
+    pub(crate) fn server(&self) -> &'s Rc<Server> {
+        match self {
+            Self::H1(connection) => connection.server(),
+        }
+    }
+
+    /// Host and port of the server, as configured.
+    pub(crate) fn authority(&self) -> &'s str {
+        match self {
+            Self::H1(connection) => connection.authority(),
+        }
+    }
+
+    /// Sends the head of a request, or all of it. Starts at once; the stream takes note of how that goes.
+    pub(crate) fn send(&mut self, request: Buf, snapshot: &Snapshot) {
+        match self {
+            Self::H1(connection) => connection.send(request, snapshot.times.write_stall),
+        }
+    }
+
+    /// The request asks for a tunnel: what the server says behind its response is not received ahead.
+    pub(crate) fn expect_tunnel(&self) {
+        match self {
+            Self::H1(connection) => connection.expect_tunnel(),
+        }
+    }
+
+    /// The two ways of the stream: for what is still to be sent, and for the response.
+    pub(crate) fn split(&mut self) -> (RequestStream<'_>, ResponseStream<'_>) {
+        match self {
+            Self::H1(connection) => {
+                let (request, response) = connection.split();
+                (RequestStream::H1(request), ResponseStream::H1(response))
+            }
+        }
+    }
+
+    /// Whether the server has done nothing about the request, as far as it can be known: then it may be sent again although it
+    /// has an effect. To be asked after the response did not come.
+    pub(crate) fn is_unprocessed(&self, aborted: Aborted) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_unprocessed(aborted),
+        }
+    }
+
+    /// Whether a response that did not come says less about the server than about this stream: it was open before, and may
+    /// have been closed by the time the request was sent.
+    pub(crate) fn is_stale(&self, unanswered: &Unanswered) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_stale(unanswered),
+        }
+    }
+
+    /// Gives up the stream for another attempt; the request, if it is still at hand.
+    pub(crate) async fn take_back(self) -> Option<Buf> {
+        match self {
+            Self::H1(connection) => connection.take_back().await,
+        }
+    }
+
+    /// The exchange is over.
+    pub(crate) fn finish(self, used: Used, is_response_large: bool, shard: &Shard, snapshot: &Snapshot) {
+        match self {
+            Self::H1(connection) => connection.finish(used, is_response_large, shard, snapshot),
+        }
+    }
+
+    /// The exchange has ended in a tunnel: the connection with what has come behind the response, and its server.
+    pub(crate) fn into_end(self) -> (End, Rc<Server>) {
+        match self {
+            Self::H1(connection) => connection.into_end(),
+        }
+    }
+}
+
+impl<'a> RequestStream<'a> {
+    /// The server has this long for its response.
+    pub(crate) fn expect_response_within(self, ms: u64) {
+        match self {
+            Self::H1(stream) => stream.expect_response_within(ms),
+        }
+    }
+
+    /// The server has time for its response as long as the request is not sent to its end.
+    pub(crate) fn expect_no_response_yet(self) {
+        match self {
+            Self::H1(stream) => stream.expect_no_response_yet(),
+        }
+    }
+
+    /// What writes the rest of the request's body.
+    pub(crate) fn body(self, is_streamed: bool, snapshot: &Snapshot) -> BodyWriter<'a> {
+        match self {
+            Self::H1(stream) => stream.body(is_streamed, snapshot.times.write_stall),
+        }
+    }
+}
+
+impl ResponseStream<'_> {
+    /// Reads a response head and shows it to `visit`.
+    pub(crate) async fn read_head<R>(
+        &mut self,
+        shard: &Shard,
+        limits: &HeadLimits,
+        kind: RequestKind,
+        visit: impl FnOnce(&ResponseHead<'_>) -> R,
+    ) -> Result<R, Unanswered> {
+        match self {
+            Self::H1(stream) => stream.read_head(shard, limits, kind, visit).await,
+        }
+    }
+
+    /// The body behind the head that was just read.
+    pub(crate) fn body(&mut self, min_rate: MinRate) -> ResponseBody<'_> {
+        match self {
+            Self::H1(stream) => ResponseBody::H1(stream.body(min_rate)),
+        }
+    }
+}
+
+impl ResponseBody<'_> {
+    /// How long it is, as far as its head says.
+    pub(crate) fn length(&self) -> BodyLength {
+        match self {
+            Self::H1(body) => body.length(),
+        }
+    }
+
+    /// Whether it was or will be a large one, by its length or by what has come.
+    pub(crate) fn is_large(&self) -> bool {
+        match self {
+            Self::H1(body) => body.is_large(),
+        }
+    }
+}
+
+impl BodySource for ResponseBody<'_> {
+    fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
+        match self {
+            Self::H1(body) => body.show_ready(see),
+        }
+    }
+
+    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+        match self {
+            Self::H1(body) => body.ready_part(),
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), Aborted> {
+        match self {
+            Self::H1(body) => body.more().await,
+        }
+    }
+
+    fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
+        match self {
+            Self::H1(body) => body.plain_rest(),
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        match self {
+            Self::H1(body) => body.skip(bytes),
+        }
+    }
+}
