@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use sluice::{cli::Cli, commands};
 
-/// The C library's, with a ledger of where shards have their memory: docs/topology.md says why.
+#[cfg(feature = "count-alloc")]
 #[global_allocator]
-static ALLOCATOR: sluice_sys::Heap = sluice_sys::Heap;
+static ALLOCATOR: sluice_sys::CountingAllocator = sluice_sys::CountingAllocator;
 
 fn main() -> ExitCode {
     commands::run(&Cli::parse())

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::Settings;
 use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
-use crate::heap::{self, Ledger};
+use crate::heap;
 use crate::host_unsupported::HostUnsupported;
 use crate::key::NONE;
 use crate::load_board::LoadBoard;
@@ -74,8 +74,6 @@ impl Runtime {
     /// # Panics
     /// When the thread has a runtime already, or has had one of which handles (connections, sends, timers, ...) are left.
     pub fn new(settings: &Settings) -> Result<Runtime, HostUnsupported> {
-        // From here on: without it the memory is there all the same, it just is not looked at.
-        let _ = Ledger::of_this_thread();
         driver::install(Box::new(Driver::new(settings)?));
         Ok(Runtime {
             tasks: Tasks::keeping(settings.workers_kept),

@@ -1,97 +1,77 @@
-//! The heap, and which parts of it are a shard's.
+//! The heap: which of it is a shard's, and when free memory goes back to the system.
 //!
-//! All memory comes from the C library's allocator. It gives every thread an arena: 64 MiB of addresses at a time for small
-//! blocks, and for a large block often a mapping of its own. A shard's thread keeps a [`Ledger`] of both, so that the control
-//! thread can look up on which nodes they are. Serving allocates nothing in steady state, so the ledger rests then too.
+//! All memory comes from the C library's allocator. GNU's gives every thread an arena. The first thread's grows by brk(2); every
+//! other arena is made of heaps, 64 MiB of addresses each and aligned to their size, and the first word of a heap is the address
+//! of its arena (`heap_info.ar_ptr` in malloc/arena.c). So the mappings of the process show the heaps of a shard's arena when an
+//! operator asks for them, and the allocator is left as it is. A block that is mapped on its own (128 KiB and more) names no
+//! arena: those are not found.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::io;
-use std::sync::atomic::{
-    AtomicPtr, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
-};
+use crate::pages::{MemoryRange, private_mappings};
 
-use crate::files::Mapping;
-use crate::pages::{MemoryRange, mappings};
+/// Addresses of a heap: `HEAP_MAX_SIZE` of glibc on 64-bit machines, unless the tunable glibc.malloc.hugetlb changes it.
+const HEAP_BYTES: usize = 64 << 20;
 
-/// Blocks from this size on are entered one by one: the C library maps them one by one from 128 KiB on, header included.
-const BLOCK_BYTES: usize = 127 << 10;
+/// The first heap of an arena has the arena itself behind a header shorter than this.
+const HEADER_BYTES_MAX: usize = 256;
 
-/// Blocks a ledger has room for: 2 GiB of the smallest.
-const BLOCKS_MAX: usize = 1 << 14;
+/// A block that comes from the arena of the thread that asks for it, and is not mapped on its own. A thread keeps some smaller
+/// blocks that it freed, whosever arena they are from, and uses them again.
+const OWN_BLOCK_BYTES: usize = 32 << 10;
 
-/// Blocks from this size on are surely from the arena of the thread that asked for them. Smaller ones can be some that another
-/// thread had and this one freed: every thread keeps a few of those for itself.
-const OWN_BYTES: usize = 2 << 10;
-
-/// An arena grows by so many addresses at a time, aligned to their number.
-const ARENA_BYTES: usize = 64 << 20;
-
-/// Such pieces of arenas a ledger has room for: 256 GiB.
-const ARENAS_MAX: usize = 1 << 12;
-
-/// The allocator of the process: the C library's, noting for threads that keep a ledger where their memory is.
-#[derive(Debug)]
-pub struct Heap;
-
-/// What a thread has on the heap. Written by that thread, but for blocks that another one frees and pieces of arenas that it
-/// has come to own; read by anybody.
-///
-/// It outlives its thread, whose blocks others may still free.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    blocks: [Block; BLOCKS_MAX],
-    /// Blocks before this one were in use at some time.
-    blocks_used: AtomicUsize,
-    /// Blocks before this one are in use, as far as the thread itself knows.
-    free_from: AtomicUsize,
-    /// Numbers of the arenas' pieces, the address divided by [`ARENA_BYTES`]; 0 where there is none any more.
-    arenas: [AtomicUsize; ARENAS_MAX],
-    arenas_used: AtomicUsize,
-    /// The piece that memory came from last, 0 if that is another thread's.
-    last_arena: AtomicUsize,
-    next: AtomicPtr<Ledger>,
+/// The arena of a thread, for other threads to look up. It lasts as long as the process; after the end of its thread, another
+/// one may get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arena {
+    /// What the first word of its heaps is.
+    address: usize,
 }
 
-/// A large block; it is nowhere if there is none.
-#[derive(Debug)]
-struct Block {
-    start: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-/// The ledger that was begun last.
-static LAST: AtomicPtr<Ledger> = AtomicPtr::new(std::ptr::null_mut());
-
-thread_local! {
-    static OWN: Cell<Option<&'static Ledger>> = const { Cell::new(None) };
-    static END: End = const { End };
-    #[cfg(feature = "count-alloc")]
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Gives the arenas out of the ledger of a thread that ends: the C library gives them to other threads.
-struct End;
-
-impl Drop for End {
-    fn drop(&mut self) {
-        if let Some(own) = OWN.take() {
-            own.arenas_used.store(0, Release);
+impl Arena {
+    /// The calling thread's. `None` if that is the first thread's arena, with another C library, and where the kernel refuses
+    /// process_vm_readv(2).
+    pub(crate) fn of_this_thread() -> Option<Arena> {
+        if cfg!(not(target_env = "gnu")) {
+            return None;
         }
+        let block: Vec<u8> = std::hint::black_box(Vec::with_capacity(OWN_BLOCK_BYTES));
+        Arena::of_block(block.as_ptr() as usize, word_at)
+    }
+
+    fn of_block(block: usize, word_at: impl Fn(usize) -> Option<usize>) -> Option<Arena> {
+        let address = word_at(heap_of(block))?;
+        let first_heap = heap_of(address);
+        let is_in_place = (1..HEADER_BYTES_MAX).contains(&(address - first_heap));
+        (is_in_place && word_at(first_heap) == Some(address)).then_some(Arena { address })
+    }
+
+    /// Its heaps as they are now. While the thread allocates, one that comes or goes may be missed.
+    pub(crate) fn ranges(self) -> Vec<MemoryRange> {
+        heaps(&private_mappings(), |start| word_at(start) == Some(self.address))
     }
 }
 
-/// Heap allocations (and reallocations) that the calling thread has made.
-#[cfg(feature = "count-alloc")]
-pub fn allocations_of_this_thread() -> u64 {
-    ALLOCATIONS.try_with(Cell::get).unwrap_or(0)
+/// Where the heap begins that this address is in, if it is in one.
+fn heap_of(address: usize) -> usize {
+    address & !(HEAP_BYTES - 1)
 }
 
-fn count() {
-    // A thread that is ending has no counter any more.
-    #[cfg(feature = "count-alloc")]
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+/// Heaps that begin in these mappings. One mapping may have several, and a heap may have several mappings.
+fn heaps(mappings: &[(usize, usize)], is_ours: impl Fn(usize) -> bool) -> Vec<MemoryRange> {
+    let in_mapping =
+        |&(start, end): &(usize, usize)| (start.next_multiple_of(HEAP_BYTES)..end).step_by(HEAP_BYTES);
+    let ours = mappings.iter().flat_map(in_mapping).filter(|&start| is_ours(start));
+    ours.map(|start| MemoryRange { what: "heap", start, bytes: HEAP_BYTES }).collect()
+}
+
+/// The word at an address that may not be mapped, or not any more.
+fn word_at(address: usize) -> Option<usize> {
+    let mut word = 0_usize;
+    let part = |base| libc::iovec { iov_base: base, iov_len: size_of::<usize>() };
+    let (to, from) = (part((&raw mut word).cast()), part(address as *mut libc::c_void));
+    // SAFETY: the kernel writes one word to `word`, which outlives the call. It only reads at `address`, and reports an address
+    // that cannot be read as an error.
+    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const to, 1, &raw const from, 1, 0) };
+    (usize::try_from(copied) == Ok(size_of::<usize>())).then_some(word)
 }
 
 /// Lets this many threads have an arena of their own, whatever the environment says (MALLOC_ARENA_MAX): shards that share one
@@ -123,300 +103,122 @@ pub(crate) fn give_back_free_memory() {
     let _ = std::thread::Builder::new().name("heap".into()).spawn(trim);
 }
 
-// SAFETY: every call is passed to the system's allocator unchanged; what is noted are addresses, which nobody follows. Nothing
-// here allocates.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise.
-        let block = unsafe { System.alloc(layout) };
-        note(block, layout.size());
-        block
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise.
-        let block = unsafe { System.alloc_zeroed(layout) };
-        note(block, layout.size());
-        block
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        strike(block, layout.size());
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        count();
-        strike(block, layout.size());
-        // SAFETY: the caller's promise.
-        let moved = unsafe { System.realloc(block, layout, bytes) };
-        if moved.is_null() {
-            note(block, layout.size());
-        } else {
-            note(moved, bytes);
-        }
-        moved
-    }
-}
-
-#[inline]
-fn note(block: *mut u8, bytes: usize) {
-    if let Ok(Some(own)) = OWN.try_with(Cell::get) {
-        own.note(block as usize, bytes);
-    }
-}
-
-/// Called before the block is freed, after which another one may begin at its address.
-#[inline]
-fn strike(block: *mut u8, bytes: usize) {
-    if bytes < BLOCK_BYTES {
-        return;
-    }
-    let own = OWN.try_with(Cell::get).ok().flatten();
-    if let Some(own) = own
-        && let Some(at) = own.strike(block as usize)
-    {
-        own.free_from.store(own.free_from.load(Relaxed).min(at), Relaxed);
-        return;
-    }
-    let _ = all().find_map(|ledger| ledger.strike(block as usize));
-}
-
-/// The ledgers of all threads that keep one.
-fn all() -> impl Iterator<Item = &'static Ledger> {
-    let at = |ledger: &AtomicPtr<Ledger>| {
-        // SAFETY: ledgers are entered whole and never given back.
-        unsafe { ledger.load(Acquire).as_ref() }
-    };
-    std::iter::successors(at(&LAST), move |ledger| at(&ledger.next))
-}
-
-impl Ledger {
-    /// The calling thread's ledger, begun now if it has none. The thread's earlier blocks are not in it, but the arena that
-    /// small ones came from will be, with the next.
-    pub(crate) fn of_this_thread() -> io::Result<&'static Ledger> {
-        if let Some(own) = OWN.get() {
-            return Ok(own);
-        }
-        let memory = Mapping::new(size_of::<Ledger>())?;
-        // SAFETY: the mapping is page aligned, large enough and zeroed, and all zeroes is an empty ledger. It is never unmapped.
-        let own: &'static Ledger = unsafe { memory.base().cast().as_ref() };
-        std::mem::forget(memory);
-        let pointer = std::ptr::from_ref(own).cast_mut();
-        let _ = LAST.fetch_update(AcqRel, Acquire, |last| {
-            own.next.store(last, Relaxed);
-            Some(pointer)
-        });
-        END.with(|_| OWN.set(Some(own)));
-        Ok(own)
-    }
-
-    #[inline]
-    fn note(&self, start: usize, bytes: usize) {
-        if start == 0 {
-            // There was no memory.
-        } else if bytes >= BLOCK_BYTES {
-            self.note_block(start, bytes);
-        } else if start / ARENA_BYTES != self.last_arena.load(Relaxed) {
-            self.note_arena(start / ARENA_BYTES, bytes >= OWN_BYTES);
-        }
-    }
-
-    #[cold]
-    fn note_block(&self, start: usize, bytes: usize) {
-        let used = self.blocks_used.load(Acquire);
-        let from = self.free_from.load(Relaxed);
-        let is_free = |&at: &usize| self.blocks[at].start.load(Relaxed) == 0;
-        let found = (from..used).find(is_free).or((used < BLOCKS_MAX).then_some(used));
-        // Those that others freed were not looked at.
-        let Some(at) = found.or_else(|| (0..from.min(used)).find(is_free)) else { return };
-        self.blocks[at].bytes.store(bytes, Relaxed);
-        self.blocks[at].start.store(start, Release);
-        self.blocks_used.store(used.max(at + 1), Release);
-        self.free_from.store(at + 1, Relaxed);
-    }
-
-    /// Where the block was entered, if it was.
-    fn strike(&self, start: usize) -> Option<usize> {
-        let used = self.blocks_used.load(Acquire);
-        let at = (0..used).rev().find(|&at| self.blocks[at].start.load(Relaxed) == start)?;
-        self.blocks[at].start.store(0, Release);
-        Some(at)
-    }
-
-    #[cold]
-    fn note_arena(&self, arena: usize, is_surely_own: bool) {
-        let mut others = all().filter(|other| !std::ptr::eq(*other, self));
-        if is_surely_own {
-            // Whoever had it gave it back since.
-            others.for_each(|other| other.strike_arena(arena));
-        } else if others.any(|other| other.place_of(arena).is_some()) {
-            return;
-        }
-        self.last_arena.store(arena, Relaxed);
-        if self.place_of(arena).is_some() {
-            return;
-        }
-        let used = self.arenas_used.load(Relaxed);
-        let at = self.place_of(0).unwrap_or(used);
-        if at < ARENAS_MAX {
-            self.arenas[at].store(arena, Relaxed);
-            self.arenas_used.store(used.max(at + 1), Release);
-        }
-    }
-
-    fn strike_arena(&self, arena: usize) {
-        if let Some(at) = self.place_of(arena) {
-            self.arenas[at].store(0, Relaxed);
-            self.last_arena.store(0, Relaxed);
-        }
-    }
-
-    fn place_of(&self, arena: usize) -> Option<usize> {
-        let used = self.arenas_used.load(Acquire);
-        self.arenas[..used].iter().position(|known| known.load(Relaxed) == arena)
-    }
-
-    /// Where the thread's blocks are now: the large ones, then whole pieces of arenas. While the thread allocates, one that
-    /// comes or goes may be missed.
-    pub(crate) fn ranges(&self) -> Vec<MemoryRange> {
-        let blocks = self.blocks[..self.blocks_used.load(Acquire)].iter().filter_map(|block| {
-            let start = block.start.load(Acquire);
-            let bytes = block.bytes.load(Relaxed);
-            (start != 0).then_some(MemoryRange { what: "large blocks", start, bytes })
-        });
-        // The first thread's arena is of another kind.
-        let common: Vec<_> = mappings("[heap]").collect();
-        let mapped: Vec<_> = mappings("").collect();
-        let is_own = |&arena: &usize| {
-            let start = arena * ARENA_BYTES;
-            let overlaps = |range: &(usize, usize)| range.0 < start + ARENA_BYTES && start < range.1;
-            arena != 0
-                && !common.iter().any(overlaps)
-                && mapped.iter().any(|range| (range.0..range.1).contains(&start))
-        };
-        let used = self.arenas_used.load(Acquire);
-        let arenas = self.arenas[..used].iter().map(|arena| arena.load(Relaxed)).filter(is_own);
-        let arenas =
-            arenas.map(|arena| MemoryRange { what: "heap", start: arena * ARENA_BYTES, bytes: ARENA_BYTES });
-        blocks.chain(arenas).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[global_allocator]
-    static ALLOCATOR: Heap = Heap;
+    /// Runs the test on a thread whose arena is made of heaps, which it may share with others. The C library may also give a
+    /// thread the first one's arena; the next thread then gets another one, unless there is no other.
+    #[track_caller]
+    fn with_arena(test: impl Fn(Arena) + Send + Copy + 'static) {
+        let has_arena =
+            || std::thread::spawn(move || Arena::of_this_thread().map(test)).join().unwrap().is_some();
+        if (0..100).any(|_| has_arena()) {
+            return;
+        }
+        let is_set = |name| std::env::var_os(name).is_some();
+        let is_ordinary =
+            cfg!(target_env = "gnu") && !is_set("MALLOC_ARENA_MAX") && !is_set("GLIBC_TUNABLES");
+        assert!(
+            !is_ordinary || word_at(&raw const is_ordinary as usize).is_none(),
+            "no thread has an arena of heaps"
+        );
+        crate::tests::skip("threads have no arenas of heaps here, or process_vm_readv is refused");
+    }
 
     fn is_in(ranges: &[MemoryRange], address: usize) -> bool {
         ranges.iter().any(|range| (range.start..range.start + range.bytes).contains(&address))
     }
 
-    fn on_a_thread(test: impl FnOnce(&'static Ledger) + Send + 'static) {
-        std::thread::spawn(|| test(Ledger::of_this_thread().unwrap())).join().unwrap();
-    }
-
     #[test]
-    fn small_blocks_are_all_found_beyond_the_first_arena() {
-        on_a_thread(|ledger| {
+    fn small_blocks_are_all_found_beyond_the_first_heap() {
+        with_arena(|arena| {
             let blocks: Vec<Vec<u8>> = (0..1_500).map(|_| Vec::with_capacity(100_000)).collect();
-            let ranges = ledger.ranges();
-            assert!(ranges.iter().filter(|range| range.what == "heap").count() >= 2, "{ranges:x?}");
+            let ranges = arena.ranges();
+            assert!(ranges.len() >= 2, "{ranges:x?}");
             assert!(blocks.iter().all(|block| is_in(&ranges, block.as_ptr() as usize)), "{ranges:x?}");
         });
     }
 
     #[test]
-    fn large_blocks_are_found_as_long_as_they_are_there() {
-        on_a_thread(|ledger| {
-            let block: Vec<u8> = Vec::with_capacity(1 << 20);
-            let mut grown: Vec<u8> = Vec::with_capacity(1 << 18);
-            grown.reserve(40 << 20);
-            let found = ledger.ranges();
-            let of = |block: &Vec<u8>, ranges: &[MemoryRange]| {
-                let start = block.as_ptr() as usize;
-                ranges.iter().filter(|range| range.start == start && range.bytes == block.capacity()).count()
+    fn blocks_of_another_arena_are_not_found() {
+        with_arena(|arena| {
+            // Threads that live at the same time have different arenas until there are as many as the C library wants.
+            let block_elsewhere = || {
+                let thread = std::thread::spawn(move || {
+                    let block: Vec<u8> = Vec::with_capacity(OWN_BLOCK_BYTES);
+                    (Arena::of_this_thread() != Some(arena)).then_some(block)
+                });
+                thread.join().unwrap()
             };
-            assert_eq!((of(&block, &found), of(&grown, &found)), (1, 1), "{found:x?}");
-            // Another thread may free it.
-            std::thread::spawn(move || drop(block)).join().unwrap();
-            drop(grown);
-            let left = ledger.ranges();
-            assert_eq!(left.iter().filter(|range| range.what == "large blocks").count(), 0, "{left:x?}");
+            let block = (0..100).find_map(|_| block_elsewhere()).expect("the test needs such a block");
+            let own: Vec<u8> = Vec::with_capacity(OWN_BLOCK_BYTES);
+            let ranges = arena.ranges();
+            let found = [&own, &block].map(|block| is_in(&ranges, block.as_ptr() as usize));
+            assert_eq!(found, [true, false], "{ranges:x?}");
         });
     }
 
     #[test]
-    fn places_of_freed_blocks_are_used_again() {
-        on_a_thread(|ledger| {
-            let kept: Vec<u8> = Vec::with_capacity(1 << 18);
-            for _ in 0..1_000 {
-                drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 17)));
-            }
-            assert!(ledger.blocks_used.load(Relaxed) <= 4);
-            assert!(is_in(&ledger.ranges(), kept.as_ptr() as usize));
+    fn an_arena_is_known_by_its_first_heap() {
+        const FIRST: usize = 3 * HEAP_BYTES;
+        const ARENA: usize = FIRST + 48;
+        let of_block = |block, words: &[(usize, usize)]| {
+            let word_at =
+                |wanted| words.iter().find(|(address, _)| *address == wanted).map(|(_, word)| *word);
+            Arena::of_block(block, word_at).map(|arena| arena.address)
+        };
+        let later = 9 * HEAP_BYTES;
+        assert_eq!(of_block(FIRST + 5_000, &[(FIRST, ARENA)]), Some(ARENA));
+        assert_eq!(of_block(later + 5_000, &[(FIRST, ARENA), (later, ARENA)]), Some(ARENA));
+        // Blocks of the first thread: what is mapped where a heap would begin, if anything, is not an arena's address.
+        let far = FIRST + HEADER_BYTES_MAX;
+        for words in [
+            &[(FIRST, ARENA)][..],
+            &[(FIRST, ARENA), (later, 0)],
+            &[(FIRST, FIRST), (later, FIRST)],
+            &[(FIRST, far), (later, far)],
+            &[(FIRST, FIRST + 64), (later, ARENA)],
+        ] {
+            assert_eq!(of_block(later + 5_000, words), None, "{words:x?}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_heaps_are_found_one_by_one() {
+        let heap = HEAP_BYTES;
+        let mappings = [
+            (heap / 2, 3 * heap + 7),
+            (3 * heap + 7, 4 * heap),
+            (5 * heap, 5 * heap + 9),
+            (7 * heap - 1, 7 * heap),
+        ];
+        let starts = |is_ours: &dyn Fn(usize) -> bool| -> Vec<usize> {
+            heaps(&mappings, is_ours).iter().map(|found| found.start / heap).collect()
+        };
+        assert_eq!(starts(&|_| true), [1, 2, 3, 5]);
+        assert_eq!(starts(&|start| start == 2 * heap), [2]);
+    }
+
+    /// Some pages in a heap may be mapped differently, such as those that are kept out of huge pages.
+    #[test]
+    fn a_heap_of_several_mappings_is_found_to_its_end() {
+        with_arena(|arena| {
+            let apart: Vec<u8> = Vec::with_capacity(100_000);
+            crate::files::use_ordinary_pages(apart.as_ptr() as usize, apart.capacity());
+            let behind: Vec<Vec<u8>> = (0..10).map(|_| Vec::with_capacity(100_000)).collect();
+            let ranges = arena.ranges();
+            assert!(behind.iter().all(|block| is_in(&ranges, block.as_ptr() as usize)), "{ranges:x?}");
         });
     }
 
     #[test]
-    fn a_full_ledger_takes_what_comes_when_there_is_room_again() {
-        on_a_thread(|ledger| {
-            for at in 0..BLOCKS_MAX + 10 {
-                ledger.note_block((at + 1) << 20, BLOCK_BYTES);
-            }
-            assert_eq!(ledger.strike((BLOCKS_MAX + 5) << 20), None);
-            assert_eq!(ledger.strike(8 << 20), Some(7));
-            ledger.note_block(1, BLOCK_BYTES);
-            assert_eq!(ledger.strike(1), Some(7));
-            // None of these blocks was ever there.
-            ledger.blocks_used.store(0, Release);
-        });
-    }
-
-    /// Blocks that another thread frees are kept by it for its own use: they make its arena nobody else's.
-    #[test]
-    fn an_arena_belongs_to_whom_it_serves() {
-        on_a_thread(|ledger| {
-            let large: Vec<u8> = Vec::with_capacity(OWN_BYTES);
-            let small: Vec<Box<[u8; 24]>> = (0..5).map(|_| Box::new([0; 24])).collect();
-            let arena = large.as_ptr() as usize / ARENA_BYTES;
-            let theirs = std::thread::spawn(move || {
-                let theirs = Ledger::of_this_thread().unwrap();
-                drop(small);
-                let again: Vec<Box<[u8; 24]>> = (0..5).map(|_| Box::new([1; 24])).collect();
-                let is_given = |block: &[u8; 24]| block.as_ptr() as usize / ARENA_BYTES == arena;
-                assert!(
-                    std::hint::black_box(&again).iter().any(|block| is_given(block)),
-                    "the test needs such a block"
-                );
-                is_in(&theirs.ranges(), large.as_ptr() as usize)
-            });
-            assert!(!theirs.join().unwrap());
-            assert!(is_in(&ledger.ranges(), arena * ARENA_BYTES));
-        });
-    }
-
-    #[test]
-    fn an_arena_that_went_to_another_thread_is_that_ones() {
-        on_a_thread(|ledger| {
-            let arena = 77;
-            ledger.note_arena(arena, true);
-            std::thread::spawn(move || {
-                let theirs = Ledger::of_this_thread().unwrap();
-                theirs.note_arena(arena, false);
-                assert_eq!(theirs.place_of(arena), None);
-                theirs.note_arena(arena, true);
-                assert!(theirs.place_of(arena).is_some());
-            });
-            while ledger.place_of(arena).is_some() {
-                std::thread::yield_now();
-            }
-            assert_eq!(ledger.last_arena.load(Relaxed), 0);
-        });
+    fn a_word_is_read_or_missing_without_a_fault() {
+        let word = std::hint::black_box(0x5eed_usize);
+        let Some(read) = word_at(&raw const word as usize) else {
+            return crate::tests::skip("process_vm_readv is refused here");
+        };
+        assert_eq!(read, word);
+        assert_eq!([0, usize::MAX - 7, 1 << 46].map(word_at), [None; 3]);
     }
 }

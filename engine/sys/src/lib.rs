@@ -16,6 +16,8 @@ mod load_board;
 mod bpf;
 mod buf;
 mod buf_ring;
+#[cfg(feature = "count-alloc")]
+mod count_alloc;
 mod cpu;
 mod credentials;
 mod driver;
@@ -49,6 +51,8 @@ mod tests;
 
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
+#[cfg(feature = "count-alloc")]
+pub use count_alloc::{CountingAllocator, allocations_of_this_thread};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
@@ -57,9 +61,7 @@ pub use executor::{
     next_message, next_partial_connection, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
 };
 pub use files::{HugePages, has_transparent_huge_pages};
-#[cfg(feature = "count-alloc")]
-pub use heap::allocations_of_this_thread;
-pub use heap::{Heap, reserve_arenas};
+pub use heap::reserve_arenas;
 pub use host_unsupported::HostUnsupported;
 pub use lease::Lease;
 pub use limits::{descriptor_limit, raise_descriptor_limit};

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::files::page_bytes;
-use crate::heap::Ledger;
+use crate::heap::Arena;
 
 /// Pages asked about in one call.
 const PAGES_AT_ONCE: usize = 4096;
@@ -60,14 +60,15 @@ impl Pages {
 pub struct ShardMemory {
     /// What was there from the start: the ring, its buffers and tables, the stack.
     made: Vec<MemoryRange>,
-    heap: Option<&'static Ledger>,
+    /// Where its small blocks are, if that is known.
+    heap: Option<Arena>,
 }
 
 impl ShardMemory {
     /// The calling thread's, whose stack and heap it is.
     pub(crate) fn of_this_thread(mut made: Vec<MemoryRange>) -> ShardMemory {
         made.extend(stack());
-        ShardMemory { made, heap: Ledger::of_this_thread().ok() }
+        ShardMemory { made, heap: Arena::of_this_thread() }
     }
 
     /// Asks the kernel on which nodes its pages are, by what they hold; a page that holds two things is counted with the first.
@@ -76,7 +77,7 @@ impl ShardMemory {
     /// # Errors
     /// What move_pages(2) says: EPERM where a seccomp profile forbids it, ENOSYS without NUMA in the kernel.
     pub fn locate(&self) -> io::Result<Vec<(&'static str, Pages)>> {
-        let heap = self.heap.map(Ledger::ranges).unwrap_or_default();
+        let heap = self.heap.map(Arena::ranges).unwrap_or_default();
         locate_parts(&[&self.made[..], &heap].concat())
     }
 }
@@ -187,14 +188,22 @@ fn stack() -> Option<MemoryRange> {
 
 /// Start and end of this process's mappings whose name ends in `name`.
 pub(crate) fn mappings(name: &str) -> impl Iterator<Item = (usize, usize)> {
+    mappings_where(|line| line.ends_with(name)).into_iter()
+}
+
+/// Start and end of this process's mappings of private memory that may be written to, without a file behind them.
+pub(crate) fn private_mappings() -> Vec<(usize, usize)> {
+    mappings_where(|line| line.contains(" rw-p 00000000 00:00 0"))
+}
+
+fn mappings_where(is_wanted: impl Fn(&str) -> bool) -> Vec<(usize, usize)> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let parse = |line: &str| {
         let (range, _) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
         Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
     };
-    let found: Vec<_> = maps.lines().filter(|line| line.ends_with(name)).filter_map(parse).collect();
-    found.into_iter()
+    maps.lines().filter(|line| is_wanted(line)).filter_map(parse).collect()
 }
 
 #[cfg(test)]
