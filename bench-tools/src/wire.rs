@@ -28,7 +28,7 @@ pub(crate) async fn connect(
     address: SocketAddr,
     timeout_ms: u64,
 ) -> Result<Conn, Fault> {
-    Conn::connect_from(source, address, timeout_ms).await.map_err(|error| Fault::of_connect(&error))
+    Conn::connect_from(source, address, timeout_ms).await.map_err(|error| Fault::of_connect(&error.into()))
 }
 
 /// Sends requests for one lane; holds the buffers of long ones.

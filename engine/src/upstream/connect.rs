@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use sluice_proto::h1::Reuse;
 use sluice_proto::proxy_protocol::{self, Ends};
-use sluice_sys::{Buf, Conn};
+use sluice_sys::{Buf, Conn, ConnectCause, ConnectError};
 
 use crate::answer::Answer;
 use crate::config::ProxyProtocolOut;
@@ -133,8 +133,8 @@ fn make_room(shard: &Shard) -> bool {
     closed > 0
 }
 
-fn lacks_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc_errno::EMFILE | libc_errno::ENFILE))
+fn lacks_descriptors(error: &ConnectError) -> bool {
+    error.cause() == ConnectCause::OutOfDescriptors
 }
 
 /// Begins a connection with the header that names the client.
@@ -153,9 +153,9 @@ fn announce(conn: &Conn, version: ProxyProtocolOut, identity: ProxyIdentity<'_>,
 }
 
 /// Tries the server's addresses, the one that worked last first.
-async fn connect(server: &Server, timeout_ms: u64) -> io::Result<Conn> {
+async fn connect(server: &Server, timeout_ms: u64) -> Result<Conn, ConnectError> {
     let count = server.key.addresses.len();
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut last = ConnectError::from(io::Error::from(io::ErrorKind::AddrNotAvailable));
     for turn in 0..count {
         let at = (server.preferred.get() + turn) % count;
         match Conn::connect(server.key.addresses[at], timeout_ms).await {
@@ -170,26 +170,12 @@ async fn connect(server: &Server, timeout_ms: u64) -> io::Result<Conn> {
 }
 
 /// A lack of our own (descriptors, ports, memory) is not the server's fault and may pass.
-fn answer_for(error: &io::Error) -> Answer<'static> {
-    match error.raw_os_error() {
-        Some(libc_errno::ETIMEDOUT) => Answer::UpstreamTimeout,
-        Some(
-            libc_errno::EMFILE
-            | libc_errno::ENFILE
-            | libc_errno::EADDRNOTAVAIL
-            | libc_errno::ENOMEM
-            | libc_errno::ENOBUFS,
-        ) => Answer::NoneAvailable,
-        _ => Answer::Unreachable,
+fn answer_for(error: &ConnectError) -> Answer<'static> {
+    match error.cause() {
+        ConnectCause::OutOfDescriptors | ConnectCause::OutOfPorts | ConnectCause::OutOfMemory => {
+            Answer::NoneAvailable
+        }
+        ConnectCause::TimedOut => Answer::UpstreamTimeout,
+        ConnectCause::Refused => Answer::Unreachable,
     }
-}
-
-/// Linux errno values (asm-generic/errno.h), the same on every architecture we build for.
-mod libc_errno {
-    pub(super) const ENOMEM: i32 = 12;
-    pub(super) const ENFILE: i32 = 23;
-    pub(super) const EMFILE: i32 = 24;
-    pub(super) const EADDRNOTAVAIL: i32 = 99;
-    pub(super) const ENOBUFS: i32 = 105;
-    pub(super) const ETIMEDOUT: i32 = 110;
 }

@@ -16,6 +16,7 @@ mod load_board;
 mod bpf;
 mod buf;
 mod buf_ring;
+mod connect_error;
 #[cfg(feature = "count-alloc")]
 mod count_alloc;
 mod cpu;
@@ -51,6 +52,7 @@ mod tests;
 
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
+pub use connect_error::{ConnectCause, ConnectError};
 #[cfg(feature = "count-alloc")]
 pub use count_alloc::{CountingAllocator, allocations_of_this_thread};
 pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};

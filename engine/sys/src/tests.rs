@@ -23,7 +23,8 @@ pub(crate) fn skip(why: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(crate) const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 fn small() -> Settings {
     Settings {
@@ -39,7 +40,7 @@ fn run(settings: &Settings, main: impl Future<Output = ()> + 'static) -> Outstan
     Runtime::new(settings).expect("a runtime").run(main, no_worker).expect("a ring")
 }
 
-async fn no_worker() {
+pub(crate) async fn no_worker() {
     drop(next_connection().await);
 }
 

@@ -23,6 +23,7 @@ use self::operation::Operation;
 pub use self::operation::{Ready, Receive, Sending, Sent};
 pub use self::timer::{Timer, sleep};
 use crate::buf::Buf;
+use crate::connect_error::ConnectError;
 use crate::driver;
 use crate::lease::Lease;
 use crate::op::Payload;
@@ -47,8 +48,8 @@ impl Conn {
     /// Connects to an address, within `timeout_ms` (0: as long as the kernel tries).
     ///
     /// # Errors
-    /// `TimedOut` when the time is over, else what socket(2) and connect(2) say.
-    pub async fn connect(address: SocketAddr, timeout_ms: u64) -> io::Result<Conn> {
+    /// What socket(2) and connect(2) say; ETIMEDOUT also when the time is over.
+    pub async fn connect(address: SocketAddr, timeout_ms: u64) -> Result<Conn, ConnectError> {
         Conn::connect_from(None, address, timeout_ms).await
     }
 
@@ -60,7 +61,7 @@ impl Conn {
         source: Option<SocketAddr>,
         address: SocketAddr,
         timeout_ms: u64,
-    ) -> io::Result<Conn> {
+    ) -> Result<Conn, ConnectError> {
         let fd = tcp_socket(&address)?;
         set_option(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
@@ -74,7 +75,7 @@ impl Conn {
         let op = driver::with(|driver| driver.connect(conn.index, &address, timeout_ms));
         let (result, _) = Operation::new(op).await;
         if result < 0 {
-            return Err(io::Error::from_raw_os_error(-result));
+            return Err(io::Error::from_raw_os_error(-result).into());
         }
         // Not before: connecting does heed the mode.
         // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
