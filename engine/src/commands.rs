@@ -7,7 +7,8 @@ use crate::cli::{Cli, Command, DemoArgs, RunArgs, TopologyArgs};
 use crate::config::{self, Config, ShardChoice};
 use crate::control::live;
 use crate::demo;
-use crate::launch::{self, LaunchError};
+use crate::launch;
+use crate::launch_error::LaunchError;
 use crate::placement::{self, Plan};
 use crate::topology::{self, Topology};
 

@@ -1,6 +1,7 @@
 //! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
 
 pub(crate) mod shard_set;
+pub(crate) mod member;
 pub(crate) mod freshness;
 pub mod live;
 pub(crate) mod metrics;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader};
-use crate::launch::LaunchError;
+use crate::launch_error::LaunchError;
 use crate::message::{BodySource, Part, Side};
 use crate::min_rate::MinRate;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sluice_sys::{BoundListener, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
 
-use crate::launch::LaunchError;
+use crate::launch_error::LaunchError;
 use crate::placement::{Plan, ShardPlace};
 use crate::steering::{self, Steering};
 use crate::topology::Topology;

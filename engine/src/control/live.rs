@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::shard_set::{Event, Member};
+use super::member::Member;
 
 /// How long each side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ pub fn ask(pid: u32) -> Result<Live, String> {
 }
 
 /// Listens for whoever wants to see the shards, and passes on those who may.
-pub(crate) fn listen(events: Sender<Event>) -> io::Result<()> {
+pub(crate) fn listen<E: From<UnixStream> + Send + 'static>(events: Sender<E>) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
     let serve = move || {
         for stream in listener.incoming() {
@@ -125,7 +125,7 @@ pub(crate) fn listen(events: Sender<Event>) -> io::Result<()> {
             let allowed = [0, sluice_sys::effective_user()];
             let is_allowed =
                 sluice_sys::peer_credentials(stream.as_fd()).is_ok_and(|peer| allowed.contains(&peer.uid));
-            if is_allowed && events.send(Event::Live(stream)).is_err() {
+            if is_allowed && events.send(stream.into()).is_err() {
                 return;
             }
         }

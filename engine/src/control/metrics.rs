@@ -14,7 +14,6 @@ use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_
 use sluice_proto::{Fault, HeadLimits, Method};
 
 use super::live::Live;
-use super::shard_set::Event;
 use crate::counters;
 
 /// How long a visitor may take to ask, the control thread to look, and the visitor to take the answer; each.
@@ -49,7 +48,7 @@ impl Metrics {
     }
 
     /// Begins to answer; what is asked about the shards goes to the control thread.
-    pub(crate) fn serve(self, events: Sender<Event>) -> io::Result<()> {
+    pub(crate) fn serve<E: From<Sender<Live>> + Send + 'static>(self, events: Sender<E>) -> io::Result<()> {
         let serve = move || {
             for stream in self.listener.incoming() {
                 match stream {
@@ -64,7 +63,7 @@ impl Metrics {
     }
 }
 
-fn visit(mut stream: TcpStream, events: &Sender<Event>) -> io::Result<()> {
+fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &Sender<E>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let answer = answer(&mut stream, events)?;
     let mut out = Vec::new();
@@ -75,7 +74,7 @@ fn visit(mut stream: TcpStream, events: &Sender<Event>) -> io::Result<()> {
 }
 
 /// Reads a request and makes its answer.
-fn answer(stream: &mut TcpStream, events: &Sender<Event>) -> io::Result<Answer> {
+fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &Sender<E>) -> io::Result<Answer> {
     let until = Instant::now() + PATIENCE;
     let (mut bytes, mut store) = (Vec::new(), HeadStore::default());
     loop {
@@ -97,7 +96,7 @@ fn answer(stream: &mut TcpStream, events: &Sender<Event>) -> io::Result<Answer> 
     }
 }
 
-fn to_request(method: Method<'_>, path: &str, events: &Sender<Event>) -> Answer {
+fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &Sender<E>) -> Answer {
     let is_head_only = method == Method::Head;
     let plain = |status, body: &str| Answer { status, fields: &[], body: format!("{body}\n"), is_head_only };
     if path != "/metrics" {
@@ -107,7 +106,7 @@ fn to_request(method: Method<'_>, path: &str, events: &Sender<Event>) -> Answer 
         return Answer { fields: &[("Allow", "GET, HEAD")], ..plain(405, "metrics can only be read") };
     }
     let (reply, told) = channel();
-    let asked = events.send(Event::Metrics(reply)).ok();
+    let asked = events.send(reply.into()).ok();
     match asked.and_then(|()| told.recv_timeout(PATIENCE).ok()) {
         Some(live) => Answer { body: text(&live), ..plain(200, "") },
         None => plain(503, "the control thread does not answer"),

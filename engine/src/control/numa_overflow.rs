@@ -3,7 +3,7 @@
 //! The kernel counts for each node how often memory was wanted there and came from elsewhere (`numa_foreign`). That is cheap
 //! to read; only when it has grown are the pages of the shards looked up.
 
-use super::shard_set::Member;
+use super::member::Member;
 
 /// Watches the nodes that shards take their memory from.
 pub(crate) struct NumaOverflow {

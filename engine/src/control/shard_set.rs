@@ -7,19 +7,16 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
-use sluice_sys::{Doorbell, HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFailed, ShardMemory};
+use sluice_sys::{HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFailed};
 
 use super::Message;
-use super::freshness::Freshness;
 use super::live::{self, Live};
+use super::member::Member;
 use super::numa_overflow::NumaOverflow;
 use super::signals::Request;
 use crate::balance::{self, ShardPeers};
 use crate::config::Config;
-use crate::counters::Counters;
-use crate::launch::LaunchError;
-use crate::placement::ShardPlace;
+use crate::launch_error::LaunchError;
 use crate::steering::Steering;
 
 /// How long a shard may take to bring its counters up to date for a report.
@@ -53,20 +50,16 @@ impl From<Request> for Event {
     }
 }
 
-/// A running shard. All of it was made on the shard's own thread.
-pub(crate) struct Member {
-    pub(crate) place: ShardPlace,
-    /// The node its memory comes from.
-    pub(crate) memory_node: usize,
-    pub(crate) doorbell: Doorbell,
-    pub(crate) counters: Arc<CachePadded<Counters>>,
-    /// Of when they are.
-    pub(crate) freshness: Freshness,
-    pub(crate) memory: ShardMemory,
-    /// The kernel's number of its thread.
-    pub(crate) thread: i32,
-    /// What the operator should know.
-    pub(crate) warning: Option<String>,
+impl From<UnixStream> for Event {
+    fn from(stream: UnixStream) -> Self {
+        Event::Live(stream)
+    }
+}
+
+impl From<Sender<Live>> for Event {
+    fn from(reply: Sender<Live>) -> Self {
+        Event::Metrics(reply)
+    }
 }
 
 /// The running shards, in the order of their numbers.
@@ -251,10 +244,14 @@ mod tests {
     use std::process::ExitCode;
     use std::sync::mpsc::channel;
 
-    use sluice_sys::{Runtime, Settings, next_connection, next_message};
+    use crossbeam_utils::CachePadded;
+    use sluice_sys::{Doorbell, Runtime, Settings, next_connection, next_message};
 
     use super::*;
     use crate::cli::RunArgs;
+    use crate::control::freshness::Freshness;
+    use crate::counters::Counters;
+    use crate::placement::ShardPlace;
 
     /// A shard that publishes as often as it is allowed to when it is asked, and then falls silent.
     fn shard(number: usize, answers: usize) -> (Member, Sender<()>) {

@@ -1,0 +1,58 @@
+//! What every shard is made from. All shards read the same one.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use sluice_sys::PeerCounts;
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::placement::Plan;
+use crate::route::RouteTable;
+use crate::upstream::servers::Resolved;
+use crate::upstream::stock::Descriptors;
+
+/// What every shard is made from.
+pub(crate) struct Blueprint {
+    pub(crate) config: Config,
+    pub(crate) resolved: Resolved,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) connections_max: u32,
+    /// What each shard may use.
+    pub(crate) budget: Budget,
+    pub(crate) descriptors: Descriptors,
+    /// Connections by their client's address, if they are limited.
+    pub(crate) peers: Option<Arc<PeerCounts>>,
+    /// The routes, once for every node that shards take their memory from: built by the first shard there.
+    routes: Vec<(usize, OnceLock<Arc<RouteTable>>)>,
+}
+
+impl Blueprint {
+    /// For the shards of this plan.
+    pub(crate) fn new(
+        config: Config,
+        resolved: Resolved,
+        listen: Vec<SocketAddr>,
+        budget: Budget,
+        (connections_max, descriptors): (u32, Descriptors),
+        plan: &Plan,
+    ) -> Blueprint {
+        let connections_max =
+            u32::try_from(budget.connections.min(u64::from(connections_max))).unwrap_or(u32::MAX);
+        let mut nodes: Vec<usize> = plan.shards.iter().map(|place| place.memory_node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
+        let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
+        Blueprint { config, resolved, listen, connections_max, budget, descriptors, peers, routes }
+    }
+
+    /// The routing table in the memory of a node.
+    pub(crate) fn routes_on(&self, node: usize) -> Arc<RouteTable> {
+        let build = || Arc::new(RouteTable::build(&self.config));
+        match self.routes.iter().find(|(known, _)| *known == node) {
+            Some((_, table)) => table.get_or_init(build).clone(),
+            None => build(),
+        }
+    }
+}

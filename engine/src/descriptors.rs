@@ -1,0 +1,60 @@
+//! How many descriptors there are, and how shards and the two sides of a shard share them.
+
+use sluice_sys::HostUnsupported;
+
+use crate::config::Config;
+use crate::launch_error::LaunchError;
+use crate::upstream::stock::Descriptors;
+
+/// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
+const DESCRIPTORS_PER_SHARD: u64 = 32;
+
+/// This part of the descriptors (one in so many) is kept from clients, for connections to servers and pipes.
+const UPSTREAM_SHARE: u64 = 32;
+
+/// ... but not more than this.
+const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
+
+/// Raises the descriptor limit and says how many client connections a shard may have, and what its part of the descriptors is.
+pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
+    let limit = sluice_sys::raise_descriptor_limit();
+    let (before, now) =
+        limit.map_err(|error| LaunchError::Refused(format!("cannot read RLIMIT_NOFILE: {error}")))?;
+    if now > before {
+        eprintln!("sluice: descriptor limit raised from {before} to {now}");
+    }
+    let needed = DESCRIPTORS_PER_SHARD * shards as u64 + 16;
+    if now < needed {
+        return Err(LaunchError::HostUnsupported(HostUnsupported::new(
+            format!("the descriptor limit is {now}, {shards} shards need at least {needed}"),
+            "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or run fewer shards",
+        )));
+    }
+    Ok(share_out(now - needed, config.limits.connections as u64, shards as u64))
+}
+
+/// Shares descriptors out: clients of one shard may have all but those that are kept for servers, since the kernel may give all
+/// clients to one shard; idle connections to servers are counted by the shard's equal part.
+fn share_out(descriptors: u64, connections: u64, shards: u64) -> (u32, Descriptors) {
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let for_servers = (descriptors / UPSTREAM_SHARE).min(UPSTREAM_DESCRIPTORS_MAX);
+    let for_clients = descriptors - for_servers;
+    let configured = if connections == 0 { u64::MAX } else { connections };
+    let of_a_shard =
+        Descriptors { all: narrow(descriptors / shards), for_servers: narrow(for_servers / shards) };
+    (narrow(configured.min(for_clients)), of_a_shard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out() {
+        let servers = |all, for_servers| Descriptors { all, for_servers };
+        assert_eq!(share_out(19_952, 0, 1), (19_329, servers(19_952, 623)));
+        assert_eq!(share_out(19_952, 4_000, 2), (4_000, servers(9_976, 311)));
+        assert_eq!(share_out(1 << 20, 0, 4), ((1 << 20) - (1 << 13), servers(1 << 18, 1 << 11)));
+        assert_eq!(share_out(5, 0, 4), (5, servers(1, 0)));
+    }
+}

@@ -1,0 +1,58 @@
+//! Why the proxy does not start, or cannot go on: the line on stderr and the exit code.
+
+use std::process::ExitCode;
+
+use sluice_sys::{HostUnsupported, RingFailed};
+
+/// Why the proxy does not run, or not any more.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// The host lacks something.
+    HostUnsupported(HostUnsupported),
+    /// The configuration asks for something that is not to be had now.
+    Refused(String),
+    /// It ran, and a shard cannot go on.
+    RingFailed {
+        /// The shard.
+        shard: usize,
+        /// What the kernel said.
+        error: RingFailed,
+    },
+}
+
+impl std::fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::HostUnsupported(unsupported) => unsupported.fmt(f),
+            Self::Refused(why) => f.write_str(why),
+            Self::RingFailed { shard, error } => {
+                write!(
+                    f,
+                    "shard {shard} cannot go on: {error}; the process ends at once, its supervisor should start it again"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+impl LaunchError {
+    /// EX_OSERR of sysexits.h.
+    const RING_FAILED: u8 = 71;
+
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::HostUnsupported(_) => ExitCode::from(HostUnsupported::EXIT_CODE),
+            Self::Refused(_) => ExitCode::FAILURE,
+            Self::RingFailed { .. } => ExitCode::from(Self::RING_FAILED),
+        }
+    }
+}
+
+impl From<HostUnsupported> for LaunchError {
+    fn from(unsupported: HostUnsupported) -> Self {
+        Self::HostUnsupported(unsupported)
+    }
+}
