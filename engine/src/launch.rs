@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sluice_sys::HugePages;
@@ -28,6 +28,10 @@ use crate::topology::Topology;
 /// Threads beside the shards, by a generous count.
 const OTHER_THREADS: usize = 16;
 
+/// Events that may wait for the control thread. Their places are allocated here: without a bound, the shard that sends first
+/// would allocate them in its heap, and threads on other nodes would be the first to write to some of its pages.
+const EVENTS_MAX: usize = 64;
+
 /// Runs the proxy until it is told to end.
 ///
 /// # Errors
@@ -39,7 +43,7 @@ pub fn run(
     when_ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), LaunchError> {
     sluice_sys::reserve_arenas(plan.shards.len() + OTHER_THREADS);
-    let (events, inbox) = channel();
+    let (events, inbox) = sync_channel(EVENTS_MAX);
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
     let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
@@ -86,7 +90,7 @@ fn start(
     blueprint: &Arc<Blueprint>,
     plan: &Plan,
     method: &SteeringMethod,
-    events: &Sender<Event>,
+    events: &SyncSender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(ShardSet, Vec<Go>), LaunchError> {
     let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name())?;
@@ -111,7 +115,7 @@ fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
     Metrics::bind(address).map_err(|error| why_not_bound("for metrics ", address, &error))
 }
 
-fn serve_metrics(metrics: Metrics, events: Sender<Event>) -> Result<(), LaunchError> {
+fn serve_metrics(metrics: Metrics, events: SyncSender<Event>) -> Result<(), LaunchError> {
     let refused = |error: io::Error| LaunchError::Refused(format!("cannot serve metrics: {error}"));
     eprintln!("sluice: metrics on http://{}/metrics", metrics.address().map_err(refused)?);
     metrics.serve(events).map_err(refused)

@@ -6,7 +6,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread;
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ pub(crate) fn start(
     blueprint: &Arc<Blueprint>,
     place: &ShardPlace,
     method: &SteeringMethod,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 ) -> Result<Go, LaunchError> {
     let (go, wait) = channel();
     let start = || {
@@ -67,7 +67,7 @@ fn live(
     blueprint: &Blueprint,
     place: &ShardPlace,
     listeners: Vec<BoundListener>,
-    events: &Sender<Event>,
+    events: &SyncSender<Event>,
     go: &Receiver<Option<ShardPeers>>,
 ) {
     let (runtime, member, shard) = match make_shard(blueprint, place) {

@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ pub fn ask(pid: u32) -> Result<Live, String> {
 }
 
 /// Listens for whoever wants to see the shards, and passes on those who may.
-pub(crate) fn listen<E: From<UnixStream> + Send + 'static>(events: Sender<E>) -> io::Result<()> {
+pub(crate) fn listen<E: From<UnixStream> + Send + 'static>(events: SyncSender<E>) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
     let serve = move || {
         for stream in listener.incoming() {

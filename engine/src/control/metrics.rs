@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,7 +48,10 @@ impl Metrics {
     }
 
     /// Begins to answer; what is asked about the shards goes to the control thread.
-    pub(crate) fn serve<E: From<Sender<Live>> + Send + 'static>(self, events: Sender<E>) -> io::Result<()> {
+    pub(crate) fn serve<E: From<Sender<Live>> + Send + 'static>(
+        self,
+        events: SyncSender<E>,
+    ) -> io::Result<()> {
         let serve = move || {
             for stream in self.listener.incoming() {
                 match stream {
@@ -63,7 +66,7 @@ impl Metrics {
     }
 }
 
-fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &Sender<E>) -> io::Result<()> {
+fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &SyncSender<E>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let answer = answer(&mut stream, events)?;
     let mut out = Vec::new();
@@ -74,7 +77,7 @@ fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &Sender<E>) -> io
 }
 
 /// Reads a request and makes its answer.
-fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &Sender<E>) -> io::Result<Answer> {
+fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &SyncSender<E>) -> io::Result<Answer> {
     let until = Instant::now() + PATIENCE;
     let (mut bytes, mut store) = (Vec::new(), HeadStore::default());
     loop {
@@ -96,7 +99,7 @@ fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &Sender<E>) -> 
     }
 }
 
-fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &Sender<E>) -> Answer {
+fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &SyncSender<E>) -> Answer {
     let is_head_only = method == Method::Head;
     let plain = |status, body: &str| Answer { status, fields: &[], body: format!("{body}\n"), is_head_only };
     if path != "/metrics" {

@@ -1,7 +1,7 @@
 //! Signals, as events on a channel.
 
 use std::io;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -20,7 +20,7 @@ pub(crate) enum Request {
 ///
 /// # Errors
 /// What sigaction(2) says, or that no thread can be had.
-pub(crate) fn listen<E: From<Request> + Send + 'static>(events: Sender<E>) -> io::Result<()> {
+pub(crate) fn listen<E: From<Request> + Send + 'static>(events: SyncSender<E>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
     let forward = move || {
         for signal in signals.forever() {
