@@ -46,7 +46,8 @@ pub(crate) fn set_affinity(set: &libc::cpu_set_t) -> io::Result<()> {
 }
 
 /// The CPU the calling thread runs on now.
-pub fn current_cpu() -> Option<usize> {
+#[cfg(test)]
+pub(crate) fn current_cpu() -> Option<usize> {
     // SAFETY: sched_getcpu takes no memory.
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }

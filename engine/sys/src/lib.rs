@@ -55,7 +55,7 @@ pub use buf::{Buf, LARGE_BYTES};
 pub use connect_error::{ConnectCause, ConnectError};
 #[cfg(feature = "count-alloc")]
 pub use count_alloc::{CountingAllocator, allocations_of_this_thread};
-pub use cpu::{current_cpu, pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
+pub use cpu::{pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
@@ -75,13 +75,15 @@ pub use partial::PartialMessage;
 pub use patience::Patience;
 pub use peers::{PeerBounds, PeerCounts, PeerShare};
 pub use pipe::{Pipe, Spliced};
-pub use probe::{KERNEL_FLOOR, KERNEL_PATCH_FLOOR, kernel_warning};
+pub use probe::kernel_warning;
 #[cfg(any(test, feature = "rig"))]
 pub use rig::Rig;
 pub use ring::RingFailed;
+#[cfg(test)]
+use socket::connections_idle;
 pub use socket::{
     BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
-    connections_idle, connections_open, connections_partial, partial_bytes, sleep, sockets_open,
+    connections_open, connections_partial, partial_bytes, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
 

@@ -88,7 +88,7 @@ impl LoadBoard {
     }
 
     /// Client connections of a shard, a moment ago.
-    pub fn connections(&self, shard: usize) -> u64 {
+    pub(crate) fn connections(&self, shard: usize) -> u64 {
         self.0[shard].connections.load(Relaxed)
     }
 

@@ -30,7 +30,7 @@ pub struct Pipe {
 
 impl Pipe {
     /// Room the pipe asks the kernel for: what a slow reader may keep in kernel memory.
-    pub const WANTED_BYTES: usize = 256 * 1024;
+    const WANTED_BYTES: usize = 256 * 1024;
 
     /// A new pipe, as large as the kernel grants.
     ///

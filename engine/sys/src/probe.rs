@@ -9,7 +9,7 @@ use crate::ring::Ring;
 type Version = (u32, u32, u32);
 
 /// The oldest kernel Sluice runs on: DEFER_TASKRUN and multishot receive are complete there.
-pub const KERNEL_FLOOR: (u32, u32) = (6, 1);
+const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
 /// Of the 6.1 series, the level with all fixes to what the ring relies on that its change logs name up to 6.1.187. Older ones
 /// run with a warning. The fixes that matter most (docs/operations.md says what happens without them):
@@ -19,7 +19,7 @@ pub const KERNEL_FLOOR: (u32, u32) = (6, 1);
 /// | 6.1.129 | io_uring: fix multishots with selected buffers | receive buffers |
 /// | 6.1.135 | io_uring/net: fix accept multishot handling | accepting |
 /// | 6.1.175 | io_uring/poll: fix multishot recv missing EOF on wakeup race | a peer's last bytes and its end together |
-pub const KERNEL_PATCH_FLOOR: (u32, u32, u32) = (6, 1, 175);
+const KERNEL_PATCH_FLOOR: (u32, u32, u32) = (6, 1, 175);
 
 const NEEDED: [(u8, &str); 9] = [
     (opcode::AcceptMulti::CODE, "ACCEPT"),

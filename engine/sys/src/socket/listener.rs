@@ -121,7 +121,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts accepting. `id` comes back from [`Conn::listener`].
+    /// Starts accepting. `id` comes back from [`Conn::listener`](crate::Conn::listener).
     pub fn start(bound: BoundListener, id: u8) -> Listener {
         let BoundListener { slot, fd } = bound;
         let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
@@ -130,7 +130,8 @@ impl Listener {
     }
 
     /// Who connects is not the client: accepted connections are not counted for their peer (see
-    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::set_proxied`] or [`Conn::peer`].
+    /// [`Runtime::count_peers`](crate::Runtime::count_peers)) before [`Conn::set_proxied`](crate::Conn::set_proxied) or
+    /// [`Conn::peer`](crate::Conn::peer).
     #[must_use]
     pub fn behind_balancer(self) -> Listener {
         driver::with(|driver| driver.table().at(self.index).owner_byte = 1);

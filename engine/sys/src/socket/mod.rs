@@ -316,7 +316,7 @@ impl Conn {
 
     /// Says who the peer is, as somebody in front of us tells: from now on [`Conn::peer`] says so, and the connection
     /// counts for that address.
-    pub fn set_peer(&self, peer: SocketAddr) {
+    pub(crate) fn set_peer(&self, peer: SocketAddr) {
         driver::with(|driver| driver.set_peer(self.index, peer));
     }
 
@@ -436,7 +436,8 @@ pub fn sockets_open() -> u32 {
     driver::with(|driver| driver.table().open())
 }
 
-/// Parked connections; walks the table, so it is for reports and draining.
-pub fn connections_idle() -> usize {
+/// Parked connections; walks the table.
+#[cfg(test)]
+pub(crate) fn connections_idle() -> usize {
     driver::with(|driver| driver.table().with_flag(Flags::IDLE).len())
 }
