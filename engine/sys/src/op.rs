@@ -137,6 +137,9 @@ pub(crate) struct Op {
     pub(crate) result: i32,
     /// The send queued behind this one, or the next free slot.
     pub(crate) next: u32,
+    /// The last send queued behind this one, or itself; only of the send at the head of its socket's line. Kept here, so
+    /// that a connection without a send pays nothing for it.
+    pub(crate) last: u32,
     /// A send that makes no progress for this long is cancelled; 0: never.
     pub(crate) stall_ms: u32,
     /// The tick at which it is cancelled whatever its progress; [`NEVER`] for none.
@@ -150,11 +153,14 @@ pub(crate) struct Ops {
     free: u32,
     /// Operations the kernel knows.
     in_flight: u32,
+    /// How often a slot was looked at.
+    #[cfg(test)]
+    pub(crate) looks: u64,
 }
 
 impl Ops {
     pub(crate) fn new() -> Ops {
-        Ops { slots: Vec::new(), free: NONE, in_flight: 0 }
+        Ops { slots: Vec::new(), free: NONE, ..Ops::default() }
     }
 
     /// Operations whose completion is still to come.
@@ -175,6 +181,7 @@ impl Ops {
                 socket_generation: 0,
                 result: 0,
                 next: NONE,
+                last: NONE,
                 stall_ms: 0,
                 until: NEVER,
                 link: Link::UNLINKED,
@@ -195,6 +202,7 @@ impl Ops {
         op.socket_generation = socket_generation;
         op.result = 0;
         op.next = NONE;
+        op.last = index;
         index
     }
 
@@ -229,6 +237,10 @@ impl Ops {
     }
 
     pub(crate) fn at(&mut self, index: u32) -> &mut Op {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         &mut self.slots[index as usize]
     }
 

@@ -7,6 +7,7 @@ mod dangers;
 mod handles;
 mod handover;
 mod operations;
+mod sends;
 
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener, TcpStream};

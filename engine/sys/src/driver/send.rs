@@ -28,10 +28,7 @@ impl Driver {
             self.table.at(index).send = op;
             self.submit_send(op);
         } else {
-            let mut last = head;
-            while self.ops.at(last).next != NONE {
-                last = self.ops.at(last).next;
-            }
+            let last = std::mem::replace(&mut self.ops.at(head).last, op);
             self.ops.at(last).next = op;
         }
         op
@@ -73,13 +70,11 @@ impl Driver {
 
     /// Waits until no send of the socket is under way.
     pub(crate) fn poll_flushed(&mut self, index: u32) -> Poll<()> {
-        let mut last = self.table.at(index).send;
-        if last == NONE {
+        let head = self.table.at(index).send;
+        if head == NONE {
             return Poll::Ready(());
         }
-        while self.ops.at(last).next != NONE {
-            last = self.ops.at(last).next;
-        }
+        let last = self.ops.at(head).last;
         self.ops.at(last).waiter = self.current;
         Poll::Pending
     }
@@ -124,7 +119,8 @@ impl Driver {
     /// The send at the head of its socket's line has ended: the next one goes, or none ever again.
     pub(super) fn next_send(&mut self, index: u32, result: i32) {
         let op = self.ops.at(index);
-        let (socket, generation, next, is_owned) = (op.socket, op.socket_generation, op.next, op.is_owned);
+        let (socket, generation, is_owned) = (op.socket, op.socket_generation, op.is_owned);
+        let (next, last) = (op.next, op.last);
         if !self.table.is_current(socket, generation) || self.table.at(socket).send != index {
             return;
         }
@@ -137,6 +133,7 @@ impl Driver {
         }
         self.table.at(socket).send = next;
         if next != NONE {
+            self.ops.at(next).last = last;
             self.submit_send(next);
             return;
         }
