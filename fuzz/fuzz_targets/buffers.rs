@@ -1,5 +1,6 @@
-//! Receive buffers: whatever completes, in whatever order, every buffer is in one place, every stream is read without a gap,
-//! and bodies never have the last quarter.
+//! Receive buffers: whatever completes, in whatever order, every buffer is in one place, or in pieces that have no byte in
+//! common and keep their bytes until they are dropped or sent; every stream is read without a gap, and bodies never have the
+//! last quarter.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
 //! The receive buffers of a shard, from which the kernel picks one when bytes arrive (provided-buffer rings).
 //!
-//! Owns the memory and knows for each buffer whether the kernel may write to it, who holds it and since when. All
-//! buffers lie in one place; two rings offer them to the kernel, one for each [`Use`]. Bodies never get the last
+//! Owns the memory and knows for each buffer whether the kernel may write to it, who holds it, in how many pieces and since
+//! when. A buffer goes back when its last piece does. All buffers lie in one place; two rings offer them to the kernel, one for each [`Use`]. Bodies never get the last
 //! quarter of the buffers, so that a shard full of unread bodies still receives requests and response heads.
 //!
 //! Buffers that are not needed wait on a stack: the kernel is offered only as many as lately were needed at once
@@ -51,10 +51,9 @@ impl Use {
 pub(crate) enum Holder {
     /// The queue of a socket: its bytes have arrived and nothing has taken them.
     Socket(u32),
-    /// A lease in a task's hands.
+    /// Leases. The task that received it answers for all its pieces, wherever they are; the sends that own some are found in
+    /// the in-flight table.
     Task(u32),
-    /// A send under way.
-    Send(u32),
 }
 
 /// The kernel takes at most this many entries in one buffer ring.
@@ -103,13 +102,19 @@ pub(crate) struct BufRing {
 struct State {
     /// When it was taken, in milliseconds modulo 2^32.
     since_ms: u32,
-    holder: Holder,
+    /// The socket in whose queue it is, or the task that took it from there.
+    holder: u32,
+    /// Leases of a part of it; 1 in a queue, 0 when nothing holds it. Both parts of a split have bytes, and parts do not
+    /// overlap, so there are never more of them than a buffer has bytes, which are at most 65,535.
+    pieces: u16,
     /// The ring it was offered in.
     purpose: Use,
-    is_held: bool,
+    is_queued: bool,
     /// Whether its memory was touched since it was last returned to the system.
     is_touched: bool,
 }
+
+const _: () = assert!(size_of::<State>() == 16, "a quarter of a megabyte for 16,384 buffers");
 
 /// One ring of buffers that the kernel may pick.
 struct Offers {
@@ -157,9 +162,10 @@ impl BufRing {
         ];
         let unused = State {
             since_ms: 0,
-            holder: Holder::Task(0),
+            holder: 0,
+            pieces: 0,
             purpose: Use::Message,
-            is_held: false,
+            is_queued: false,
             is_touched: false,
         };
         let mut buffers = BufRing {
@@ -202,28 +208,42 @@ impl BufRing {
     /// The kernel picked this buffer for a socket: it is ours until [`BufRing::give_back`].
     pub(crate) fn take(&mut self, id: u16, socket: u32, now_ms: u64) {
         let state = &mut self.states[usize::from(id)];
-        debug_assert!(!state.is_held, "buffer {id} taken twice");
+        debug_assert!(state.pieces == 0, "buffer {id} taken twice");
         self.touched += u16::from(!state.is_touched);
         state.is_touched = true;
-        state.is_held = true;
+        state.pieces = 1;
         state.since_ms = now_ms as u32;
-        state.holder = Holder::Socket(socket);
+        state.holder = socket;
+        state.is_queued = true;
         let purpose = state.purpose as usize;
         self.rings[purpose].offered -= 1;
         self.held[purpose] += 1;
         self.held_max = self.held_max.max(self.held());
     }
 
-    /// A buffer passes from one holder to another.
-    pub(crate) fn pass_to(&mut self, id: u16, holder: Holder) {
-        self.states[usize::from(id)].holder = holder;
+    /// A buffer passes from the queue of its socket to a task.
+    pub(crate) fn lend(&mut self, id: u16, task: u32) {
+        let state = &mut self.states[usize::from(id)];
+        state.is_queued = false;
+        state.holder = task;
     }
 
-    /// Returns a buffer. The kernel sees it again at the next [`BufRing::offer`].
+    /// A lease of a buffer becomes two, each with bytes of its own.
+    pub(crate) fn split(&mut self, id: u16) {
+        let state = &mut self.states[usize::from(id)];
+        debug_assert!(state.pieces > 0 && !state.is_queued, "buffer {id} is not lent");
+        state.pieces = state.pieces.checked_add(1).expect("no more pieces than bytes");
+    }
+
+    /// Returns a piece of a buffer, and with the last one the buffer. The kernel sees it again at the next
+    /// [`BufRing::offer`].
     pub(crate) fn give_back(&mut self, id: u16) {
         let state = &mut self.states[usize::from(id)];
-        assert!(state.is_held, "buffer {id} returned twice");
-        state.is_held = false;
+        assert!(state.pieces > 0, "buffer {id} returned twice");
+        state.pieces -= 1;
+        if state.pieces > 0 {
+            return;
+        }
         self.held[state.purpose as usize] -= 1;
         self.stack.push(id);
         #[cfg(any(test, feature = "rig"))]
@@ -320,7 +340,7 @@ impl BufRing {
             .states
             .iter()
             .zip(0_u16..)
-            .filter(move |(state, _)| state.is_held && state.purpose == purpose);
+            .filter(move |(state, _)| state.pieces > 0 && state.purpose == purpose);
         held.map(move |(state, id)| ((now_ms as u32).wrapping_sub(state.since_ms), id))
             .filter(move |(age, _)| u64::from(*age) >= age_ms)
     }
@@ -328,7 +348,8 @@ impl BufRing {
     /// Who has a buffer, if anybody has.
     pub(crate) fn holder(&self, id: u16) -> Option<Holder> {
         let state = &self.states[usize::from(id)];
-        state.is_held.then_some(state.holder)
+        let holder = if state.is_queued { Holder::Socket(state.holder) } else { Holder::Task(state.holder) };
+        (state.pieces > 0).then_some(holder)
     }
 
     /// Whether a trim may find something to do.
@@ -473,6 +494,11 @@ impl BufRing {
     /// What is not even offered.
     pub(crate) fn unused_ids(&self) -> &[u16] {
         &self.stack
+    }
+
+    /// In how many pieces a buffer is held.
+    pub(crate) fn pieces(&self, id: u16) -> u16 {
+        self.states[usize::from(id)].pieces
     }
 
     /// Buffers of this use that are held or offered.

@@ -1,9 +1,14 @@
 //! Received bytes in a buffer the kernel picked, held by whoever reads or forwards them.
 
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use crate::driver;
+
+/// No buffer has this number.
+const NO_BUFFER: u16 = u16::MAX;
+
+const _: () = assert!(crate::buf_ring::COUNT_MAX < NO_BUFFER);
 
 /// A buffer id and the part of the buffer that still counts. It does not return the buffer by itself: inside the
 /// driver, returning is done by name.
@@ -15,13 +20,20 @@ pub(crate) struct RawLease {
 }
 
 impl RawLease {
+    /// No bytes of no buffer.
+    pub(crate) const EMPTY: RawLease = RawLease { id: NO_BUFFER, start: 0, end: 0 };
+
     pub(crate) fn len(self) -> usize {
         usize::from(self.end - self.start)
     }
+
+    pub(crate) fn has_buffer(self) -> bool {
+        self.id != NO_BUFFER
+    }
 }
 
-/// Bytes that arrived on a connection, still in the shard's receive buffer. Dropping the lease returns the buffer to
-/// the kernel. Eight bytes wide; stays on its thread.
+/// Bytes that arrived on a connection, still in the shard's receive buffer. Leases of one buffer have no byte in common; the
+/// kernel gets the buffer back when the last of them is dropped. Eight bytes wide; stays on its thread.
 pub struct Lease {
     raw: RawLease,
     _on_this_thread: PhantomData<*const u8>,
@@ -51,17 +63,42 @@ impl Lease {
     pub fn truncate(&mut self, count: usize) {
         self.raw.end = self.raw.start + self.raw.len().min(count) as u16;
     }
+
+    /// Splits the first `count` bytes off, as a lease of its own; this one keeps the others. The buffer is held until both are
+    /// gone. A lease without bytes, on either side, holds none.
+    ///
+    /// The task that received the buffer answers for all its pieces when buffers are scarce, wherever it has left them: they
+    /// must be gone before it takes another connection.
+    ///
+    /// # Panics
+    /// When fewer bytes are left.
+    #[must_use = "what is split off and dropped is cut off: use `advance`"]
+    pub fn split_to(&mut self, count: usize) -> Lease {
+        assert!(count <= self.raw.len());
+        Lease::from_raw(driver::with(|driver| driver.split_lease(&mut self.raw, count as u16)))
+    }
 }
 
 impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let base = driver::with(|driver| driver.buffer_base(self.raw.id));
-        // SAFETY: a lease is the only holder of its buffer id: the kernel does not write to the buffer before it is
-        // returned, which dropping the lease does and borrowing it prevents. start..end was filled by the kernel
-        // and lies inside the buffer. The mapping outlives every lease: the driver leaks it if leases are left.
-        unsafe { std::slice::from_raw_parts(base.add(usize::from(self.raw.start)).as_ptr(), self.raw.len()) }
+        let start = driver::with(|driver| driver.lease_start(self.raw));
+        // SAFETY: a lease is the only holder of the bytes start..end of its buffer: `split_to` shares them out, and the kernel
+        // does not write to the buffer before all its leases are dropped, which borrowing this one prevents. They were
+        // filled by the kernel and lie inside the buffer. The mapping outlives every lease: the driver leaks it if leases are
+        // left. A lease without a buffer has no bytes.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.raw.len()) }
+    }
+}
+
+/// For what is done in place, such as decryption. Other pieces of the buffer are not touched.
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let start = driver::with(|driver| driver.lease_start(self.raw));
+        // SAFETY: as in `deref`; and as no other lease has one of these bytes, and this one is borrowed mutably, nothing else
+        // refers to them. What a send owns was consumed, so the kernel reads none of them.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.raw.len()) }
     }
 }
 

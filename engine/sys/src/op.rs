@@ -74,6 +74,11 @@ impl Payload {
         (&raw const **address).cast()
     }
 
+    /// The received bytes that a send owns.
+    pub(crate) fn lease(&self) -> Option<RawLease> {
+        if let Payload::SendLease(lease) = self { Some(*lease) } else { None }
+    }
+
     fn is_send(&self) -> bool {
         matches!(self, Payload::SendBuf { .. } | Payload::SendLease(_))
     }
@@ -248,6 +253,17 @@ impl Ops {
     pub(crate) fn awaited_sends(&self) -> HashMap<u32, u32> {
         let sends = self.slots.iter().zip(0..).filter(|(op, _)| op.is_send() && op.state != State::Free);
         sends.filter(|(op, _)| op.waiter != NONE).map(|(op, index)| (op.waiter, index)).collect()
+    }
+
+    /// The sends under way that own a piece of a receive buffer, each with that buffer, in the order of the buffers. Walks the
+    /// table.
+    pub(crate) fn sends_of_buffers(&self) -> Vec<(u16, u32)> {
+        let is_under_way = |op: &Op| matches!(op.state, State::Queued | State::InFlight);
+        let sends = self.slots.iter().zip(0..).filter(|(op, _)| is_under_way(op));
+        let mut sends: Vec<_> =
+            sends.filter_map(|(op, index)| Some((op.payload.lease()?.id, index))).collect();
+        sends.sort_unstable();
+        sends
     }
 
     /// Frees a slot and hands out what it owned.

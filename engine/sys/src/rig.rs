@@ -37,11 +37,19 @@ struct Stream {
     read: u64,
 }
 
+/// A lease in a task's hands, and what its bytes are.
+struct Lent {
+    raw: RawLease,
+    bytes: Vec<u8>,
+}
+
 /// The driver, the kernel's part of it, and the model.
 pub struct Rig {
     driver: Driver,
     streams: HashMap<u32, Stream>,
-    leases: Vec<(u32, RawLease)>,
+    leases: Vec<Lent>,
+    /// What the leases of sends under way are about to say.
+    sending: HashMap<u32, Vec<u8>>,
     /// Receives of sockets that were closed while the kernel still had them.
     late: Vec<(Key, Use)>,
     opened: u8,
@@ -63,7 +71,14 @@ impl Rig {
         let mut driver = Driver::new(&settings).expect("a driver");
         driver.ring().detach();
         driver.current = TASK;
-        Rig { driver, streams: HashMap::new(), leases: Vec::new(), late: Vec::new(), opened: 0 }
+        Rig {
+            driver,
+            streams: HashMap::new(),
+            leases: Vec::new(),
+            sending: HashMap::new(),
+            late: Vec::new(),
+            opened: 0,
+        }
     }
 
     /// Opens a socket and returns its number.
@@ -96,9 +111,9 @@ impl Rig {
 
     /// A task waits for bytes: it gets the first buffer, or the receive is armed.
     pub fn receive(&mut self, index: u32) {
-        if let std::task::Poll::Ready(Ok(Some(lease))) = self.driver.poll_receive(index) {
-            self.check_bytes(index, lease);
-            self.leases.push((index, lease));
+        if let std::task::Poll::Ready(Ok(Some(raw))) = self.driver.poll_receive(index) {
+            let bytes = self.check_bytes(index, raw);
+            self.leases.push(Lent { raw, bytes });
         }
     }
 
@@ -145,9 +160,33 @@ impl Rig {
 
     /// A task drops the oldest lease it has.
     pub fn drop_lease(&mut self) {
-        if !self.leases.is_empty() {
-            let (_, lease) = self.leases.remove(0);
-            self.driver.give_back(lease);
+        self.drop_lease_at(0);
+    }
+
+    fn drop_lease_at(&mut self, nth: usize) {
+        if nth < self.leases.len() {
+            let Lent { raw, bytes } = self.leases.remove(nth);
+            assert_eq!(self.seen(raw), bytes, "a lease kept its bytes");
+            self.driver.give_back(raw);
+        }
+    }
+
+    /// A task splits so many bytes off the oldest lease it has; they are a lease of their own, its newest.
+    pub fn split_lease(&mut self, count: usize) {
+        let Some(Lent { raw, bytes }) = self.leases.first_mut() else { return };
+        let count = count.min(bytes.len());
+        let rest = bytes.split_off(count);
+        let first =
+            Lent { raw: self.driver.split_lease(raw, count as u16), bytes: std::mem::replace(bytes, rest) };
+        self.leases.push(first);
+    }
+
+    /// A task writes into the oldest lease it has.
+    pub fn write_lease(&mut self, byte: u8) {
+        let Some(Lent { raw, bytes }) = self.leases.first_mut() else { return };
+        bytes.fill(byte);
+        for at in raw.start..raw.end {
+            self.driver.buffer_ring().put(raw.id, at, byte);
         }
     }
 
@@ -156,8 +195,9 @@ impl Rig {
         if self.leases.is_empty() {
             return;
         }
-        let (_, lease) = self.leases.remove(0);
-        let op = self.driver.send(index, Payload::SendLease(lease), 0.into());
+        let Lent { raw, bytes } = self.leases.remove(0);
+        let op = self.driver.send(index, Payload::SendLease(raw), 0.into());
+        self.sending.insert(op, bytes);
         if is_awaited {
             let _ = self.driver.poll_op(op);
         } else {
@@ -199,7 +239,13 @@ impl Rig {
 
     fn complete_op(&mut self, op: u32, result: i32) {
         let slot = self.driver.ops().at(op);
-        let left = if let Payload::SendLease(lease) = &slot.payload { lease.len() } else { 0 };
+        let mut left = 0;
+        if let Some(lease) = slot.payload.lease() {
+            left = lease.len();
+            let seen = self.seen(lease);
+            let bytes = &self.sending[&op];
+            assert_eq!(seen, bytes[bytes.len() - left..], "a send kept its bytes");
+        }
         let key = self.driver.ops().key(op);
         self.complete(key, result.min(left as i32), 0);
     }
@@ -240,7 +286,7 @@ impl Rig {
             return;
         };
         let bytes = u16::from(which) % BUFFER_BYTES as u16 + 1;
-        match what % 24 {
+        match what % 28 {
             0 | 1 if sockets.len() < 48 => drop(self.open()),
             0..=5 => self.receive(index),
             6..=8 => self.deliver(index, bytes, true),
@@ -253,13 +299,15 @@ impl Rig {
                 [ReadAhead::Buffers, ReadAhead::OneBuffer, ReadAhead::Body][usize::from(which) % 3],
             ),
             15 => self.disarm(index),
-            16 => self.drop_lease(),
+            16 => self.drop_lease_at(usize::from(which) % self.leases.len().max(1)),
             17 => self.send_lease(index, which.is_multiple_of(2)),
             18 => self.complete_send(index, i32::from(bytes)),
             19 => self.complete_send(index, -libc::EPIPE),
             20 => self.close(index),
             21 => self.deliver_late(which.is_multiple_of(2)),
             22 => self.settle(),
+            23 | 24 => self.split_lease(usize::from(bytes)),
+            25 => self.write_lease(which),
             _ => self.turn(u64::from(which) * 4),
         }
         self.check();
@@ -273,6 +321,11 @@ impl Rig {
     /// Whether a socket has failed.
     pub fn has_failed(&mut self, index: u32) -> bool {
         self.driver.table().at(index).error().is_some()
+    }
+
+    /// Whether a socket has a send under way.
+    pub fn is_sending(&mut self, index: u32) -> bool {
+        self.driver.is_sending(index)
     }
 
     /// Whether a socket's receive is in the kernel.
@@ -312,29 +365,45 @@ impl Rig {
     /// # Panics
     /// When that is not so.
     pub fn check(&mut self) {
-        let mut seen = HashSet::new();
-        let mut held = 0;
-        let mut found = |id: u16, is_held: bool| {
-            assert!(seen.insert(id), "buffer {id} is in two places");
-            held += u32::from(is_held);
-        };
-        self.leases.iter().for_each(|(_, lease)| found(lease.id, true));
+        let mut leases: Vec<RawLease> = self.leases.iter().map(|lent| lent.raw).collect();
+        let ops = self.driver.ops();
+        leases.extend(ops.indices().into_iter().filter_map(|op| ops.at(op).payload.lease()));
+        let mut seen = self.check_pieces(leases);
+        let mut found = |id: u16| assert!(seen.insert(id), "buffer {id} is in two places");
         for index in self.streams.keys().copied().collect::<Vec<_>>() {
             assert!(self.driver.table().at(index).queue_len <= QUEUE_BOUND);
-            self.driver.table().queue_ids(index).into_iter().for_each(|id| found(id, true));
-        }
-        for op in self.driver.ops().indices() {
-            if let Payload::SendLease(lease) = &self.driver.ops().at(op).payload {
-                found(lease.id, true);
+            for id in self.driver.table().queue_ids(index) {
+                found(id);
+                assert_eq!(self.driver.buffer_ring().pieces(id), 1);
             }
         }
         let ring = self.driver.buffer_ring();
-        ring.unheld().into_iter().for_each(|id| found(id, false));
+        let unheld = ring.unheld();
+        unheld.iter().copied().for_each(found);
         let count = ring.count();
         let bodies = ring.out(Use::Body);
         assert_eq!(seen.len(), usize::from(count), "a buffer is lost");
-        assert_eq!(held, self.driver.buffers_held().0);
+        assert_eq!(usize::from(count) - unheld.len(), self.driver.buffers_held().0 as usize);
         assert!(bodies <= count - count / 4, "bodies have {bodies} of {count} buffers");
+    }
+
+    /// Asserts that no two of these leases have a byte in common, and that their buffers know how many they are; returns these.
+    fn check_pieces(&mut self, mut leases: Vec<RawLease>) -> HashSet<u16> {
+        leases.retain(|lease| lease.has_buffer());
+        leases.sort_unstable_by_key(|lease| (lease.id, lease.start, lease.end));
+        let mut ids = HashSet::new();
+        for pieces in leases.chunk_by(|a, b| a.id == b.id) {
+            let id = pieces[0].id;
+            assert!(pieces.is_sorted_by(|a, b| a.end <= b.start), "{pieces:?}");
+            assert_eq!(usize::from(self.driver.buffer_ring().pieces(id)), pieces.len(), "buffer {id}");
+            ids.insert(id);
+        }
+        ids
+    }
+
+    /// The bytes of a lease as they are.
+    fn seen(&mut self, lease: RawLease) -> Vec<u8> {
+        (lease.start..lease.end).map(|at| self.driver.buffer_ring().see(lease.id, at)).collect()
     }
 
     /// Writes the next bytes of a stream into a buffer.
@@ -347,14 +416,21 @@ impl Rig {
         stream.sent += u64::from(bytes);
     }
 
-    /// Asserts that a lease has the bytes that follow in its stream.
-    fn check_bytes(&mut self, index: u32, lease: RawLease) {
-        let Some(stream) = self.streams.get_mut(&index) else { return };
-        for at in lease.start..lease.end {
-            let byte = self.driver.buffer_ring().see(lease.id, at);
-            assert_eq!(byte, byte_of(stream.number, stream.read), "byte {} of socket {index}", stream.read);
-            stream.read += 1;
+    /// Asserts that a lease has the bytes that follow in its stream, and returns them.
+    fn check_bytes(&mut self, index: u32, lease: RawLease) -> Vec<u8> {
+        let bytes = self.seen(lease);
+        if let Some(stream) = self.streams.get_mut(&index) {
+            for &byte in &bytes {
+                assert_eq!(
+                    byte,
+                    byte_of(stream.number, stream.read),
+                    "byte {} of socket {index}",
+                    stream.read
+                );
+                stream.read += 1;
+            }
         }
+        bytes
     }
 }
 

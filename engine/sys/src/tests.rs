@@ -6,6 +6,7 @@ mod connections;
 mod dangers;
 mod handles;
 mod handover;
+mod leases;
 mod operations;
 mod sends;
 

@@ -2,9 +2,11 @@
 //!
 //! The rule when buffers are scarce. Bodies never get the last quarter of a shard's buffers. When less than an eighth is
 //! left for messages, or a body's receive found no buffer, the buffers held longest are taken back: the longer they are
-//! held, and the fewer are left, the sooner. A send that holds one is given up as if its peer had stalled; bytes that
-//! nothing has read are dropped with their connection. So what waits for a slow peer costs that peer's connection and
-//! not the next request of another.
+//! held, and the fewer are left, the sooner. Sends that own a piece of one are given up as if their peers had stalled; if
+//! there is none, the send that the task waits for which received it; bytes that nothing has read are dropped with their
+//! connection. So what waits for a slow peer costs that peer's connection and not the next request of another.
+//!
+//! The age of a buffer is that of its bytes: splitting it, or giving a piece to somebody else, makes it no younger.
 
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
@@ -41,6 +43,22 @@ impl Starved {
 
     fn remove(&mut self, index: u32) {
         self.queues.iter_mut().for_each(|queue| queue.retain(|starved| *starved != index));
+    }
+}
+
+/// The sends that may have to be given up for their buffers, as they were when buffers began to be taken back.
+struct Sends {
+    /// The tasks that wait for one, and for which.
+    awaited: HashMap<u32, u32>,
+    /// Those that own a piece of a buffer, in the order of the buffers.
+    of_buffers: Vec<(u16, u32)>,
+}
+
+impl Sends {
+    fn of_buffer(&self, id: u16) -> &[(u16, u32)] {
+        let first = self.of_buffers.partition_point(|(other, _)| *other < id);
+        let count = self.of_buffers[first..].partition_point(|(other, _)| *other == id);
+        &self.of_buffers[first..first + count]
     }
 }
 
@@ -115,7 +133,7 @@ impl Driver {
             uses.iter().flat_map(|purpose| self.buffers.held_longer_than(*purpose, age_ms, self.now_ms));
         let mut oldest: Vec<_> = held.collect();
         oldest.sort_unstable_by_key(|(age, _)| std::cmp::Reverse(*age));
-        let awaited = self.ops.awaited_sends();
+        let sends = Sends { awaited: self.ops.awaited_sends(), of_buffers: self.ops.sends_of_buffers() };
         let mut to_end = self.buffers.missing(purpose, waiting).min(RECLAIMED_AT_ONCE);
         for (_, id) in oldest {
             if to_end == 0 || self.buffers.missing(purpose, waiting) == 0 {
@@ -123,15 +141,18 @@ impl Driver {
             }
             // One that was ended before it may have given this one back, too.
             let Some(holder) = self.buffers.holder(id) else { continue };
-            to_end -= usize::from(self.end_holder(holder, &awaited));
+            to_end -= usize::from(self.end_holder(id, holder, &sends));
         }
     }
 
-    /// Ends what holds a buffer, if it can be; says whether it was. `awaited` are the tasks that wait for a send, and which.
-    fn end_holder(&mut self, holder: Holder, awaited: &HashMap<u32, u32>) -> bool {
+    /// Ends what holds a buffer, if it can be; says whether it was.
+    fn end_holder(&mut self, id: u16, holder: Holder, sends: &Sends) -> bool {
+        let own_pieces = sends.of_buffer(id);
+        if !own_pieces.is_empty() {
+            return own_pieces.iter().filter(|(_, op)| self.give_up_send(*op)).count() > 0;
+        }
         let send = match holder {
-            Holder::Send(op) => op,
-            Holder::Task(task) => awaited.get(&task).copied().unwrap_or(NONE),
+            Holder::Task(task) => sends.awaited.get(&task).copied().unwrap_or(NONE),
             Holder::Socket(socket) => self.table.at(socket).send,
         };
         if send != NONE {
@@ -179,17 +200,42 @@ impl Driver {
         self.buffers.trim(is_at_rest);
     }
 
-    pub(crate) fn buffer_base(&self, id: u16) -> NonNull<u8> {
-        self.buffers.bytes(id)
+    /// Where the bytes of a lease begin.
+    pub(crate) fn lease_start(&self, lease: RawLease) -> NonNull<u8> {
+        if lease.has_buffer() {
+            // SAFETY: a lease lies inside its buffer.
+            unsafe { self.buffers.bytes(lease.id).add(usize::from(lease.start)) }
+        } else {
+            NonNull::dangling()
+        }
+    }
+
+    /// Splits a lease: returns its first `count` bytes and leaves the others. A part without bytes holds no buffer, so that
+    /// a buffer has no more pieces than bytes.
+    pub(crate) fn split_lease(&mut self, lease: &mut RawLease, count: u16) -> RawLease {
+        if count == 0 {
+            return RawLease::EMPTY;
+        }
+        if usize::from(count) == lease.len() {
+            return std::mem::replace(lease, RawLease::EMPTY);
+        }
+        let at = lease.start + count;
+        assert!(at < lease.end, "split behind its end");
+        self.buffers.split(lease.id);
+        let first = RawLease { end: at, ..*lease };
+        lease.start = at;
+        first
     }
 
     pub(crate) fn give_back(&mut self, lease: RawLease) {
-        self.buffers.give_back(lease.id);
+        if lease.has_buffer() {
+            self.buffers.give_back(lease.id);
+        }
     }
 
     /// The task that is polled now has the lease.
     pub(super) fn lend(&mut self, lease: RawLease) {
-        self.buffers.pass_to(lease.id, Holder::Task(self.current));
+        self.buffers.lend(lease.id, self.current);
     }
 
     pub(super) fn give_back_picked(&mut self, completion: Completion) {

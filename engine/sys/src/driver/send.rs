@@ -5,7 +5,6 @@ use std::task::Poll;
 use io_uring::{opcode, types};
 
 use super::Driver;
-use crate::buf_ring::Holder;
 use crate::key::NONE;
 use crate::op::{Payload, State};
 use crate::patience::Patience;
@@ -15,11 +14,7 @@ use crate::wheel::{NEVER, Wheel};
 impl Driver {
     /// Sends in order: behind a send of the same socket that is still under way, this one waits in line.
     pub(crate) fn send(&mut self, index: u32, payload: Payload, patience: Patience) -> u32 {
-        let lease = if let Payload::SendLease(lease) = &payload { Some(lease.id) } else { None };
         let op = self.ops.insert(index, self.table.generation(index), payload);
-        if let Some(id) = lease {
-            self.buffers.pass_to(id, Holder::Send(op));
-        }
         self.set_patience(op, patience);
         let head = self.table.at(index).send;
         if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
@@ -85,9 +80,8 @@ impl Driver {
         let (start, len) = match &slot.payload {
             Payload::SendBuf { buf, sent } => (buf[*sent..].as_ptr(), buf.len() - sent),
             Payload::SendLease(lease) => {
-                // SAFETY: start lies inside the leased buffer.
-                let start = unsafe { self.buffers.bytes(lease.id).add(usize::from(lease.start)) };
-                (start.as_ptr().cast_const(), lease.len())
+                let lease = *lease;
+                (self.lease_start(lease).as_ptr().cast_const(), lease.len())
             }
             _ => unreachable!("only sends are sent"),
         };
