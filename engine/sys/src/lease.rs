@@ -1,9 +1,17 @@
 //! Received bytes in a buffer the kernel picked, held by whoever reads or forwards them.
+//!
+//! The rule for what waits: bytes that are kept for an unknown time (for the rest of a frame, for a window, for a slow peer)
+//! are copied out of their buffer where [`Lease::is_small`] says so. Then a shard pins at most [`SMALL_PART`] bytes of
+//! receive buffers for each byte that waits, and copies at most that part of a buffer at once.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::buf::Buf;
 use crate::driver;
+
+/// A lease is small if it has no more than this part of its buffer (one in so many): 2 KiB of 16.
+pub(crate) const SMALL_PART: usize = 8;
 
 /// No buffer has this number.
 const NO_BUFFER: u16 = u16::MAX;
@@ -76,6 +84,20 @@ impl Lease {
     pub fn split_to(&mut self, count: usize) -> Lease {
         assert!(count <= self.raw.len());
         Lease::from_raw(driver::with(|driver| driver.split_lease(&mut self.raw, count as u16)))
+    }
+
+    /// Whether these are so few bytes that they should be copied out ([`Lease::into_buf`]) rather than wait in their buffer:
+    /// no more than an eighth of it.
+    pub fn is_small(&self) -> bool {
+        let buffer_bytes = driver::with(|driver| driver.buffer_bytes());
+        self.raw.len() <= buffer_bytes as usize / SMALL_PART
+    }
+
+    /// Copies the bytes into memory of exactly their size, and lets go of the receive buffer.
+    pub fn into_buf(self) -> Buf {
+        let mut buf = Buf::tiny(self.len());
+        buf.extend_from_slice(&self);
+        buf
     }
 }
 

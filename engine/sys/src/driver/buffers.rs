@@ -244,6 +244,10 @@ impl Driver {
         }
     }
 
+    pub(crate) fn buffer_bytes(&self) -> u32 {
+        self.buffers.buffer_bytes()
+    }
+
     pub(crate) fn buffers_count(&self) -> u16 {
         self.buffers.count()
     }

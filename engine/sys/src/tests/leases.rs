@@ -48,7 +48,8 @@ fn a_piece_without_bytes_holds_no_buffer() {
         // They are leases like others.
         let (conn, mut peer) = pair().await;
         assert!(conn.send_lease(none, 0).await.result.is_ok());
-        assert!(lease.split_to(0).is_empty());
+        assert!(lease.is_small() && lease.split_to(0).is_empty());
+        assert!(lease.into_buf().is_empty());
         conn.send(super::buf(b"x"), 0).await.result.expect("sent");
         peer.read_exact(&mut [0]).expect("read");
     });
@@ -116,6 +117,23 @@ fn a_buffer_falls_into_single_bytes() {
         while !writer.is_finished() {
             sleep(1).await;
         }
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_small_piece_is_copied_out_and_does_not_pin_its_buffer() {
+    let left = run(&small(), async {
+        let (_conn, _peer, mut rest) = received(&[b'x'; 1_000]).await;
+        let tail = rest.split_to(128);
+        assert!(tail.is_small() && !rest.is_small(), "an eighth of 1,024 bytes");
+        rest.truncate(129);
+        assert!(!rest.is_small());
+        drop(rest);
+        assert_eq!(buffers_held().0, 1);
+        let kept = tail.into_buf();
+        assert_eq!(buffers_held().0, 0);
+        assert_eq!((&kept[..], kept.capacity()), (&[b'x'; 128][..], 128));
     });
     assert_eq!(left, Outstanding::default());
 }
