@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::buf::Buf;
 use crate::driver;
+use crate::op::RawPart;
 
 /// A lease is small if it has no more than this part of its buffer (one in so many): 2 KiB of 16.
 pub(crate) const SMALL_PART: usize = 8;
@@ -33,6 +34,11 @@ impl RawLease {
 
     pub(crate) fn len(self) -> usize {
         usize::from(self.end - self.start)
+    }
+
+    /// What is left without the first `count` bytes.
+    pub(crate) fn behind(self, count: usize) -> RawLease {
+        RawLease { start: self.start + count.min(self.len()) as u16, ..self }
     }
 
     pub(crate) fn has_buffer(self) -> bool {
@@ -98,6 +104,36 @@ impl Lease {
         let mut buf = Buf::tiny(self.len());
         buf.extend_from_slice(&self);
         buf
+    }
+}
+
+/// Bytes that are sent behind a head (see [`Conn::send_with`](crate::Conn::send_with)).
+#[derive(Debug)]
+pub enum Part {
+    /// Received ones, out of the buffer they came in.
+    Lease(Lease),
+    /// Ones of ours.
+    Buf(Buf),
+}
+
+impl Part {
+    pub(crate) fn into_raw(self) -> RawPart {
+        match self {
+            Part::Lease(lease) => RawPart::Lease(lease.into_raw()),
+            Part::Buf(buf) => RawPart::Buf(buf),
+        }
+    }
+}
+
+impl From<Lease> for Part {
+    fn from(lease: Lease) -> Part {
+        Part::Lease(lease)
+    }
+}
+
+impl From<Buf> for Part {
+    fn from(buf: Buf) -> Part {
+        Part::Buf(buf)
     }
 }
 

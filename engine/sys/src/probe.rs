@@ -21,10 +21,11 @@ const KERNEL_FLOOR: (u32, u32) = (6, 1);
 /// | 6.1.175 | io_uring/poll: fix multishot recv missing EOF on wakeup race | a peer's last bytes and its end together |
 const KERNEL_PATCH_FLOOR: (u32, u32, u32) = (6, 1, 175);
 
-const NEEDED: [(u8, &str); 9] = [
+const NEEDED: [(u8, &str); 10] = [
     (opcode::AcceptMulti::CODE, "ACCEPT"),
     (opcode::RecvMulti::CODE, "RECV"),
     (opcode::Send::CODE, "SEND"),
+    (opcode::SendMsg::CODE, "SENDMSG"),
     (opcode::Connect::CODE, "CONNECT"),
     (opcode::Close::CODE, "CLOSE"),
     (opcode::PollAdd::CODE, "POLL_ADD"),

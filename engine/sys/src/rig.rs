@@ -12,7 +12,7 @@ use crate::buf_ring::{BufRing, Use};
 use crate::driver::{Driver, Wake};
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
-use crate::op::{Payload, State};
+use crate::op::{Payload, RawPart, State, reserve_description};
 use crate::ring::Completion;
 use crate::socket::ReadAhead;
 use crate::table::{Flags, QUEUE_BOUND};
@@ -105,8 +105,7 @@ impl Rig {
     pub fn send_byte(&mut self, index: u32) {
         let mut buf = Buf::tiny(1);
         buf.push(b'x');
-        let op = self.driver.send(index, Payload::SendBuf { buf, sent: 0 }, 0.into());
-        let _ = self.driver.poll_op(op);
+        self.send(index, Payload::SendBuf { buf, sent: 0 }, b"x".to_vec(), true);
     }
 
     /// A task waits for bytes: it gets the first buffer, or the receive is armed.
@@ -196,7 +195,24 @@ impl Rig {
             return;
         }
         let Lent { raw, bytes } = self.leases.remove(0);
-        let op = self.driver.send(index, Payload::SendLease(raw), 0.into());
+        self.send(index, Payload::SendLease(raw), bytes, is_awaited);
+    }
+
+    /// The same behind a head of so many bytes, in one operation.
+    pub fn send_lease_with(&mut self, index: u32, head_bytes: u8, is_awaited: bool) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let mut head = Buf::small();
+        head.extend(0..head_bytes);
+        reserve_description(&mut head);
+        let Lent { raw, bytes } = self.leases.remove(0);
+        let all = [&head[..], &bytes].concat();
+        self.send(index, Payload::SendParts { head, body: RawPart::Lease(raw), sent: 0 }, all, is_awaited);
+    }
+
+    fn send(&mut self, index: u32, payload: Payload, bytes: Vec<u8>, is_awaited: bool) {
+        let op = self.driver.send(index, payload, 0.into());
         self.sending.insert(op, bytes);
         if is_awaited {
             let _ = self.driver.poll_op(op);
@@ -239,15 +255,16 @@ impl Rig {
 
     fn complete_op(&mut self, op: u32, result: i32) {
         let slot = self.driver.ops().at(op);
-        let mut left = 0;
-        if let Some(lease) = slot.payload.lease() {
-            left = lease.len();
-            let seen = self.seen(lease);
-            let bytes = &self.sending[&op];
-            assert_eq!(seen, bytes[bytes.len() - left..], "a send kept its bytes");
+        debug_assert!(slot.is_send() && slot.state == State::InFlight);
+        let mut left = Vec::new();
+        for (start, len) in self.driver.unsent(op) {
+            // SAFETY: the operation is in flight, so its payload has these bytes; nothing writes to them now.
+            left.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
         }
+        let all = &self.sending[&op];
+        assert_eq!(left, all[all.len() - left.len()..], "a send kept its bytes");
         let key = self.driver.ops().key(op);
-        self.complete(key, result.min(left as i32), 0);
+        self.complete(key, result.min(left.len() as i32), 0);
     }
 
     /// Closes a socket.
@@ -286,7 +303,7 @@ impl Rig {
             return;
         };
         let bytes = u16::from(which) % BUFFER_BYTES as u16 + 1;
-        match what % 28 {
+        match what % 30 {
             0 | 1 if sockets.len() < 48 => drop(self.open()),
             0..=5 => self.receive(index),
             6..=8 => self.deliver(index, bytes, true),
@@ -308,6 +325,7 @@ impl Rig {
             22 => self.settle(),
             23 | 24 => self.split_lease(usize::from(bytes)),
             25 => self.write_lease(which),
+            26 => self.send_lease_with(index, which % 8, which.is_multiple_of(2)),
             _ => self.turn(u64::from(which) * 4),
         }
         self.check();

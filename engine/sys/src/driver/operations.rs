@@ -7,7 +7,7 @@ use io_uring::{opcode, squeue, types};
 use super::{Driver, Wake, wake_of};
 use crate::buf::Buf;
 use crate::key::{Key, NONE};
-use crate::op::{Payload, SockAddr, State};
+use crate::op::{Payload, RawPart, SockAddr, State};
 use crate::patience::Patience;
 use crate::ring::Completion;
 use crate::wheel::NEVER;
@@ -103,6 +103,12 @@ impl Driver {
             Payload::SendLease(lease) => {
                 self.give_back(lease);
                 Payload::Nothing
+            }
+            Payload::SendParts { head, body, sent } => {
+                if let RawPart::Lease(lease) = body {
+                    self.give_back(lease);
+                }
+                Payload::SendBuf { buf: head, sent }
             }
             other => other,
         }

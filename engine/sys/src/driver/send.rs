@@ -6,7 +6,7 @@ use io_uring::{opcode, types};
 
 use super::Driver;
 use crate::key::NONE;
-use crate::op::{Payload, State};
+use crate::op::{Payload, RawPart, State, Unsent, describe_parts};
 use crate::patience::Patience;
 use crate::table::Flags;
 use crate::wheel::{NEVER, Wheel};
@@ -75,23 +75,53 @@ impl Driver {
     }
 
     fn submit_send(&mut self, op: u32) {
+        self.start_patience(op);
+        let [first, second] = self.unsent(op);
         let slot = self.ops.at(op);
-        let socket = slot.socket;
-        let (start, len) = match &slot.payload {
-            Payload::SendBuf { buf, sent } => (buf[*sent..].as_ptr(), buf.len() - sent),
+        let fd = types::Fd(self.table.at(slot.socket).fd);
+        let send = match &mut slot.payload {
+            Payload::SendParts { head, .. } if first.1 > 0 => {
+                let message = describe_parts(head, [first, second]);
+                opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
+            _ => {
+                let (start, len) = if first.1 > 0 { first } else { second };
+                opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build()
+            }
+        };
+        let key = self.ops.start(op);
+        // SAFETY: the bytes, and the description of two parts, belong to the payload, which the table keeps in place until the
+        // completion: a Buf's heap block does not move with it, and a leased buffer is not given back before.
+        unsafe { self.push(send, key) };
+    }
+
+    /// What is left of a send, in its first and its second part.
+    #[inline]
+    pub(crate) fn unsent(&mut self, op: u32) -> [Unsent; 2] {
+        const NOTHING: Unsent = (std::ptr::dangling(), 0);
+        let behind = |bytes: &[u8], sent: usize| {
+            let left = bytes.get(sent..).unwrap_or_default();
+            (left.as_ptr(), left.len())
+        };
+        match &self.ops.at(op).payload {
+            Payload::SendBuf { buf, sent } => [behind(buf, *sent), NOTHING],
             Payload::SendLease(lease) => {
                 let lease = *lease;
-                (self.lease_start(lease).as_ptr().cast_const(), lease.len())
+                [(self.lease_start(lease).as_ptr().cast_const(), lease.len()), NOTHING]
+            }
+            Payload::SendParts { head, body, sent } => {
+                let (first, of_body) = (behind(head, *sent), sent.saturating_sub(head.len()));
+                let second = match body {
+                    RawPart::Buf(buf) => behind(buf, of_body),
+                    RawPart::Lease(lease) => {
+                        let left = lease.behind(of_body);
+                        (self.lease_start(left).as_ptr().cast_const(), left.len())
+                    }
+                };
+                [first, second]
             }
             _ => unreachable!("only sends are sent"),
-        };
-        self.start_patience(op);
-        let fd = types::Fd(self.table.at(socket).fd);
-        let send = opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build();
-        let key = self.ops.start(op);
-        // SAFETY: the bytes belong to the payload, which the table keeps in place until the completion: a Buf's
-        // heap block does not move with it, and a leased buffer is not given back before.
-        unsafe { self.push(send, key) };
+        }
     }
 
     /// Counts what was sent and submits the rest; the final result once there is no rest or it cannot go on. Never a

@@ -25,8 +25,8 @@ pub use self::timer::{Timer, sleep};
 use crate::buf::Buf;
 use crate::connect_error::ConnectError;
 use crate::driver;
-use crate::lease::Lease;
-use crate::op::Payload;
+use crate::lease::{Lease, Part};
+use crate::op::{Payload, reserve_description};
 use crate::patience::Patience;
 use crate::side_tables::ProxiedAddresses;
 use crate::table::Flags;
@@ -123,6 +123,13 @@ impl Conn {
     /// Like [`Conn::send`], for received bytes: they go out of the buffer they came in.
     pub fn send_lease(&self, lease: Lease, patience: impl Into<Patience>) -> Sending {
         self.start_send(Payload::SendLease(lease.into_raw()), patience.into())
+    }
+
+    /// Like [`Conn::send`], for a head and what follows it in another buffer, in one operation: the bytes of `body` go out of
+    /// the buffer they are in. The head comes back with the end of the send; the body is dropped then.
+    pub fn send_with(&self, mut head: Buf, body: impl Into<Part>, patience: impl Into<Patience>) -> Sending {
+        reserve_description(&mut head);
+        self.start_send(Payload::SendParts { head, body: body.into().into_raw(), sent: 0 }, patience.into())
     }
 
     fn start_send(&self, payload: Payload, patience: Patience) -> Sending {

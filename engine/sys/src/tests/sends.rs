@@ -1,11 +1,13 @@
 //! Sends that stand in line, and sends of two parts.
 
 use std::future::{Future, poll_fn};
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::pin::pin;
+use std::time::Duration;
 
 use super::{buf, pair, run, small, start};
 use crate::driver;
+use crate::rig::Rig;
 use crate::*;
 
 /// Bytes that no socket takes at once.
@@ -96,4 +98,261 @@ fn a_line_of_sends_is_joined_while_it_moves() {
         assert!(all[STUCK_BYTES..].iter().copied().eq(0..number), "{:?}", &all[STUCK_BYTES..]);
     });
     assert_eq!(left, Outstanding::default());
+}
+
+// ---- a head, and what follows it in another buffer ----
+
+/// A lease of `count` bytes that count up, and what it was received on.
+async fn received(count: usize) -> (Conn, std::net::TcpStream, Lease) {
+    let (conn, mut peer) = pair().await;
+    peer.write_all(&counting(0, count)).expect("write");
+    let mut lease = conn.receive().await.expect("receive").expect("bytes");
+    while lease.len() < count {
+        drop(lease);
+        peer.write_all(&counting(0, count)).expect("write");
+        lease = conn.receive().await.expect("receive").expect("bytes");
+    }
+    (conn, peer, lease)
+}
+
+fn counting(first: usize, count: usize) -> Vec<u8> {
+    (first..first + count).map(|at| (at % 251) as u8).collect()
+}
+
+fn counting_buf(first: usize, count: usize) -> Buf {
+    let mut buf = Buf::large();
+    buf.extend_from_slice(&counting(first, count));
+    buf
+}
+
+#[test]
+fn a_head_and_a_lease_go_out_in_one_operation() {
+    let left = run(&small(), async {
+        let (_from, _source, mut lease) = received(1_000).await;
+        let (to, mut sink) = pair().await;
+        let kept = lease.split_to(10);
+        let mut head = buf(b"head|");
+        // A head that fills its buffer, too.
+        while head.len() < head.capacity() {
+            head.push(b'h');
+        }
+        let all = [&head[..], &lease[..]].concat();
+        let sending = to.send_with(head, lease, 1_000);
+        assert_eq!(driver::with(|driver| driver.outstanding().in_flight), 1);
+        let sent = sending.await;
+        sent.result.expect("sent");
+        assert_eq!(sent.buf.as_deref().map(|head| &head[..5]), Some(&b"head|"[..]));
+        assert!(*kept == counting(0, 10) && buffers_held().0 == 1, "its own piece went back");
+        drop(kept);
+        assert_eq!(buffers_held().0, 0);
+        let mut got = vec![0; all.len()];
+        sink.read_exact(&mut got).expect("read");
+        assert!(got == all, "other bytes than were sent");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn either_part_may_be_empty() {
+    let left = run(&small(), async {
+        let (to, mut sink) = pair().await;
+        let (_from, _source, mut lease) = received(3).await;
+        let none = lease.split_to(0);
+        let sendings = [
+            to.send_with(buf(b""), lease, 0),
+            to.send_with(buf(b"a"), none, 0),
+            to.send_with(buf(b""), buf(b"b"), 0),
+            to.send_with(buf(b""), buf(b""), 0),
+            to.send_with(buf(b"c"), buf(b""), 0),
+        ];
+        for sending in sendings {
+            sending.await.result.expect("sent");
+        }
+        let mut got = [0; 6];
+        sink.read_exact(&mut got).expect("read");
+        assert_eq!(got, [0, 1, 2, b'a', b'b', b'c']);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// The kernel takes parts of it many times over, ending in the head and in the body.
+#[test]
+fn a_send_of_two_parts_goes_on_where_it_ended_short() {
+    const HEAD: usize = 5 << 20;
+    const BODY: usize = 7 << 20;
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        let sending = conn.send_with(counting_buf(0, HEAD), counting_buf(HEAD, BODY), 0);
+        let behind = conn.send(buf(b"behind"), 0);
+        assert!(!sending.has_begun());
+        let limit = Timer::new(20_000);
+        while !sending.has_begun() {
+            assert!(limit.poll_expired().is_pending(), "the kernel has taken what it takes");
+            sleep(1).await;
+        }
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; HEAD + BODY + 6];
+            peer.read_exact(&mut all).expect("all of it");
+            all
+        });
+        assert_eq!(sending.await.buf.map(|head| head.len()), Some(HEAD));
+        behind.await.result.expect("sent");
+        while !reader.is_finished() {
+            sleep(5).await;
+        }
+        let all = reader.join().expect("the reader");
+        assert!(all == [counting(0, HEAD + BODY), b"behind".to_vec()].concat());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// Every place at which the kernel may stop, and the next one.
+#[test]
+fn short_counts_end_in_the_head_between_the_parts_and_in_the_body() {
+    for first in 1..12 {
+        for second in 1..12 {
+            let mut rig = Rig::with_buffers(32);
+            let (from, to) = (rig.open(), rig.open());
+            rig.receive(from);
+            rig.deliver(from, 8, false);
+            rig.receive(from);
+            rig.send_lease_with(to, 5, false);
+            // What is left is compared with what was to be sent.
+            for taken in [first, second, 64] {
+                if rig.is_sending(to) {
+                    rig.complete_send(to, taken);
+                }
+                rig.check();
+            }
+            assert!(!rig.is_sending(to), "{first} and {second} of 13");
+            rig.check();
+        }
+    }
+}
+
+#[test]
+fn a_send_of_two_parts_that_stalls_gives_both_back() {
+    let left = run(&small(), async {
+        let (_from, _source, lease) = received(1_000).await;
+        let (conn, peer) = pair().await;
+        let sending = conn.send_with(stuck(), lease, 100);
+        assert_eq!(buffers_held().0, 1);
+        let sent = sending.await;
+        assert_eq!(sent.result.expect_err("stuck").kind(), ErrorKind::TimedOut);
+        assert_eq!(sent.buf.map(|head| head.len()), Some(STUCK_BYTES));
+        assert_eq!((buffers_held().0, stats().sends_stalled), (0, 1));
+        drop((conn, peer));
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// The future goes, and the connection: the kernel has both parts until it says so.
+#[test]
+fn a_send_of_two_parts_outlives_its_future_and_not_its_connection() {
+    let left = run(&small(), async {
+        let (_from, _source, lease) = received(1_000).await;
+        let (conn, _peer) = pair().await;
+        conn.send_with(stuck(), lease, 0).detach();
+        sleep(40).await;
+        assert_eq!(buffers_held().0, 1);
+        drop(conn);
+        assert_eq!(buffers_held().0, 1, "the kernel may still read it");
+        let limit = Timer::new(20_000);
+        while buffers_held().0 > 0 {
+            assert!(limit.poll_expired().is_pending(), "it never came back");
+            sleep(5).await;
+        }
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn a_send_of_two_parts_is_given_up_for_its_buffer() {
+    let mut rig = Rig::with_buffers(128);
+    let stuck: Vec<u32> = (0..96)
+        .map(|_| {
+            let (from, to) = (rig.open(), rig.open());
+            rig.set_read_ahead(from, ReadAhead::Body);
+            rig.receive(from);
+            rig.turn(1);
+            rig.deliver(from, 64, false);
+            rig.receive(from);
+            rig.send_lease_with(to, 5, false);
+            to
+        })
+        .collect();
+    let late = rig.open();
+    rig.set_read_ahead(late, ReadAhead::Body);
+    rig.receive(late);
+    rig.deliver(late, 64, false);
+    assert!(!rig.is_armed(late));
+    rig.turn(1_000);
+    rig.settle();
+    rig.turn(1);
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+    assert!(rig.is_armed(late) && !rig.is_sending(stuck[0]) && rig.is_sending(stuck[1]));
+    rig.check();
+}
+
+fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The ways to send a head and a body that was received: `cargo test --release -p sluice-sys parts_cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_two_parts_cost() {
+    const MESSAGES: u32 = 6_400;
+    type Way = fn(&Conn, Buf, Lease) -> [Option<Sending>; 2];
+    let ways: [(&str, Way); 3] = [
+        ("two sends", |to, head, body| [Some(to.send(head, 5_000)), Some(to.send_lease(body, 5_000))]),
+        ("one of a copy", |to, mut head, body| {
+            head.extend_from_slice(&body);
+            drop(body);
+            [Some(to.send(head, 5_000)), None]
+        }),
+        ("one of two parts", |to, head, body| [Some(to.send_with(head, body, 5_000)), None]),
+    ];
+    for (body_bytes, pairs) in [(256, 1), (16_384, 1), (1_024, 64), (4_096, 64), (16_384, 64)] {
+        let settings = Settings { submission_entries: 256, buffers: 1024, buffer_bytes: 16_384, ..small() };
+        let left = run(&settings, async move {
+            let (message, mut got) = (vec![7; body_bytes], vec![0; 300 + body_bytes]);
+            let (mut from, mut to) = (Vec::new(), Vec::new());
+            for _ in 0..pairs {
+                from.push(pair().await);
+                to.push(pair().await);
+            }
+            for round in 0..9 {
+                let mut line = format!("{body_bytes} bytes on {pairs} connections, round {round}:");
+                for (name, way) in ways {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..MESSAGES / pairs {
+                        let mut messages = Vec::new();
+                        for (conn, source) in &mut from {
+                            source.write_all(&message).expect("write");
+                            let body = conn.receive().await.expect("receive").expect("bytes");
+                            assert_eq!(body.len(), body_bytes);
+                            let mut head = Buf::small();
+                            head.resize(300, b'h');
+                            messages.push((head, body));
+                        }
+                        let before = thread_cpu_time();
+                        let ways =
+                            messages.into_iter().zip(&to).map(|((head, body), (to, _))| way(to, head, body));
+                        for sending in ways.collect::<Vec<_>>().into_iter().flatten().flatten() {
+                            sending.await.result.expect("sent");
+                        }
+                        spent += thread_cpu_time() - before;
+                        to.iter_mut().for_each(|(_, sink)| sink.read_exact(&mut got).expect("read"));
+                    }
+                    line += &format!("  {name} {:.2} us", spent.as_secs_f64() * 1e6 / f64::from(MESSAGES));
+                }
+                println!("{line}");
+            }
+        });
+        assert_eq!(left, Outstanding::default());
+    }
 }
