@@ -16,27 +16,70 @@ const GROWN_KEPT_BYTES: usize = 64 * 1024;
 /// Room of a large buffer, for bodies: fewer, larger copies, and still inside a core's L2 cache.
 pub const LARGE_BYTES: usize = 256 * 1024;
 
-// At most 4 MiB, 2 MiB and 2 MiB.
+/// Small buffers kept although nothing needed them for a second: at most 4 MiB. Until then all are kept that were in use at
+/// once, so that a busy shard allocates none.
 const SMALL_KEPT: usize = 512;
+// At most 2 MiB each.
 const GROWN_KEPT: usize = 32;
 const LARGE_KEPT: usize = 8;
 
-#[derive(Default)]
 struct Storage {
     bytes: Vec<u8>,
 }
 
+impl Storage {
+    fn with_room(bytes: usize) -> Box<Storage> {
+        Box::new(Storage { bytes: Vec::with_capacity(bytes) })
+    }
+}
+
 // Boxed, so that a buffer is one pointer wide in futures and in the in-flight table.
-#[derive(Default)]
 #[allow(clippy::vec_box)]
 struct Pool {
     small: Vec<Box<Storage>>,
+    /// The least small ones that were kept since they were last trimmed.
+    small_least: usize,
     grown: Vec<Box<Storage>>,
     large: Vec<Box<Storage>>,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), grown: Vec::new(), large: Vec::new() }) };
+    static POOL: RefCell<Pool> =
+        const { RefCell::new(Pool { small: Vec::new(), small_least: 0, grown: Vec::new(), large: Vec::new() }) };
+}
+
+impl Pool {
+    fn take_small(&mut self) -> Option<Box<Storage>> {
+        let taken = self.small.pop();
+        self.small_least = self.small_least.min(self.small.len());
+        taken
+    }
+
+    fn keep(&mut self, storage: Box<Storage>) {
+        let capacity = storage.bytes.capacity();
+        if (SMALL_BYTES..=SMALL_KEPT_BYTES).contains(&capacity) {
+            self.small.push(storage);
+        } else if capacity >= LARGE_BYTES && self.large.len() < LARGE_KEPT {
+            self.large.push(storage);
+        } else if (SMALL_KEPT_BYTES..=GROWN_KEPT_BYTES).contains(&capacity) && self.grown.len() < GROWN_KEPT {
+            self.grown.push(storage);
+        }
+    }
+}
+
+/// Whether [`trim`] may have something to do: small buffers are kept beyond those that always are.
+pub(crate) fn wants_trim() -> bool {
+    POOL.with_borrow(|pool| pool.small.len() > SMALL_KEPT)
+}
+
+/// Frees the small buffers that nothing has needed since the last time, the coldest ones, but for a few. What one batch of
+/// requests uses and the next one uses again is not freed in between.
+pub(crate) fn trim() {
+    POOL.with_borrow_mut(|pool| {
+        let surplus = pool.small_least.saturating_sub(SMALL_KEPT);
+        pool.small.drain(..surplus);
+        pool.small_least = pool.small.len();
+    });
 }
 
 /// A growable byte buffer that returns to its thread's pool when dropped. Dereferences to `Vec<u8>`.
@@ -45,19 +88,19 @@ pub struct Buf(Option<Box<Storage>>);
 impl Buf {
     /// An empty buffer with room for a head.
     pub fn small() -> Buf {
-        let pooled = POOL.with_borrow_mut(|pool| pool.grown.pop().or_else(|| pool.small.pop()));
-        Buf(Some(pooled.unwrap_or_else(|| Box::new(Storage { bytes: Vec::with_capacity(SMALL_BYTES) }))))
+        let pooled = POOL.with_borrow_mut(|pool| pool.grown.pop().or_else(|| pool.take_small()));
+        Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(SMALL_BYTES))))
     }
 
     /// An empty buffer for a few bytes that may have to wait long. Not pooled.
     pub fn tiny(bytes: usize) -> Buf {
-        Buf(Some(Box::new(Storage { bytes: Vec::with_capacity(bytes) })))
+        Buf(Some(Storage::with_room(bytes)))
     }
 
     /// An empty buffer with room for [`LARGE_BYTES`].
     pub fn large() -> Buf {
         let pooled = POOL.with_borrow_mut(|pool| pool.large.pop());
-        Buf(Some(pooled.unwrap_or_else(|| Box::new(Storage { bytes: Vec::with_capacity(LARGE_BYTES) }))))
+        Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(LARGE_BYTES))))
     }
 }
 
@@ -86,26 +129,23 @@ impl Drop for Buf {
     fn drop(&mut self) {
         let Some(mut storage) = self.0.take() else { return };
         storage.bytes.clear();
-        let capacity = storage.bytes.capacity();
         // A thread that is ending has no pool any more: then the memory just goes.
-        let _ = POOL.try_with(|pool| {
-            let mut pool = pool.borrow_mut();
-            if capacity >= LARGE_BYTES && pool.large.len() < LARGE_KEPT {
-                pool.large.push(storage);
-            } else if (SMALL_BYTES..=SMALL_KEPT_BYTES).contains(&capacity) && pool.small.len() < SMALL_KEPT {
-                pool.small.push(storage);
-            } else if (SMALL_KEPT_BYTES..=GROWN_KEPT_BYTES).contains(&capacity)
-                && pool.grown.len() < GROWN_KEPT
-            {
-                pool.grown.push(storage);
-            }
-        });
+        let _ = POOL.try_with(|pool| pool.borrow_mut().keep(storage));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A peak of buffers in use, which is over.
+    fn batch(count: usize) {
+        drop((0..count).map(|_| Buf::small()).collect::<Vec<_>>());
+    }
+
+    fn kept() -> usize {
+        POOL.with_borrow(|pool| pool.small.len())
+    }
 
     #[test]
     fn a_dropped_buffer_is_used_again_and_empty() {
@@ -115,6 +155,52 @@ mod tests {
         drop(first);
         let second = Buf::small();
         assert_eq!((second.as_ptr(), second.len()), (address, 0));
+    }
+
+    #[test]
+    fn a_buffer_that_grew_is_not_kept_as_a_small_one() {
+        for bytes in [SMALL_KEPT_BYTES + 1, GROWN_KEPT_BYTES + 1, LARGE_BYTES] {
+            let mut buf = Buf(Some(Storage::with_room(SMALL_BYTES)));
+            buf.resize(bytes, 7);
+            drop(buf);
+            assert_eq!(kept(), 0, "{bytes}");
+        }
+        drop(Buf::tiny(10));
+        assert_eq!(kept(), 0);
+    }
+
+    #[test]
+    fn what_was_in_use_at_once_is_kept_until_nothing_needs_it() {
+        const PEAK: usize = 2_000;
+        batch(PEAK);
+        trim();
+        // Each batch uses them all again.
+        for _ in 0..3 {
+            batch(PEAK);
+            trim();
+            assert_eq!(kept(), PEAK);
+        }
+        batch(100);
+        trim();
+        assert_eq!((kept(), wants_trim()), (SMALL_KEPT + 100, true));
+        trim();
+        assert_eq!((kept(), wants_trim()), (SMALL_KEPT, false));
+    }
+
+    #[test]
+    fn a_shard_that_has_nothing_to_do_gives_the_buffers_of_a_peak_back() {
+        let mut rig = crate::Rig::with_buffers(32);
+        rig.turn(1_000);
+        assert_eq!(rig.may_sleep_ms(), None);
+        batch(2_000);
+        for _ in 0..3 {
+            assert_eq!(rig.may_sleep_ms(), Some(1_000), "{}", kept());
+            rig.turn(1_000);
+            if kept() == SMALL_KEPT {
+                break;
+            }
+        }
+        assert_eq!((kept(), rig.may_sleep_ms()), (SMALL_KEPT, None));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 
 use super::Driver;
 use super::receive::When;
+use crate::buf;
 use crate::buf_ring::{Holder, Use};
 use crate::key::NONE;
 use crate::lease::RawLease;
@@ -192,12 +193,20 @@ impl Driver {
 
     /// Takes offered buffers and cold memory back, now and then.
     pub(super) fn trim_buffers(&mut self) {
-        if self.now_ms < self.trim_due_ms || !self.buffers.wants_trim() {
+        if self.now_ms < self.trim_due_ms {
             return;
         }
-        self.trim_due_ms = self.now_ms + TRIM_MS;
-        let is_at_rest = self.ring.is_at_rest();
-        self.buffers.trim(is_at_rest);
+        let (of_receives, of_ours) = (self.buffers.wants_trim(), buf::wants_trim());
+        if of_receives || of_ours {
+            self.trim_due_ms = self.now_ms + TRIM_MS;
+        }
+        if of_receives {
+            let is_at_rest = self.ring.is_at_rest();
+            self.buffers.trim(is_at_rest);
+        }
+        if of_ours {
+            buf::trim();
+        }
     }
 
     /// Where the bytes of a lease begin.

@@ -23,7 +23,8 @@ impl Driver {
         let wheels = [&self.deadlines, &self.stalls].into_iter();
         let next = wheels.filter_map(|wheel| wheel.next_in_ms(self.now_ms));
         // A shard that has nothing to do any more gives the memory of its busy time back all the same.
-        let trim = (self.wants_trim || self.buffers.wants_trim()).then_some(TRIM_MS);
+        let wants_trim = self.wants_trim || self.buffers.wants_trim() || crate::buf::wants_trim();
+        let trim = wants_trim.then_some(TRIM_MS);
         next.chain(trim).min()
     }
 
