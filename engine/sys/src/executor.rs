@@ -1,16 +1,22 @@
 //! The loop of a shard: tasks that are polled when the one thing they wait for has happened.
 //!
-//! There is no waker and no run queue. A future that must wait leaves its task's number with what it waits for; the
-//! completion hands the number back and the loop polls that task at once. Connection code runs in workers: coroutines
-//! that take one connection after another ([`next_connection`]), so that serving builds and drops no future. Parked
-//! workers wait on a stack; the one that parked last, whose memory is warm, gets the next connection.
+//! A future of this crate that must wait leaves its task's number with what it waits for; the completion hands the number
+//! back and the loop polls that task at once, without a waker and without a run queue. Futures that are not ours get a waker
+//! (see [`waker`](crate::waker)); a task that is woken by one is polled in the same turn, and nothing sleeps before.
+//!
+//! What wakes is the task, not the context's waker: a combinator that makes wakers of its own and polls only those of its
+//! parts whose waker was woken is of no use for futures of this crate; one that polls all its parts (`join!`, `select!`) is.
+//!
+//! Connection code runs in workers: coroutines that take one connection after another ([`next_connection`]), so that serving
+//! builds and drops no future. Parked workers wait on a stack; the one that parked last, whose memory is warm, gets the next
+//! connection.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::Settings;
@@ -101,6 +107,7 @@ impl Runtime {
     {
         let main = self.tasks.add(Box::pin(main));
         let mut batch = [const { MaybeUninit::uninit() }; BATCH];
+        driver::with(Driver::arm_wakes);
         self.tasks.poll(main);
         while self.tasks.is_alive(main) {
             while self.poll_spawned() {}
@@ -156,7 +163,7 @@ impl Runtime {
 
     /// Polls tasks that were woken by another task's doing.
     fn poll_ready(&mut self) {
-        while let Some(id) = driver::with(|driver| driver.ready.pop_front()) {
+        while let Some(id) = driver::with(|driver| driver.waits.next_ready()) {
             self.tasks.poll(id);
         }
     }
@@ -204,6 +211,7 @@ impl Tasks {
             self.slots[id as usize] = Some(task);
             id
         } else {
+            driver::with(|driver| driver.waits.add_number());
             self.slots.push(Some(task));
             self.slots.len() as u32 - 1
         }
@@ -245,13 +253,19 @@ impl Tasks {
     fn poll(&mut self, id: u32) {
         // A number may outlive its task by a completion; then there is nobody to poll.
         let Some(Some(task)) = self.slots.get_mut(id as usize) else { return };
-        driver::with(|driver| driver.current = id);
-        let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // Dropping it would do nothing.
+        let waker = ManuallyDrop::new(driver::with(|driver| driver.begin_poll(id)));
+        let polled = task.as_mut().poll(&mut Context::from_waker(&waker));
         driver::with(|driver| driver.current = NONE);
         if polled.is_ready() {
-            self.slots[id as usize] = None;
-            self.free.push(id);
+            self.remove(id);
         }
+    }
+
+    fn remove(&mut self, id: u32) {
+        driver::with(|driver| driver.waits.end_task(id));
+        self.slots[id as usize] = None;
+        self.free.push(id);
     }
 
     /// Drops the coldest parked workers, of those that nobody needed for a while. What one batch of requests uses and the next
@@ -288,8 +302,7 @@ impl Tasks {
             driver.parked_workers.drain(..count).collect()
         });
         for id in surplus {
-            self.slots[id as usize] = None;
-            self.free.push(id);
+            self.remove(id);
         }
     }
 }

@@ -51,6 +51,14 @@ impl HostUnsupported {
         )
     }
 
+    /// Explains why other threads cannot wake a shard's tasks.
+    pub(crate) fn from_eventfd(error: &io::Error) -> HostUnsupported {
+        HostUnsupported::new(
+            format!("there is no eventfd for wakes from other threads: {error}"),
+            "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or allow eventfd2 in the seccomp profile",
+        )
+    }
+
     /// Explains why the ring cannot poll network queues.
     pub(crate) fn from_busy_poll(error: &io::Error) -> HostUnsupported {
         HostUnsupported::new(

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Handed,
     /// Such a message of our own that did not arrive.
     Returned,
+    /// Tasks were woken on other threads.
+    Woken,
 }
 
 /// A packed key.
@@ -39,6 +41,7 @@ pub(crate) struct Key(u64);
 impl Key {
     pub(crate) const IGNORED: Key = Key::new(Kind::Ignored, 0, 0);
     pub(crate) const MESSAGE: Key = Key::new(Kind::Message, 0, 0);
+    pub(crate) const WOKEN: Key = Key::new(Kind::Woken, 0, 0);
 
     pub(crate) const fn new(kind: Kind, generation: u32, index: u32) -> Key {
         let generation = (generation & GENERATION_MASK) as u64;
@@ -61,6 +64,7 @@ impl Key {
             4 => Kind::Message,
             5 => Kind::Handed,
             6 => Kind::Returned,
+            7 => Kind::Woken,
             _ => Kind::Ignored,
         }
     }
@@ -99,6 +103,7 @@ mod tests {
             Kind::Message,
             Kind::Handed,
             Kind::Returned,
+            Kind::Woken,
         ] {
             let carried = Key::from_bits(Key::with_payload(kind, 0x7fff_ffff_fff8).bits());
             assert_eq!((carried.kind(), carried.payload()), (kind, 0x7fff_ffff_fff8));

@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: [`ring`] is one io_uring; [`buf_ring`] the buffers the kernel picks from; [`table`] one small
 //! entry per socket; [`op`] the in-flight table, which owns what the kernel uses; [`wheel`] their deadlines;
-//! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task.
+//! [`driver`] ties them together and turns completions into the task that waits; [`executor`] polls that task, whose
+//! [`waker`] is a number and no memory.
 //! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, the latter with [`bpf`] where it is allowed;
 //! [`heap`] and [`pages`] know where that memory is; [`load_board`] is what shards know of each other's load.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
@@ -44,6 +45,7 @@ mod socket;
 mod steer;
 mod table;
 mod tcp_info;
+mod waker;
 mod host_unsupported;
 mod wheel;
 

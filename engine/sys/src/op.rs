@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::buf::Buf;
+use crate::driver::Waits;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::message::Doorbell;
@@ -315,9 +316,9 @@ impl Ops {
     }
 
     /// The tasks that wait for a send, each with that send. Walks the table.
-    pub(crate) fn awaited_sends(&self) -> HashMap<u32, u32> {
+    pub(crate) fn awaited_sends(&self, waits: &Waits) -> HashMap<u32, u32> {
         let sends = self.slots.iter().zip(0..).filter(|(op, _)| op.is_send() && op.state != State::Free);
-        sends.filter(|(op, _)| op.waiter != NONE).map(|(op, index)| (op.waiter, index)).collect()
+        sends.flat_map(|(op, index)| waits.tasks(op.waiter).map(move |task| (task, index))).collect()
     }
 
     /// The sends under way that own a piece of a receive buffer, each with that buffer, in the order of the buffers. Walks the

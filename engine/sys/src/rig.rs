@@ -71,6 +71,7 @@ impl Rig {
         let mut driver = Driver::new(&settings).expect("a driver");
         driver.ring().detach();
         driver.current = TASK;
+        (0..=TASK).for_each(|_| driver.waits.add_number());
         Rig {
             driver,
             streams: HashMap::new(),
@@ -98,6 +99,7 @@ impl Rig {
 
     /// From now on another task is polled.
     pub fn poll_as(&mut self, task: u32) {
+        (0..=task).for_each(|_| self.driver.waits.add_number());
         self.driver.current = task;
     }
 

@@ -9,6 +9,7 @@ mod handover;
 mod leases;
 mod operations;
 mod sends;
+mod wakers;
 
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener, TcpStream};

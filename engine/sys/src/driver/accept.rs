@@ -4,7 +4,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use io_uring::{opcode, types};
 
-use super::{Driver, Wake, wake_of};
+use super::{Driver, Wake};
 use crate::key::Kind;
 use crate::ring::Completion;
 use crate::table::{Entry, Flags};
@@ -26,7 +26,7 @@ impl Driver {
         if !completion.has_more() {
             entry.flags.clear(Flags::ARMED);
             if entry.flags.has(Flags::STOPPING) {
-                let wake = wake_of(&mut entry.waiter);
+                let wake = self.waits.take(&mut entry.waiter);
                 if fd >= 0 {
                     self.admit(fd, listener);
                 }

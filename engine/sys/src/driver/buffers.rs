@@ -134,7 +134,8 @@ impl Driver {
             uses.iter().flat_map(|purpose| self.buffers.held_longer_than(*purpose, age_ms, self.now_ms));
         let mut oldest: Vec<_> = held.collect();
         oldest.sort_unstable_by_key(|(age, _)| std::cmp::Reverse(*age));
-        let sends = Sends { awaited: self.ops.awaited_sends(), of_buffers: self.ops.sends_of_buffers() };
+        let sends =
+            Sends { awaited: self.ops.awaited_sends(&self.waits), of_buffers: self.ops.sends_of_buffers() };
         let mut to_end = self.buffers.missing(purpose, waiting).min(RECLAIMED_AT_ONCE);
         for (_, id) in oldest {
             if to_end == 0 || self.buffers.missing(purpose, waiting) == 0 {

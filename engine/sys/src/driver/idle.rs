@@ -24,6 +24,7 @@ impl Driver {
         let entry = self.table.at(index);
         entry.flags.set(Flags::IDLE);
         // Nobody waits for a parked connection, so the place of its waiter is free.
+        self.waits.forget(&mut entry.waiter);
         entry.waiter = slot;
         self.arm_receive(index);
         true
@@ -67,7 +68,7 @@ impl Driver {
             return false;
         }
         entry.flags.set(flag);
-        entry.waiter = NONE;
+        self.waits.forget(&mut entry.waiter);
         self.set_deadline(index, idle_ms);
         if !self.try_to_leave(index) {
             self.arm_receive(index);

@@ -38,7 +38,7 @@ impl Driver {
         match self.messages.pop_front() {
             Some(value) => Poll::Ready(value),
             None => {
-                self.message_waiter = self.current;
+                self.waits.add(&mut self.message_waiter, self.current);
                 Poll::Pending
             }
         }

@@ -16,14 +16,16 @@ mod send;
 mod sockets;
 mod thread;
 mod timers;
+mod waits;
 mod wind_up;
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
+use std::task::Waker;
 use std::time::Instant;
 
-use io_uring::{cqueue, squeue};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::Settings;
 use crate::buf_ring::BufRing;
@@ -42,6 +44,7 @@ use crate::wheel::Wheel;
 pub(crate) use handover::Handed;
 pub use handover::{ConnectionId, Share};
 pub(crate) use thread::{install, spend_thread, try_with, uninstall, with};
+pub(crate) use waits::Waits;
 pub use wind_up::Outstanding;
 
 /// When the first runtime of the process was made: all of them count their time from there, so that a time means the same on
@@ -128,8 +131,8 @@ pub(crate) struct Driver {
     kept: KeptBytes,
     /// The task being polled.
     pub(crate) current: u32,
-    /// Tasks to poll although nothing of theirs completed in the kernel.
-    pub(crate) ready: VecDeque<u32>,
+    /// Who waits for what, and the tasks to poll although nothing of theirs completed in the kernel.
+    pub(crate) waits: Waits,
     /// Workers that exist, parked or serving.
     pub(crate) workers: u32,
     /// Workers that wait for a connection, the last one on top.
@@ -185,6 +188,7 @@ impl Driver {
         if settings.huge_pages == HugePages::Off {
             table.memory().iter().for_each(|range| use_ordinary_pages(range.start, range.bytes));
         }
+        let waits = Waits::new().map_err(|error| HostUnsupported::from_eventfd(&error))?;
         let started = *STARTED.get_or_init(Instant::now);
         let now_ms = started.elapsed().as_millis() as u64;
         Ok(Driver {
@@ -200,7 +204,7 @@ impl Driver {
             read_ahead,
             kept: KeptBytes::default(),
             current: NONE,
-            ready: VecDeque::new(),
+            waits,
             workers: 0,
             parked_workers: Vec::new(),
             wants_trim: false,
@@ -257,7 +261,7 @@ impl Driver {
             Kind::Op => self.op_completed(completion),
             Kind::Message => {
                 self.messages.push_back(completion.result);
-                wake_of(&mut self.message_waiter)
+                self.waits.take(&mut self.message_waiter)
             }
             Kind::Handed => {
                 self.fetch_handed();
@@ -267,7 +271,34 @@ impl Driver {
                 self.take_back(completion);
                 Wake::Nobody
             }
+            Kind::Woken => {
+                self.woken(completion);
+                Wake::Nobody
+            }
         }
+    }
+
+    /// Has the ring look after what other threads wake.
+    pub(crate) fn arm_wakes(&mut self) {
+        let eventfd = types::Fd(self.waits.eventfd());
+        let poll = opcode::PollAdd::new(eventfd, libc::POLLIN as u32).multi(true).build();
+        // SAFETY: a poll refers to no memory.
+        unsafe { self.push(poll, Key::WOKEN) };
+    }
+
+    #[cold]
+    fn woken(&mut self, completion: Completion) {
+        if !completion.has_more() && completion.result != -libc::ECANCELED && !self.is_ending {
+            self.arm_wakes();
+        }
+        self.waits.fetch_woken();
+    }
+
+    /// The task that is polled from now on, and its waker.
+    #[inline]
+    pub(crate) fn begin_poll(&mut self, task: u32) -> Waker {
+        self.current = task;
+        self.waits.task_ref(task).waker()
     }
 
     /// The memory of ring, buffers and sockets.
@@ -313,12 +344,5 @@ impl Driver {
     pub(crate) fn prepare_turn(&mut self, after_ms: u64) {
         self.now_ms += after_ms;
         self.prepare();
-    }
-}
-
-fn wake_of(waiter: &mut u32) -> Wake {
-    match std::mem::replace(waiter, NONE) {
-        NONE => Wake::Nobody,
-        task => Wake::Task(task),
     }
 }

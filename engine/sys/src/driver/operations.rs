@@ -4,9 +4,9 @@ use std::task::Poll;
 
 use io_uring::{opcode, squeue, types};
 
-use super::{Driver, Wake, wake_of};
+use super::{Driver, Wake};
 use crate::buf::Buf;
-use crate::key::{Key, NONE};
+use crate::key::Key;
 use crate::op::{Payload, RawPart, SockAddr, State};
 use crate::patience::Patience;
 use crate::ring::Completion;
@@ -73,17 +73,14 @@ impl Driver {
         if is_send {
             self.next_send(index, result);
         }
-        let wake = wake_of(&mut self.ops.at(index).waiter);
+        let wake = self.waits.take(&mut self.ops.at(index).waiter);
         self.finish_op(index, result);
         wake
     }
 
     /// A send ends that the kernel never knew. Its waiter is polled in the same turn: no completion will do that.
     pub(super) fn finish_queued(&mut self, index: u32, result: i32) {
-        let waiter = std::mem::replace(&mut self.ops.at(index).waiter, NONE);
-        if waiter != NONE {
-            self.ready.push_back(waiter);
-        }
+        self.waits.make_waiting_ready(&mut self.ops.at(index).waiter);
         self.finish_op(index, result);
     }
 
@@ -119,7 +116,7 @@ impl Driver {
         let current = self.current;
         let op = self.ops.at(index);
         if op.state != State::Done {
-            op.waiter = current;
+            self.waits.add(&mut op.waiter, current);
             return Poll::Pending;
         }
         let result = op.result;
@@ -130,7 +127,12 @@ impl Driver {
     pub(crate) fn orphan(&mut self, index: u32) {
         let op = self.ops.at(index);
         op.is_owned = false;
-        op.waiter = NONE;
+        if op.is_send() {
+            // Whoever waits until the socket is flushed has its number here, too: it is polled and comes back to its place.
+            self.waits.make_waiting_ready(&mut op.waiter);
+        } else {
+            self.waits.forget(&mut op.waiter);
+        }
         match op.state {
             State::Done => drop(self.free_op(index)),
             State::InFlight if op.payload.is_cancelled_with_its_future() => self.cancel(self.ops.key(index)),

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use io_uring::{opcode, squeue, types};
 
-use super::{Driver, ReadAheadBytes, Wake, wake_of};
+use super::{Driver, ReadAheadBytes, Wake};
 use crate::key::{Kind, NONE};
 use crate::lease::RawLease;
 use crate::ring::{Completion, bounded_multishot, polled_first};
@@ -39,7 +39,7 @@ impl Driver {
         if entry.flags.has(Flags::EXPIRED) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        entry.waiter = current;
+        self.waits.add(&mut entry.waiter, current);
         entry.flags.set(Flags::WANTED);
         self.arm_receive(index);
         Poll::Pending
@@ -62,7 +62,7 @@ impl Driver {
         if !entry.flags.has(Flags::ARMED) || entry.flags.has(Flags::STOPPING) {
             return Poll::Ready(None);
         }
-        entry.waiter = current;
+        self.waits.add(&mut entry.waiter, current);
         Poll::Pending
     }
 
@@ -75,7 +75,7 @@ impl Driver {
             self.unstarve(index);
             return Poll::Ready(());
         }
-        entry.waiter = current;
+        self.waits.add(&mut entry.waiter, current);
         self.stop_receive(index);
         Poll::Pending
     }
@@ -107,7 +107,7 @@ impl Driver {
                     return Wake::Nobody;
                 }
                 // Whoever waits for bytes goes on waiting; whoever waits for the receive to be out of the kernel need not.
-                return wake_of(&mut entry.waiter);
+                return self.waits.take(&mut entry.waiter);
             }
             // Stopped on request; whoever waits arms it again when the queue is empty.
             (errno, _) if errno == -libc::ECANCELED => {
@@ -117,7 +117,7 @@ impl Driver {
                     }
                     return Wake::Nobody;
                 }
-                return wake_of(&mut entry.waiter);
+                return self.waits.take(&mut entry.waiter);
             }
             (errno, _) => entry.fail(-errno),
         }
@@ -147,7 +147,7 @@ impl Driver {
             self.retire(index);
             return Wake::Nobody;
         }
-        let wake = wake_of(&mut entry.waiter);
+        let wake = self.waits.take(&mut entry.waiter);
         if !entry.flags.has(Flags::ARMED) {
             self.go_on_receiving(index, bytes);
         } else if entry.queue_len >= QUEUE_MAX && !entry.flags.has(Flags::STOPPING) {
@@ -212,7 +212,7 @@ impl Driver {
         } else if entry.flags.has(Flags::RESTING) {
             self.retire(index);
         } else {
-            return wake_of(&mut entry.waiter);
+            return self.waits.take(&mut entry.waiter);
         }
         Wake::Nobody
     }

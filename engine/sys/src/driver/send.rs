@@ -70,7 +70,7 @@ impl Driver {
             return Poll::Ready(());
         }
         let last = self.ops.at(head).last;
-        self.ops.at(last).waiter = self.current;
+        self.waits.add(&mut self.ops.at(last).waiter, self.current);
         Poll::Pending
     }
 

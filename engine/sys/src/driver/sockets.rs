@@ -36,6 +36,7 @@ impl Driver {
         if self.table.at(index).flags.has(Flags::IDLE) {
             drop(self.take_partial(index));
         }
+        self.waits.forget(&mut self.table.at(index).waiter);
         if self.table.at(index).flags.has(Flags::ACCEPTED) {
             self.connections -= 1;
             self.forget_peer(index);

@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::buffers::TRIM_MS;
-use super::{Driver, Wake, wake_of};
+use super::{Driver, Wake};
 use crate::key::NONE;
 use crate::ring::Wait;
 use crate::table::Flags;
@@ -12,7 +12,7 @@ use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
-        if !self.ready.is_empty() {
+        if self.waits.is_any_ready() {
             return Wait::AtMost(Duration::ZERO);
         }
         self.may_sleep_ms().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
@@ -59,7 +59,7 @@ impl Driver {
             self.stats.idle_expired += 1;
             self.retire(index);
         } else {
-            return Some(wake_of(&mut entry.waiter));
+            return Some(self.waits.take(&mut entry.waiter));
         }
         Some(Wake::Nobody)
     }
@@ -110,7 +110,7 @@ impl Driver {
         if entry.flags.has(Flags::EXPIRED) {
             return Poll::Ready(());
         }
-        entry.waiter = current;
+        self.waits.add(&mut entry.waiter, current);
         Poll::Pending
     }
 }

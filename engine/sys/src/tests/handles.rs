@@ -211,7 +211,7 @@ fn a_task_that_was_woken_does_not_wait_for_something_else() {
         // Nothing else happens on this ring before the timer goes off.
         let limit = Timer::new(20_000);
         let task = driver::with(|driver| driver.current);
-        spawn(async move { driver::with(|driver| driver.ready.push_back(task)) });
+        spawn(async move { driver::with(|driver| driver.waits.make_ready(task)) });
         let mut is_first = true;
         poll_fn(|_| if std::mem::take(&mut is_first) { Poll::Pending } else { Poll::Ready(()) }).await;
         assert!(limit.poll_expired().is_pending());
