@@ -2,7 +2,8 @@
 //!
 //! A future of this crate that must wait leaves its task's number with what it waits for; the completion hands the number
 //! back and the loop polls that task at once, without a waker and without a run queue. Futures that are not ours get a waker
-//! (see [`waker`](crate::waker)); a task that is woken by one is polled in the same turn, and nothing sleeps before.
+//! (see [`waker`](crate::waker)); a task that is woken by one is polled in the same turn, and nothing sleeps before. Tasks that
+//! wake each other have a budget in each turn, so that they do not keep the ring from being served.
 //!
 //! What wakes is the task, not the context's waker: a combinator that makes wakers of its own and polls only those of its
 //! parts whose waker was woken is of no use for futures of this crate; one that polls all its parts (`join!`, `select!`) is.
@@ -39,6 +40,9 @@ const WIND_UP: Duration = Duration::from_secs(2);
 
 /// Parked connections that get a worker in one turn because they are late.
 const LATE_PER_TURN: usize = 64;
+
+/// Polls in one turn of tasks that other tasks have woken.
+const READY_PER_TURN: usize = 256;
 
 /// How often parked workers are trimmed.
 const TRIM_MS: u64 = 1_000;
@@ -110,7 +114,7 @@ impl Runtime {
         driver::with(Driver::arm_wakes);
         self.tasks.poll(main);
         while self.tasks.is_alive(main) {
-            while self.poll_spawned() {}
+            self.poll_spawned();
             driver::with(Driver::turn)?;
             let mut budget = self.completions_per_turn;
             while budget > 0 {
@@ -150,20 +154,23 @@ impl Runtime {
         }
     }
 
-    /// Gives spawned tasks their first poll; says whether there were any, since they may have spawned more.
-    fn poll_spawned(&mut self) -> bool {
-        let spawned = SPAWNED.take();
-        let is_some = !spawned.is_empty();
-        for task in spawned {
+    /// Gives spawned tasks their first poll. What those spawn is polled after the ring was served.
+    fn poll_spawned(&mut self) {
+        for task in SPAWNED.take() {
             let id = self.tasks.add(task);
             self.tasks.poll(id);
         }
-        is_some
+        for task in SPAWNED.take() {
+            let id = self.tasks.add(task);
+            driver::with(|driver| driver.waits.make_ready(id));
+        }
     }
 
-    /// Polls tasks that were woken by another task's doing.
+    /// Polls tasks that were woken by another task's doing, and those that they wake in turn, up to a budget. What is left
+    /// waits until the ring was served, which does not sleep then.
     fn poll_ready(&mut self) {
-        while let Some(id) = driver::with(|driver| driver.waits.next_ready()) {
+        for _ in 0..READY_PER_TURN {
+            let Some(id) = driver::with(|driver| driver.waits.next_ready()) else { return };
             self.tasks.poll(id);
         }
     }

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{buf, pair, run, small};
 use crate::driver;
@@ -390,4 +392,119 @@ fn a_waker_that_outlives_its_runtime_wakes_nothing_in_the_next() {
     })
     .join()
     .expect("no panic");
+}
+
+/// A worker that gives back what it receives.
+async fn echo() {
+    loop {
+        let conn = next_connection().await;
+        while let Some(lease) = conn.receive_ready() {
+            conn.send_lease(lease, 0).detach();
+        }
+        let _ = conn.park(LONG_MS);
+    }
+}
+
+/// Ends the tasks of a test that would go on for ever if nothing else got a turn.
+#[derive(Clone)]
+struct Patience(Instant, Rc<Cell<bool>>);
+
+impl Patience {
+    fn new() -> Patience {
+        Patience(Instant::now() + Duration::from_millis(LONG_MS), Rc::default())
+    }
+
+    fn is_over(&self) -> bool {
+        assert!(Instant::now() < self.0, "nothing else gets a turn");
+        self.1.get()
+    }
+}
+
+/// Serves twenty round trips of a client while `busy` runs.
+fn served_beside(busy: impl FnOnce(Patience) + 'static) {
+    let bound = BoundListener::bind(super::LOOPBACK, 16).expect("bind");
+    let address = bound.local().expect("address");
+    let main = async move {
+        let _listener = Listener::start(bound, 0);
+        let patience = Patience::new();
+        busy(patience.clone());
+        let client = thread::spawn(move || {
+            let mut client = TcpStream::connect(address).expect("connect");
+            client.set_read_timeout(Some(Duration::from_millis(LONG_MS))).expect("timeout");
+            for round in 0..20_u8 {
+                client.write_all(&[round]).expect("write");
+                let mut got = [0];
+                client.read_exact(&mut got).expect("an answer");
+                assert_eq!(got, [round]);
+            }
+        });
+        // Which also needs a timer to go off.
+        until(|| client.is_finished()).await;
+        client.join().expect("the client");
+        patience.1.set(true);
+    };
+    let left = Runtime::new(&small()).expect("a runtime").run(main, echo).expect("a ring");
+    assert_eq!(left, Outstanding::default());
+}
+
+#[test]
+fn tasks_that_wake_each_other_for_ever_leave_the_ring_its_turns() {
+    served_beside(|patience| {
+        let wakers: Rc<RefCell<[Option<Waker>; 2]>> = Rc::default();
+        for me in 0..2 {
+            let (wakers, patience) = (wakers.clone(), patience.clone());
+            spawn(poll_fn(move |context| {
+                let mut wakers = wakers.borrow_mut();
+                wakers[me] = Some(context.waker().clone());
+                if let Some(other) = wakers[1 - me].take() {
+                    other.wake();
+                }
+                if patience.is_over() { Poll::Ready(()) } else { Poll::Pending }
+            }));
+        }
+    });
+}
+
+#[test]
+fn a_task_that_wakes_itself_for_ever_leaves_the_ring_its_turns() {
+    served_beside(|patience| {
+        spawn(poll_fn(move |context| {
+            context.waker().wake_by_ref();
+            if patience.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        }));
+    });
+}
+
+#[test]
+fn tasks_that_spawn_each_other_for_ever_leave_the_ring_its_turns() {
+    fn go_on(patience: Patience) {
+        if !patience.is_over() {
+            spawn(async { go_on(patience) });
+        }
+    }
+    served_beside(go_on);
+}
+
+#[test]
+fn nothing_sleeps_while_a_task_is_ready() {
+    let left = run(&small(), async {
+        for _ in 0..10 {
+            let event = Event::default();
+            let happens = event.clone();
+            // Polled for the first time right before the loop enters the kernel, when nothing is left to complete.
+            spawn(async move { happens.happen() });
+            let turns = stats().turns;
+            within_limit(event.happened()).await;
+            assert_eq!(stats().turns, turns + 1, "in the next turn");
+            let (event, nested) = (Event::default(), Event::default());
+            let (happens, inner) = (event.clone(), nested.clone());
+            spawn(async move {
+                spawn(async move { inner.happen() });
+                happens.happen();
+            });
+            within_limit(event.happened()).await;
+            within_limit(nested.happened()).await;
+        }
+    });
+    assert_eq!(left, Outstanding::default());
 }
