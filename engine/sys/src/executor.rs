@@ -12,16 +12,20 @@
 //! builds and drops no future. Parked workers wait on a stack; the one that parked last, whose memory is warm, gets the next
 //! connection.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::Settings;
-use crate::driver::{self, BATCH, ConnectionId, Driver, Outstanding, Share, Stats, Wake};
+use crate::driver::{
+    self, BATCH, ConnectionId, Driver, Errands, Job, Kept, Outstanding, Share, Stats, StreamJob, Wake,
+};
 use crate::heap;
 use crate::host_unsupported::HostUnsupported;
 use crate::key::NONE;
@@ -41,8 +45,9 @@ const WIND_UP: Duration = Duration::from_secs(2);
 /// Parked connections that get a worker in one turn because they are late.
 const LATE_PER_TURN: usize = 64;
 
-/// Polls in one turn of tasks that other tasks have woken.
-const READY_PER_TURN: usize = 256;
+/// So often in one turn the loop polls a task that another task has woken, gives a stream to a worker and drops the state of a
+/// closed connection.
+const ERRANDS_PER_TURN: usize = 256;
 
 /// How often parked workers are trimmed.
 const TRIM_MS: u64 = 1_000;
@@ -130,7 +135,7 @@ impl Runtime {
                 budget = budget.saturating_sub(read);
             }
             self.expire(&mut worker);
-            self.poll_ready();
+            self.run_errands(&mut worker);
             self.tasks.trim();
         }
         // It may own handles.
@@ -166,17 +171,30 @@ impl Runtime {
         }
     }
 
-    /// Polls tasks that were woken by another task's doing, and those that they wake in turn, up to a budget. What is left
-    /// waits until the ring was served, which does not sleep then.
-    fn poll_ready(&mut self) {
-        for _ in 0..READY_PER_TURN {
-            let Some(id) = driver::with(|driver| driver.waits.next_ready()) else { return };
-            self.tasks.poll(id);
+    /// Polls tasks that were woken by another task's doing, and those that they wake in turn, gives streams to workers, and
+    /// drops states, up to a budget. What is left waits until the ring was served, which does not sleep then.
+    fn run_errands<W, F>(&mut self, worker: &mut W)
+    where
+        W: FnMut() -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        for _ in 0..ERRANDS_PER_TURN {
+            let Errands { task, stream, state } = driver::with(Driver::next_errands);
+            if task.is_none() && stream.is_none() && state.is_none() {
+                return;
+            }
+            if let Some(id) = task {
+                self.tasks.poll(id);
+            }
+            if let Some(stream) = stream {
+                self.tasks.give(Job::Stream(stream), worker);
+            }
+            drop(state);
         }
     }
 
     fn end(mut self) -> Outstanding {
-        self.tasks.clear();
+        self.tasks.clear_all();
         driver::with(|driver| driver.wind_up(WIND_UP));
         driver::with(|driver| driver.outstanding())
     }
@@ -184,7 +202,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.tasks.clear();
+        self.tasks.clear_all();
         let Some(mut driver) = driver::uninstall() else { return };
         driver.wind_up(WIND_UP);
         let left = driver.outstanding();
@@ -230,6 +248,19 @@ impl Tasks {
         while !SPAWNED.take().is_empty() {}
     }
 
+    /// Drops also what the driver has of others: streams without a worker and the states of parked connections. Their
+    /// destructors may use the driver, and may leave more of it.
+    fn clear_all(&mut self) {
+        loop {
+            self.clear();
+            let of_others =
+                driver::try_with(|driver| (std::mem::take(&mut driver.streams), driver.take_states()));
+            if of_others.is_none_or(|(streams, states)| streams.is_empty() && states.is_empty()) {
+                return;
+            }
+        }
+    }
+
     fn is_alive(&self, id: u32) -> bool {
         self.slots[id as usize].is_some()
     }
@@ -242,19 +273,26 @@ impl Tasks {
         match wake {
             Wake::Nobody => {}
             Wake::Task(id) => self.poll(id),
-            Wake::Worker(connection) => {
-                let parked = driver::with(|driver| {
-                    driver.handed = Some(connection);
-                    driver.parked_workers.pop()
-                });
-                let id = parked.unwrap_or_else(|| {
-                    driver::with(|driver| driver.workers += 1);
-                    self.add(Box::pin(worker()))
-                });
-                self.poll(id);
-                debug_assert!(driver::with(|driver| driver.handed.is_none()), "a worker begins by taking");
-            }
+            Wake::Worker(connection) => self.give(Job::Connection(connection), worker),
         }
+    }
+
+    /// Has a worker do this: the one that parked last, or a new one.
+    fn give<W, F>(&mut self, job: Job, worker: &mut W)
+    where
+        W: FnMut() -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        let parked = driver::with(|driver| {
+            driver.handed = Some(job);
+            driver.parked_workers.pop()
+        });
+        let id = parked.unwrap_or_else(|| {
+            driver::with(|driver| driver.workers += 1);
+            self.add(Box::pin(worker()))
+        });
+        self.poll(id);
+        debug_assert!(driver::with(|driver| driver.handed.is_none()), "a worker begins by taking");
     }
 
     fn poll(&mut self, id: u32) {
@@ -331,21 +369,68 @@ pub async fn next_connection() -> Conn {
 }
 
 /// Waits for the next connection that has bytes to read, and says what it was parked with (see [`Conn::park_with`]).
+///
+/// # Panics
+/// When there is other work: workers of a runtime that parks connections with a state or has streams wait by [`next_work`].
 pub async fn next_partial_connection() -> (Conn, Option<PartialMessage>) {
     let mut is_parked = false;
     poll_fn(|_| {
-        driver::with(|driver| {
-            if let Some(index) = driver.handed.take() {
-                return Poll::Ready((Conn::from_index(index), driver.take_partial(index)));
+        poll_work(&mut is_parked).map(|work| match work {
+            Work::Connection(conn, kept) => (conn, kept),
+            Work::Session(..) | Work::Stream(..) => {
+                panic!("a worker that takes connections alone was given other work")
             }
-            if !is_parked {
-                is_parked = true;
-                driver.parked_workers.push(driver.current);
-            }
-            Poll::Pending
         })
     })
     .await
+}
+
+/// What a worker is given to do.
+#[derive(Debug)]
+pub enum Work {
+    /// A connection that has bytes to read, and what it has said of a message already (see [`Conn::park_with`]).
+    Connection(Conn, Option<PartialMessage>),
+    /// A connection that has bytes to read, and the state that it was parked with (see [`Conn::park_with_state`]).
+    Session(Conn, Box<dyn Any>),
+    /// A stream of a session (see [`hand_to_worker`]).
+    Stream(Rc<dyn Any>, u64),
+}
+
+/// Waits for a connection that has bytes to read, or for a stream. Only for the workers of [`Runtime::run`].
+pub async fn next_work() -> Work {
+    let mut is_parked = false;
+    poll_fn(|_| poll_work(&mut is_parked)).await
+}
+
+#[inline]
+fn poll_work(is_parked: &mut bool) -> Poll<Work> {
+    driver::with(|driver| match driver.handed.take() {
+        Some(Job::Connection(index)) => {
+            let conn = Conn::from_index(index);
+            Poll::Ready(match driver.take_kept(index) {
+                Kept::Nothing => Work::Connection(conn, None),
+                Kept::Partial(kept) => Work::Connection(conn, Some(kept)),
+                Kept::State(state) => Work::Session(conn, state),
+            })
+        }
+        Some(Job::Stream(StreamJob { session, stream })) => Poll::Ready(Work::Stream(session, stream)),
+        None => {
+            if !*is_parked {
+                *is_parked = true;
+                driver.parked_workers.push(driver.current);
+            }
+            Poll::Pending
+        }
+    })
+}
+
+/// Gives a stream of a session to a worker, which gets both by [`next_work`]: in this turn, or in one of the next if there are
+/// many, in the order in which they were given. What a stream's number means is for the session to know; that it is not the
+/// number of an earlier stream by then, too. Takes no memory but the reference's place in a queue.
+///
+/// How many wait is for the caller to bound: no more than a peer may have open at once.
+pub fn hand_to_worker(session: Rc<dyn Any>, stream: u64) {
+    driver::with(|driver| driver.streams.push_back(StreamJob { session, stream }));
 }
 
 /// Waits for the next message from another thread (see [`Doorbell`](crate::Doorbell)). One task per runtime.

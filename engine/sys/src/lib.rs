@@ -61,8 +61,9 @@ pub use cpu::{pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, buffers_count, buffers_held, hand_over, join_shard_set, leave_shard_set, next_connection,
-    next_message, next_partial_connection, now_ms, shard_memory, spawn, stats, take_load, workers_busy,
+    Runtime, Work, buffers_count, buffers_held, hand_over, hand_to_worker, join_shard_set, leave_shard_set,
+    next_connection, next_message, next_partial_connection, next_work, now_ms, shard_memory, spawn, stats,
+    take_load, workers_busy,
 };
 pub use files::{HugePages, has_transparent_huge_pages};
 pub use heap::reserve_arenas;
@@ -85,7 +86,7 @@ pub use ring::RingFailed;
 use socket::connections_idle;
 pub use socket::{
     BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
-    connections_open, connections_partial, partial_bytes, sleep, sockets_open,
+    connections_open, connections_partial, connections_with_state, partial_bytes, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
 

@@ -27,10 +27,10 @@ const STEP_BYTES: usize = 8;
 /// What a slot begins with: its owner, the number of its bytes, and how often they were parked.
 const HEADER_BYTES: usize = 8;
 /// The high bits of a slot's number are its size in steps, less one; the low ones its place among those of its size.
-const PLACE_BITS: u32 = 25;
-/// Messages of more bytes than the largest slot takes, about a kilobyte, have memory of their own. The number of a slot can
-/// have all bits set only for one of these, of which there are never that many.
-const LARGE: usize = (1 << (u32::BITS - PLACE_BITS)) - 1;
+pub(crate) const PLACE_BITS: u32 = 25;
+/// Messages of more bytes than the largest slot takes, about a kilobyte, have memory of their own. No slot has all high bits of
+/// its number set: these numbers are for states (see `side_tables`) and for none at all.
+const LARGE: usize = (1 << (u32::BITS - PLACE_BITS)) - 2;
 /// The largest slot.
 const SLOT_BYTES_MAX: usize = LARGE * STEP_BYTES;
 const PAGE_BYTES: usize = 16 * 1024;

@@ -1,12 +1,14 @@
-//! What few sockets need besides their entry in the table: addresses that do not fit into it.
+//! What few sockets need besides their entry in the table: addresses that do not fit into it, and the sessions of parked
+//! connections.
 
+use std::any::Any;
 use std::net::{Ipv6Addr, SocketAddr};
+
+use crate::key::NONE;
+use crate::partial::PLACE_BITS;
 
 /// Marks the index of [`ProxiedAddresses`]; others are those of IPv6 peers.
 const ANNOUNCED: u32 = 1 << 31;
-
-/// No free slot.
-const NONE: u32 = u32::MAX;
 
 /// The two ends of a client's connection as a proxy in front of us tells them, or as we tell a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +37,11 @@ impl Aside {
     }
 
     pub(crate) fn peer(&self, index: u32) -> Option<Ipv6Addr> {
-        if index & ANNOUNCED == 0 { self.peers_v6.at(index) } else { None }
+        if index & ANNOUNCED == 0 { self.peers_v6.at(index).copied() } else { None }
     }
 
     pub(crate) fn announced(&self, index: u32) -> Option<ProxiedAddresses> {
-        if index & ANNOUNCED == 0 { None } else { self.announced.at(index & !ANNOUNCED) }
+        if index & ANNOUNCED == 0 { None } else { self.announced.at(index & !ANNOUNCED).copied() }
     }
 
     pub(crate) fn remove(&mut self, index: u32) {
@@ -62,7 +64,7 @@ struct Slab<T> {
     free: u32,
 }
 
-impl<T: Copy> Slab<T> {
+impl<T> Slab<T> {
     const fn new() -> Slab<T> {
         Slab { slots: Vec::new(), free: NONE }
     }
@@ -71,9 +73,10 @@ impl<T: Copy> Slab<T> {
         let index = self.free;
         match self.slots.get_mut(index as usize) {
             Some(slot) => {
-                let Slot::Free(next) = *slot else { unreachable!("the free list holds free slots") };
+                let Slot::Free(next) = std::mem::replace(slot, Slot::Taken(value)) else {
+                    unreachable!("the free list holds free slots")
+                };
                 self.free = next;
-                *slot = Slot::Taken(value);
                 index
             }
             None => {
@@ -83,17 +86,61 @@ impl<T: Copy> Slab<T> {
         }
     }
 
-    fn at(&self, index: u32) -> Option<T> {
+    fn at(&self, index: u32) -> Option<&T> {
         match self.slots.get(index as usize) {
-            Some(Slot::Taken(value)) => Some(*value),
+            Some(Slot::Taken(value)) => Some(value),
             _ => None,
         }
     }
 
-    fn remove(&mut self, index: u32) {
+    fn remove(&mut self, index: u32) -> Option<T> {
         debug_assert!(self.at(index).is_some());
-        self.slots[index as usize] = Slot::Free(self.free);
+        let slot = std::mem::replace(&mut self.slots[index as usize], Slot::Free(self.free));
         self.free = index;
+        if let Slot::Taken(value) = slot { Some(value) } else { None }
+    }
+}
+
+/// Marks the number of a state in the place where a parked connection may have the number of its partial message: these never
+/// have all the high bits set (see `partial`).
+const STATE: u32 = !0 << PLACE_BITS;
+
+/// The states of parked connections that have one, such as the session of TLS or HTTP/2. Memory is taken when more are parked
+/// at once than ever before.
+pub(crate) struct States {
+    slab: Slab<Box<dyn Any>>,
+    count: usize,
+}
+
+impl States {
+    pub(crate) const fn new() -> States {
+        States { slab: Slab::new(), count: 0 }
+    }
+
+    /// Whether the number is one of a state.
+    pub(crate) fn is_state(number: u32) -> bool {
+        number != NONE && number & STATE == STATE
+    }
+
+    /// Whether no number is left: 33 million parked sessions.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= (1 << PLACE_BITS) - 1
+    }
+
+    pub(crate) fn put(&mut self, state: Box<dyn Any>) -> u32 {
+        // The caller has asked `is_full`, and there are no more slots than there were states at once.
+        assert!(!self.is_full());
+        self.count += 1;
+        self.slab.add(state) | STATE
+    }
+
+    pub(crate) fn take(&mut self, number: u32) -> Option<Box<dyn Any>> {
+        self.count -= 1;
+        self.slab.remove(number & !STATE)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
     }
 }
 
@@ -121,6 +168,36 @@ mod tests {
         assert_eq!([4, 5].map(|last| aside.add_peer(peer(last))), [peers[2], peers[0]]);
         assert_eq!(aside.add_announced(ends(3)), announced[1]);
         assert_eq!(aside.peers_v6.slots.len(), 3);
+    }
+
+    #[test]
+    fn a_parked_connection_has_a_partial_message_or_a_state_and_never_both() {
+        let (mut partial, mut states) = (crate::partial::KeptBytes::default(), States::new());
+        for bytes in (0..2_000).chain([100_000]) {
+            let slot = partial.put(7, &vec![0; bytes], 1);
+            assert!(!States::is_state(slot) && slot != NONE);
+            let state = states.put(Box::new(bytes));
+            assert!(States::is_state(state));
+        }
+        assert!(!States::is_state(NONE));
+        let last = STATE | ((1 << PLACE_BITS) - 2);
+        assert!(States::is_state(last), "the greatest number that a state has");
+    }
+
+    #[test]
+    fn states_come_back_as_they_were() {
+        let mut states = States::new();
+        let numbers: Vec<u32> = (0..100_u32).map(|state| states.put(Box::new(state))).collect();
+        let taken = |states: &mut States, number| {
+            *states.take(number).expect("it is there").downcast::<u32>().expect("u32")
+        };
+        for state in (0..100).step_by(3) {
+            assert_eq!(taken(&mut states, numbers[state as usize]), state);
+        }
+        assert_eq!(states.len(), 66);
+        let again = states.put(Box::new(777_u32));
+        assert_eq!((states.slab.slots.len(), taken(&mut states, again)), (100, 777));
+        assert_eq!(taken(&mut states, numbers[1]), 1);
     }
 
     #[test]

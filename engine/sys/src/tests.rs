@@ -10,6 +10,7 @@ mod leases;
 mod operations;
 mod sends;
 mod wakers;
+mod work;
 
 use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener, TcpStream};

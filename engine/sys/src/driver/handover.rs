@@ -263,7 +263,7 @@ impl Driver {
     fn leave_if_at_rest(&mut self, index: u32, to: usize) -> bool {
         let is_quiet = self.is_quiet(index);
         let entry = self.table.at(index);
-        // With a waiter, a beginning of a message is kept here (see `park_with`).
+        // With a waiter, a beginning of a message or a state is kept here (see `idle`).
         let is_at_rest = entry.flags.has(Flags::IDLE) && entry.send == NONE && entry.waiter == NONE;
         if !is_quiet || !is_at_rest {
             return false;

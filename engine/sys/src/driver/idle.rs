@@ -1,11 +1,27 @@
-//! Connections that nobody works on: clients between two requests or in the middle of a head, upstream connections between
-//! two exchanges.
+//! Connections without a task: clients between two requests or in the middle of a head, upstream connections between two
+//! exchanges.
+//!
+//! A parked connection may have something that is kept for the worker that gets it next: the beginning of a message, or a
+//! state. The place of its waiter says which and where; it has none otherwise. A state of a connection that is closed is
+//! dropped by the loop and not here: its destructor is code of others, which may use the driver.
+
+use std::any::Any;
 
 use super::Driver;
 use crate::key::NONE;
 use crate::partial::{Moved, PartialMessage};
+use crate::side_tables::States;
 use crate::socket::{Peeked, peek};
-use crate::table::Flags;
+use crate::table::{Entry, Flags};
+
+/// What a parked connection was parked with.
+pub(crate) enum Kept {
+    Nothing,
+    /// The beginning of a message.
+    Partial(PartialMessage),
+    /// What its owner gave with it.
+    State(Box<dyn Any>),
+}
 
 impl Driver {
     /// Hands the connection to the table until bytes arrive. Refused when bytes or an end are there already.
@@ -30,17 +46,57 @@ impl Driver {
         true
     }
 
-    /// What a parked connection had said. The first thing to ask when it is parked no more: its waiter has that place.
-    pub(crate) fn take_partial(&mut self, index: u32) -> Option<PartialMessage> {
+    /// Parks the connection with a state. Refused like [`Driver::park`]; the state is handed back then.
+    pub(crate) fn park_with_state(
+        &mut self,
+        index: u32,
+        state: Box<dyn Any>,
+        idle_ms: u64,
+    ) -> Result<(), Box<dyn Any>> {
+        if !self.is_quiet(index) || self.states.is_full() {
+            return Err(state);
+        }
+        let number = self.states.put(state);
+        let entry = self.table.at(index);
+        entry.flags.set(Flags::IDLE);
+        self.waits.forget(&mut entry.waiter);
+        entry.waiter = number;
+        self.set_deadline(index, idle_ms);
+        self.arm_receive(index);
+        Ok(())
+    }
+
+    /// What a parked connection was parked with. The first thing to ask when it is parked no more: its waiter has that place.
+    pub(crate) fn take_kept(&mut self, index: u32) -> Kept {
         let slot = std::mem::replace(&mut self.table.at(index).waiter, NONE);
         if slot == NONE {
-            return None;
+            return Kept::Nothing;
+        }
+        if States::is_state(slot) {
+            return self.states.take(slot).map_or(Kept::Nothing, Kept::State);
         }
         let (kept, moved) = self.kept.take(slot);
         if let Some(Moved { owner, slot }) = moved {
             self.table.at(owner).waiter = slot;
         }
-        Some(kept)
+        Kept::Partial(kept)
+    }
+
+    /// Closes all connections that are parked with a state, and hands out what is to be dropped: at the end of a runtime.
+    pub(crate) fn take_states(&mut self) -> Vec<Box<dyn Any>> {
+        if self.states.len() > 0 {
+            for index in self.table.with_flag(Flags::IDLE) {
+                if self.table.at(index).has_state() {
+                    self.close(index);
+                }
+            }
+        }
+        std::mem::take(&mut self.abandoned)
+    }
+
+    /// Connections parked with a state.
+    pub(crate) fn states(&self) -> usize {
+        self.states.len()
     }
 
     /// Connections parked in the middle of a message.
@@ -117,11 +173,24 @@ impl Driver {
         idle.retain(|&index| {
             let entry = self.table.at(index);
             // A request may wait in the socket whose receive this turn is only about to arm.
-            entry.send == NONE && entry.waiter == NONE && peek(entry.fd) == Peeked::Nothing
+            entry.send == NONE && !entry.has_partial() && peek(entry.fd) == Peeked::Nothing
         });
         for &index in &idle {
             self.close(index);
         }
         idle.len()
+    }
+}
+
+/// Of a parked connection.
+impl Entry {
+    /// It is in the middle of a message.
+    pub(super) fn has_partial(&self) -> bool {
+        self.waiter != NONE && !States::is_state(self.waiter)
+    }
+
+    /// It was parked with a state.
+    fn has_state(&self) -> bool {
+        States::is_state(self.waiter)
     }
 }

@@ -19,8 +19,10 @@ mod timers;
 mod waits;
 mod wind_up;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::task::Waker;
 use std::time::Instant;
@@ -38,11 +40,13 @@ use crate::pages::MemoryRange;
 use crate::partial::KeptBytes;
 use crate::peers::PeerShare;
 use crate::ring::{Completion, Ring, RingFailed};
+use crate::side_tables::States;
 use crate::table::Table;
 use crate::wheel::Wheel;
 
 pub(crate) use handover::Handed;
 pub use handover::{ConnectionId, Share};
+pub(crate) use idle::Kept;
 pub(crate) use thread::{install, spend_thread, try_with, uninstall, with};
 pub(crate) use waits::Waits;
 pub use wind_up::Outstanding;
@@ -62,6 +66,29 @@ pub(crate) enum Wake {
     Task(u32),
     /// An idle connection that has bytes now and needs a worker.
     Worker(u32),
+}
+
+/// What a worker is given to do.
+pub(crate) enum Job {
+    /// A connection that was parked.
+    Connection(u32),
+    Stream(StreamJob),
+}
+
+/// A stream: a session, and which of its streams.
+pub(crate) struct StreamJob {
+    pub(crate) session: Rc<dyn Any>,
+    pub(crate) stream: u64,
+}
+
+/// What the loop does between two system calls although nothing has completed.
+pub(crate) struct Errands {
+    /// A task that was woken.
+    pub(crate) task: Option<u32>,
+    /// A stream that waits for a worker.
+    pub(crate) stream: Option<StreamJob>,
+    /// The state of a connection that was closed, to be dropped.
+    pub(crate) state: Option<Box<dyn Any>>,
 }
 
 /// What a runtime did since it started. Read by the shard and published with its own counters.
@@ -129,6 +156,10 @@ pub(crate) struct Driver {
     read_ahead: ReadAheadBytes,
     /// What parked connections have said of an incomplete message.
     kept: KeptBytes,
+    /// What connections are parked with.
+    states: States,
+    /// Of connections that were closed; to be dropped outside of the driver.
+    abandoned: Vec<Box<dyn Any>>,
     /// The task being polled.
     pub(crate) current: u32,
     /// Who waits for what, and the tasks to poll although nothing of theirs completed in the kernel.
@@ -139,8 +170,10 @@ pub(crate) struct Driver {
     pub(crate) parked_workers: Vec<u32>,
     /// Some of them are to be looked at again soon.
     pub(crate) wants_trim: bool,
-    /// The connection for the worker that is polled next.
-    pub(crate) handed: Option<u32>,
+    /// For the worker that is polled next.
+    pub(crate) handed: Option<Job>,
+    /// Streams that wait for a worker.
+    pub(crate) streams: VecDeque<StreamJob>,
     messages: VecDeque<i32>,
     message_waiter: u32,
     /// Accepted connections that are open.
@@ -203,12 +236,15 @@ impl Driver {
             trim_due_ms: 0,
             read_ahead,
             kept: KeptBytes::default(),
+            states: States::new(),
+            abandoned: Vec::new(),
             current: NONE,
             waits,
             workers: 0,
             parked_workers: Vec::new(),
             wants_trim: false,
             handed: None,
+            streams: VecDeque::new(),
             messages: VecDeque::new(),
             message_waiter: NONE,
             connections: 0,
@@ -292,6 +328,19 @@ impl Driver {
             self.arm_wakes();
         }
         self.waits.fetch_woken();
+    }
+
+    /// One of each kind of errand, so that none waits for another kind to come to its end.
+    pub(crate) fn next_errands(&mut self) -> Errands {
+        Errands {
+            task: self.waits.next_ready(),
+            stream: self.streams.pop_front(),
+            state: self.abandoned.pop(),
+        }
+    }
+
+    pub(crate) fn has_errands(&self) -> bool {
+        self.waits.is_any_ready() || !self.streams.is_empty() || !self.abandoned.is_empty()
     }
 
     /// The task that is polled from now on, and its waker.

@@ -201,7 +201,7 @@ impl Driver {
 
     fn ended(&mut self, index: u32) -> Wake {
         let entry = self.table.at(index);
-        if entry.flags.has(Flags::IDLE) && entry.waiter != NONE {
+        if entry.flags.has(Flags::IDLE) && entry.has_partial() {
             // It ended in the middle of a message.
             return self.unpark(index);
         } else if entry.flags.has(Flags::IDLE) {

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use io_uring::{opcode, squeue, types};
 
-use super::Driver;
+use super::{Driver, Kept};
 use crate::key::{Key, Kind, NONE};
 use crate::op::State;
 use crate::table::{Flags, Table};
@@ -34,7 +34,10 @@ impl Driver {
     pub(crate) fn close(&mut self, index: u32) {
         self.retire(index);
         if self.table.at(index).flags.has(Flags::IDLE) {
-            drop(self.take_partial(index));
+            // A destructor of others' may use the driver: the loop drops it.
+            if let Kept::State(state) = self.take_kept(index) {
+                self.abandoned.push(state);
+            }
         }
         self.waits.forget(&mut self.table.at(index).waiter);
         if self.table.at(index).flags.has(Flags::ACCEPTED) {

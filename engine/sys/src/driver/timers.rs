@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use super::buffers::TRIM_MS;
 use super::{Driver, Wake};
-use crate::key::NONE;
 use crate::ring::Wait;
 use crate::table::Flags;
 use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
 
 impl Driver {
     pub(super) fn wait(&self) -> Wait {
-        if self.waits.is_any_ready() {
+        if self.has_errands() {
             return Wait::AtMost(Duration::ZERO);
         }
         self.may_sleep_ms().map_or(Wait::Forever, |ms| Wait::AtMost(Duration::from_millis(ms)))
@@ -50,7 +49,7 @@ impl Driver {
         if entry.flags.has(Flags::LISTENER) {
             self.arm_accept(index);
         } else if entry.flags.has(Flags::IDLE) {
-            if entry.waiter != NONE {
+            if entry.has_partial() {
                 return Some(self.unpark(index));
             }
             self.stats.idle_expired += 1;

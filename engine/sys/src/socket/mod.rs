@@ -9,6 +9,7 @@ mod listener;
 mod operation;
 mod timer;
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::marker::PhantomData;
@@ -249,6 +250,23 @@ impl Conn {
         }
     }
 
+    /// Like [`Conn::park`], with a state such as a session of TLS or HTTP/2: the worker that gets the connection next gets both
+    /// (see [`next_work`](crate::next_work)). When the connection is closed instead, by its peer, its deadline or
+    /// [`close_idle`], the state is dropped soon after, where its destructor may use connections, leases and timers. A connection
+    /// with a state stays on its shard.
+    ///
+    /// # Errors
+    /// Hands both back when bytes, an end or an error are there already.
+    pub fn park_with_state(self, state: Box<dyn Any>, idle_ms: u64) -> Result<(), (Conn, Box<dyn Any>)> {
+        match driver::with(|driver| driver.park_with_state(self.index, state, idle_ms)) {
+            Ok(()) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(state) => Err((self, state)),
+        }
+    }
+
     /// Keeps a connection for later: bytes, an end or `idle_ms` without use close its socket by itself. Says no when
     /// that is the case already.
     pub fn keep_idle(&self, idle_ms: u64) -> bool {
@@ -431,6 +449,11 @@ pub fn connections_open() -> u32 {
 /// Connections that are parked in the middle of a message (see [`Conn::park_with`]).
 pub fn connections_partial() -> usize {
     driver::with(|driver| driver.partials())
+}
+
+/// Connections that are parked with a state (see [`Conn::park_with_state`]).
+pub fn connections_with_state() -> usize {
+    driver::with(|driver| driver.states())
 }
 
 /// Bytes kept for connections that are parked in the middle of a message.
