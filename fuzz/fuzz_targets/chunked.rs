@@ -24,6 +24,10 @@ fuzz_target!(|input: &[u8]| {
     let (data, _, end) = &whole;
     assert_eq!(&decode_with(wire, 3, LIMITS, TrailerRule::Drop), &(data.clone(), None, *end));
 
+    for step in [1, 3, wire.len().max(1)] {
+        check_passing(wire, step, data, *end);
+    }
+
     if let (data, trailers, Ok(Some(used))) = whole {
         assert!(wire[..used].ends_with(b"\r\n"));
         check_round_trip(data, trailers);
@@ -67,6 +71,58 @@ fn decode_with(wire: &[u8], step: usize, limits: ChunkLimits, trailers: TrailerR
     // Pieces that end with the body's last byte leave the final event to the next call.
     let end = matches!(decoder.next(b""), Ok((0, BodyEvent::End))).then_some(used_before);
     (data, trailers, Ok(end))
+}
+
+/// Chunks that are passed as they are, and the others framed anew, say the same, and are at fault where the same bytes are.
+fn check_passing(wire: &[u8], step: usize, data: &[u8], end: Result<Option<usize>, Fault>) {
+    let mut decoder = BodyDecoder::new(sluice_proto::h1::Framing::Chunked, LIMITS);
+    let (mut out, mut found) = (Vec::new(), None);
+    'pieces: for piece in wire.chunks(step) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let passed = match decoder.pass_chunks(rest, 4) {
+                Ok(passed) => passed,
+                Err(fault) => {
+                    found = Some(Err(fault));
+                    break 'pieces;
+                }
+            };
+            assert!(passed.data_bytes <= passed.bytes as u64);
+            out.extend_from_slice(&rest[..passed.bytes]);
+            rest = &rest[passed.bytes..];
+            if rest.is_empty() {
+                break;
+            }
+            match decoder.next(rest) {
+                Err(fault) => {
+                    found = Some(Err(fault));
+                    break 'pieces;
+                }
+                Ok((used, event)) => {
+                    if let BodyEvent::Data(range) = &event {
+                        write_chunk_size(&mut out, range.len());
+                        out.extend_from_slice(&rest[range.clone()]);
+                        out.extend_from_slice(CHUNK_END);
+                    }
+                    if event == BodyEvent::End {
+                        found = Some(Ok(()));
+                        break 'pieces;
+                    }
+                    rest = &rest[used..];
+                }
+            }
+        }
+    }
+    match (found, end) {
+        (Some(Err(fault)), Err(other)) => assert_eq!(fault, other),
+        (Some(Err(fault)), _) => panic!("{fault:?} in chunks that are good"),
+        // What was passed before the fault may end in the middle of a chunk.
+        (_, Err(_)) => return,
+        (Some(Ok(())), Ok(_)) => write_last_chunk(&mut out, None),
+        (None, Ok(_)) => {}
+    }
+    let (again, _, _) = decode(&out, out.len().max(1), ChunkLimits::default());
+    assert!(again == data || found.is_some_and(|found| found.is_err()), "other data");
 }
 
 fn check_round_trip(data: Vec<u8>, trailers: Option<Trailers>) {

@@ -193,7 +193,7 @@ impl BodySource for BodyReader<'_> {
     async fn more(&mut self) -> Result<(), Aborted> {
         // From here on it holds what bodies may hold.
         let conn = self.link.transport();
-        conn.set_read_ahead(ReadAhead::Body);
+        conn.set_read_ahead(ReadAhead::BodyBuffers);
         let patience_ms = self.progress.min_rate.begin_wait(now_ms());
         conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
         let waited = self.wait().await;

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::chunked::ChunkedDecoder;
+use super::chunked::{ChunkedDecoder, Passed};
 use super::trailers::Trailers;
 use crate::fault::Fault;
 use crate::h1::Framing;
@@ -81,6 +81,18 @@ impl BodyDecoder {
                 *remaining -= len as u64;
                 Ok((len, BodyEvent::Data(0..len)))
             }
+        }
+    }
+
+    /// Reads chunks that may be sent on as they are; see [`ChunkedDecoder::pass`]. Nothing of bodies that do not come in chunks.
+    ///
+    /// # Errors
+    ///
+    /// As [`BodyDecoder::next`].
+    pub fn pass_chunks(&mut self, input: &[u8], tiny_bytes: u64) -> Result<Passed, Fault> {
+        match &mut self.rest {
+            Rest::Chunked(decoder) => decoder.pass(input, tiny_bytes),
+            Rest::Length(_) | Rest::UntilClose => Ok(Passed::default()),
         }
     }
 

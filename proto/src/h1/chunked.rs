@@ -1,8 +1,9 @@
 //! Finds the data in a chunked body.
 //!
 //! Owns the grammar of RFC 9112 section 7.1, read byte by byte except for the data itself, which is only counted. Chunk
-//! boundaries and extensions end here: the relay frames the data anew. A decoder sits in every connection that receives a
-//! body, so it is kept small; what is rare (trailers) is boxed.
+//! boundaries and extensions end here: the relay frames the data anew, but for chunks that it would frame just so
+//! ([`ChunkedDecoder::pass`]). A decoder sits in every connection that receives a body, so it is kept small; what is rare
+//! (trailers) is boxed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -32,8 +33,21 @@ pub struct ChunkedDecoder {
     trailer_bytes_max: u32,
     trailer_fields_max: u16,
     size_digits: u8,
+    /// The size line of the chunk that is read was passed on as it came, and so must the rest of it be.
+    is_passing: bool,
     trailers: TrailerRule,
     state: State,
+}
+
+/// What [`ChunkedDecoder::pass`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// So many bytes of the input may be sent on as they are.
+    pub bytes: usize,
+    /// So many of them are data.
+    pub data_bytes: u64,
+    /// So many chunks among them have less data than a caller cares for.
+    pub tiny_chunks: u32,
 }
 
 const _: () = assert!(size_of::<ChunkedDecoder>() <= 40);
@@ -93,6 +107,7 @@ impl ChunkedDecoder {
             trailer_bytes_max: saturate(limits.trailer_bytes_max),
             trailer_fields_max: u16::try_from(limits.trailer_fields_max).unwrap_or(u16::MAX),
             size_digits: 0,
+            is_passing: false,
             trailers: TrailerRule::Keep,
             state: State::Size,
         }
@@ -112,6 +127,7 @@ impl ChunkedDecoder {
     ///
     /// A [`Fault`] as soon as the bytes break the grammar or a limit; the decoder is of no use after that.
     pub fn next(&mut self, input: &[u8]) -> Result<(usize, ChunkEvent), Fault> {
+        debug_assert!(!self.is_passing, "a chunk that was begun by `pass` is passed to its end");
         let mut at = 0;
         while at < input.len() {
             match self.state {
@@ -135,6 +151,47 @@ impl ChunkedDecoder {
             }
         }
         Ok((at, if self.state == State::Done { ChunkEvent::End } else { ChunkEvent::NeedMore }))
+    }
+
+    /// Reads chunks at the front of `input` that may be sent on as they are, for a peer that gets chunks too: those whose framing is
+    /// exactly what we would write. Stops before a size line that is incomplete or written otherwise, and before the last chunk;
+    /// [`ChunkedDecoder::next`] reads on from there, unless a chunk is half passed. A chunk of less than `tiny_bytes` is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChunkedDecoder::next`].
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
+    pub fn pass(&mut self, input: &[u8], tiny_bytes: u64) -> Result<Passed, Fault> {
+        let mut passed = Passed::default();
+        while let Some(&byte) = input.get(passed.bytes) {
+            match self.state {
+                State::Size if self.size_digits == 0 => {
+                    let Some((size, line_bytes)) = canonical_size_line(&input[passed.bytes..]) else { break };
+                    self.remaining = size;
+                    self.state = self.begin_chunk();
+                    self.is_passing = true;
+                    passed.bytes += line_bytes;
+                    passed.tiny_chunks += u32::from(size < tiny_bytes);
+                }
+                State::Data if self.is_passing => {
+                    let left = input.len() - passed.bytes;
+                    let len = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(left);
+                    self.remaining -= len as u64;
+                    if self.remaining == 0 {
+                        self.state = State::DataCr;
+                    }
+                    passed.bytes += len;
+                    passed.data_bytes += len as u64;
+                }
+                State::DataCr | State::DataLf if self.is_passing => {
+                    self.state = self.step(byte)?;
+                    self.is_passing = self.state != State::Size;
+                    passed.bytes += 1;
+                }
+                _ => break,
+            }
+        }
+        Ok(passed)
     }
 
     /// True when the end of the body has been read.
@@ -272,6 +329,27 @@ impl ChunkedDecoder {
             .filter(|_| self.trailers == TrailerRule::Keep)
             .map_or(ChunkEvent::End, ChunkEvent::Trailers))
     }
+}
+
+/// The size of a chunk, and the length of its line, if all of the line is there, as short as it can be and without extensions.
+/// `None` too for the last chunk.
+fn canonical_size_line(input: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0_u64;
+    for (at, &byte) in input.iter().enumerate().take(usize::from(SIZE_DIGITS_MAX) + 1) {
+        let digit = match byte {
+            b'0' if at == 0 => return None,
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if at > 0 && input.get(at + 1) == Some(&b'\n') => return Some((size, at + 2)),
+            _ => return None,
+        };
+        if at == usize::from(SIZE_DIGITS_MAX) {
+            return None;
+        }
+        size = size << 4 | u64::from(digit);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -426,5 +504,83 @@ mod tests {
         assert_eq!(decoder.next(b"GET"), Ok((0, ChunkEvent::End)));
         assert_eq!(decoder.next(b""), Ok((0, ChunkEvent::End)));
         assert!(decoder.is_done());
+    }
+
+    /// What goes out when chunks are passed where they may be, and framed anew where not.
+    fn passed_on(input: &[u8], step: usize) -> Result<Vec<u8>, Fault> {
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        let mut out = Vec::new();
+        for piece in input.chunks(step) {
+            let mut rest = piece;
+            loop {
+                let passed = decoder.pass(rest, 1)?;
+                out.extend_from_slice(&rest[..passed.bytes]);
+                rest = &rest[passed.bytes..];
+                if decoder.is_passing {
+                    assert!(rest.is_empty());
+                    break;
+                }
+                let (used, event) = decoder.next(rest)?;
+                match event {
+                    ChunkEvent::Data(range) => {
+                        super::super::write_chunk_size(&mut out, range.len());
+                        out.extend_from_slice(&rest[range]);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    ChunkEvent::Trailers(_) => {}
+                    ChunkEvent::End => {
+                        super::super::write_last_chunk(&mut out, None);
+                        return Ok(out);
+                    }
+                    ChunkEvent::NeedMore => break,
+                }
+                rest = &rest[used..];
+            }
+        }
+        Err(Fault::CutShort)
+    }
+
+    #[test]
+    fn chunks_are_passed_as_they_are_where_we_would_write_them_so() {
+        for (input, out) in [
+            ("5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", "5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"),
+            ("A\r\n0123456789\r\n0\r\n\r\n", "A\r\n0123456789\r\n0\r\n\r\n"),
+            (
+                "05;x=y\r\nhello\r\n3 \r\nabc\r\n2\r\nde\r\n000\r\nx: y\r\n\r\n",
+                "5\r\nhello\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            ),
+        ] {
+            if !input.contains(' ') {
+                assert_eq!(passed_on(input.as_bytes(), input.len()).as_deref(), Ok(out.as_bytes()));
+            }
+            for step in 1..=input.len() {
+                let Ok(out) = passed_on(input.as_bytes(), step) else {
+                    assert!(input.contains(' '), "{input:?} {step}");
+                    continue;
+                };
+                let (data, ..) = decode(&out, out.len()).unwrap();
+                assert_eq!(data, decode(input.as_bytes(), 1).unwrap().0, "{input:?} {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_passed_is_counted_and_checked() {
+        let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+        let passed = decoder.pass(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 3).unwrap();
+        assert_eq!(passed, Passed { bytes: 15, data_bytes: 5, tiny_chunks: 1 });
+        assert_eq!(decoder.pass(b"ffffffffffffffff\r\nx", 3).unwrap().data_bytes, 1);
+        assert_eq!(decoder.announced(), u64::MAX - 1);
+        for (input, fault) in [("3\r\nabcd", Fault::MissingChunkEnd), ("3\r\nabc\rx", Fault::MissingChunkEnd)]
+        {
+            let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+            assert_eq!(decoder.pass(input.as_bytes(), 1), Err(fault), "{input:?}");
+        }
+        for input in
+            ["03\r\nabc", "3;x\r\nabc", "0\r\n\r\n", "3", "3\r", "10000000000000000\r\n", "+3\r\n", "\r\n"]
+        {
+            let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
+            assert_eq!(decoder.pass(input.as_bytes(), 1), Ok(Passed::default()), "{input:?}");
+        }
     }
 }

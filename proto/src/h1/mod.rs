@@ -17,7 +17,7 @@ mod trailers;
 mod write;
 
 pub use body::{BodyDecoder, BodyEvent};
-pub use chunked::{ChunkEvent, ChunkedDecoder};
+pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
 pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
 pub use reply::{Framing, Reuse};

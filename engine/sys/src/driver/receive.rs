@@ -158,12 +158,16 @@ impl Driver {
     }
 
     /// A receive has come to its bound. The next one is armed at once where nothing else waits in the queue and the buffer was
-    /// not filled, so probably nothing in the socket either: then the socket is watched while its bytes are used.
+    /// not filled, so probably nothing in the socket either: then the socket is watched while its bytes are used. Not in a body,
+    /// where what was received may wait long for a slow reader.
     fn go_on_receiving(&mut self, index: u32, bytes: u16) {
         let entry = self.table.at(index);
         if entry.queue_len > 1 {
             self.stats.receives_stopped += 1;
-        } else if !entry.flags.has(Flags::ONE_BY_ONE) && u32::from(bytes) < self.buffers.buffer_bytes() {
+        } else if !entry.flags.has(Flags::ONE_BY_ONE)
+            && !entry.flags.has(Flags::BODY)
+            && u32::from(bytes) < self.buffers.buffer_bytes()
+        {
             self.arm_receive(index);
         }
     }
@@ -234,7 +238,8 @@ impl Driver {
         let is_one = entry.flags.has(Flags::ONE_BY_ONE) || self.read_ahead == ReadAheadBytes::OneBuffer;
         let receive = match self.read_ahead {
             ReadAheadBytes::Bounded { accepted, connected } if !is_one => {
-                let most = if entry.flags.has(Flags::ACCEPTED) { accepted } else { connected };
+                let is_head = entry.flags.has(Flags::ACCEPTED) && !entry.flags.has(Flags::BODY);
+                let most = if is_head { accepted } else { connected };
                 bounded_multishot(fd, group, most)
             }
             _ => {
@@ -254,8 +259,8 @@ impl Driver {
     pub(crate) fn set_read_ahead(&mut self, index: u32, ahead: ReadAhead) {
         let flags = &mut self.table.at(index).flags;
         let was_one_by_one = flags.has(Flags::ONE_BY_ONE);
-        flags.put(Flags::ONE_BY_ONE, ahead != ReadAhead::Buffers);
-        flags.put(Flags::BODY, ahead == ReadAhead::Body);
+        flags.put(Flags::ONE_BY_ONE, matches!(ahead, ReadAhead::OneBuffer | ReadAhead::Body));
+        flags.put(Flags::BODY, matches!(ahead, ReadAhead::Body | ReadAhead::BodyBuffers));
         if ahead == ReadAhead::OneBuffer && !was_one_by_one && flags.has(Flags::ARMED) {
             self.stop_receive(index);
         }

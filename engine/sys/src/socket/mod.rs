@@ -434,6 +434,9 @@ pub enum ReadAhead {
     /// One buffer, from those that bodies may have. They are the first to run out, so that a shard full of bodies still
     /// receives the beginnings of messages.
     Body,
+    /// The same with [`Settings::read_ahead_bytes`](crate::Settings) in several buffers, for a body whose reader has taken all that
+    /// came before. No more is received until that is asked for.
+    BodyBuffers,
 }
 
 /// Closes the connections that are parked (see [`Conn::park`]); returns how many there were.

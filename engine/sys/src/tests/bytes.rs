@@ -240,6 +240,46 @@ fn unacknowledged_bytes_are_told() {
     assert_eq!(left, Outstanding::default());
 }
 
+/// What is received of a body for one wait is bounded, and nothing is received behind it until that is wanted.
+#[test]
+fn a_body_is_received_in_several_buffers_at_a_time() {
+    let left = run(&small(), async {
+        let (conn, mut peer) = pair().await;
+        peer.write_all(&[7; 200_000]).expect("write");
+        conn.set_read_ahead(ReadAhead::BodyBuffers);
+        let mut bytes = 0;
+        let mut most = 0;
+        while bytes < 200_000 {
+            bytes += conn.receive().await.expect("bytes").expect("no end").len();
+            // Nothing is armed while others have their turn.
+            sleep(1).await;
+            let mut held = 0;
+            while let Some(lease) = conn.receive_ready() {
+                (bytes, held) = (bytes + lease.len(), held + 1);
+            }
+            most = most.max(held);
+        }
+        let bound = small().read_ahead_bytes / small().buffer_bytes;
+        assert!(most <= bound, "{most} of {bound}");
+        if driver::with(|driver| driver.bounds_receives()) {
+            assert!(most > 0, "one by one");
+        }
+        // A wait that a little has ended goes on to its bound, and not beyond.
+        peer.write_all(b"a little").expect("write");
+        let mut bytes = conn.receive().await.expect("bytes").expect("no end").len();
+        peer.write_all(&[7; 200_000]).expect("write");
+        for _ in 0..20 {
+            sleep(1).await;
+        }
+        while let Some(lease) = conn.receive_ready() {
+            bytes += lease.len();
+        }
+        let most = small().read_ahead_bytes + small().buffer_bytes;
+        assert!(bytes <= most as usize, "{bytes} of {most}");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
 /// A peer that takes a little now and then makes progress for ever; a send has a time in all.
 #[test]
 fn a_send_ends_at_its_time_whatever_its_progress() {
