@@ -18,7 +18,7 @@ mod bpf;
 mod buf;
 mod buf_ring;
 mod connect_error;
-#[cfg(feature = "count-alloc")]
+#[cfg(any(test, feature = "count-alloc"))]
 mod count_alloc;
 mod cpu;
 mod credentials;
@@ -55,7 +55,7 @@ mod tests;
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
 pub use connect_error::{ConnectCause, ConnectError};
-#[cfg(feature = "count-alloc")]
+#[cfg(any(test, feature = "count-alloc"))]
 pub use count_alloc::{CountingAllocator, allocations_of_this_thread};
 pub use cpu::{pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};

@@ -27,6 +27,10 @@ pub(crate) fn skip(why: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
+/// Some tests count what they allocate.
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
 pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 

@@ -89,22 +89,14 @@ fn a_hundred_streams_are_served_at_once_by_recycled_workers() {
         assert_eq!(seen.get(), 100);
         // From now on there is nothing to make.
         for round in 2..10 {
-            let memory = taken();
+            let allocations = allocations_of_this_thread();
             hand_all(round * 100..(round + 1) * 100);
             done().await;
-            assert_eq!((seen.get(), taken() - memory), (100, 0));
+            assert_eq!((seen.get(), allocations_of_this_thread() - allocations), (100, 0));
         }
         assert_eq!(workers_busy(), 0);
     };
     run(main, async move || serve(&made).await);
-}
-
-/// Allocations so far, where they are counted.
-fn taken() -> u64 {
-    #[cfg(feature = "count-alloc")]
-    return allocations_of_this_thread();
-    #[cfg(not(feature = "count-alloc"))]
-    0
 }
 
 #[test]
