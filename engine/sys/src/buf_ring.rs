@@ -18,6 +18,7 @@ use io_uring::types::BufRingEntry;
 
 use crate::files::{HugePages, Mapping};
 use crate::host_unsupported::HostUnsupported;
+use crate::lease::RawLease;
 use crate::pages::MemoryRange;
 use crate::ring::Ring;
 
@@ -457,6 +458,16 @@ impl BufRing {
         let offset = usize::from(id) * (self.buffer_bytes as usize + STAGGER_BYTES);
         // SAFETY: id is below count, so the offset lies inside the mapping.
         unsafe { self.memory.base().add(offset) }
+    }
+
+    /// Where the bytes of a lease begin.
+    pub(crate) fn start_of(&self, lease: RawLease) -> NonNull<u8> {
+        if lease.has_buffer() {
+            // SAFETY: a lease lies inside its buffer.
+            unsafe { self.bytes(lease.id).add(usize::from(lease.start)) }
+        } else {
+            NonNull::dangling()
+        }
     }
 
     /// Copies the first `bytes` of one buffer to another, `at` bytes from its start.

@@ -9,7 +9,8 @@ use std::ops::{Deref, DerefMut};
 
 use crate::buf::Buf;
 use crate::driver;
-use crate::op::RawPart;
+use crate::gather::Gathered;
+use crate::op::{Payload, RawPart, reserve_description};
 
 /// A lease is small if it has no more than this part of its buffer (one in so many): 2 KiB of 16.
 pub(crate) const SMALL_PART: usize = 8;
@@ -107,27 +108,119 @@ impl Lease {
     }
 }
 
+/// The most leases that are sent behind a head at once: what a receive has ready at a time, or a little more.
+pub(crate) const LEASES_MAX: usize = 6;
+
+/// A few leases that are sent behind a head, one after the other. Like a lease it stays on its thread:
+///
+/// ```compile_fail
+/// fn is_sent_to_another_thread<T: Send>() {}
+/// is_sent_to_another_thread::<sluice_sys::Leases>();
+/// ```
+pub struct Leases {
+    raw: [RawLease; LEASES_MAX],
+    count: u8,
+    _on_this_thread: PhantomData<*const u8>,
+}
+
+impl Leases {
+    /// No leases.
+    pub fn new() -> Leases {
+        Leases { raw: [RawLease::EMPTY; LEASES_MAX], count: 0, _on_this_thread: PhantomData }
+    }
+
+    /// Adds one at the end; one without bytes takes no place.
+    ///
+    /// # Errors
+    /// Hands the lease back when there are six.
+    pub fn push(&mut self, lease: Lease) -> Result<(), Lease> {
+        if lease.raw.len() == 0 {
+            return Ok(());
+        }
+        let Some(place) = self.raw.get_mut(usize::from(self.count)) else { return Err(lease) };
+        *place = lease.into_raw();
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Whether there is no place for another one.
+    pub fn is_full(&self) -> bool {
+        usize::from(self.count) == LEASES_MAX
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.raw().iter().map(|lease| lease.len()).sum()
+    }
+
+    fn raw(&self) -> &[RawLease] {
+        &self.raw[..usize::from(self.count)]
+    }
+}
+
+impl Default for Leases {
+    fn default() -> Leases {
+        Leases::new()
+    }
+}
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Leases({} of {} bytes)", self.count, self.bytes())
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            driver::try_with(|driver| self.raw().iter().for_each(|lease| driver.give_back(*lease)));
+        }
+    }
+}
+
 /// Bytes that are sent behind a head (see [`Conn::send_with`](crate::Conn::send_with)).
 #[derive(Debug)]
 pub enum Part {
     /// Received ones, out of the buffer they came in.
     Lease(Lease),
+    /// The same, out of several.
+    Leases(Leases),
     /// Ones of ours.
     Buf(Buf),
 }
 
 impl Part {
-    pub(crate) fn into_raw(self) -> RawPart {
-        match self {
+    /// What owns a head and this while they are sent.
+    #[inline]
+    pub(crate) fn behind(self, mut head: Buf) -> Payload {
+        let body = match self {
             Part::Lease(lease) => RawPart::Lease(lease.into_raw()),
             Part::Buf(buf) => RawPart::Buf(buf),
-        }
+            Part::Leases(leases) => {
+                let gathered = Gathered::new(head, leases.raw());
+                std::mem::forget(leases);
+                return Payload::SendGathered(gathered);
+            }
+        };
+        reserve_description(&mut head);
+        Payload::SendParts { head, body, sent: 0 }
     }
 }
 
 impl From<Lease> for Part {
     fn from(lease: Lease) -> Part {
         Part::Lease(lease)
+    }
+}
+
+impl From<Leases> for Part {
+    fn from(leases: Leases) -> Part {
+        Part::Leases(leases)
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use crate::buf::Buf;
 use crate::driver::Waits;
+use crate::gather::Gathered;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::message::Doorbell;
@@ -33,6 +34,8 @@ pub(crate) enum Payload {
         body: RawPart,
         sent: usize,
     },
+    /// Bytes of ours and several leases behind them, likewise.
+    SendGathered(Gathered),
     /// A buffer that a receive fills.
     Fill(Buf),
     /// The peer's address of a connect; only the kernel reads it.
@@ -64,13 +67,18 @@ impl Payload {
                 *sent += bytes;
                 *sent >= head.len() + body.len()
             }
+            Payload::SendGathered(gathered) => gathered.is_sent_by(bytes),
             _ => true,
         }
     }
 
     /// Some bytes of a send are gone. Of a leased buffer that is not known.
     pub(crate) fn is_begun(&self) -> bool {
-        matches!(self, Payload::SendBuf { sent: 1.., .. } | Payload::SendParts { sent: 1.., .. })
+        match self {
+            Payload::SendBuf { sent, .. } | Payload::SendParts { sent, .. } => *sent > 0,
+            Payload::SendGathered(gathered) => gathered.is_begun(),
+            _ => false,
+        }
     }
 
     /// Where a receive writes, and how much; for the kernel, from the payload in its slot.
@@ -86,17 +94,24 @@ impl Payload {
     }
 
     /// The received bytes that a send owns.
-    pub(crate) fn lease(&self) -> Option<RawLease> {
+    pub(crate) fn leases(&self) -> &[RawLease] {
         match self {
             Payload::SendLease(lease) | Payload::SendParts { body: RawPart::Lease(lease), .. } => {
-                Some(*lease)
+                std::slice::from_ref(lease)
             }
-            _ => None,
+            Payload::SendGathered(gathered) => gathered.leases(),
+            _ => &[],
         }
     }
 
     fn is_send(&self) -> bool {
-        matches!(self, Payload::SendBuf { .. } | Payload::SendLease(_) | Payload::SendParts { .. })
+        matches!(
+            self,
+            Payload::SendBuf { .. }
+                | Payload::SendLease(_)
+                | Payload::SendParts { .. }
+                | Payload::SendGathered(_)
+        )
     }
 }
 
@@ -128,15 +143,26 @@ pub(crate) fn describe_parts(head: &mut Buf, parts: [Unsent; 2]) -> *const libc:
     debug_assert!(head.spare_capacity_mut().len() >= DESCRIPTION_BYTES, "`reserve_description` comes first");
     let room = head.spare_capacity_mut().as_mut_ptr();
     let room = room.wrapping_add(room.align_offset(align_of::<TwoParts>())).cast::<TwoParts>();
-    // SAFETY: all zeroes is a valid msghdr: no name, no vector, no control data.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = room.wrapping_byte_add(std::mem::offset_of!(TwoParts, parts)).cast();
-    header.msg_iovlen = parts.len();
-    let parts = parts.map(|(start, len)| libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len });
+    let vector = room.wrapping_byte_add(std::mem::offset_of!(TwoParts, parts)).cast();
+    let (header, parts) = (message_of(vector, parts.len()), parts.map(vector_of));
     // SAFETY: `room` is aligned, and the description fits behind it: that is asked for above, with as much more as aligning
     // takes at most.
     unsafe { room.write(TwoParts { header, parts }) };
     room.cast()
+}
+
+/// The header of a message of so many parts.
+pub(crate) fn message_of(vector: *mut libc::iovec, parts: usize) -> libc::msghdr {
+    // SAFETY: all zeroes is a valid msghdr: no name, no vector, no control data.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = vector;
+    header.msg_iovlen = parts;
+    header
+}
+
+/// One part of a message.
+pub(crate) fn vector_of((start, len): Unsent) -> libc::iovec {
+    libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }
 }
 
 /// Room for a description, wherever it has to begin.
@@ -217,6 +243,8 @@ pub(crate) struct Op {
     pub(crate) until: u32,
     link: Link,
 }
+
+const _: () = assert!(size_of::<Op>() == 88, "what a connection with a send costs");
 
 #[derive(Default)]
 pub(crate) struct Ops {
@@ -326,9 +354,11 @@ impl Ops {
     pub(crate) fn sends_of_buffers(&self) -> Vec<(u16, u32)> {
         let is_under_way = |op: &Op| matches!(op.state, State::Queued | State::InFlight);
         let sends = self.slots.iter().zip(0..).filter(|(op, _)| is_under_way(op));
-        let mut sends: Vec<_> =
-            sends.filter_map(|(op, index)| Some((op.payload.lease()?.id, index))).collect();
+        let pieces =
+            sends.flat_map(|(op, index)| op.payload.leases().iter().map(move |lease| (lease.id, index)));
+        let mut sends: Vec<_> = pieces.collect();
         sends.sort_unstable();
+        sends.dedup();
         sends
     }
 

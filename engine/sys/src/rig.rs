@@ -10,9 +10,10 @@ use crate::Settings;
 use crate::buf::Buf;
 use crate::buf_ring::{BufRing, Use};
 use crate::driver::{Driver, Wake};
+use crate::gather::Gathered;
 use crate::key::{Key, Kind, NONE};
-use crate::lease::RawLease;
-use crate::op::{Payload, RawPart, State, reserve_description};
+use crate::lease::{LEASES_MAX, RawLease};
+use crate::op::{Payload, RawPart, State, Unsent, reserve_description};
 use crate::ring::Completion;
 use crate::socket::ReadAhead;
 use crate::table::{Flags, QUEUE_BOUND};
@@ -48,7 +49,7 @@ pub struct Rig {
     driver: Driver,
     streams: HashMap<u32, Stream>,
     leases: Vec<Lent>,
-    /// What the leases of sends under way are about to say.
+    /// What sends under way are about to say.
     sending: HashMap<u32, Vec<u8>>,
     /// Receives of sockets that were closed while the kernel still had them.
     late: Vec<(Key, Use)>,
@@ -213,6 +214,16 @@ impl Rig {
         self.send(index, Payload::SendParts { head, body: RawPart::Lease(raw), sent: 0 }, all, is_awaited);
     }
 
+    /// The same with so many of the oldest leases it has.
+    pub fn send_leases_with(&mut self, index: u32, head_bytes: u8, count: usize, is_awaited: bool) {
+        let mut head = Buf::tiny(usize::from(head_bytes));
+        head.extend(0..head_bytes);
+        let mut all = head.to_vec();
+        let taken = self.leases.drain(..count.min(LEASES_MAX).min(self.leases.len()));
+        let leases: Vec<RawLease> = taken.map(|lent| (all.extend(lent.bytes), lent.raw).1).collect();
+        self.send(index, Payload::SendGathered(Gathered::new(head, &leases)), all, is_awaited);
+    }
+
     fn send(&mut self, index: u32, payload: Payload, bytes: Vec<u8>, is_awaited: bool) {
         let op = self.driver.send(index, payload, 0.into());
         self.sending.insert(op, bytes);
@@ -258,8 +269,12 @@ impl Rig {
     fn complete_op(&mut self, op: u32, result: i32) {
         let slot = self.driver.ops().at(op);
         debug_assert!(slot.is_send() && slot.state == State::InFlight);
+        let parts = match &mut slot.payload {
+            Payload::SendGathered(gathered) => described(gathered),
+            _ => self.driver.unsent(op).to_vec(),
+        };
         let mut left = Vec::new();
-        for (start, len) in self.driver.unsent(op) {
+        for (start, len) in parts {
             // SAFETY: the operation is in flight, so its payload has these bytes; nothing writes to them now.
             left.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
         }
@@ -305,7 +320,7 @@ impl Rig {
             return;
         };
         let bytes = u16::from(which) % BUFFER_BYTES as u16 + 1;
-        match what % 30 {
+        match what % 32 {
             0 | 1 if sockets.len() < 48 => drop(self.open()),
             0..=5 => self.receive(index),
             6..=8 => self.deliver(index, bytes, true),
@@ -328,6 +343,9 @@ impl Rig {
             23 | 24 => self.split_lease(usize::from(bytes)),
             25 => self.write_lease(which),
             26 => self.send_lease_with(index, which % 8, which.is_multiple_of(2)),
+            27 | 28 => {
+                self.send_leases_with(index, which % 8, usize::from(bytes % 8), which.is_multiple_of(2));
+            }
             _ => self.turn(u64::from(which) * 4),
         }
         self.check();
@@ -374,6 +392,11 @@ impl Rig {
         self.driver.stats
     }
 
+    /// Buffers that are out of the kernel's hands.
+    pub fn held(&self) -> u32 {
+        self.driver.buffers_held().0
+    }
+
     /// Buffers that can be picked for messages, and for bodies.
     pub fn available(&mut self) -> (usize, usize) {
         let ring = self.driver.buffer_ring();
@@ -387,7 +410,7 @@ impl Rig {
     pub fn check(&mut self) {
         let mut leases: Vec<RawLease> = self.leases.iter().map(|lent| lent.raw).collect();
         let ops = self.driver.ops();
-        leases.extend(ops.indices().into_iter().filter_map(|op| ops.at(op).payload.lease()));
+        leases.extend(ops.indices().into_iter().flat_map(|op| ops.at(op).payload.leases().to_vec()));
         let mut seen = self.check_pieces(leases);
         let mut found = |id: u16| assert!(seen.insert(id), "buffer {id} is in two places");
         for index in self.streams.keys().copied().collect::<Vec<_>>() {
@@ -452,6 +475,14 @@ impl Rig {
         }
         bytes
     }
+}
+
+/// What the kernel was told of a gathered send that is in flight.
+fn described(gathered: &mut Gathered) -> Vec<Unsent> {
+    let message = gathered.described();
+    // SAFETY: the send is in flight, so it was described, and neither it nor its description has changed since.
+    let parts = unsafe { std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen) };
+    parts.iter().map(|part| (part.iov_base.cast_const().cast(), part.iov_len)).collect()
 }
 
 /// What a stream says at a place.

@@ -4,6 +4,7 @@ mod buffers;
 mod bytes;
 mod connections;
 mod dangers;
+mod gathered;
 mod handles;
 mod handover;
 mod leases;

@@ -212,12 +212,7 @@ impl Driver {
 
     /// Where the bytes of a lease begin.
     pub(crate) fn lease_start(&self, lease: RawLease) -> NonNull<u8> {
-        if lease.has_buffer() {
-            // SAFETY: a lease lies inside its buffer.
-            unsafe { self.buffers.bytes(lease.id).add(usize::from(lease.start)) }
-        } else {
-            NonNull::dangling()
-        }
+        self.buffers.start_of(lease)
     }
 
     /// Splits a lease: returns its first `count` bytes and leaves the others. A part without bytes holds no buffer, so that

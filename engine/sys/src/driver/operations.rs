@@ -107,6 +107,11 @@ impl Driver {
                 }
                 Payload::SendBuf { buf: head, sent }
             }
+            Payload::SendGathered(gathered) => {
+                gathered.leases().iter().for_each(|lease| self.give_back(*lease));
+                let (buf, sent) = gathered.into_head();
+                Payload::SendBuf { buf, sent }
+            }
             other => other,
         }
     }

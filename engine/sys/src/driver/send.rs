@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::Driver;
 use crate::key::NONE;
@@ -76,26 +76,35 @@ impl Driver {
 
     fn submit_send(&mut self, op: u32) {
         self.start_patience(op);
-        let [first, second] = self.unsent(op);
         let slot = self.ops.at(op);
         let fd = types::Fd(self.table.at(slot.socket).fd);
         let send = match &mut slot.payload {
+            Payload::SendGathered(gathered) => {
+                send_message(fd, gathered.describe(|lease| self.buffers.start_of(lease)))
+            }
+            _ => self.send_of_two(op, fd),
+        };
+        let key = self.ops.start(op);
+        // SAFETY: the bytes, and the description of several parts, belong to the payload, which the table keeps in place until
+        // the completion: a Buf's heap block does not move with it, and a leased buffer is not given back before.
+        unsafe { self.push(send, key) };
+    }
+
+    #[inline]
+    fn send_of_two(&mut self, op: u32, fd: types::Fd) -> squeue::Entry {
+        let [first, second] = self.unsent(op);
+        match &mut self.ops.at(op).payload {
             Payload::SendParts { head, .. } if first.1 > 0 => {
-                let message = describe_parts(head, [first, second]);
-                opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
+                send_message(fd, describe_parts(head, [first, second]))
             }
             _ => {
                 let (start, len) = if first.1 > 0 { first } else { second };
                 opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build()
             }
-        };
-        let key = self.ops.start(op);
-        // SAFETY: the bytes, and the description of two parts, belong to the payload, which the table keeps in place until the
-        // completion: a Buf's heap block does not move with it, and a leased buffer is not given back before.
-        unsafe { self.push(send, key) };
+        }
     }
 
-    /// What is left of a send, in its first and its second part.
+    /// What is left of a send that is not gathered, in its first and its second part.
     #[inline]
     pub(crate) fn unsent(&mut self, op: u32) -> [Unsent; 2] {
         const NOTHING: Unsent = (std::ptr::dangling(), 0);
@@ -120,7 +129,7 @@ impl Driver {
                 };
                 [first, second]
             }
-            _ => unreachable!("only sends are sent"),
+            _ => unreachable!("only sends are sent, and gathered ones are described"),
         }
     }
 
@@ -131,6 +140,14 @@ impl Driver {
         let Ok(bytes) = usize::try_from(result) else { return Some(result) };
         if op.payload.is_sent_by(bytes) {
             return Some(result);
+        }
+        if let Payload::SendGathered(gathered) = &mut op.payload {
+            // What a slow peer has taken does not wait for the rest.
+            while let Some(lease) = gathered.take_sent() {
+                if lease.has_buffer() {
+                    self.buffers.give_back(lease.id);
+                }
+            }
         }
         let (socket, generation, timed_out) = (op.socket, op.socket_generation, op.timed_out);
         if timed_out || !self.table.is_current(socket, generation) || self.table.at(socket).fd < 0 {
@@ -194,4 +211,8 @@ impl Driver {
             crate::socket::shutdown_both(entry.fd);
         }
     }
+}
+
+fn send_message(fd: types::Fd, message: *const libc::msghdr) -> squeue::Entry {
+    opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
 }

@@ -27,7 +27,7 @@ use crate::buf::Buf;
 use crate::connect_error::ConnectError;
 use crate::driver;
 use crate::lease::{Lease, Part};
-use crate::op::{Payload, reserve_description};
+use crate::op::Payload;
 use crate::patience::Patience;
 use crate::side_tables::ProxiedAddresses;
 use crate::table::Flags;
@@ -126,11 +126,10 @@ impl Conn {
         self.start_send(Payload::SendLease(lease.into_raw()), patience.into())
     }
 
-    /// Like [`Conn::send`], for a head and what follows it in another buffer, in one operation: the bytes of `body` go out of
-    /// the buffer they are in. The head comes back with the end of the send; the body is dropped then.
-    pub fn send_with(&self, mut head: Buf, body: impl Into<Part>, patience: impl Into<Patience>) -> Sending {
-        reserve_description(&mut head);
-        self.start_send(Payload::SendParts { head, body: body.into().into_raw(), sent: 0 }, patience.into())
+    /// Like [`Conn::send`], for a head and what follows it in other buffers, in one operation: the bytes of `body` go out of
+    /// the buffers they are in. The head comes back with the end of the send; the body is dropped then.
+    pub fn send_with(&self, head: Buf, body: impl Into<Part>, patience: impl Into<Patience>) -> Sending {
+        self.start_send(body.into().behind(head), patience.into())
     }
 
     fn start_send(&self, payload: Payload, patience: Patience) -> Sending {

@@ -114,7 +114,7 @@ pub struct Sending(pub(super) Operation);
 pub struct Sent {
     /// All bytes are with the kernel, or why not.
     pub result: io::Result<()>,
-    /// The buffer, when it was one of ours; of two, the head.
+    /// The buffer, when it was one of ours; of several, the head.
     pub buf: Option<Buf>,
 }
 

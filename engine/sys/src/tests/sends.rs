@@ -11,9 +11,9 @@ use crate::rig::Rig;
 use crate::*;
 
 /// Bytes that no socket takes at once.
-const STUCK_BYTES: usize = 16 << 20;
+pub(super) const STUCK_BYTES: usize = 16 << 20;
 
-fn stuck() -> Buf {
+pub(super) fn stuck() -> Buf {
     let mut big = Buf::large();
     big.resize(STUCK_BYTES, 7);
     big
@@ -115,7 +115,7 @@ async fn received(count: usize) -> (Conn, std::net::TcpStream, Lease) {
     (conn, peer, lease)
 }
 
-fn counting(first: usize, count: usize) -> Vec<u8> {
+pub(super) fn counting(first: usize, count: usize) -> Vec<u8> {
     (first..first + count).map(|at| (at % 251) as u8).collect()
 }
 
@@ -294,7 +294,7 @@ fn a_send_of_two_parts_is_given_up_for_its_buffer() {
     rig.check();
 }
 
-fn thread_cpu_time() -> Duration {
+pub(super) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the structure lives through the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
