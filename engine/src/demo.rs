@@ -15,7 +15,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader};
 use crate::launch_error::LaunchError;
-use crate::message::{BodySource, Part, Side};
+use crate::message::{BodySource, ChunkForm, Part, Side};
 use crate::min_rate::MinRate;
 
 /// How long the origin keeps an idle connection: longer than the proxy does.
@@ -142,7 +142,7 @@ async fn skip_body(link: &Link, inbox: &mut Inbox, length: sluice_proto::BodyLen
     let progress = BodyProgress::new(Framing::of_request(length), u64::MAX, MinRate::by_pauses(IDLE_MS));
     let mut body = BodyReader { link, inbox, progress, side: Side::Downstream };
     loop {
-        match body.ready_part() {
+        match body.ready_part(ChunkForm::Decoded) {
             Ok(Some(Part::End)) => return true,
             Ok(Some(_)) => {}
             Ok(None) if body.more().await.is_ok() => {}

@@ -17,6 +17,10 @@ pub(crate) use crate::connection::link::Data;
 #[derive(Debug)]
 pub(crate) enum Part {
     Data(Data),
+    /// Data with its framing as it came, for a sink that takes chunks.
+    Chunks(Data),
+    /// The same, with the end of the body in it.
+    LastChunks(Data),
     /// At most once, right before the end.
     Trailers(Box<Trailers>),
     End,
@@ -123,13 +127,21 @@ pub(crate) enum ReadyPart {
     Nothing,
 }
 
+/// In which form a sink wants the data of a body that comes in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkForm {
+    Decoded,
+    /// As they are, where they are framed as we would frame them.
+    AsReceived,
+}
+
 /// Where the parts of a body come from.
 pub(crate) trait BodySource {
     /// Shows the next data to `see`, where it is, if it is there already: for data that is copied anyway.
     fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted>;
 
     /// The next part if it is there already.
-    fn ready_part(&mut self) -> Result<Option<Part>, Aborted>;
+    fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted>;
 
     /// Waits for more than is ready. The next part may take several waits.
     async fn more(&mut self) -> Result<(), Aborted>;
@@ -160,20 +172,35 @@ pub(crate) struct PlainSink<'a> {
     pub(crate) side: Side,
 }
 
-/// Where the parts of a body go.
+/// Where the parts of a body go. Adding waits for nothing; what was added is sent by [`BodySink::flush`].
 pub(crate) trait BodySink {
-    /// Takes data; returns when the peer's backpressure allows more. Small data may wait for [`BodySink::flush`].
-    async fn data(&mut self, data: Data) -> Result<(), Aborted>;
+    /// The form in which it wants chunks.
+    fn chunk_form(&self) -> ChunkForm;
 
-    /// Sends what waits: nothing more is at hand.
+    /// Whether what waits has to be sent before this is added.
+    fn is_blocked_for(&self, part: &Part) -> bool;
+
+    /// Adds data.
+    fn add(&mut self, data: Data);
+
+    /// Adds data in chunks; not to a sink that wants them decoded.
+    fn add_chunks(&mut self, data: Data);
+
+    /// Adds the end of the body, if data does not tell it.
+    fn add_end(&mut self, trailers: Option<&Trailers>);
+
+    /// Whether as much waits as may.
+    fn is_full(&self) -> bool;
+
+    /// Sends what waits; returns when the peer's backpressure allows more.
     async fn flush(&mut self) -> Result<(), Aborted>;
+
+    /// Sends what waits as the last of the body.
+    async fn finish(&mut self) -> Result<(), Aborted>;
 
     /// The connection itself, if data goes out on it as it is. After [`BodySink::flush`] nothing waits before it.
     fn plain(&mut self) -> Option<PlainSink<'_>>;
 
     /// So many bytes were sent on the plain connection by other means; its minimum rate knows of them.
     fn skip(&mut self, bytes: u64);
-
-    /// Ends the body.
-    async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted>;
 }

@@ -3,6 +3,7 @@
 //! memory: see `splice`.
 
 use sluice_proto::BodyLength;
+use sluice_proto::h1::Trailers;
 
 use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};
@@ -49,18 +50,52 @@ pub(crate) fn append_if_complete(
 pub(crate) async fn relay(source: &mut impl BodySource, sink: &mut impl BodySink) -> Result<(), Aborted> {
     let mut trailers = None;
     loop {
-        // What is at hand first; nothing of it lives while something else is waited for, so that a held task is small.
-        while let Some(part) = source.ready_part()? {
-            match part {
-                Part::Data(data) => sink.data(data).await?,
-                Part::Trailers(fields) => trailers = Some(fields),
-                Part::End => return sink.end(trailers).await,
-            }
+        if relay_ready(source, sink, &mut trailers).await? == At::End {
+            return sink.finish().await;
         }
         // What was taken so far must not wait for what may never come.
         sink.flush().await?;
         if !splice_rest(source, sink).await? {
             source.more().await?;
+        }
+    }
+}
+
+/// How far a body has been relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// To the last byte that is at hand.
+    Edge,
+    End,
+}
+
+/// Relays what is at hand. A function of its own, so that nothing of it has room in the task while more is waited for.
+async fn relay_ready(
+    source: &mut impl BodySource,
+    sink: &mut impl BodySink,
+    trailers: &mut Option<Box<Trailers>>,
+) -> Result<At, Aborted> {
+    loop {
+        let ready = source.ready_part(sink.chunk_form())?;
+        let Some(part) = ready else { return Ok(At::Edge) };
+        if sink.is_blocked_for(&part) {
+            sink.flush().await?;
+        }
+        match part {
+            Part::Data(data) => sink.add(data),
+            Part::Chunks(data) => sink.add_chunks(data),
+            Part::Trailers(fields) => *trailers = Some(fields),
+            Part::LastChunks(data) => {
+                sink.add_chunks(data);
+                return Ok(At::End);
+            }
+            Part::End => {
+                sink.add_end(trailers.as_deref());
+                return Ok(At::End);
+            }
+        }
+        if sink.is_full() {
+            sink.flush().await?;
         }
     }
 }

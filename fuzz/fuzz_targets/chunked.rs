@@ -76,7 +76,7 @@ fn decode_with(wire: &[u8], step: usize, limits: ChunkLimits, trailers: TrailerR
 /// Chunks that are passed as they are, and the others framed anew, say the same, and are at fault where the same bytes are.
 fn check_passing(wire: &[u8], step: usize, data: &[u8], end: Result<Option<usize>, Fault>) {
     let mut decoder = BodyDecoder::new(sluice_proto::h1::Framing::Chunked, LIMITS);
-    let (mut out, mut found) = (Vec::new(), None);
+    let (mut out, mut found, mut is_ended) = (Vec::new(), None, false);
     'pieces: for piece in wire.chunks(step) {
         let mut rest = piece;
         while !rest.is_empty() {
@@ -90,6 +90,11 @@ fn check_passing(wire: &[u8], step: usize, data: &[u8], end: Result<Option<usize
             assert!(passed.data_bytes <= passed.bytes as u64);
             out.extend_from_slice(&rest[..passed.bytes]);
             rest = &rest[passed.bytes..];
+            if passed.is_end {
+                is_ended = true;
+                found = Some(Ok(()));
+                break 'pieces;
+            }
             if rest.is_empty() {
                 break;
             }
@@ -118,6 +123,7 @@ fn check_passing(wire: &[u8], step: usize, data: &[u8], end: Result<Option<usize
         (Some(Err(fault)), _) => panic!("{fault:?} in chunks that are good"),
         // What was passed before the fault may end in the middle of a chunk.
         (_, Err(_)) => return,
+        (Some(Ok(())), Ok(_)) if is_ended => {}
         (Some(Ok(())), Ok(_)) => write_last_chunk(&mut out, None),
         (None, Ok(_)) => {}
     }

@@ -50,9 +50,11 @@ impl Inbox {
     pub(crate) fn consume(&mut self, count: usize) {
         let is_used_up = match &mut self.held {
             Held::Nothing => return debug_assert_eq!(count, 0),
+            // Compared before it is changed: a read of both ends would wait for the write of one.
+            Held::Lease(lease) if lease.len() == count => true,
             Held::Lease(lease) => {
                 lease.advance(count);
-                lease.is_empty()
+                false
             }
             Held::Joined { buf, start } => {
                 *start += count;
@@ -64,13 +66,14 @@ impl Inbox {
         }
     }
 
-    /// Takes the first `count` unread bytes out; in their receive buffer if that holds nothing else.
+    /// Takes the first `count` unread bytes out; in their receive buffer if they are in one.
     pub(crate) fn take(&mut self, count: usize) -> Data {
-        if self.unread().len() == count
-            && let Held::Lease(_) = self.held
-            && let Held::Lease(lease) = std::mem::take(&mut self.held)
-        {
-            return Data::Lease(lease);
+        if let Held::Lease(lease) = &mut self.held {
+            let taken = lease.split_to(count);
+            if lease.is_empty() {
+                self.held = Held::Nothing;
+            }
+            return Data::Lease(taken);
         }
         let mut buf = Buf::small();
         buf.extend_from_slice(&self.unread()[..count]);

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use sluice_sys::{Buf, Conn, Lease, Patience, Sending};
+use sluice_sys::{Buf, Conn, Lease, Leases, Patience, Sending};
 
 /// A connection to a client or a server.
 pub(crate) enum Link {
@@ -19,6 +19,14 @@ impl Link {
     pub(crate) fn transport(&self) -> &Conn {
         match self {
             Link::Plain(conn) => conn,
+        }
+    }
+
+    /// The scheme of requests that come by it.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-4.2
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self {
+            Link::Plain(_) => "http",
         }
     }
 
@@ -62,6 +70,20 @@ impl Link {
         match (self, data.into()) {
             (Link::Plain(conn), Data::Buf(buf)) => conn.send(buf, patience),
             (Link::Plain(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
+        }
+    }
+
+    /// Sends a head, if there is one, and received bytes behind it, out of the buffers they came in.
+    pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
+        let Link::Plain(conn) = self;
+        match (head, parts.len()) {
+            (Some(head), 0) => conn.send(head, patience),
+            (None, 1) => conn.send_lease(parts.pop().expect("there is one"), patience),
+            (head, 1) => {
+                let only = parts.pop().expect("there is one");
+                conn.send_with(head.unwrap_or_else(Buf::small), only, patience)
+            }
+            (head, _) => conn.send_with(head.unwrap_or_else(Buf::small), parts, patience),
         }
     }
 }

@@ -7,7 +7,7 @@ use sluice_sys::{Buf, Conn};
 
 use crate::answer::Answer;
 use crate::h1::BodyWriter;
-use crate::message::{Aborted, BodySource, Part, PlainRest, ReadyPart};
+use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::record::Record;
 
 /// The body of a request, as it comes in.
@@ -74,13 +74,6 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Whether the body of the response whose head was written goes out in pieces that say how long they are.
-    pub(crate) fn is_chunked(self) -> bool {
-        match self {
-            Self::H1(responder) => responder.is_chunked(),
-        }
-    }
-
     /// What writes the body of the response, behind what is in `out`.
     pub(crate) fn body(self, out: Buf) -> BodyWriter<'a> {
         match self {
@@ -138,9 +131,9 @@ impl BodySource for RequestBody<'_> {
         }
     }
 
-    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+    fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
         match self {
-            Self::H1(body) => body.ready_part(),
+            Self::H1(body) => body.ready_part(form),
         }
     }
 

@@ -2,17 +2,20 @@
 //! What breaks on the way is returned to the caller; the client does not learn of it here.
 
 use sluice_proto::Fault;
-use sluice_proto::ResponseHead;
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
+use sluice_proto::{BodyLength, ResponseHead};
 use sluice_sys::Buf;
 
 use super::state::Exchange;
 use super::upgrade::Switch;
 use crate::downstream::Afterwards;
-use crate::message::{Aborted, Cause, Side};
+use crate::message::{Aborted, BodySink, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::relay::{append_if_complete, relay};
-use crate::upstream::stream::{ResponseStream, Unanswered};
+use crate::upstream::stream::{ResponseBody, ResponseStream, Unanswered};
+
+/// A body of known length up to this size is copied behind its head; a larger one goes out of the buffers it came in.
+const COPIED_BYTES_MAX: u64 = 4 * 1024;
 
 /// A response that went through.
 pub(super) struct Finished {
@@ -66,8 +69,7 @@ impl Exchange<'_> {
         let mut out = out.unwrap_or_else(Buf::small);
         let min_rate = MinRate::by_pauses(self.snapshot.times.upstream_body_idle);
         let mut body = server.body(min_rate);
-        let (length, is_chunked) = (body.length(), self.responder.is_chunked());
-        let is_whole = append_if_complete(&mut body, length, is_chunked, &mut out).map_err(unanswered)?;
+        let is_whole = append_if_small(&mut body, &mut out).map_err(unanswered)?;
         let mut to_client = self.responder.body(out);
         let relayed =
             if is_whole { to_client.finish().await } else { cold!(relay(&mut body, &mut to_client)) };
@@ -97,6 +99,13 @@ impl Exchange<'_> {
         self.responder.write_head(head, afterwards, out);
         Kind::Final
     }
+}
+
+/// Adds a small body to the head in `out` if all of it has arrived; says whether it had.
+fn append_if_small(body: &mut ResponseBody<'_>, out: &mut Buf) -> Result<bool, Aborted> {
+    let length = body.length();
+    let is_small = matches!(length, BodyLength::Length(bytes) if bytes <= COPIED_BYTES_MAX);
+    Ok(is_small && append_if_complete(body, length, false, out)?)
 }
 
 fn by_server(cause: Cause) -> Unanswered {

@@ -6,7 +6,7 @@ use sluice_sys::{ReadAhead, now_ms};
 
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, ReadyPart, Side};
+use crate::message::{Aborted, BodySource, Cause, ChunkForm, Part, PlainRest, ReadyPart, Side};
 use crate::min_rate::MinRate;
 
 /// A body that is being read.
@@ -133,11 +133,35 @@ impl BodyReader<'_> {
         }
     }
 
+    /// Chunks at the front of what has arrived that can go on as they are.
+    fn ready_chunks(&mut self) -> Result<Option<Part>, Aborted> {
+        if self.inbox.is_empty() && self.inbox.take_ready(self.link) {
+            self.note_receive();
+        }
+        let passed = self.progress.decoder.pass_chunks(self.inbox.unread(), TINY_BYTES as u64);
+        let passed = passed.map_err(|fault| self.abort(Cause::Fault(fault)))?;
+        if passed.bytes == 0 {
+            return Ok(None);
+        }
+        self.progress.tiny_parts += passed.tiny_chunks;
+        self.note_bytes(passed.data_bytes)?;
+        let data = self.inbox.take(passed.bytes);
+        if passed.is_end {
+            // What follows it waits for its turn as long as the response takes.
+            self.inbox.join();
+            return Ok(Some(Part::LastChunks(data)));
+        }
+        Ok(Some(Part::Chunks(data)))
+    }
+
     fn note_data(&mut self, bytes: usize) -> Result<(), Aborted> {
         if bytes < TINY_BYTES {
             self.progress.tiny_parts += 1;
         }
-        let bytes = bytes as u64;
+        self.note_bytes(bytes as u64)
+    }
+
+    fn note_bytes(&mut self, bytes: u64) -> Result<(), Aborted> {
         let left = self.progress.bytes_left.checked_sub(bytes).ok_or(self.abort(Cause::TooLarge))?;
         self.check_announced(left)?;
         self.progress.bytes_left = left;
@@ -182,7 +206,12 @@ impl BodySource for BodyReader<'_> {
         })
     }
 
-    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+    fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
+        if form == ChunkForm::AsReceived
+            && let Some(part) = self.ready_chunks()?
+        {
+            return Ok(Some(part));
+        }
         Ok(self.ready_event()?.map(|event| match event {
             Event::Data(bytes) => Part::Data(self.inbox.take(bytes)),
             Event::Trailers(trailers) => Part::Trailers(trailers),

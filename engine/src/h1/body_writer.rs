@@ -3,15 +3,18 @@
 use std::cell::Cell;
 
 use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_sys::{Buf, Patience, Sending, now_ms};
+use sluice_sys::{Buf, Leases, Patience, Sending, now_ms};
 
 use crate::connection::link::Link;
-use crate::message::{Aborted, BodySink, Data, PlainSink, Side};
+use crate::message::{Aborted, BodySink, ChunkForm, Data, Part, PlainSink, Side};
 use crate::min_rate::{MinRate, short};
 
-/// Data up to this size is copied behind what waits already; one send costs more than the copy. Larger data goes out of
-/// the buffer it came in.
-const JOIN_BYTES_MAX: usize = 16 * 1024;
+/// Data up to this size is copied behind what waits already: that costs less than another part of a send (measured:
+/// `what_two_parts_cost` in engine/sys). Larger data goes out of the buffer it came in.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// With so much waiting, it is sent.
+const WAITING_BYTES_MAX: usize = 48 * 1024;
 
 /// What to do with the last send of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +28,9 @@ pub(crate) enum Last {
 /// A body that is being written.
 pub(crate) struct BodyWriter<'a> {
     link: &'a Link,
-    /// What waits to be sent: the head, and small parts behind it.
+    /// What waits to be sent: the head, and small parts behind it; then large ones, in the buffers they came in.
     out: Option<Buf>,
+    parts: Leases,
     is_chunked: bool,
     /// Whom to blame.
     side: Side,
@@ -51,6 +55,7 @@ impl<'a> BodyWriter<'a> {
         BodyWriter {
             link,
             out: head,
+            parts: Leases::new(),
             is_chunked,
             side,
             stall_ms,
@@ -77,29 +82,21 @@ impl<'a> BodyWriter<'a> {
         self
     }
 
-    /// Sends what waits as the last of the message: its end is written already.
-    pub(crate) async fn finish(&mut self) -> Result<(), Aborted> {
-        if self.last == Last::Await {
-            return self.flush().await;
+    /// Sends what waits, if anything does.
+    fn start_send(&mut self) -> Option<Sending> {
+        let (out, parts) = (self.out.take(), std::mem::take(&mut self.parts));
+        let bytes = out.as_ref().map_or(0, |out| out.len()) + parts.bytes();
+        if bytes == 0 {
+            return None;
         }
-        if let Some(out) = self.out.take() {
-            let patience = self.begin_send(out.len());
-            self.link.send(out, patience).detach();
-        }
-        Ok(())
+        let patience = self.begin_send(bytes);
+        Some(self.link.send_behind(out, parts, patience))
     }
 
     /// A send of so many bytes begins; says how long it may take.
     fn begin_send(&mut self, bytes: usize) -> Patience {
         self.count(bytes as u64);
         Patience { stall_ms: self.stall_ms, total_ms: self.min_rate.begin_send(now_ms(), bytes) }
-    }
-
-    /// Waits until the kernel has taken all of a send.
-    async fn sent(&mut self, sending: Sending) -> Result<(), Aborted> {
-        let sent = sending.await;
-        self.min_rate.end_send(now_ms());
-        sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
     fn count(&self, bytes: u64) {
@@ -113,30 +110,72 @@ impl<'a> BodyWriter<'a> {
     }
 
     fn waiting_bytes(&self) -> usize {
-        self.out.as_ref().map_or(0, |out| out.len())
+        self.out.as_ref().map_or(0, |out| out.len()) + self.parts.bytes()
     }
 }
 
 impl BodySink for BodyWriter<'_> {
-    async fn data(&mut self, data: Data) -> Result<(), Aborted> {
-        let data = match data {
-            // Nothing waits and nothing has to be put around it: no copy.
-            Data::Lease(lease) if !self.is_chunked && self.waiting_bytes() == 0 => {
-                let patience = self.begin_send(lease.len());
-                return self.sent(self.link.send(lease, patience)).await;
+    fn chunk_form(&self) -> ChunkForm {
+        if self.is_chunked { ChunkForm::AsReceived } else { ChunkForm::Decoded }
+    }
+
+    /// What is copied must not overtake what waits in other buffers.
+    fn is_blocked_for(&self, part: &Part) -> bool {
+        !self.parts.is_empty()
+            && match part {
+                Part::End => self.is_chunked,
+                Part::Data(data) => self.is_chunked || matches!(data, Data::Buf(_)),
+                Part::Chunks(data) | Part::LastChunks(data) => matches!(data, Data::Buf(_)),
+                Part::Trailers(_) => false,
             }
-            data => data,
-        };
-        let is_chunked = self.is_chunked;
-        append_data(self.out(), data.bytes(), is_chunked);
-        drop(data);
-        if self.waiting_bytes() >= JOIN_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    fn add(&mut self, data: Data) {
+        if self.is_chunked {
+            append_data(self.out(), data.bytes(), true);
+        } else {
+            self.add_chunks(data);
+        }
+    }
+
+    fn add_chunks(&mut self, data: Data) {
+        match data {
+            Data::Lease(lease) if !self.parts.is_empty() || lease.len() > COPY_BYTES_MAX => {
+                let added = self.parts.push(lease);
+                debug_assert!(added.is_ok(), "what is full is sent first");
+            }
+            data => {
+                debug_assert!(self.parts.is_empty(), "what is copied does not overtake");
+                self.out().extend_from_slice(data.bytes());
+            }
+        }
+    }
+
+    fn add_end(&mut self, trailers: Option<&Trailers>) {
+        if self.is_chunked {
+            append_end(self.out(), trailers);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.parts.is_full() || self.waiting_bytes() >= WAITING_BYTES_MAX
     }
 
     async fn flush(&mut self) -> Result<(), Aborted> {
-        let Some(out) = self.out.take() else { return Ok(()) };
-        let patience = self.begin_send(out.len());
-        self.sent(self.link.send(out, patience)).await
+        let Some(sending) = self.start_send() else { return Ok(()) };
+        let sent = sending.await;
+        self.min_rate.end_send(now_ms());
+        sent.result.map_err(|error| Aborted::sending(self.side, &error))
+    }
+
+    async fn finish(&mut self) -> Result<(), Aborted> {
+        if self.last == Last::Await {
+            return self.flush().await;
+        }
+        if let Some(sending) = self.start_send() {
+            sending.detach();
+        }
+        Ok(())
     }
 
     fn plain(&mut self) -> Option<PlainSink<'_>> {
@@ -151,13 +190,6 @@ impl BodySink for BodyWriter<'_> {
 
     fn skip(&mut self, bytes: u64) {
         self.count(bytes);
-    }
-
-    async fn end(&mut self, trailers: Option<Box<Trailers>>) -> Result<(), Aborted> {
-        if self.is_chunked {
-            append_end(self.out(), trailers.as_deref());
-        }
-        self.finish().await
     }
 }
 

@@ -7,7 +7,7 @@ use sluice_sys::Buf;
 
 use crate::connection::End;
 use crate::h1::{BodyReader, BodyWriter};
-use crate::message::{Aborted, BodySource, Part, PlainRest, ReadyPart};
+use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::min_rate::MinRate;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -196,9 +196,9 @@ impl BodySource for ResponseBody<'_> {
         }
     }
 
-    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+    fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
         match self {
-            Self::H1(body) => body.ready_part(),
+            Self::H1(body) => body.ready_part(form),
         }
     }
 

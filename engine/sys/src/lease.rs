@@ -65,6 +65,18 @@ impl Lease {
         raw
     }
 
+    /// How many bytes there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.raw.len() == 0
+    }
+
     /// Cuts `count` bytes off the front.
     ///
     /// # Panics
@@ -151,6 +163,18 @@ impl Leases {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Takes the last one out.
+    pub fn pop(&mut self) -> Option<Lease> {
+        let last = self.count.checked_sub(1)?;
+        self.count = last;
+        Some(Lease::from_raw(self.raw[usize::from(last)]))
     }
 
     /// Bytes of all.

@@ -39,6 +39,9 @@ pub struct ChunkedDecoder {
     state: State,
 }
 
+/// The last chunk and the end of a body without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// What [`ChunkedDecoder::pass`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
@@ -48,6 +51,8 @@ pub struct Passed {
     pub data_bytes: u64,
     /// So many chunks among them have less data than a caller cares for.
     pub tiny_chunks: u32,
+    /// The last chunk is among them, without trailers: the body has ended.
+    pub is_end: bool,
 }
 
 const _: () = assert!(size_of::<ChunkedDecoder>() <= 40);
@@ -154,8 +159,9 @@ impl ChunkedDecoder {
     }
 
     /// Reads chunks at the front of `input` that may be sent on as they are, for a peer that gets chunks too: those whose framing is
-    /// exactly what we would write. Stops before a size line that is incomplete or written otherwise, and before the last chunk;
-    /// [`ChunkedDecoder::next`] reads on from there, unless a chunk is half passed. A chunk of less than `tiny_bytes` is counted.
+    /// exactly what we would write. Stops before a size line that is incomplete or written otherwise, and before a last chunk with
+    /// trailers; [`ChunkedDecoder::next`] reads on from there, unless a chunk is half passed. A chunk of less than `tiny_bytes` is
+    /// counted.
     ///
     /// # Errors
     ///
@@ -165,6 +171,11 @@ impl ChunkedDecoder {
         let mut passed = Passed::default();
         while let Some(&byte) = input.get(passed.bytes) {
             match self.state {
+                State::Size if self.size_digits == 0 && input[passed.bytes..].starts_with(LAST_CHUNK) => {
+                    self.state = State::Done;
+                    passed.bytes += LAST_CHUNK.len();
+                    passed.is_end = true;
+                }
                 State::Size if self.size_digits == 0 => {
                     let Some((size, line_bytes)) = canonical_size_line(&input[passed.bytes..]) else { break };
                     self.remaining = size;
@@ -516,6 +527,9 @@ mod tests {
                 let passed = decoder.pass(rest, 1)?;
                 out.extend_from_slice(&rest[..passed.bytes]);
                 rest = &rest[passed.bytes..];
+                if passed.is_end {
+                    return Ok(out);
+                }
                 if decoder.is_passing {
                     assert!(rest.is_empty());
                     break;
@@ -567,8 +581,12 @@ mod tests {
     #[test]
     fn what_is_passed_is_counted_and_checked() {
         let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
-        let passed = decoder.pass(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 3).unwrap();
-        assert_eq!(passed, Passed { bytes: 15, data_bytes: 5, tiny_chunks: 1 });
+        let passed = decoder.pass(b"3\r\nabc\r\n2\r\nde\r\n0\r\nx: y\r\n\r\n", 3).unwrap();
+        assert_eq!(passed, Passed { bytes: 15, data_bytes: 5, tiny_chunks: 1, is_end: false });
+        let mut ending = ChunkedDecoder::new(ChunkLimits::default());
+        let passed = ending.pass(b"1\r\na\r\n0\r\n\r\nGET", 1).unwrap();
+        assert_eq!(passed, Passed { bytes: 11, data_bytes: 1, tiny_chunks: 0, is_end: true });
+        assert!(ending.is_done());
         assert_eq!(decoder.pass(b"ffffffffffffffff\r\nx", 3).unwrap().data_bytes, 1);
         assert_eq!(decoder.announced(), u64::MAX - 1);
         for (input, fault) in [("3\r\nabcd", Fault::MissingChunkEnd), ("3\r\nabc\rx", Fault::MissingChunkEnd)]
@@ -576,9 +594,18 @@ mod tests {
             let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
             assert_eq!(decoder.pass(input.as_bytes(), 1), Err(fault), "{input:?}");
         }
-        for input in
-            ["03\r\nabc", "3;x\r\nabc", "0\r\n\r\n", "3", "3\r", "10000000000000000\r\n", "+3\r\n", "\r\n"]
-        {
+        for input in [
+            "03\r\nabc",
+            "3;x\r\nabc",
+            "0\r\n\r",
+            "00\r\n\r\n",
+            "0\r\nx",
+            "3",
+            "3\r",
+            "10000000000000000\r\n",
+            "+3\r\n",
+            "\r\n",
+        ] {
             let mut decoder = ChunkedDecoder::new(ChunkLimits::default());
             assert_eq!(decoder.pass(input.as_bytes(), 1), Ok(Passed::default()), "{input:?}");
         }

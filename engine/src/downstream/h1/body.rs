@@ -6,7 +6,7 @@ use sluice_sys::Buf;
 
 use crate::abuse::{Abuse, Score, Verdict};
 use crate::h1::BodyReader;
-use crate::message::{Aborted, BodySource, Cause, Part, PlainRest, ReadyPart, Side};
+use crate::message::{Aborted, BodySource, Cause, ChunkForm, Part, PlainRest, ReadyPart, Side};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 
@@ -85,9 +85,9 @@ impl BodySource for RequestBody<'_> {
         self.reader.show_ready(see)
     }
 
-    fn ready_part(&mut self) -> Result<Option<Part>, Aborted> {
+    fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
         self.judge()?;
-        self.reader.ready_part()
+        self.reader.ready_part(form)
     }
 
     async fn more(&mut self) -> Result<(), Aborted> {

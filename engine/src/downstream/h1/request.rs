@@ -13,9 +13,6 @@ use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 
-/// The scheme of requests on a plain connection.
-const SCHEME: &str = "http";
-
 /// A head in more pieces than this is dripped: any network delivers it in one or two.
 const HEAD_PIECES_MAX: u32 = 32;
 
@@ -96,7 +93,7 @@ impl HeadReader<'_> {
     fn client<'t>(&self, head: &RequestHead<'_>, texts: &'t mut ClientTexts) -> Result<Client<'t>, Aborted> {
         let peer = self.link.transport().peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
         let number = self.shard.request_ids.next();
-        Ok(self.snapshot.identity.client(peer, SCHEME, head, number, texts))
+        Ok(self.snapshot.identity.client(peer, self.link.scheme(), head, number, texts))
     }
 
     /// Another piece of a head has come, and not the last.

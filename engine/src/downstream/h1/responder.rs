@@ -59,23 +59,14 @@ impl<'a> Responder<'a> {
         self.shard.clock.with_date(now_ms(), |date| self.write(head, framing, connection, Some(date), out));
     }
 
-    pub(crate) fn is_chunked(&self) -> bool {
-        self.persistence.framing() == Framing::Chunked
-    }
-
     pub(crate) fn body(&self, out: Buf) -> BodyWriter<'_> {
+        let is_chunked = self.persistence.framing() == Framing::Chunked;
         // A connection that is closed next has to wait for the last byte.
         let last = if self.persistence.is_persistent() { Last::Detach } else { Last::Await };
-        BodyWriter::new(
-            self.link,
-            Some(out),
-            self.is_chunked(),
-            Side::Downstream,
-            self.snapshot.times.write_stall,
-        )
-        .with_last(last)
-        .with_min_rate(self.snapshot.response_min_rate())
-        .counting(self.record.sent_bytes())
+        BodyWriter::new(self.link, Some(out), is_chunked, Side::Downstream, self.snapshot.times.write_stall)
+            .with_last(last)
+            .with_min_rate(self.snapshot.response_min_rate())
+            .counting(self.record.sent_bytes())
     }
 
     pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, out: &mut Buf) {
