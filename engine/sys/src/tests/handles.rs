@@ -146,7 +146,7 @@ fn a_handle_without_a_runtime_does_nothing_as_it_is_dropped() {
         *keep.borrow_mut() = Some((conn, sending, lease));
     });
     let (conn, sending, lease) = left.take().expect("they were kept");
-    catch_unwind(AssertUnwindSafe(|| lease.len())).expect_err("there is no memory to look into");
+    catch_unwind(AssertUnwindSafe(|| lease[0])).expect_err("there is no memory to look into");
     catch_unwind(AssertUnwindSafe(|| sending.has_begun())).expect_err("there is no operation");
     drop((conn, sending, lease));
 }
