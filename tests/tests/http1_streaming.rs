@@ -164,3 +164,45 @@ async fn read_pattern(reader: &mut Reader<impl AsyncRead + Unpin>) -> u64 {
     reader.body_to(head.response_framing("GET").unwrap(), |piece| check.feed(piece)).await.unwrap();
     check.seen()
 }
+
+/// Chunks that are framed as we would frame them go on as they came, others are framed anew; a body may have both, and be cut
+/// anywhere on its way.
+#[tokio::test]
+async fn chunks_stay_whole_however_they_are_framed_and_cut() {
+    let large = |length: usize, first: usize| -> Vec<u8> {
+        (first..first + length).map(|nth| b'a' + (nth % 23) as u8).collect()
+    };
+    let sizes = [1_usize, 15, 16, 4_095, 4_096, 4_097, 16_384, 40_000, 3];
+    for forms in [["{:x}", "{:x}"], ["{:X}", "0{:x}"], ["{:x};name=value", "{:x}"], ["000{:x}", "{:X};a"]] {
+        let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let (mut body, mut cuts) = (Vec::new(), Vec::new());
+        for (nth, &size) in sizes.iter().enumerate() {
+            let data = large(size, body.len());
+            let digits = if forms[nth % 2].contains('X') { format!("{size:X}") } else { format!("{size:x}") };
+            let line = forms[nth % 2].replace("{:x}", &digits).replace("{:X}", &digits);
+            // In the size line, behind it, in the data, and before and in the end of the chunk.
+            let line_end = answer.len() + line.len() + 2;
+            let places =
+                [answer.len() + 1, line_end, line_end + size / 2, line_end + size, line_end + size + 1];
+            cuts.extend(places.into_iter().skip(nth % 3).step_by(2));
+            answer.extend_from_slice(line.as_bytes());
+            answer.extend_from_slice(b"\r\n");
+            answer.extend_from_slice(&data);
+            answer.extend_from_slice(b"\r\n");
+            body.extend_from_slice(&data);
+        }
+        for end in ["0\r\n\r\n", "00\r\n\r\n", "0\r\nX-Sum: 1\r\n\r\n"] {
+            let mut whole = answer.clone();
+            whole.extend_from_slice(end.as_bytes());
+            for cuts in [Vec::new(), cuts.clone(), vec![answer.len() + 2]] {
+                let origin = origin::answers_in_pieces(whole.clone(), cuts.clone()).await;
+                let proxy = Proxy::to(origin.address).await;
+                let mut client = Raw::connect(proxy.address).await;
+                for nth in 0..2 {
+                    let response = client.ask("GET", "/").await;
+                    assert!(response.body == body, "{forms:?} {end:?} {cuts:?} {nth}");
+                }
+            }
+        }
+    }
+}

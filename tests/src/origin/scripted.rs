@@ -188,6 +188,27 @@ pub async fn drips(answer: &'static str) -> Origin {
     .await
 }
 
+/// Answers every request with `answer`, cut at these places. The pauses keep the pieces apart on the wire.
+pub async fn answers_in_pieces(answer: Vec<u8>, cuts: Vec<usize>) -> Origin {
+    let pieces = Arc::new((answer, cuts));
+    Origin::scripted(move |mut peer: Peer| {
+        let pieces = pieces.clone();
+        async move {
+            let (answer, cuts) = &*pieces;
+            loop {
+                peer.request().await?;
+                let mut from = 0;
+                for &cut in cuts.iter().chain([&answer.len()]) {
+                    peer.send(&answer[from..cut]).await?;
+                    from = cut;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
 /// Accepts and closes without a word.
 pub async fn closes_after_accept() -> Origin {
     Origin::scripted(|_| async { Ok(()) }).await
