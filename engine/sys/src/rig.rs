@@ -269,14 +269,14 @@ impl Rig {
     fn complete_op(&mut self, op: u32, result: i32) {
         let slot = self.driver.ops().at(op);
         debug_assert!(slot.is_send() && slot.state == State::InFlight);
-        let parts = match &mut slot.payload {
-            Payload::SendGathered(gathered) => described(gathered),
-            _ => self.driver.unsent(op).to_vec(),
-        };
         let mut left = Vec::new();
-        for (start, len) in parts {
+        let see = |(start, len): Unsent| {
             // SAFETY: the operation is in flight, so its payload has these bytes; nothing writes to them now.
             left.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+        };
+        match &mut slot.payload {
+            Payload::SendGathered(gathered) => described(gathered).into_iter().for_each(see),
+            _ => self.driver.unsent(op).into_iter().for_each(see),
         }
         let all = &self.sending[&op];
         assert_eq!(left, all[all.len() - left.len()..], "a send kept its bytes");

@@ -320,7 +320,7 @@ const LEASES: usize = 4;
 type Way = fn(&Conn, Buf, [Lease; LEASES]) -> Vec<Sending>;
 
 /// The ways to send a head and four buffers.
-const WAYS: [(&str, Way); 4] = [
+const WAYS: [(&str, Way); 5] = [
     ("a head and four sends", |to, head, bodies| {
         let mut sendings = vec![to.send(head, 5_000)];
         sendings.extend(bodies.map(|body| to.send_lease(body, 5_000)));
@@ -331,7 +331,15 @@ const WAYS: [(&str, Way); 4] = [
         sendings.extend(others.map(|body| to.send_lease(body, 5_000)));
         sendings
     }),
-    ("one of a copy", |to, head, bodies| {
+    ("one of a copy behind the head", |to, head, bodies| {
+        let mut all = head;
+        all.reserve_exact(bodies.iter().map(Lease::len).sum());
+        for body in bodies {
+            all.extend_from_slice(&body);
+        }
+        vec![to.send(all, 5_000)]
+    }),
+    ("one of a copy in a large buffer", |to, head, bodies| {
         let mut all = Buf::large();
         all.extend_from_slice(&head);
         for body in bodies {
