@@ -92,6 +92,8 @@ impl Shard {
     pub(crate) fn switch_to(&self, snapshot: Snapshot) {
         self.snapshot.replace(Rc::new(snapshot));
         self.servers.forget_unused();
+        // Those that exchanges still use are forgotten by and by.
+        self.upkeep.wake();
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -46,14 +46,14 @@ thread_local! {
 /// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when nobody
 /// is to wait for more, or when something is in the way of splice(2): then a receive takes it.
 pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Result<u64, Aborted> {
+    // Without a pipe the body is received and sent like any other.
+    let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
     from.conn.disarm().await;
     // A send of the ring may still be under way, such as the head of this very message: spliced bytes must not overtake it.
     to.conn.flushed().await;
     if !from.conn.is_quiet() {
         return Ok(0);
     }
-    // Without a pipe the body is received and sent like any other.
-    let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
     let mut moved = 0;
     let mut false_alarms = 0;
     while moved < from.bytes {

@@ -255,8 +255,8 @@ settings! {
         "Fewest bytes of a response that its client takes per second of waiting for it (reset below it); 0 for no limit";
     receive_buffers_bytes: usize as Bytes, "limit-receive-buffers-bytes", "0", "0" to "512MiB",
         "Memory that the receive buffers of one shard may come to use; 0 for 256MiB, or for all shards a 16th of the memory if less";
-    read_ahead_bytes: u32 as Bytes, "limit-read-ahead-bytes", "48KiB", "0" to "1MiB",
-        "Most bytes received from a server before their client takes any (and a buffer of 16KiB more); 0, or before Linux 6.17, one buffer";
+    read_ahead_bytes: u32 as Bytes, "limit-read-ahead-bytes", "48KiB", "0" to "512KiB",
+        "Most bytes received from a server, or of a request body, before the other side takes any (and a buffer of 16KiB more); 0, or before Linux 6.17, one buffer";
     requests_per_connection: u32 as Count, "limit-requests-per-connection", "10000", "0" to "1000000",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize as Count, "limit-connections", "0", "0" to "100000000",

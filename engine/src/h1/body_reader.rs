@@ -26,7 +26,7 @@ pub(crate) struct BodyProgress {
     /// How long the rest may take, and the bytes of data received so far.
     min_rate: MinRate,
     /// Parts of a few bytes, beyond those that come when a sender has no more to say at the moment. Held against clients
-    /// only: servers do answer byte by byte. What they cost is bounded by the sending, which waits after every 16 KiB
+    /// only: servers do answer byte by byte. What they cost is bounded by the sending, which waits after every 48 KiB
     /// (`body_writer`), every sixth byte of which is data.
     tiny_parts: u32,
 }

@@ -142,10 +142,10 @@ impl BodySink for BodyWriter<'_> {
         match data {
             Data::Lease(lease) if !self.parts.is_empty() || lease.len() > COPY_BYTES_MAX => {
                 let added = self.parts.push(lease);
-                debug_assert!(added.is_ok(), "what is full is sent first");
+                assert!(added.is_ok(), "what is full is sent first");
             }
             data => {
-                debug_assert!(self.parts.is_empty(), "what is copied does not overtake");
+                assert!(self.parts.is_empty(), "what is copied does not overtake");
                 self.out().extend_from_slice(data.bytes());
             }
         }

@@ -46,15 +46,15 @@ impl RequestBody<'_> {
         self.reader.bytes()
     }
 
-    /// Counts a flood of tiny chunks, if one has come.
+    /// Counts floods of tiny chunks that have come.
     fn judge(&mut self) -> Result<(), Aborted> {
-        if !self.reader.progress.takes_flood() {
-            return Ok(());
+        while self.reader.progress.takes_flood() {
+            let limit = self.snapshot.limits.abuse_score;
+            if self.score.add(Abuse::TinyChunks, limit, &self.shard.counters) == Verdict::End {
+                return Err(Aborted::by(Side::Downstream, Cause::Abusive));
+            }
         }
-        match self.score.add(Abuse::TinyChunks, self.snapshot.limits.abuse_score, &self.shard.counters) {
-            Verdict::GoOn => Ok(()),
-            Verdict::End => Err(Aborted::by(Side::Downstream, Cause::Abusive)),
-        }
+        Ok(())
     }
 
     /// Waits a while for the body or the server's 100, then asks the client for the body ourselves.

@@ -143,28 +143,35 @@ impl Driver {
             }
             // One that was ended before it may have given this one back, too.
             let Some(holder) = self.buffers.holder(id) else { continue };
-            to_end -= usize::from(self.end_holder(id, holder, &sends));
+            to_end = to_end.saturating_sub(self.end_holder(id, holder, &sends));
         }
     }
 
-    /// Ends what holds a buffer, if it can be; says whether it was.
-    fn end_holder(&mut self, id: u16, holder: Holder, sends: &Sends) -> bool {
+    /// Ends what holds a buffer, if it can be; says how many buffers will be given back for it.
+    fn end_holder(&mut self, id: u16, holder: Holder, sends: &Sends) -> usize {
         let own_pieces = sends.of_buffer(id);
         if !own_pieces.is_empty() {
-            return own_pieces.iter().filter(|(_, op)| self.give_up_send(*op)).count() > 0;
+            return own_pieces.iter().map(|(_, op)| self.give_up_buffers_of(*op)).sum();
         }
         let send = match holder {
             Holder::Task(task) => sends.awaited.get(&task).copied().unwrap_or(NONE),
             Holder::Socket(socket) => self.table.at(socket).send,
         };
         if send != NONE {
-            return self.give_up_send(send);
+            return self.give_up_buffers_of(send);
         }
-        let Holder::Socket(socket) = holder else { return false };
+        let Holder::Socket(socket) = holder else { return 0 };
         self.stats.buffers_reclaimed += 1;
+        let held = usize::from(self.table.at(socket).queue_len);
         self.drop_unread(socket);
         self.fail_socket(socket, libc::ENOBUFS);
-        true
+        held.max(1)
+    }
+
+    /// Ends a send; says how many receive buffers come back with it, at least the one that it was ended for.
+    fn give_up_buffers_of(&mut self, op: u32) -> usize {
+        let buffers = self.ops.at(op).payload.leases().len().max(1);
+        if self.give_up_send(op) { buffers } else { 0 }
     }
 
     /// Ends a send as if its peer had taken nothing for too long; if it waits in line, the one at the head of the line. Says

@@ -112,7 +112,7 @@ impl Waits {
 
     // ---- places of waiters ----
 
-    /// The task waits, beside others that do already.
+    /// The task waits, beside others that do already. Nothing waits where code outside of tasks looks, such as a destructor's.
     #[inline]
     pub(crate) fn add(&mut self, place: &mut u32, task: u32) {
         if *place == NONE || *place == task {
@@ -124,6 +124,9 @@ impl Waits {
 
     #[cold]
     fn add_beside(&mut self, place: &mut u32, task: u32) {
+        if task == NONE {
+            return;
+        }
         if *place & LIST == 0 {
             *place = LIST | self.insert(*place, NONE);
         }

@@ -316,6 +316,39 @@ fn a_gathered_send_is_given_up_for_each_of_its_buffers() {
     rig.check();
 }
 
+/// Each gives several buffers back: no more sends are ended than it takes.
+#[test]
+fn no_more_gathered_sends_are_given_up_than_buffers_are_short() {
+    let mut rig = Rig::with_buffers(128);
+    let slow: Vec<u32> = (0..4).map(|_| rig.open()).collect();
+    for &to in &slow {
+        (0..5).for_each(|_| {
+            receive(&mut rig, 64);
+        });
+        rig.send_leases_with(to, 5, 5, false);
+        rig.turn(100);
+    }
+    // Another task has all others, and waits for nothing.
+    rig.poll_as(8);
+    (0..76).for_each(|_| {
+        receive(&mut rig, 64);
+    });
+    rig.check();
+    for _ in 0..4 {
+        let late = rig.open();
+        rig.set_read_ahead(late, ReadAhead::Body);
+        rig.receive(late);
+        rig.deliver(late, 64, false);
+        assert!(!rig.is_armed(late));
+    }
+    rig.turn(600);
+    assert_eq!(rig.stats().buffers_reclaimed, 1);
+    rig.settle();
+    rig.check();
+    let sending: Vec<bool> = slow.iter().map(|&to| rig.is_sending(to)).collect();
+    assert_eq!(sending, [false, true, true, true], "the oldest one is ended");
+}
+
 const LEASES: usize = 4;
 type Way = fn(&Conn, Buf, [Lease; LEASES]) -> Vec<Sending>;
 
