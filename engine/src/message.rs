@@ -6,7 +6,7 @@
 use std::io;
 
 use sluice_proto::Fault;
-use sluice_proto::h1::Trailers;
+use sluice_proto::Trailers;
 use sluice_sys::Conn;
 
 use crate::min_rate::MinRate;

@@ -3,7 +3,7 @@
 //! memory: see `splice`.
 
 use sluice_proto::BodyLength;
-use sluice_proto::h1::Trailers;
+use sluice_proto::Trailers;
 
 use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};

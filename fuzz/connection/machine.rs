@@ -5,13 +5,14 @@
 
 use sluice_proto::h1::{
     BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore,
-    IdentityPolicy, Parsed, ResponseForwarding, Reuse, Trailers, Trust, parse_request, parse_response,
-    write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
+    IdentityPolicy, Parsed, ResponseForwarding, Reuse, Trust, parse_request, parse_response, write_answer,
+    write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
 use sluice_proto::{
-    BodyLength, ChunkLimits, Fault, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, Version,
+    BodyLength, ChunkLimits, Fault, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, Trailers,
+    Version,
 };
 
 /// Small, so that the fuzzer finds the limits.

@@ -5,8 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sluice_proto::h1::{BodyDecoder, BodyEvent, CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
-use sluice_proto::{ChunkLimits, Fault, TrailerRule};
+use sluice_proto::h1::{BodyDecoder, BodyEvent, CHUNK_END, write_chunk_size, write_last_chunk};
+use sluice_proto::{ChunkLimits, Fault, TrailerRule, Trailers};
 
 /// Small, so that the fuzzer finds the limits.
 const LIMITS: ChunkLimits =

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod message;
 pub mod path;
 pub mod proxy_protocol;
+mod trailers;
 pub mod upgrade;
 
 pub use fault::Fault;
@@ -36,3 +37,4 @@ pub use limits::{ChunkLimits, HeadLimits};
 pub use message::{
     BodyLength, Field, FieldId, Fields, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
 };
+pub use trailers::Trailers;

@@ -8,11 +8,11 @@ use proptest::sample::select;
 
 use sluice_proto::h1::{
     BodyDecoder, BodyEvent, ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore, IdentityPolicy,
-    Parsed, ResponseForwarding, Trailers, Trust, parse_request, parse_response, write_chunk_size,
-    write_last_chunk, write_request, write_response,
+    Parsed, ResponseForwarding, Trust, parse_request, parse_response, write_chunk_size, write_last_chunk,
+    write_request, write_response,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
-use sluice_proto::{ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Version};
+use sluice_proto::{ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Trailers, Version};
 
 const IDENTITY: ClientIdentity<'static> =
     ClientIdentity { peer: b"::1", client: b"::1", trust: Trust::Untrusted, proto: "http", request_id: 1 };

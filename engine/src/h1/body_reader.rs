@@ -1,6 +1,7 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
-use sluice_proto::h1::{BodyDecoder, BodyEvent, Framing, Trailers};
+use sluice_proto::Trailers;
+use sluice_proto::h1::{BodyDecoder, BodyEvent, Framing};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
 use sluice_sys::{ReadAhead, now_ms};
 

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-use sluice_proto::h1::{CHUNK_END, Trailers, write_chunk_size, write_last_chunk};
+use sluice_proto::Trailers;
+use sluice_proto::h1::{CHUNK_END, write_chunk_size, write_last_chunk};
 use sluice_sys::{Buf, Leases, Patience, Sending, now_ms};
 
 use crate::connection::link::Link;

@@ -6,11 +6,11 @@
 use core::ops::Range;
 
 use super::chunked::{ChunkedDecoder, Passed};
-use super::trailers::Trailers;
 use crate::fault::Fault;
 use crate::h1::Framing;
 use crate::limits::ChunkLimits;
 use crate::message::TrailerRule;
+use crate::trailers::Trailers;
 
 /// What was found next in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::body::BodyEvent;
-use super::trailers::Trailers;
+use super::trailers::parse_trailers;
 use crate::ascii::{TOKEN, is_field_content};
 use crate::fault::Fault;
 use crate::limits::ChunkLimits;
@@ -342,7 +342,7 @@ impl ChunkedDecoder {
     /// The event for the end of the body: its trailers first, when there are any.
     fn finish(&mut self) -> Result<ChunkEvent, Fault> {
         let Some(section) = self.section.take() else { return Ok(ChunkEvent::End) };
-        let trailers = Trailers::parse(section.bytes, usize::from(self.trailer_fields_max))?;
+        let trailers = parse_trailers(section.bytes, usize::from(self.trailer_fields_max))?;
         Ok(trailers
             .filter(|_| self.trailers == TrailerRule::Keep)
             .map_or(ChunkEvent::End, ChunkEvent::Trailers))

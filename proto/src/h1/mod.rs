@@ -21,7 +21,6 @@ pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
 pub use head::{HeadStore, Parsed, parse_request, parse_response};
 pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
 pub use reply::{Framing, Reuse};
-pub use trailers::Trailers;
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
     write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,

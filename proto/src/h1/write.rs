@@ -9,10 +9,10 @@ use core::ops::Range;
 
 use super::identity::{ClientIdentity, IdentityPolicy};
 use super::reply::Framing;
-use super::trailers::Trailers;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
+use crate::trailers::Trailers;
 
 /// The bytes that end a chunk's data.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1

@@ -1,0 +1,86 @@
+//! Fields that follow the last chunk of a body.
+//!
+//! Owns the rule which fields may arrive that late, and the storage of those that do, whatever protocol they came by. Allocates only
+//! when a peer really sends trailers, which is rare.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields, X_FORWARDED_OTHER};
+use crate::hop_by_hop::HOP_BY_HOP;
+
+/// Fields that mean something only before the body: framing, routing, request modifiers, authentication, response control
+/// and the description of the content. Also whatever names the client: an upstream that merges trailers into the head must
+/// not find a second, unchecked address there.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-6.5.1
+const FORBIDDEN: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
+    FieldId::Underscored,
+    FieldId::ContentLength,
+    FieldId::Host,
+    FieldId::Expect,
+    FieldId::Trailer,
+    FieldId::MaxForwards,
+    FieldId::XForwardedFor,
+    FieldId::XForwardedProto,
+    FieldId::XForwardedHost,
+    FieldId::XForwardedPort,
+    FieldId::XRealIp,
+    FieldId::XRequestId,
+    FieldId::Forwarded,
+    FieldId::Via,
+    FieldId::Authorization,
+    FieldId::Cookie,
+    FieldId::Origin,
+    FieldId::Range,
+    FieldId::IfMatch,
+    FieldId::IfNoneMatch,
+    FieldId::IfModifiedSince,
+    FieldId::IfUnmodifiedSince,
+    FieldId::IfRange,
+    FieldId::Pragma,
+    FieldId::Date,
+    FieldId::Location,
+    FieldId::SetCookie,
+    FieldId::RetryAfter,
+    FieldId::Vary,
+    FieldId::Age,
+    FieldId::Expires,
+    FieldId::WwwAuthenticate,
+    FieldId::CacheControl,
+    FieldId::ContentType,
+    FieldId::ContentEncoding,
+    FieldId::ContentRange,
+    FieldId::ContentLanguage,
+    FieldId::ContentLocation,
+]));
+
+/// The trailer fields of one body that may be forwarded; never empty.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Trailers {
+    bytes: Vec<u8>,
+    spans: Vec<FieldSpan>,
+}
+
+impl Trailers {
+    /// The fields of a trailer section that may be forwarded, by `spans` of `bytes`; `None` when there is none.
+    pub(crate) fn new(bytes: Vec<u8>, mut spans: Vec<FieldSpan>) -> Option<Self> {
+        spans.retain(|span| !FORBIDDEN.contains(span.id()) && !span.has(X_FORWARDED_OTHER));
+        (!spans.is_empty()).then_some(Self { bytes, spans })
+    }
+
+    /// The fields in the order received.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.fields().iter()
+    }
+
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        // Nobody asks trailers by id, so the set stays empty.
+        Fields { bytes: &self.bytes, spans: &self.spans, present: FieldSet::default() }
+    }
+}
+
+impl fmt::Debug for Trailers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fields().fmt(f)
+    }
+}
