@@ -3,7 +3,7 @@
 use sluice_proto::Trailers;
 use sluice_proto::h1::{BodyDecoder, BodyEvent, Framing};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
-use sluice_sys::{ReadAhead, now_ms};
+use sluice_sys::{ReadAhead, are_buffers_short, now_ms};
 
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
@@ -223,7 +223,8 @@ impl BodySource for BodyReader<'_> {
     async fn more(&mut self) -> Result<(), Aborted> {
         // From here on it holds what bodies may hold.
         let conn = self.link.transport();
-        conn.set_read_ahead(ReadAhead::BodyBuffers);
+        let is_short = are_buffers_short();
+        conn.set_read_ahead(if is_short { ReadAhead::Body } else { ReadAhead::BodyBuffers });
         let patience_ms = self.progress.min_rate.begin_wait(now_ms());
         conn.set_deadline(patience_ms.map_err(|cause| self.abort(cause))?);
         let waited = self.wait().await;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use sluice_proto::Trailers;
 use sluice_proto::h1::{CHUNK_END, write_chunk_size, write_last_chunk};
-use sluice_sys::{Buf, Leases, Patience, Sending, now_ms};
+use sluice_sys::{Buf, Lease, Leases, Patience, Sending, are_buffers_short, now_ms};
 
 use crate::connection::link::Link;
 use crate::message::{Aborted, BodySink, ChunkForm, Data, Part, PlainSink, Side};
@@ -14,8 +14,9 @@ use crate::min_rate::{MinRate, short};
 /// `what_two_parts_cost` in engine/sys). Larger data goes out of the buffer it came in.
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
-/// With so much waiting, it is sent.
+/// With so much waiting, it is sent; with so much of it copied, too.
 const WAITING_BYTES_MAX: usize = 48 * 1024;
+const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// What to do with the last send of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +111,10 @@ impl<'a> BodyWriter<'a> {
         self.out.get_or_insert_with(Buf::small)
     }
 
-    fn waiting_bytes(&self) -> usize {
-        self.out.as_ref().map_or(0, |out| out.len()) + self.parts.bytes()
+    /// Whether received bytes are sent out of their buffer.
+    fn goes_as_it_is(&self, lease: &Lease) -> bool {
+        let is_large = lease.len() > COPY_BYTES_MAX;
+        !self.parts.is_empty() || (is_large && !(self.is_chunked && are_buffers_short()))
     }
 }
 
@@ -124,6 +127,8 @@ impl BodySink for BodyWriter<'_> {
     fn is_blocked_for(&self, part: &Part) -> bool {
         !self.parts.is_empty()
             && match part {
+                // Where buffers are short, chunks are copied: a slow reader then holds none.
+                Part::Chunks(_) | Part::LastChunks(_) if are_buffers_short() => true,
                 Part::End => self.is_chunked,
                 Part::Data(data) => self.is_chunked || matches!(data, Data::Buf(_)),
                 Part::Chunks(data) | Part::LastChunks(data) => matches!(data, Data::Buf(_)),
@@ -141,7 +146,7 @@ impl BodySink for BodyWriter<'_> {
 
     fn add_chunks(&mut self, data: Data) {
         match data {
-            Data::Lease(lease) if !self.parts.is_empty() || lease.len() > COPY_BYTES_MAX => {
+            Data::Lease(lease) if self.goes_as_it_is(&lease) => {
                 let added = self.parts.push(lease);
                 assert!(added.is_ok(), "what is full is sent first");
             }
@@ -159,7 +164,11 @@ impl BodySink for BodyWriter<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.parts.is_full() || self.waiting_bytes() >= WAITING_BYTES_MAX
+        let copied_bytes = self.out.as_ref().map_or(0, |out| out.len());
+        self.parts.is_full()
+            || copied_bytes >= COPIED_BYTES_MAX
+            || copied_bytes + self.parts.bytes() >= WAITING_BYTES_MAX
+            || (!self.parts.is_empty() && are_buffers_short())
     }
 
     async fn flush(&mut self) -> Result<(), Aborted> {

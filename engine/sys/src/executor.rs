@@ -458,6 +458,12 @@ pub fn buffers_held() -> (u32, u32) {
     driver::with(|driver| driver.buffers_held())
 }
 
+/// Whether so many receive buffers are held, a quarter of them, that bodies should be content with fewer: many of them may be
+/// waiting for slow peers.
+pub fn are_buffers_short() -> bool {
+    driver::with(|driver| driver.are_buffers_short())
+}
+
 /// Receive buffers there are.
 pub fn buffers_count() -> u16 {
     driver::with(|driver| driver.buffers_count())

@@ -62,9 +62,9 @@ pub use cpu::{pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
 pub use credentials::{Credentials, effective_user, peer_credentials};
 pub use driver::{ConnectionId, Outstanding, Share, Stats};
 pub use executor::{
-    Runtime, Work, buffers_count, buffers_held, hand_over, hand_to_worker, join_shard_set, leave_shard_set,
-    next_connection, next_message, next_partial_connection, next_work, now_ms, shard_memory, spawn, stats,
-    take_load, workers_busy,
+    Runtime, Work, are_buffers_short, buffers_count, buffers_held, hand_over, hand_to_worker, join_shard_set,
+    leave_shard_set, next_connection, next_message, next_partial_connection, next_work, now_ms, shard_memory,
+    spawn, stats, take_load, workers_busy,
 };
 pub use files::{HugePages, has_transparent_huge_pages};
 pub use heap::reserve_arenas;

@@ -63,6 +63,9 @@ impl Sends {
     }
 }
 
+/// Buffers are short when more than this part of them (one in so many) is held: bodies may hold three quarters.
+const SHORT_PART: u32 = 4;
+
 impl Driver {
     pub(super) fn starve(&mut self, index: u32) {
         let entry = self.table.at(index);
@@ -262,6 +265,11 @@ impl Driver {
 
     pub(crate) fn buffers_count(&self) -> u16 {
         self.buffers.count()
+    }
+
+    /// Whether more than a quarter of the buffers are held outside the kernel.
+    pub(crate) fn are_buffers_short(&self) -> bool {
+        self.buffers.held() * SHORT_PART > u32::from(self.buffers.count())
     }
 
     /// Receive buffers held outside the kernel, now and at most.

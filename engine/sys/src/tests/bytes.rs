@@ -280,6 +280,22 @@ fn a_body_is_received_in_several_buffers_at_a_time() {
     assert_eq!(left, Outstanding::default());
 }
 
+#[test]
+fn buffers_are_short_when_more_than_a_quarter_is_held() {
+    let left = run(&Settings { buffers: 8, ..small() }, async {
+        let (conn, mut peer) = pair().await;
+        let mut held = Vec::new();
+        for count in 1..=3 {
+            peer.write_all(b"x").expect("write");
+            held.push(conn.receive().await.expect("bytes").expect("no end"));
+            assert_eq!(are_buffers_short(), count > 2, "{count} of 8");
+        }
+        drop(held.pop());
+        assert!(!are_buffers_short());
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
 /// A peer that takes a little now and then makes progress for ever; a send has a time in all.
 #[test]
 fn a_send_ends_at_its_time_whatever_its_progress() {
