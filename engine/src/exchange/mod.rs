@@ -33,7 +33,7 @@ use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
-use crate::upstream::stream::{RequestStream, ResponseStream, Unanswered, UpstreamStream, Used};
+use crate::upstream::stream::{RequestStream, ResponseStream, Rest, Unanswered, UpstreamStream, Used};
 
 /// Serves one request, whose head has become `lines`.
 pub(crate) async fn run(
@@ -140,7 +140,8 @@ impl<'a> Exchange<'a> {
         if self.decision.switch != Switch::None {
             server.expect_tunnel();
         }
-        server.send(lines.take(), self.snapshot);
+        let rest = if is_whole { Rest::Nothing } else { Rest::Body };
+        server.send(lines.take(), rest, self.snapshot);
         let (request, mut response) = server.split();
         if is_whole {
             request.expect_response_within(self.snapshot.times.upstream_response);

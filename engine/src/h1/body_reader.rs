@@ -35,6 +35,9 @@ pub(crate) struct BodyProgress {
 /// A body of this size is a large one: where one came, the next is expected to be large too (`upstream::group`).
 const LARGE_BYTES: u64 = 64 * 1024;
 
+/// The digits of a size line, and its end.
+const SIZE_LINE_BYTES_MAX: usize = 18;
+
 /// Data below this size is tiny.
 const TINY_BYTES: usize = 4;
 /// So much tiny data in one receive is nothing to speak of.
@@ -152,7 +155,22 @@ impl BodyReader<'_> {
             self.inbox.join();
             return Ok(Some(Part::LastChunks(data)));
         }
+        self.use_up_size_line()?;
         Ok(Some(Part::Chunks(data)))
+    }
+
+    /// The beginning of a size line behind chunks that go on as they are must not hold its buffer while they are sent: it is read
+    /// now, and its chunk framed anew.
+    fn use_up_size_line(&mut self) -> Result<(), Aborted> {
+        let rest = self.inbox.unread();
+        if rest.is_empty() || rest.len() > SIZE_LINE_BYTES_MAX || rest.contains(&b'\n') {
+            return Ok(());
+        }
+        let read = self.progress.decoder.next(rest);
+        let (used, event) = read.map_err(|fault| self.abort(Cause::Fault(fault)))?;
+        debug_assert_eq!(event, BodyEvent::NeedMore, "a line that has no end");
+        self.inbox.consume(used);
+        Ok(())
     }
 
     fn note_data(&mut self, bytes: usize) -> Result<(), Aborted> {

@@ -6,7 +6,7 @@ use sluice_proto::h1::{Framing, Parsed, Reuse, parse_response};
 use sluice_proto::{HeadLimits, RequestKind, ResponseHead, TrailerRule};
 use sluice_sys::{Buf, ReadAhead, Sending};
 
-use super::stream::{Unanswered, Used};
+use super::stream::{Rest, Unanswered, Used};
 use crate::connection::End;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
@@ -75,9 +75,15 @@ impl<'s> ServerConnection<'s> {
         self.link.as_ref().expect("an exchange under way has its connection")
     }
 
-    pub(super) fn send(&mut self, request: Buf, stall_ms: u64) {
+    pub(super) fn send(&mut self, request: Buf, stall_ms: u64, rest: Rest) {
         self.request_bytes = request.len() as u32;
-        self.sending = Some(self.link().send(request, stall_ms));
+        let sending = self.link().send(request, stall_ms);
+        // What is not sent again is freed when the kernel has it, unless the beginning of the send is still to be asked for.
+        if rest == Rest::Nothing || self.is_reused {
+            self.sending = Some(sending);
+        } else {
+            sending.detach();
+        }
     }
 
     pub(super) fn expect_tunnel(&self) {

@@ -43,6 +43,14 @@ pub(crate) struct Unanswered {
     pub(crate) is_silent: bool,
 }
 
+/// What of a request follows the part that is sent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It was all of it, and may be sent again.
+    Nothing,
+    Body,
+}
+
 /// What an exchange has made of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Used {
@@ -67,9 +75,9 @@ impl<'s> UpstreamStream<'s> {
     }
 
     /// Sends the head of a request, or all of it. Starts at once; the stream takes note of how that goes.
-    pub(crate) fn send(&mut self, request: Buf, snapshot: &Snapshot) {
+    pub(crate) fn send(&mut self, request: Buf, rest: Rest, snapshot: &Snapshot) {
         match self {
-            Self::H1(connection) => connection.send(request, snapshot.times.write_stall),
+            Self::H1(connection) => connection.send(request, snapshot.times.write_stall, rest),
         }
     }
 
