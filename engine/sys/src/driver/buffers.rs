@@ -66,6 +66,9 @@ impl Sends {
 /// Buffers are short when more than this part of them (one in so many) is held: bodies may hold three quarters.
 const SHORT_PART: u32 = 4;
 
+/// ... or with less than so many for every busy worker, each of which may take half as many for the two bodies of its exchange.
+const SHORT_PER_WORKER: u32 = 8;
+
 impl Driver {
     pub(super) fn starve(&mut self, index: u32) {
         let entry = self.table.at(index);
@@ -267,9 +270,12 @@ impl Driver {
         self.buffers.count()
     }
 
-    /// Whether more than a quarter of the buffers are held outside the kernel.
+    /// Whether more than a quarter of the buffers are held outside the kernel, or would be, and more, if every busy worker took as
+    /// many for a body as it may.
     pub(crate) fn are_buffers_short(&self) -> bool {
-        self.buffers.held() * SHORT_PART > u32::from(self.buffers.count())
+        let count = u32::from(self.buffers.count());
+        let busy = self.workers - self.parked_workers.len() as u32;
+        self.buffers.held() * SHORT_PART > count || busy * SHORT_PER_WORKER > count
     }
 
     /// Receive buffers held outside the kernel, now and at most.
