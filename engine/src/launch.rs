@@ -43,6 +43,7 @@ pub fn run(
     when_ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), LaunchError> {
     sluice_sys::reserve_arenas(plan.shards.len() + OTHER_THREADS);
+    sluice_sys::reserve_runtimes(plan.shards.len());
     let (events, inbox) = sync_channel(EVENTS_MAX);
     signals::listen(events.clone())
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;

@@ -90,6 +90,7 @@ pub use socket::{
     connections_open, connections_partial, connections_with_state, partial_bytes, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
+pub use waker::reserve_runtimes;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@
 //! runtime's eventfd, which the ring polls. A library may wake from a thread of its own, and a wake that is ignored is a task
 //! that hangs, so such wakes are delivered. They cost a lock and a system call; no request needs one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -89,18 +89,25 @@ fn wake(data: *const ()) {
 fn wake_elsewhere(task: TaskRef) {
     let runtimes = RUNTIMES.read().unwrap_or_else(PoisonError::into_inner);
     // Without it, the runtime has ended, and with it the task.
-    if let Some(runtime) = runtimes.by_number.get(&task.runtime()) {
+    if let Some((_, runtime)) = runtimes.all.iter().find(|(number, _)| *number == task.runtime()) {
         runtime.wake(task);
     }
 }
 
 /// The runtimes that exist.
-static RUNTIMES: RwLock<Runtimes> = RwLock::new(Runtimes { by_number: BTreeMap::new(), next: 0 });
+static RUNTIMES: RwLock<Runtimes> = RwLock::new(Runtimes { all: Vec::new(), next: 0 });
 
 struct Runtimes {
-    by_number: BTreeMap<u16, Arc<Mailbox>>,
+    /// With their numbers.
+    all: Vec<(u16, Arc<Mailbox>)>,
     /// The number of the next one, if it is free: as late as can be a number means another runtime.
     next: u16,
+}
+
+/// Takes the memory of the list of runtimes, for so many of them, from the calling thread's heap: else it is in that of the first
+/// shard, and all others write to it. To be called before the shards are made.
+pub fn reserve_runtimes(count: usize) {
+    RUNTIMES.write().unwrap_or_else(PoisonError::into_inner).all.reserve(count);
 }
 
 /// The tasks of a runtime that were woken elsewhere.
@@ -147,10 +154,10 @@ impl Registration {
         let mut runtimes = RUNTIMES.write().unwrap_or_else(PoisonError::into_inner);
         let runtime = (0..=u16::MAX)
             .map(|step| runtimes.next.wrapping_add(step))
-            .find(|number| !runtimes.by_number.contains_key(number))
+            .find(|number| runtimes.all.iter().all(|(other, _)| other != number))
             .expect("a process has fewer runtimes than that");
         runtimes.next = runtime.wrapping_add(1);
-        runtimes.by_number.insert(runtime, mailbox.clone());
+        runtimes.all.push((runtime, mailbox.clone()));
         Ok(Registration { runtime, mailbox, spare: HashSet::new() })
     }
 
@@ -177,7 +184,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        RUNTIMES.write().unwrap_or_else(PoisonError::into_inner).by_number.remove(&self.runtime);
+        let mut runtimes = RUNTIMES.write().unwrap_or_else(PoisonError::into_inner);
+        runtimes.all.retain(|(number, _)| *number != self.runtime);
     }
 }
 
