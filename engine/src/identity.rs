@@ -13,7 +13,7 @@ use sluice_proto::h1::{ClientIdentity, IdentityPolicy, Trust};
 use crate::client_address::AddressText;
 use crate::config::{Forwarding, Networks};
 
-/// What is told of clients, and whose word about them is taken.
+/// Which forwarding fields servers get, and which peers are trusted to send some themselves.
 pub(crate) struct IdentityRules {
     pub(crate) policy: IdentityPolicy,
     trusted: Networks,

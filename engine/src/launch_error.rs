@@ -9,7 +9,7 @@ use sluice_sys::{HostUnsupported, RingFailed};
 pub enum LaunchError {
     /// The host lacks something.
     HostUnsupported(HostUnsupported),
-    /// The configuration asks for something that is not to be had now.
+    /// The configuration asks for something that is not available now.
     Refused(String),
     /// It ran, and a shard cannot go on.
     RingFailed {

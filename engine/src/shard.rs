@@ -1,4 +1,4 @@
-//! A shard: what one core keeps beyond any configuration, shared with nobody.
+//! A shard: what one core keeps beyond any configuration. No other core touches it.
 //!
 //! Made on its own thread after pinning (`launch`), so that its memory is near; `serve` brings it to life. What the
 //! configuration says is a [`Snapshot`], which may be replaced while requests are under way.

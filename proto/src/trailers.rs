@@ -74,7 +74,7 @@ impl Trailers {
     }
 
     pub(crate) fn fields(&self) -> Fields<'_> {
-        // Nobody asks trailers by id, so the set stays empty.
+        // Trailers are not looked up by id, so the set stays empty.
         Fields { bytes: &self.bytes, spans: &self.spans, present: FieldSet::default() }
     }
 }

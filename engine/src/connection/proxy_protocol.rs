@@ -29,9 +29,9 @@ pub(crate) async fn read_header(
 }
 
 enum Refused {
-    /// Nobody who may send a header.
+    /// The peer may not send a header.
     Sender,
-    /// What came is no header.
+    /// The bytes are no header.
     Header,
     /// It did not come in time.
     Late,

@@ -29,7 +29,7 @@ pub(crate) struct Decision<'s> {
     pub(crate) reuse: Reuse,
     pub(crate) switch: Switch,
     pub(crate) send_host: SendHost,
-    /// The client, for servers that are told of it.
+    /// The client, for servers whose connections begin with a PROXY protocol header.
     pub(crate) client: SocketAddr,
 }
 
@@ -146,7 +146,7 @@ impl<'s> Refusal<'s> {
         Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient })
     }
 
-    /// The path has two readings, or one that nobody means well with: the end of the connection, as with every broken rule.
+    /// The path is ambiguous or leads out of the tree: the connection ends, as with every broken rule.
     #[cold]
     pub(crate) fn of_path(shard: &Shard, fault: Fault) -> Refusal<'s> {
         shard.counters.bad_requests.increment();

@@ -477,7 +477,7 @@ impl Rig {
     }
 }
 
-/// What the kernel was told of a gathered send that is in flight.
+/// The description that the kernel has of a gathered send in flight.
 fn described(gathered: &mut Gathered) -> Vec<Unsent> {
     let message = gathered.described();
     // SAFETY: the send is in flight, so it was described, and neither it nor its description has changed since.

@@ -160,7 +160,7 @@ impl Persistence {
         }
     }
 
-    /// Whether the client was told that it may send another request.
+    /// Whether the head of the response allows another request.
     pub(super) fn is_persistent(&self) -> bool {
         matches!(self.response.get(), Response::Persistent(_))
     }

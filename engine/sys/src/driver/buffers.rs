@@ -120,7 +120,7 @@ impl Driver {
         for purpose in Use::ALL {
             let waiting = self.starved.waiting(purpose);
             if self.buffers.patience_ms(purpose, waiting).is_some() && is_at_rest {
-                // Nobody is ended for buffers that are only on offer for the other use.
+                // No connection is ended for buffers that are only on offer for the other use.
                 self.buffers.withdraw_from(purpose.other());
             }
             if let Some(patience_ms) = self.buffers.patience_ms(purpose, waiting) {

@@ -224,7 +224,7 @@ fn every_send_that_owns_a_piece_is_given_up_for_its_buffer() {
     rig.check();
 }
 
-/// A send's place in the table goes to the next send; who holds the rest of the buffer is somebody else.
+/// A send's place in the table goes to the next send; the rest of the buffer has another holder.
 #[test]
 fn a_send_that_is_over_is_not_taken_for_the_holder_of_what_is_left() {
     let mut rig = Rig::with_buffers(BUFFERS);
