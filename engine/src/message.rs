@@ -172,6 +172,10 @@ pub(crate) struct PlainSink<'a> {
     pub(crate) side: Side,
 }
 
+/// Received data up to this size is copied behind what waits to be sent: that costs less than another part of a send (measured:
+/// `what_two_parts_cost` in engine/sys). Larger data goes out of the buffer it came in.
+pub(crate) const COPY_BYTES_MAX: usize = 4 * 1024;
+
 /// Where the parts of a body go. Adding waits for nothing; what was added is sent by [`BodySink::flush`].
 pub(crate) trait BodySink {
     /// The form in which it wants chunks.

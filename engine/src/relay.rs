@@ -1,9 +1,8 @@
-//! Moves a body from one side to the other, part by part: receive, send, receive. At any time one part is in our hands,
-//! so a slow reader holds up its writer and memory does not grow. Large bodies that nobody looks at never enter our
-//! memory: see `splice`.
+//! Moves a body from one side to the other: receive, send, receive. At any time what one wait has brought is in our hands,
+//! 48 KiB by default, so a slow reader applies backpressure to its sender and memory does not grow. Large bodies that need no look
+//! never enter our memory: see `splice`.
 
-use sluice_proto::BodyLength;
-use sluice_proto::Trailers;
+use sluice_proto::{BodyLength, Trailers};
 
 use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};
@@ -12,8 +11,8 @@ use crate::splice::{self, SPLICE_BYTES_MIN};
 /// A body up to this size that has arrived together with its head is sent together with it.
 const WHOLE_BYTES_MAX: usize = 48 * 1024;
 
-/// Adds a body of this length to the head in `out` if all of it has arrived, in chunks where it goes out so; says whether it had. Nothing waits here; what was added of
-/// a body that is not all there is relayed from there on.
+/// Adds a body of this length to the head in `out` if all of it has arrived, in chunks where it goes out so; says whether it had.
+/// Nothing waits here; what was added of a body that is not all there is relayed from there on.
 pub(crate) fn append_if_complete(
     body: &mut impl BodySource,
     length: BodyLength,

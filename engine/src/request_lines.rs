@@ -24,9 +24,7 @@ impl RequestLines {
 
     /// Names the server that was chosen, for those that get their own name as Host.
     pub(crate) fn set_authority(&mut self, authority: &str) {
-        let mut spans = std::mem::take(&mut self.spans);
-        spans.set_authority(self.bytes_mut(), authority);
-        self.spans = spans;
+        self.spans.set_authority(self.bytes.get_or_insert_with(Buf::small), authority);
     }
 
     /// For what follows the head.

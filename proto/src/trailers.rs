@@ -1,7 +1,7 @@
 //! Fields that follow the last chunk of a body.
 //!
-//! Owns the rule which fields may arrive that late, and the storage of those that do, whatever protocol they came by. Allocates only
-//! when a peer really sends trailers, which is rare.
+//! Owns the rule which fields may arrive that late, and the storage of those that do, whatever protocol they came by. Allocates
+//! only when a peer really sends trailers, which is rare.
 
 use alloc::vec::Vec;
 use core::fmt;

@@ -48,67 +48,58 @@ impl<'s> Decision<'s> {
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
-        let decided = judge(shard, snapshot, head, client, lines);
-        // What follows the head of a request for a tunnel may not be HTTP.
-        if head.wants_tunnel() { decided.map_err(Refusal::and_close) } else { decided }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+        if head.max_forwards() == Some(0) {
+            return Err(Refusal::of_last_hop(head));
+        }
+        let fault = |fault| Refusal::of_path(shard, fault);
+        let mut path_store = shard.path_store.borrow_mut();
+        let is_connect = head.method == Method::Connect;
+        // CONNECT has no path.
+        let paths = match is_connect {
+            true => None,
+            false => Some(
+                normalize(head.path_and_query, head.path, &snapshot.path_rules, &mut path_store)
+                    .map_err(fault)?,
+            ),
+        };
+        let matching = paths.as_ref().map_or("", |paths| paths.matching);
+        let (route, group) = find(shard, snapshot, head, matching)?;
+        let normalized = match &paths {
+            None => None,
+            Some(paths) => {
+                path_policy::normalized(&route.paths, head, paths, &shard.counters).map_err(fault)?
+            }
+        };
+        let head = normalized.as_ref().unwrap_or(head);
+        let switch = if head.wants_tunnel() { Switch::of(shard, head, route)? } else { Switch::None };
+        let body = if switch == Switch::None { head.body } else { BodyLength::None };
+        if matches!(body, BodyLength::Length(bytes) if bytes > route.body_bytes_max) {
+            shard.counters.bodies_too_large.increment();
+            return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
+        }
+        let send_host = match (switch, head.authority) {
+            (Switch::Connect, _) => SendHost::Client,
+            // A client of HTTP/1.0 need not name a host.
+            (_, "") => SendHost::Server,
+            _ => route.send_host,
+        };
+        let host = if send_host == SendHost::Client { head.authority } else { "" };
+        let forwarding =
+            Forwarding { identity: &snapshot.identity.policy, sender: client.identity, host, body };
+        switch.write(head, route, &forwarding, lines);
+        Ok(Decision {
+            route,
+            group,
+            kind: RequestKind::from(head.method),
+            body,
+            is_idempotent: head.method.is_idempotent(),
+            reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
+            switch,
+            send_host,
+            client: client.address,
+        })
     }
-}
-
-fn judge<'s>(
-    shard: &Shard,
-    snapshot: &'s Snapshot,
-    head: &RequestHead<'_>,
-    client: &Client<'_>,
-    lines: &mut RequestLines,
-) -> Result<Decision<'s>, Refusal<'s>> {
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
-    if head.max_forwards() == Some(0) {
-        return Err(Refusal::of_last_hop(head));
-    }
-    let fault = |fault| Refusal::of_path(shard, fault);
-    let mut path_store = shard.path_store.borrow_mut();
-    let is_connect = head.method == Method::Connect;
-    // CONNECT has no path.
-    let paths = match is_connect {
-        true => None,
-        false => Some(
-            normalize(head.path_and_query, head.path, &snapshot.path_rules, &mut path_store)
-                .map_err(fault)?,
-        ),
-    };
-    let matching = paths.as_ref().map_or("", |paths| paths.matching);
-    let (route, group) = find(shard, snapshot, head, matching)?;
-    let normalized = match &paths {
-        None => None,
-        Some(paths) => path_policy::normalized(&route.paths, head, paths, &shard.counters).map_err(fault)?,
-    };
-    let head = normalized.as_ref().unwrap_or(head);
-    let switch = if head.wants_tunnel() { Switch::of(shard, head, route)? } else { Switch::None };
-    let body = if switch == Switch::None { head.body } else { BodyLength::None };
-    if matches!(body, BodyLength::Length(bytes) if bytes > route.body_bytes_max) {
-        shard.counters.bodies_too_large.increment();
-        return Err(Refusal::new(head, Answer::BODY_TOO_LARGE));
-    }
-    let send_host = match (switch, head.authority) {
-        (Switch::Connect, _) => SendHost::Client,
-        // A client of HTTP/1.0 need not name a host.
-        (_, "") => SendHost::Server,
-        _ => route.send_host,
-    };
-    let host = if send_host == SendHost::Client { head.authority } else { "" };
-    let forwarding = Forwarding { identity: &snapshot.identity.policy, sender: client.identity, host, body };
-    switch.write(head, route, &forwarding, lines);
-    Ok(Decision {
-        route,
-        group,
-        kind: RequestKind::from(head.method),
-        body,
-        is_idempotent: head.method.is_idempotent(),
-        reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
-        switch,
-        send_host,
-        client: client.address,
-    })
 }
 
 /// The route of a request with this path and its servers, or the refusal if there is none.
@@ -130,11 +121,12 @@ fn find<'s>(
 }
 
 impl<'s> Refusal<'s> {
-    /// The connection survives a refusal if no body follows that would have to be read.
+    /// The connection survives a refusal if what follows the head can only be the next request: no body, and none of the bytes that
+    /// a client may send ahead into a tunnel.
     #[cold]
     pub(crate) fn new(head: &RequestHead<'_>, answer: Answer<'s>) -> Refusal<'s> {
-        let afterwards = if head.body.is_empty() { Afterwards::GoOn } else { Afterwards::Close };
-        Refusal { answer, afterwards }
+        let is_read = head.body.is_empty() && !head.wants_tunnel();
+        Refusal { answer, afterwards: if is_read { Afterwards::GoOn } else { Afterwards::Close } }
     }
 
     /// The client has asked for the answer of the last server that the request may reach, and that is this one.
@@ -160,12 +152,6 @@ impl<'s> Refusal<'s> {
     pub(crate) fn of_connection(shard: &Shard) -> Refusal<'s> {
         shard.crowded.set(shard.crowded.get() + 1);
         Refusal { answer: Answer::TooManyConnections, afterwards: Afterwards::Close }
-    }
-
-    /// The connection ends with the answer.
-    pub(crate) fn and_close(mut self) -> Refusal<'s> {
-        self.afterwards = Afterwards::Close;
-        self
     }
 
     /// Whether the client may be guessing what there is, on a connection that goes on.

@@ -1,9 +1,9 @@
 //! One request and its response, phases in order: take the decision that was made when its head was read, get a server, send
 //! the request, relay the response. The file to read first.
 //!
-//! Neither side's protocol shows here: a client is a `RequestBody` and a `Responder`, a server an `UpstreamStream`, bodies are parts that
-//! `relay` moves. A request that has arrived whole is sent in one piece and can be sent again; one whose body is still coming
-//! is streamed while the response may already be on its way back.
+//! Neither side's protocol shows here: a client is a `RequestBody` and a `Responder`, a server an `UpstreamStream`, bodies are
+//! parts that `relay` moves. A request that has arrived whole is sent in one piece and can be sent again; one whose body is still
+//! coming is streamed while the response may already be on its way back.
 
 pub(crate) mod decision;
 pub(crate) mod ended;
@@ -76,8 +76,8 @@ impl<'a> Exchange<'a> {
             Ok(false) => {}
             Err(aborted) => return cold!(self.give_up_on_request(aborted)),
         }
-        let is_whole = self.is_sent();
-        let mut server = self.take_idle(is_whole);
+        let rest = if self.is_sent() { Rest::Nothing } else { Rest::Body };
+        let mut server = self.take_idle(rest);
         loop {
             if server.is_none() {
                 // What has come of the body keeps no buffer from others while a server is looked for.
@@ -89,11 +89,11 @@ impl<'a> Exchange<'a> {
             }
             let used = server.as_mut().expect("there is a server by now");
             self.responder.record().has_server(used.server());
-            let unanswered = match self.try_on(used, body, lines, is_whole).await {
+            let unanswered = match self.try_on(used, body, lines, rest).await {
                 Ok(finished) => return self.finish(server, &finished),
                 Err(unanswered) => unanswered,
             };
-            let repeat = self.may_repeat(used, &unanswered, is_whole);
+            let repeat = self.may_repeat(used, &unanswered, rest);
             if repeat == Repeat::Possible
                 && let Some(bytes) = cold!(take_back(&mut server))
             {
@@ -107,8 +107,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// A kept connection, if there is one.
-    fn take_idle(&self, is_whole: bool) -> Option<UpstreamStream<'a>> {
-        let can_repeat = is_whole && self.decision.is_idempotent;
+    fn take_idle(&self, rest: Rest) -> Option<UpstreamStream<'a>> {
+        let can_repeat = rest == Rest::Nothing && self.decision.is_idempotent;
         let repeat = if can_repeat { Repeat::Possible } else { Repeat::Impossible };
         take_idle(self.shard, self.decision.group, self.proxy_identity(), repeat)
     }
@@ -132,7 +132,7 @@ impl<'a> Exchange<'a> {
         server: &mut UpstreamStream<'_>,
         body: &mut RequestBody<'_>,
         lines: &mut RequestLines,
-        is_whole: bool,
+        rest: Rest,
     ) -> Result<Finished, Unanswered> {
         if self.decision.send_host == SendHost::Server {
             lines.set_authority(server.authority());
@@ -140,14 +140,14 @@ impl<'a> Exchange<'a> {
         if self.decision.switch != Switch::None {
             server.expect_tunnel();
         }
-        let rest = if is_whole { Rest::Nothing } else { Rest::Body };
         server.send(lines.take(), rest, self.snapshot);
         let (request, mut response) = server.split();
-        if is_whole {
-            request.expect_response_within(self.snapshot.times.upstream_response);
-            self.respond(&mut response).await
-        } else {
-            cold!(self.respond_while_sending(body, request, &mut response))
+        match rest {
+            Rest::Nothing => {
+                request.expect_response_within(self.snapshot.times.upstream_response);
+                self.respond(&mut response).await
+            }
+            Rest::Body => cold!(self.respond_while_sending(body, request, &mut response)),
         }
     }
 
@@ -209,9 +209,9 @@ impl<'a> Exchange<'a> {
     /// Whether the request may be sent again: it is all there, what failed was a connection that had been kept, and the request
     /// has no effect or has had none.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-    fn may_repeat(&self, server: &UpstreamStream<'_>, unanswered: &Unanswered, is_whole: bool) -> Repeat {
+    fn may_repeat(&self, server: &UpstreamStream<'_>, unanswered: &Unanswered, rest: Rest) -> Repeat {
         let is_harmless = || self.decision.is_idempotent || server.is_unprocessed(unanswered.aborted);
-        if is_whole && server.is_stale(unanswered) && is_harmless() {
+        if rest == Rest::Nothing && server.is_stale(unanswered) && is_harmless() {
             Repeat::Possible
         } else {
             Repeat::Impossible

@@ -1,21 +1,17 @@
 //! The way back: from the head of the server's response to the end of its body, at the client. Interim responses go before it.
 //! What breaks on the way is returned to the caller; the client does not learn of it here.
 
-use sluice_proto::Fault;
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
-use sluice_proto::{BodyLength, ResponseHead};
+use sluice_proto::{BodyLength, Fault, ResponseHead};
 use sluice_sys::Buf;
 
 use super::state::Exchange;
 use super::upgrade::Switch;
 use crate::downstream::Afterwards;
-use crate::message::{Aborted, BodySink, Cause, Side};
+use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::relay::{append_if_complete, relay};
 use crate::upstream::stream::{ResponseBody, ResponseStream, Unanswered};
-
-/// A body of known length up to this size is copied behind its head; a larger one goes out of the buffers it came in.
-const COPIED_BYTES_MAX: u64 = 4 * 1024;
 
 /// A response that went through.
 pub(super) struct Finished {
@@ -104,7 +100,7 @@ impl Exchange<'_> {
 /// Adds a small body to the head in `out` if all of it has arrived; says whether it had.
 fn append_if_small(body: &mut ResponseBody<'_>, out: &mut Buf) -> Result<bool, Aborted> {
     let length = body.length();
-    let is_small = matches!(length, BodyLength::Length(bytes) if bytes <= COPIED_BYTES_MAX);
+    let is_small = matches!(length, BodyLength::Length(bytes) if bytes <= COPY_BYTES_MAX as u64);
     Ok(is_small && append_if_complete(body, length, false, out)?)
 }
 

@@ -7,12 +7,8 @@ use sluice_proto::h1::{CHUNK_END, write_chunk_size, write_last_chunk};
 use sluice_sys::{Buf, Lease, Leases, Patience, Sending, are_buffers_short, now_ms};
 
 use crate::connection::link::Link;
-use crate::message::{Aborted, BodySink, ChunkForm, Data, Part, PlainSink, Side};
+use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, ChunkForm, Data, Part, PlainSink, Side};
 use crate::min_rate::{MinRate, short};
-
-/// Data up to this size is copied behind what waits already: that costs less than another part of a send (measured:
-/// `what_two_parts_cost` in engine/sys). Larger data goes out of the buffer it came in.
-const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// With so much waiting, it is sent; with so much of it copied, too.
 const WAITING_BYTES_MAX: usize = 48 * 1024;

@@ -165,8 +165,8 @@ impl ChunkedDecoder {
         Ok((at, if self.state == State::Done { ChunkEvent::End } else { ChunkEvent::NeedMore }))
     }
 
-    /// Reads chunks at the front of `input` that may be sent on as they are, for a peer that gets chunks too: those whose framing is
-    /// exactly what we would write. Stops before a size line that is incomplete or written otherwise, and before a last chunk with
+    /// Reads chunks at the front of `input` that may be sent on as they are, for a peer that gets chunks too: those whose framing
+    /// is what we would write. Stops before a size line that is incomplete or written otherwise, and before a last chunk with
     /// trailers; [`ChunkedDecoder::next`] reads on from there, unless a chunk is half passed. A chunk of less than `tiny_bytes` is
     /// counted.
     ///

@@ -278,7 +278,7 @@ fn a_send_begins_when_the_kernel_has_taken_some_of_it() {
         first_peer.write_all(b"unasked").expect("write");
         // One turn brings both, and this task runs between the two.
         assert_eq!(&*receive_all(&second, 4).await, b"wake");
-        assert!(first.reuse(), "the end has not been seen yet");
+        assert!(first.reuse(), "what came has not been seen yet");
         let sending = first.send(buf(b"request"), 0);
         assert!(!sending.has_begun());
         assert_eq!(&*receive_all(&first, 7).await, b"unasked");
