@@ -31,6 +31,12 @@ pub enum Case {
     Body100k,
     /// 10 MB answers on 8 kept connections
     Body10m,
+    /// 100 KB answers in chunks on 32 kept connections
+    Chunked100k,
+    /// Requests with bodies of 10 KB on 32 kept connections
+    Post10k,
+    /// Requests with bodies of 1 MB on 8 kept connections
+    Post1m,
     /// 1 KB answers at a fixed rate (open loop)
     FixedRate,
     /// Memory of idle kept connections
@@ -61,7 +67,7 @@ pub enum Figure {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 10] = [
+    pub const ALL: [Case; 13] = [
         Case::Small64,
         Case::Small300,
         Case::Small500,
@@ -70,6 +76,9 @@ impl Case {
         Case::NewConnection,
         Case::Body100k,
         Case::Body10m,
+        Case::Chunked100k,
+        Case::Post10k,
+        Case::Post1m,
         Case::FixedRate,
         Case::Idle,
     ];
@@ -85,6 +94,9 @@ impl Case {
             Case::NewConnection => "1 KB, a new connection per request",
             Case::Body100k => "100 KB, 64 connections",
             Case::Body10m => "10 MB, 8 connections",
+            Case::Chunked100k => "100 KB in chunks, 32 connections",
+            Case::Post10k => "POST of 10 KB, 32 connections",
+            Case::Post1m => "POST of 1 MB, 8 connections",
             Case::FixedRate => "1 KB at a fixed rate",
             Case::Idle => "idle connections",
         }
@@ -101,8 +113,10 @@ impl Case {
             | Case::Small500
             | Case::Small1000
             | Case::Small4000
-            | Case::NewConnection => &[CpuUsPerRequest, RequestsPerS],
-            Case::Body100k | Case::Body10m => &[CpuUsPerRequest, GbPerCpuS],
+            | Case::NewConnection
+            | Case::Post10k
+            | Case::Post1m => &[CpuUsPerRequest, RequestsPerS],
+            Case::Body100k | Case::Body10m | Case::Chunked100k => &[CpuUsPerRequest, GbPerCpuS],
             Case::FixedRate => &[CpuUsPerRequest, P50Us, P99Us, P99_9Us],
             Case::Idle => &[BytesPerConnection, RssStartKib],
         }
@@ -110,22 +124,26 @@ impl Case {
 
     /// The load of this case; `None` for the one that is no load.
     pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
-        let (bytes, connections) = match self {
-            Case::Small64 | Case::NewConnection | Case::FixedRate => (1_024, 64),
-            Case::Small300 => (1_024, 300),
-            Case::Small500 => (1_024, 500),
-            Case::Small1000 => (1_024, 1_000),
-            Case::Small4000 => (1_024, 4_000),
-            Case::Body100k => (100_000, 64),
-            Case::Body10m => (10_000_000, 8),
+        let (answer, body, connections) = match self {
+            Case::Small64 | Case::NewConnection | Case::FixedRate => ("bytes/1024", 0, 64),
+            Case::Small300 => ("bytes/1024", 0, 300),
+            Case::Small500 => ("bytes/1024", 0, 500),
+            Case::Small1000 => ("bytes/1024", 0, 1_000),
+            Case::Small4000 => ("bytes/1024", 0, 4_000),
+            Case::Body100k => ("bytes/100000", 0, 64),
+            Case::Body10m => ("bytes/10000000", 0, 8),
+            Case::Chunked100k => ("chunked/100000", 0, 32),
+            Case::Post10k => ("bytes/100", 10_000, 32),
+            Case::Post1m => ("bytes/100", 1_000_000, 8),
             Case::Idle => return None,
         };
-        let url = Target { path: format!("/bytes/{bytes}"), ..shape.target.clone() };
+        let url = Target { path: format!("/{answer}"), ..shape.target.clone() };
         let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());
         Some(LoadArgs {
             duration: shape.duration,
             // Until all connections are open, on both sides of the server.
             warmup: shape.warmup + OPENING * connections as u32,
+            body,
             new_connections: self == Case::NewConnection,
             // A new connection each time leaves its port in TIME_WAIT: several addresses have more.
             sources: if self == Case::NewConnection { 16 } else { 1 },
@@ -194,6 +212,9 @@ mod tests {
         assert_eq!(load(Case::Body100k).url.to_string(), "http://127.0.0.1:1/bytes/100000");
         assert_eq!(load(Case::Small1000).connections, 1_000);
         assert_eq!(load(Case::Small4000).warmup, Duration::from_secs(1));
+        let upload = load(Case::Post1m);
+        assert_eq!((upload.body, upload.connections), (1_000_000, 8));
+        assert_eq!(load(Case::Chunked100k).url.to_string(), "http://127.0.0.1:1/chunked/100000");
         assert!(
             Case::ALL
                 .iter()

@@ -86,10 +86,10 @@ impl BodyReader<'_> {
         self.progress.decoder.remaining_length().map_or(BodyLength::Streamed, BodyLength::Length)
     }
 
-    /// Whether the body was or will be a large one, by its length or by what has come.
+    /// Whether the body was or will be a large one that could be left in the socket: chunks cannot, they are received anyway.
     pub(crate) fn is_large(&self) -> bool {
         let rest = self.progress.decoder.remaining_length();
-        self.bytes() >= LARGE_BYTES || rest.is_some_and(|bytes| bytes >= LARGE_BYTES)
+        rest.is_some_and(|rest| rest + self.bytes() >= LARGE_BYTES)
     }
 
     /// Bytes of data received so far.

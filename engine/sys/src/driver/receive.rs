@@ -147,6 +147,10 @@ impl Driver {
             self.retire(index);
             return Wake::Nobody;
         }
+        if entry.flags.has(Flags::ARMED) && entry.flags.has(Flags::BODY) {
+            // More of the same receive may be among the completions that are being read: what goes on in one send costs less.
+            self.waits.make_waiting_ready(&mut entry.waiter);
+        }
         let wake = self.waits.take(&mut entry.waiter);
         if !entry.flags.has(Flags::ARMED) {
             self.go_on_receiving(index, bytes);
