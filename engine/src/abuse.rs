@@ -31,10 +31,10 @@ impl Abuse {
 
     fn counter(self, counters: &Counters) -> &Counter {
         match self {
-            Abuse::EmptyLines => &counters.misbehaviour_empty_lines,
-            Abuse::Refusal => &counters.misbehaviour_refusals,
-            Abuse::DrippedHead => &counters.misbehaviour_dripped_heads,
-            Abuse::TinyChunks => &counters.misbehaviour_tiny_chunks,
+            Abuse::EmptyLines => &counters.abuse_empty_lines,
+            Abuse::Refusal => &counters.abuse_refusals,
+            Abuse::DrippedHead => &counters.abuse_dripped_heads,
+            Abuse::TinyChunks => &counters.abuse_tiny_chunks,
         }
     }
 }
@@ -71,7 +71,7 @@ impl Score {
             return Verdict::GoOn;
         }
         if before < points_max {
-            counters.misbehaviour_closed.increment();
+            counters.abuse_closed.increment();
         }
         Verdict::End
     }
@@ -92,8 +92,8 @@ mod tests {
         assert_eq!(score.add(Abuse::Refusal, 6, &counters), Verdict::GoOn);
         assert_eq!(score.add(Abuse::Refusal, 6, &counters), Verdict::End);
         assert_eq!(score.add(Abuse::EmptyLines, 6, &counters), Verdict::End);
-        let counted = (&counters.misbehaviour_refusals, &counters.misbehaviour_empty_lines);
-        assert_eq!((counted.0.value(), counted.1.value(), counters.misbehaviour_closed.value()), (2, 1, 1));
+        let counted = (&counters.abuse_refusals, &counters.abuse_empty_lines);
+        assert_eq!((counted.0.value(), counted.1.value(), counters.abuse_closed.value()), (2, 1, 1));
     }
 
     #[test]

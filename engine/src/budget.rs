@@ -57,7 +57,7 @@ impl Budget {
         Budget {
             receive_buffers: buffers_of(buffers_bytes),
             partial_heads_bytes: limits
-                .begun_heads_bytes
+                .partial_heads_bytes
                 .min(usize::try_from(partial_heads).unwrap_or(usize::MAX)),
             connections: limit.map_or(u64::MAX, |bytes| bytes / CONNECTIONS_PART / CONNECTION_BYTES / shards),
         }

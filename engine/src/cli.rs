@@ -204,14 +204,14 @@ mod tests {
             "127.0.0.1:2",
             "--upstream",
             "http://a",
-            "--timeout-header",
+            "--timeout-request-head",
             "5s",
             "--limit-head-bytes",
             "8KiB",
         ])
         .unwrap();
         assert_eq!(cli.run.listen.len(), 2);
-        assert_eq!(cli.run.timeouts.header, Some(Duration::from_secs(5)));
+        assert_eq!(cli.run.timeouts.request_head, Some(Duration::from_secs(5)));
         assert_eq!(cli.run.limits.head_bytes, Some(8192));
         assert!(cli.command.is_none());
     }
@@ -221,7 +221,7 @@ mod tests {
         for (args, words) in [
             (vec!["--shards", "1", "--cpus", "0"], "cannot be used with"),
             (vec!["--placement", "pack", "--cpus", "0"], "cannot be used with"),
-            (vec!["--timeout-header", "5"], "did you mean 5s"),
+            (vec!["--timeout-request-head", "5"], "did you mean 5s"),
             (vec!["--lisen", "x"], "--listen"),
             (vec!["demo", "--listen", "8080"], "did you mean 127.0.0.1:8080"),
             (vec!["check"], "--config"),

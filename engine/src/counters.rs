@@ -59,9 +59,9 @@ counters! {
     /// `limits.connections_per_address` was reached.
     address_refused,
     /// Client connections closed after an answer because `limits.requests_per_connection` was reached.
-    connections_used_up,
+    connections_max_requests,
     /// Client connections closed after an answer because `timeouts.connection_age` had passed.
-    connections_aged,
+    connections_max_age,
     /// Accepting failed for lack of descriptors or memory.
     accept_errors,
     /// Idle client connections closed at their timeout.
@@ -86,17 +86,17 @@ counters! {
     /// Request heads beyond `limits.head_bytes` or `limits.header_fields`.
     heads_too_large,
     /// Client connections parked in the middle of a request head now.
-    heads_begun,
-    /// Unfinished request heads answered with 503 because `limits.begun_heads_bytes` was reached.
-    begun_heads_refused,
-    /// Request heads that were not complete within `timeouts.header`.
-    head_timeouts,
+    partial_heads,
+    /// Unfinished request heads answered with 503 because `limits.partial_heads_bytes` was reached.
+    partial_heads_refused,
+    /// Request heads that were not complete within `timeouts.request_head`.
+    request_head_timeouts,
     /// Request bodies that paused for longer than `timeouts.body_idle`.
     body_timeouts,
-    /// Request bodies slower than `limits.body_rate`.
+    /// Request bodies slower than `limits.body_min_rate`.
     bodies_too_slow,
     /// Requests given up because `timeouts.request`, or their route's, had passed.
-    requests_overdue,
+    request_timeouts,
     /// Sends given up because the peer took nothing for `timeouts.write_stall`.
     write_stalls,
     /// Responses given up because their client took them slower than `limits.response_min_rate`.
@@ -112,15 +112,15 @@ counters! {
     /// Requests without a route.
     no_route,
     /// Empty lines before requests.
-    misbehaviour_empty_lines,
+    abuse_empty_lines,
     /// Requests that we refused and that left the connection open.
-    misbehaviour_refusals,
+    abuse_refusals,
     /// Request heads that came in very many pieces, counted again with every few more.
-    misbehaviour_dripped_heads,
+    abuse_dripped_heads,
     /// Thousands of chunks of a few bytes in request bodies.
-    misbehaviour_tiny_chunks,
-    /// Client connections closed because `limits.misbehaviour` was reached.
-    misbehaviour_closed,
+    abuse_tiny_chunks,
+    /// Client connections closed because `limits.abuse_score` was reached.
+    abuse_closed,
     /// Clients that left or failed before they had their answer.
     client_aborts,
     /// Tunnels open now: connections that were changed to another protocol, or connected through.
@@ -130,7 +130,7 @@ counters! {
     /// Tunnels closed because no byte had passed for `timeouts.tunnel_idle`.
     tunnel_idle_timeouts,
     /// Tunnels cut off by either end, by a reset or by taking nothing for `timeouts.write_stall`.
-    tunnels_cut,
+    tunnels_aborted,
     /// Requests for a tunnel, by Upgrade or CONNECT, that no route allows.
     tunnels_refused,
     /// Connections to servers open now.
@@ -163,9 +163,9 @@ counters! {
     /// Answers cut off because they paused for longer than `timeouts.upstream_body_idle`.
     upstream_body_timeouts,
     /// Answers cut off by a server, also by its silence.
-    upstream_cuts,
+    upstream_truncated,
     /// Answers of our own with a status of 400 or above.
-    own_answers,
+    local_responses,
     /// Tasks that serve a connection now.
     tasks_busy,
     /// Receive buffers held outside the kernel now.
@@ -175,9 +175,9 @@ counters! {
     /// Empty pipes kept for the next large body, two descriptors each.
     pipes_kept,
     /// The kernel found no receive buffer.
-    buffers_ran_dry,
+    recv_buffers_exhausted,
     /// A receive came to its bound, or was stopped, with bytes that nothing had taken yet.
-    receives_stopped,
+    reads_paused,
     /// Receive buffers there are (`limits.receive_buffers_bytes`).
     recv_buffers,
     /// Connections ended because they had held receive buffers the longest when those were scarce.
@@ -185,15 +185,15 @@ counters! {
     /// Connections ended because more was received for them than their queue takes.
     recv_queues_overrun,
     /// Client connections given to other shards.
-    handed_out,
+    connections_migrated_out,
     /// Client connections that other shards gave to this one.
-    handed_in,
+    connections_migrated_in,
     /// Connections given away that came back, because the other shard could not be reached.
-    handed_back,
+    connections_migration_failed,
     /// Completions handled.
     completions,
     /// Turns of the loop, one io_uring_enter each.
-    turns,
+    loop_iterations,
     /// Times the shard brought the counters of this moment up to date.
     published,
     /// Heap allocations of the shard's thread; counted only in builds with the feature `count-alloc`.
@@ -203,7 +203,7 @@ counters! {
 /// Counters that say what there is at this moment, and go down as well as up.
 const OF_NOW: &[&str] = &[
     "connections",
-    "heads_begun",
+    "partial_heads",
     "tunnels",
     "upstream_connections",
     "upstream_idle",
@@ -240,34 +240,34 @@ mod tests {
 
     /// Where the operator sees that a limit or a timeout was met; `None` for those that refuse nothing.
     const MET: &[(&str, Option<&str>)] = &[
-        ("timeouts.header", Some("head_timeouts")),
+        ("timeouts.request_head", Some("request_head_timeouts")),
         ("timeouts.body_idle", Some("body_timeouts")),
-        ("timeouts.body_rate_grace", Some("bodies_too_slow")),
+        ("timeouts.body_min_rate_grace", Some("bodies_too_slow")),
         ("timeouts.response_min_rate_grace", Some("responses_too_slow")),
-        ("timeouts.request", Some("requests_overdue")),
+        ("timeouts.request", Some("request_timeouts")),
         ("timeouts.keep_alive_idle", Some("idle_timeouts")),
-        ("timeouts.connection_age", Some("connections_aged")),
+        ("timeouts.connection_age", Some("connections_max_age")),
         ("timeouts.write_stall", Some("write_stalls")),
         ("timeouts.upstream_connect", Some("upstream_connect_timeouts")),
         ("timeouts.upstream_response", Some("upstream_timeouts")),
         ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
         ("timeouts.upstream_idle", None),
         ("timeouts.tunnel_idle", Some("tunnel_idle_timeouts")),
-        ("timeouts.continue_wait", None),
+        ("timeouts.expect_continue_wait", None),
         ("timeouts.proxy_header", Some("proxy_headers_late")),
         ("limits.request_line_bytes", Some("request_lines_too_long")),
         ("limits.head_bytes", Some("heads_too_large")),
-        ("limits.begun_heads_bytes", Some("begun_heads_refused")),
+        ("limits.partial_heads_bytes", Some("partial_heads_refused")),
         ("limits.header_fields", Some("heads_too_large")),
         ("limits.body_bytes", Some("bodies_too_large")),
-        ("limits.body_rate", Some("bodies_too_slow")),
+        ("limits.body_min_rate", Some("bodies_too_slow")),
         ("limits.response_min_rate", Some("responses_too_slow")),
-        ("limits.receive_buffers_bytes", Some("buffers_ran_dry")),
-        ("limits.read_ahead_bytes", Some("receives_stopped")),
-        ("limits.requests_per_connection", Some("connections_used_up")),
+        ("limits.receive_buffers_bytes", Some("recv_buffers_exhausted")),
+        ("limits.read_ahead_bytes", Some("reads_paused")),
+        ("limits.requests_per_connection", Some("connections_max_requests")),
         ("limits.connections", Some("connections_refused")),
         ("limits.connections_per_address", Some("address_refused")),
-        ("limits.misbehaviour", Some("misbehaviour_closed")),
+        ("limits.abuse_score", Some("abuse_closed")),
         ("limits.upstream_idle_connections", Some("upstream_not_kept")),
     ];
 

@@ -63,7 +63,7 @@ pub(crate) enum Cause {
     Stalled,
     /// There is no room for what the peer has begun.
     Crowded,
-    /// The peer's misbehaviour is more than its connection may have.
+    /// The abuse score of the peer's connection has reached its limit.
     Abusive,
     /// The peer closed the connection.
     Closed,

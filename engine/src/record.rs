@@ -115,7 +115,7 @@ impl Record {
         self.received_bytes.set(received_bytes);
         self.end_ms.set(self.since_arrival_ms());
         if self.is_local.get() && self.status.get() >= 400 {
-            counters.own_answers.increment();
+            counters.local_responses.increment();
         }
         if let Some((phase, aborted)) = self.broken.get() {
             count(phase, aborted, counters);
@@ -128,7 +128,7 @@ impl Record {
 fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
     let Aborted { side, cause, .. } = aborted;
     match (phase, side) {
-        _ if cause == Cause::Overdue => counters.requests_overdue.increment(),
+        _ if cause == Cause::Overdue => counters.request_timeouts.increment(),
         (Phase::Head, _) => count_head(cause, counters),
         (Phase::Request, Side::Downstream) => count_request(cause, counters),
         (Phase::Request, Side::Upstream) => match cause {
@@ -140,7 +140,7 @@ fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
             if cause == Cause::TimedOut {
                 counters.upstream_body_timeouts.increment();
             }
-            counters.upstream_cuts.increment();
+            counters.upstream_truncated.increment();
         }
         (Phase::Response, Side::Downstream) => match cause {
             Cause::TimedOut | Cause::TooSlow | Cause::TooLarge | Cause::Fault(_) => {
@@ -153,8 +153,8 @@ fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
 
 fn count_head(cause: Cause, counters: &Counters) {
     match cause {
-        Cause::TimedOut => counters.head_timeouts.increment(),
-        Cause::Crowded => counters.begun_heads_refused.increment(),
+        Cause::TimedOut => counters.request_head_timeouts.increment(),
+        Cause::Crowded => counters.partial_heads_refused.increment(),
         Cause::Fault(Fault::RequestLineTooLong) => counters.request_lines_too_long.increment(),
         Cause::Fault(Fault::HeadTooLarge | Fault::TooManyFields) => counters.heads_too_large.increment(),
         _ => {}
@@ -205,20 +205,20 @@ mod tests {
         let c = counted(Head, Downstream, fault);
         assert_eq!((c.heads_too_large.value(), c.bad_requests.value()), (1, 1));
         let c = counted(Head, Downstream, Cause::TimedOut);
-        assert_eq!((c.head_timeouts.value(), c.client_aborts.value()), (1, 0));
+        assert_eq!((c.request_head_timeouts.value(), c.client_aborts.value()), (1, 0));
         let c = counted(Request, Downstream, Cause::TimedOut);
-        assert_eq!((c.body_timeouts.value(), c.head_timeouts.value()), (1, 0));
+        assert_eq!((c.body_timeouts.value(), c.request_head_timeouts.value()), (1, 0));
         let c = counted(Request, Downstream, Cause::Closed);
         assert_eq!((c.client_aborts.value(), c.upstream_closed.value()), (1, 0));
         let c = counted(Request, Upstream, Cause::Closed);
         assert_eq!((c.client_aborts.value(), c.upstream_closed.value()), (0, 1));
         let c = counted(Request, Upstream, Cause::TimedOut);
-        assert_eq!((c.upstream_timeouts.value(), c.upstream_cuts.value()), (1, 0));
+        assert_eq!((c.upstream_timeouts.value(), c.upstream_truncated.value()), (1, 0));
         let c = counted(Response, Upstream, Cause::TimedOut);
-        assert_eq!((c.upstream_body_timeouts.value(), c.upstream_cuts.value()), (1, 1));
+        assert_eq!((c.upstream_body_timeouts.value(), c.upstream_truncated.value()), (1, 1));
         let c = counted(Response, Downstream, Cause::Stalled);
-        assert_eq!((c.client_aborts.value(), c.upstream_cuts.value()), (1, 0));
+        assert_eq!((c.client_aborts.value(), c.upstream_truncated.value()), (1, 0));
         let c = counted(Response, Upstream, Cause::Overdue);
-        assert_eq!((c.requests_overdue.value(), c.upstream_cuts.value()), (1, 0));
+        assert_eq!((c.request_timeouts.value(), c.upstream_truncated.value()), (1, 0));
     }
 }

@@ -116,7 +116,7 @@ impl Shard {
         counters.accepted.set(stats.accepted);
         counters.connections_refused.set(stats.accept_refused);
         counters.address_refused.set(stats.peer_refused + self.crowded.get());
-        counters.heads_begun.set(sluice_sys::connections_partial() as u64);
+        counters.partial_heads.set(sluice_sys::connections_partial() as u64);
         counters.write_stalls.set(stats.sends_stalled);
         counters.responses_too_slow.set(stats.sends_too_slow);
         counters.accept_errors.set(stats.accept_errors);
@@ -128,16 +128,16 @@ impl Shard {
         counters.buffers_held.set(u64::from(held));
         counters.buffers_held_max.set(u64::from(held_max));
         counters.pipes_kept.set(splice::pipes_kept() as u64);
-        counters.buffers_ran_dry.set(stats.buffers_ran_dry);
-        counters.receives_stopped.set(stats.receives_stopped);
+        counters.recv_buffers_exhausted.set(stats.recv_buffers_exhausted);
+        counters.reads_paused.set(stats.reads_paused);
         counters.recv_buffers.set(u64::from(sluice_sys::buffers_count()));
         counters.recv_buffers_reclaimed.set(stats.buffers_reclaimed);
         counters.recv_queues_overrun.set(stats.queues_overrun);
-        counters.handed_out.set(stats.handed_out);
-        counters.handed_in.set(stats.handed_in);
-        counters.handed_back.set(stats.handed_back);
+        counters.connections_migrated_out.set(stats.connections_migrated_out);
+        counters.connections_migrated_in.set(stats.connections_migrated_in);
+        counters.connections_migration_failed.set(stats.connections_migration_failed);
         counters.completions.set(stats.completions);
-        counters.turns.set(stats.turns);
+        counters.loop_iterations.set(stats.loop_iterations);
         #[cfg(feature = "count-alloc")]
         counters.allocations.set(sluice_sys::allocations_of_this_thread());
         counters.published.increment();

@@ -113,7 +113,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
     let settings = Settings {
         connections_max: blueprint.connections_max,
         sockets_expected: blueprint.connections_max.min(1 << 22),
-        first_byte_ms: u64::try_from(blueprint.config.timeouts.header.as_millis()).unwrap_or(u64::MAX),
+        first_byte_ms: u64::try_from(blueprint.config.timeouts.request_head.as_millis()).unwrap_or(u64::MAX),
         huge_pages: blueprint.config.host.huge_pages,
         busy_poll: blueprint.config.host.busy_poll,
         buffers: blueprint.budget.receive_buffers,

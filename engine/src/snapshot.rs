@@ -53,10 +53,10 @@ pub(crate) struct Route {
 
 /// Timeouts in milliseconds, as the ring wants them.
 pub(crate) struct Times {
-    pub(crate) header: u64,
+    pub(crate) request_head: u64,
     pub(crate) proxy_header: u64,
     pub(crate) body_idle: u64,
-    pub(crate) body_rate_grace: u64,
+    pub(crate) body_min_rate_grace: u64,
     pub(crate) response_min_rate_grace: u64,
     pub(crate) keep_alive_idle: u64,
     pub(crate) write_stall: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Times {
     pub(crate) upstream_response: u64,
     pub(crate) upstream_body_idle: u64,
     pub(crate) upstream_idle: u64,
-    pub(crate) continue_wait: u64,
+    pub(crate) expect_continue_wait: u64,
     pub(crate) tunnel_idle: u64,
     pub(crate) drain: u64,
 }
@@ -136,7 +136,7 @@ impl Snapshot {
     /// How fast a client has to send a request body.
     pub(crate) fn request_body_min_rate(&self) -> MinRate {
         let (times, rate) = (&self.times, self.limits.request_body_min_rate);
-        MinRate::by_rate(times.body_idle, rate, times.body_rate_grace)
+        MinRate::by_rate(times.body_idle, rate, times.body_min_rate_grace)
     }
 
     /// How fast a client has to take a response.
@@ -174,9 +174,9 @@ impl Limits {
             requests_per_connection: unlimited(limits.requests_per_connection),
             connections_per_address: unlimited(limits.connections_per_address),
             connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
-            abuse_score: limits.misbehaviour,
+            abuse_score: limits.abuse_score,
             upstream_idle_connections: limits.upstream_idle_connections,
-            request_body_min_rate: limits.body_rate,
+            request_body_min_rate: limits.body_min_rate,
             response_min_rate: limits.response_min_rate,
         }
     }
@@ -186,10 +186,10 @@ impl Times {
     fn new(config: &Config) -> Times {
         let times = &config.timeouts;
         Times {
-            header: ms(times.header),
+            request_head: ms(times.request_head),
             proxy_header: ms(times.proxy_header),
             body_idle: ms(times.body_idle),
-            body_rate_grace: ms(times.body_rate_grace),
+            body_min_rate_grace: ms(times.body_min_rate_grace),
             response_min_rate_grace: ms(times.response_min_rate_grace),
             keep_alive_idle: ms(times.keep_alive_idle),
             write_stall: ms(times.write_stall),
@@ -197,7 +197,7 @@ impl Times {
             upstream_response: ms(times.upstream_response),
             upstream_body_idle: ms(times.upstream_body_idle),
             upstream_idle: ms(times.upstream_idle),
-            continue_wait: ms(times.continue_wait),
+            expect_continue_wait: ms(times.expect_continue_wait),
             tunnel_idle: ms(times.tunnel_idle),
             drain: ms(config.drain_timeout),
         }

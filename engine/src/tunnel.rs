@@ -89,7 +89,7 @@ impl Tunnel {
                 Ending::Finished => {}
                 Ending::Idle => shard.counters.tunnel_idle_timeouts.increment(),
                 Ending::Cut(aborted) => {
-                    shard.counters.tunnels_cut.increment();
+                    shard.counters.tunnels_aborted.increment();
                     self.cut(aborted);
                 }
             }

@@ -64,11 +64,11 @@ pub struct Counters {
     /// Clients that left in the middle of something.
     pub client_aborts: u64,
     /// Answers of the proxy's own with a status of 400 or above.
-    pub own_answers: u64,
+    pub local_responses: u64,
     /// Client connections that a shard gave to another one.
-    pub handed_out: u64,
+    pub connections_migrated_out: u64,
     /// Client connections that a shard got from another one.
-    pub handed_in: u64,
+    pub connections_migrated_in: u64,
     /// Heap allocations by the shards so far; 0 where the binary does not count them.
     pub allocations: u64,
     /// All of them, by name.

@@ -20,9 +20,9 @@ async fn a_request_that_is_overdue_behind_a_stuck_103_is_reset() {
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let mut client = Raw::connect_narrow(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    let is_over = |now: &Counters| now.named("requests_overdue") == 1 && now.connections == 0;
+    let is_over = |now: &Counters| now.named("request_timeouts") == 1 && now.connections == 0;
     let counters = proxy.counters_until("the request is overdue and its client gone", is_over).await;
-    assert_eq!((counters.named("write_stalls"), counters.own_answers), (0, 0), "{counters:?}");
+    assert_eq!((counters.named("write_stalls"), counters.local_responses), (0, 0), "{counters:?}");
     let mut said = Vec::new();
     let end = loop {
         match client.some().await {
@@ -39,7 +39,11 @@ async fn a_request_that_is_overdue_behind_a_stuck_103_is_reset() {
 /// Uploads that fail when the server's answer has begun: flags for the proxy, what the client sends behind the head, and
 /// the counter that says so.
 const FAILED_UPLOADS: &[(&[&str], &str, &str)] = &[
-    (&["--limit-body-rate=1000", "--timeout-body-rate-grace=400ms"], "4\r\nslow\r\n", "bodies_too_slow"),
+    (
+        &["--limit-body-min-rate=1000", "--timeout-body-min-rate-grace=400ms"],
+        "4\r\nslow\r\n",
+        "bodies_too_slow",
+    ),
     (&["--timeout-body-idle=400ms"], "4\r\nstop\r\n", "body_timeouts"),
     (&["--limit-body-bytes=10"], "b\r\nmuch too lo\r\n", "bodies_too_large"),
     (&[], "4\r\nmore than four\r\n", "bad_requests"),
@@ -63,7 +67,7 @@ async fn an_upload_that_fails_in_mid_answer_is_counted_and_its_answer_cut() {
         for &(_, _, name) in FAILED_UPLOADS {
             assert_eq!(counters.named(name), u64::from(name == counter), "{name} after {counter}");
         }
-        assert_eq!((counters.client_aborts, counters.named("upstream_cuts")), (0, 0), "{counter}");
+        assert_eq!((counters.client_aborts, counters.named("upstream_truncated")), (0, 0), "{counter}");
     }
 }
 

@@ -11,7 +11,7 @@ const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r
 #[tokio::test]
 async fn the_origin_says_continue() {
     let origin = origin::continues().await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=30s"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=30s"]).await;
     let mut client = Raw::connect(proxy.address).await;
     for _ in 0..2 {
         client.send(EXPECTING).await;
@@ -26,7 +26,7 @@ async fn the_origin_says_continue() {
 #[tokio::test]
 async fn the_proxy_says_continue_where_the_origin_ignores_the_question() {
     let origin = origin::answers(origin::ok("taken")).await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=100ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=100ms"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send(EXPECTING).await;
     assert_eq!(client.head().await.status().unwrap(), 100);
@@ -39,7 +39,7 @@ async fn the_proxy_says_continue_where_the_origin_ignores_the_question() {
 #[tokio::test]
 async fn the_proxy_says_continue_where_the_origin_says_something_else() {
     let origin = origin::hints_and_waits().await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=300ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=300ms"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send(EXPECTING).await;
     assert_eq!(client.head().await.status().unwrap(), 103);
@@ -52,7 +52,7 @@ async fn the_proxy_says_continue_where_the_origin_says_something_else() {
 #[tokio::test]
 async fn a_final_answer_comes_without_a_100() {
     let origin = origin::early_answer().await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=30s"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=30s"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send(EXPECTING).await;
     let answer = client.answer_to("POST").await;
@@ -70,7 +70,7 @@ async fn a_client_may_ask_and_not_wait() {
 #[tokio::test]
 async fn an_expectation_without_a_body_is_harmless() {
     let origin = origin::real("real").await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=100ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=100ms"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n\r\n").await;
     assert_eq!(client.answer_to("GET").await.text(), "real");
@@ -105,7 +105,7 @@ async fn http10_clients_get_no_interim_answers() {
 #[tokio::test]
 async fn http10_clients_cannot_expect_anything() {
     let origin = origin::real("real").await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-continue-wait=50ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-expect-continue-wait=50ms"]).await;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
     let request =
         "POST /echo HTTP/1.0\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody";

@@ -78,7 +78,7 @@ async fn start(real: &origin::Real, bad: &Origin, tunnels: &Origin) -> Proxy {
     Proxy::configured(
         usable_cpus().len().min(2),
         &format!(
-            "[timeouts]\nupstream_idle = \"1s\"\nheader = \"2s\"\nbody_idle = \"2s\"\n\
+            "[timeouts]\nupstream_idle = \"1s\"\nrequest_head = \"2s\"\nbody_idle = \"2s\"\n\
          [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
          [[upstream]]\nname = \"bad\"\nservers = [\"http://{}\"]\n\
          [[route]]\npath_prefix = \"/\"\nupstream = \"real\"\nupgrade = [\"own\"]\n\
@@ -248,7 +248,7 @@ async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
             now.upstream_connections,
             now.tasks_busy,
             now.buffers_held,
-            now.named("heads_begun"),
+            now.named("partial_heads"),
         ) == (0, 0, 0, 0, 0)
     };
     let after = proxy.counters_until("nothing is left", nothing).await;
@@ -257,12 +257,12 @@ async fn garbage_on_ten_thousand_connections_leaves_nothing_behind() {
     // Every phase was reached: heads and bodies that are wrong, late or cut, and servers that are.
     for name in [
         "bad_requests",
-        "head_timeouts",
+        "request_head_timeouts",
         "client_aborts",
-        "own_answers",
+        "local_responses",
         "upstream_bad_responses",
         "upstream_closed",
-        "upstream_cuts",
+        "upstream_truncated",
         "upstream_timeouts",
     ] {
         assert!(after.named(name) > 10, "{name}: {after:?}");
@@ -298,7 +298,7 @@ impl BadOrigins {
     }
 
     fn config(&self) -> String {
-        let mut text = "[timeouts]\nheader = \"2s\"\nbody_idle = \"500ms\"\nupstream_idle = \"1s\"\n\
+        let mut text = "[timeouts]\nrequest_head = \"2s\"\nbody_idle = \"500ms\"\nupstream_idle = \"1s\"\n\
              upstream_response = \"500ms\"\nupstream_body_idle = \"500ms\"\nwrite_stall = \"1s\"\n\
              request = \"5s\"\n"
             .to_owned();

@@ -191,7 +191,7 @@ async fn cpus_are_the_ones_asked_for() {
 async fn json_and_flags_over_it_work_like_toml() {
     let origin = origin::real("real").await;
     let text = format!(
-        r#"{{"listen": ["127.0.0.1:1"], "shards": 1, "timeouts": {{"header": "10s"}},
+        r#"{{"listen": ["127.0.0.1:1"], "shards": 1, "timeouts": {{"request_head": "10s"}},
             "upstream": [{{"name": "o", "servers": ["http://{}"]}}],
             "route": [{{"path": "/json", "upstream": "o"}}]}}"#,
         origin.address

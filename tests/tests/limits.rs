@@ -50,7 +50,7 @@ async fn every_refused_request_is_counted_as_one() {
     let origin = origin::real("real").await;
     let config = format!(
         "[limits]\nrequest_line_bytes = 200\nhead_bytes = 2000\nheader_fields = 20\nbody_bytes = 10\n\
-         [timeouts]\nheader = \"1s\"\n\
+         [timeouts]\nrequest_head = \"1s\"\n\
          [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
          [[route]]\nupstream = \"real\"\npath = \"/here\"\nmethods = [\"GET\", \"POST\"]\n",
         origin.address
@@ -95,7 +95,7 @@ async fn every_refused_request_is_counted_as_one() {
     // One that its client does not finish is one; a connection that ends without a byte is none.
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET /he").await;
-    proxy.counters_until("its head has begun", |now| now.named("heads_begun") == 1).await;
+    proxy.counters_until("its head has begun", |now| now.named("partial_heads") == 1).await;
     drop(client);
     proxy.counters_until("the client is gone", |now| now.client_aborts == 1).await;
     assert_counted(&proxy, "requests", all + 1).await;
@@ -108,7 +108,7 @@ async fn every_refused_request_is_counted_as_one() {
     assert_counted(&proxy, "requests", all + 1).await;
     let counters = proxy.counters().await;
     assert_eq!(
-        (counters.own_answers, counters.client_aborts),
+        (counters.local_responses, counters.client_aborts),
         (all - 1, 1),
         "all but the served and the unfinished"
     );
@@ -118,14 +118,14 @@ async fn every_refused_request_is_counted_as_one() {
 async fn unfinished_heads_do_not_fill_the_memory() {
     const LARGE: usize = 12_000;
     let origin = origin::real("real").await;
-    let flags = ["--limit-begun-heads-bytes=64KiB", "--timeout-header=1m"];
+    let flags = ["--limit-partial-heads-bytes=64KiB", "--timeout-request-head=1m"];
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let begun = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(LARGE));
     let mut held = Vec::new();
     for nth in 1..=5 {
         let mut client = Raw::connect(proxy.address).await;
         client.send(&begun).await;
-        proxy.counters_until("it is kept", |now| now.named("heads_begun") == nth).await;
+        proxy.counters_until("it is kept", |now| now.named("partial_heads") == nth).await;
         held.push(client);
     }
     let mut client = Raw::connect(proxy.address).await;
@@ -133,7 +133,7 @@ async fn unfinished_heads_do_not_fill_the_memory() {
     let answer = client.answer_to("GET").await;
     assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (503, Some("1"), true));
     client.assert_closed().await;
-    assert_counted(&proxy, "begun_heads_refused", 1).await;
+    assert_counted(&proxy, "partial_heads_refused", 1).await;
     assert_counted(&proxy, "requests", 1).await;
     // Whole requests are served, and what was begun can be finished.
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
@@ -225,7 +225,7 @@ async fn a_connection_is_closed_after_its_last_request() {
             assert_eq!((answer.status(), closes(&answer)), (200, nth == 3));
         }
         client.assert_closed().await;
-        assert_counted(&proxy, "connections_used_up", round).await;
+        assert_counted(&proxy, "connections_max_requests", round).await;
     }
 }
 
@@ -366,7 +366,7 @@ async fn an_old_connection_is_closed_after_an_answer() {
     let answer = client.ask("GET", "/delay/3200").await;
     assert_eq!((answer.status(), closes(&answer)), (200, true));
     client.assert_closed().await;
-    assert_counted(&proxy, "connections_aged", 1).await;
+    assert_counted(&proxy, "connections_max_age", 1).await;
 
     // An idle one need not be asked first.
     let mut idle = Raw::connect(proxy.address).await;
@@ -378,11 +378,11 @@ async fn an_old_connection_is_closed_after_an_answer() {
 }
 
 /// Only `/real` is routed.
-async fn with_misbehaviour(points: u8, address: std::net::SocketAddr) -> Proxy {
+async fn with_abuse_score(points: u8, address: std::net::SocketAddr) -> Proxy {
     Proxy::configured(
         1,
         &format!(
-            "[timeouts]\nheader = \"1m\"\nbody_idle = \"1m\"\n[limits]\nmisbehaviour = {points}\nbody_rate = 0\n\
+            "[timeouts]\nrequest_head = \"1m\"\nbody_idle = \"1m\"\n[limits]\nabuse_score = {points}\nbody_min_rate = 0\n\
              [[upstream]]\nname = \"real\"\nservers = [\"http://{address}\"]\n\
              [[route]]\nupstream = \"real\"\npath_prefix = \"/real\"\n"
         ),
@@ -393,7 +393,7 @@ async fn with_misbehaviour(points: u8, address: std::net::SocketAddr) -> Proxy {
 #[tokio::test]
 async fn guessing_ends_the_connection() {
     let origin = origin::real("real").await;
-    let proxy = with_misbehaviour(10, origin.address).await;
+    let proxy = with_abuse_score(10, origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     let mut refused = 0;
     loop {
@@ -408,8 +408,8 @@ async fn guessing_ends_the_connection() {
     client.assert_closed().await;
     // Three points each, and one off for going on.
     assert_eq!(refused, 5);
-    assert_counted(&proxy, "misbehaviour_refusals", 5).await;
-    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+    assert_counted(&proxy, "abuse_refusals", 5).await;
+    assert_counted(&proxy, "abuse_closed", 1).await;
 
     // A slip now and then is forgiven, however long it goes on.
     let mut client = Raw::connect(proxy.address).await;
@@ -424,7 +424,7 @@ async fn guessing_ends_the_connection() {
 #[tokio::test]
 async fn empty_lines_before_every_request_end_the_connection() {
     let origin = origin::real("real").await;
-    let proxy = with_misbehaviour(5, origin.address).await;
+    let proxy = with_abuse_score(5, origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     let mut served = 0;
     loop {
@@ -439,32 +439,32 @@ async fn empty_lines_before_every_request_end_the_connection() {
     }
     client.assert_closed().await;
     assert_eq!(served, 4);
-    assert_counted(&proxy, "misbehaviour_empty_lines", 4).await;
-    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+    assert_counted(&proxy, "abuse_empty_lines", 4).await;
+    assert_counted(&proxy, "abuse_closed", 1).await;
 }
 
 #[tokio::test]
 async fn a_head_in_hundreds_of_pieces_is_429() {
     let origin = origin::real("real").await;
-    let proxy = with_misbehaviour(4, origin.address).await;
+    let proxy = with_abuse_score(4, origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET /real HTTP/1.1\r\nHost: a\r\nX: ").await;
     // By the time it has told its counters it has received the last byte, on its own.
-    while proxy.counters().await.named("misbehaviour_closed") == 0 {
+    while proxy.counters().await.named("abuse_closed") == 0 {
         client.send("x").await;
     }
     let answer = client.answer_to("GET").await;
     assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
     client.assert_closed().await;
-    assert_counted(&proxy, "misbehaviour_dripped_heads", 2).await;
+    assert_counted(&proxy, "abuse_dripped_heads", 2).await;
     assert_counted(&proxy, "requests", 1).await;
-    assert_counted(&proxy, "misbehaviour_closed", 1).await;
+    assert_counted(&proxy, "abuse_closed", 1).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
     let origin = origin::answers(origin::ok("taken")).await;
-    let proxy = with_misbehaviour(4, origin.address).await;
+    let proxy = with_abuse_score(4, origin.address).await;
     let head = "POST /real HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut client = Raw::connect(proxy.address).await;
     client.send(head).await;
@@ -472,7 +472,7 @@ async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
     let answer = client.answer_to("POST").await;
     assert_eq!((answer.status(), answer.field("retry-after"), closes(&answer)), (429, Some("1"), true));
     client.assert_closed().await;
-    assert_counted(&proxy, "misbehaviour_tiny_chunks", 2).await;
+    assert_counted(&proxy, "abuse_tiny_chunks", 2).await;
     assert!(!origin.recorder.text().contains("\r\n0\r\n"), "the origin must not take it for a whole request");
 
     let mut client = Raw::connect(proxy.address).await;
@@ -484,14 +484,14 @@ async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
     }
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer_to("POST").await.text(), "taken");
-    assert_counted(&proxy, "misbehaviour_tiny_chunks", 2).await;
+    assert_counted(&proxy, "abuse_tiny_chunks", 2).await;
 }
 
 /// Only refusals on connections that go on count against them, and an answer of ours below 400 is none.
 #[tokio::test]
-async fn an_answer_that_is_no_refusal_and_a_refusal_that_closes_are_no_misbehaviour() {
+async fn an_answer_that_is_no_refusal_and_a_refusal_that_closes_are_no_abuse() {
     let origin = origin::real("real").await;
-    let proxy = with_misbehaviour(4, origin.address).await;
+    let proxy = with_abuse_score(4, origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     for _ in 0..10 {
         client.send("OPTIONS /real HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n").await;
@@ -499,7 +499,7 @@ async fn an_answer_that_is_no_refusal_and_a_refusal_that_closes_are_no_misbehavi
     }
     let closing = "GET /unknown HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert_eq!(client::exchange(proxy.address, closing).await.status(), 404);
-    assert_eq!(proxy.counters().await.named("misbehaviour_refusals"), 0);
+    assert_eq!(proxy.counters().await.named("abuse_refusals"), 0);
     assert_eq!(client.ask("GET", "/unknown").await.status(), 404);
-    assert_counted(&proxy, "misbehaviour_refusals", 1).await;
+    assert_counted(&proxy, "abuse_refusals", 1).await;
 }

@@ -22,7 +22,7 @@ const SHORT: Duration = Duration::from_millis(300);
 #[tokio::test]
 async fn a_head_that_drips_is_408() {
     let origin = origin::answers(origin::ok("reached")).await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-header=300ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-request-head=300ms"]).await;
     let mut client = Raw::connect(proxy.address).await;
     let begun = Instant::now();
     // Every byte comes well within the timeout; only the head as a whole does not.
@@ -54,7 +54,8 @@ async fn a_body_that_stops_is_408() {
 #[tokio::test]
 async fn a_body_that_drips_within_the_timeout_is_taken() {
     let origin = origin::real("real").await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-body-idle=3s", "--timeout-header=3s"]).await;
+    let proxy =
+        Proxy::to_with(origin.address, &["--timeout-body-idle=3s", "--timeout-request-head=3s"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n").await;
     // As a whole it takes longer than either.
@@ -66,7 +67,7 @@ async fn a_body_that_drips_within_the_timeout_is_taken() {
 async fn an_idle_connection_is_closed_in_silence() {
     let origin = origin::real("real").await;
     // The wait for the first request may count as idle time or as part of the head.
-    let flags = ["--timeout-keep-alive-idle=300ms", "--timeout-header=300ms"];
+    let flags = ["--timeout-keep-alive-idle=300ms", "--timeout-request-head=300ms"];
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let mut used = Raw::connect(proxy.address).await;
     assert_eq!(used.ask("GET", "/").await.status(), 200);
@@ -100,7 +101,7 @@ async fn half_a_request_and_the_end_is_nothing() {
     client.assert_closed().await;
     assert_nothing_left(&proxy).await;
     let counters = proxy.counters().await;
-    assert_eq!((counters.client_aborts, counters.bad_requests, counters.own_answers), (1, 0, 0));
+    assert_eq!((counters.client_aborts, counters.bad_requests, counters.local_responses), (1, 0, 0));
     assert_eq!(origin.recorder.text(), "");
 }
 

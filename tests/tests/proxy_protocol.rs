@@ -169,7 +169,8 @@ async fn only_those_who_may_can_send_it() {
 async fn a_header_must_come_in_time() {
     let origin = origin::answers(origin::ok("ok")).await;
     let proxy =
-        requiring(origin.address, &["--timeout-proxy-header", "300ms", "--timeout-header", "400ms"]).await;
+        requiring(origin.address, &["--timeout-proxy-header", "300ms", "--timeout-request-head", "400ms"])
+            .await;
     // From its first byte, however many follow.
     let mut slow = Raw::connect(proxy.address).await;
     let _ = slow.drip(LINE, 1, Duration::from_millis(50)).await;

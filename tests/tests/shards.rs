@@ -55,8 +55,8 @@ async fn pages_are_counted_wherever_the_heap_has_them() {
     const BEGUN: usize = 60_000;
     let many = many_connections(1_200, 1).await;
     let origin = origin::real("real").await;
-    let limits = ["--limit-head-bytes", "64KiB", "--limit-begun-heads-bytes", "1GiB"];
-    let flags = [&limits[..], &["--timeout-header", "5m"]].concat();
+    let limits = ["--limit-head-bytes", "64KiB", "--limit-partial-heads-bytes", "1GiB"];
+    let flags = [&limits[..], &["--timeout-request-head", "5m"]].concat();
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let (before, resident) = (pages(&proxy.live().await[0], ""), proxy.resident_bytes());
     let mut clients = Vec::new();
@@ -65,7 +65,7 @@ async fn pages_are_counted_wherever_the_heap_has_them() {
         client.send(format!("GET / HTTP/1.1\r\nX-Begun: {}", "x".repeat(BEGUN))).await;
         clients.push(client);
         if nth % 200 == 0 || nth == many.count {
-            proxy.counters_until("all have begun", |now| now.named("heads_begun") == nth as u64).await;
+            proxy.counters_until("all have begun", |now| now.named("partial_heads") == nth as u64).await;
         }
     }
     let deadline = Instant::now() + PATIENCE;
@@ -224,7 +224,7 @@ async fn load_is_shared_out_by_moving_connections() {
             assert!(client.await.expect_err("it asks on and on").is_cancelled());
         }
         let counters = proxy.counters_until("all are closed", |now| now.connections == 0).await;
-        assert_eq!((counters.client_aborts, counters.own_answers), (0, 0));
+        assert_eq!((counters.client_aborts, counters.local_responses), (0, 0));
         proxy.drain().await.assert_clean();
     }
 }
@@ -290,9 +290,9 @@ async fn moved_connections_lose_nothing() {
         client.await.expect("every answer is right");
     }
     let counters = proxy.counters().await;
-    assert_eq!((counters.requests, counters.own_answers, counters.client_aborts), (6_000, 0, 0));
-    assert!(counters.handed_out > 0, "{counters:?}");
-    assert_eq!(counters.handed_out, counters.handed_in);
+    assert_eq!((counters.requests, counters.local_responses, counters.client_aborts), (6_000, 0, 0));
+    assert!(counters.connections_migrated_out > 0, "{counters:?}");
+    assert_eq!(counters.connections_migrated_out, counters.connections_migrated_in);
     proxy.drain().await.assert_clean();
 }
 

@@ -70,7 +70,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     let header = HEADER.max(LOOKS * LOOK + 8 * begun.elapsed());
     let proxy = Proxy::to_with(
         origin.address,
-        &[FLAGS, &[&*format!("--timeout-header={}ms", header.as_millis())]].concat(),
+        &[FLAGS, &[&*format!("--timeout-request-head={}ms", header.as_millis())]].concat(),
     )
     .await;
     let mut normal = Raw::connect(proxy.address).await;
@@ -80,7 +80,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
         let offset = PAUSE.mul_f64(nth as f64 / many.count as f64);
         dripping.spawn(drip(stream, made, offset));
     }
-    let all_begun = |now: &Counters| now.named("heads_begun") == many.count as u64;
+    let all_begun = |now: &Counters| now.named("partial_heads") == many.count as u64;
     let counters = proxy.counters_until("all have begun a head", all_begun).await;
     assert!(counters.tasks_busy <= 1 && counters.buffers_held <= 64, "{counters:?}");
     let cpu = proxy.cpu_time();
@@ -121,7 +121,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     let refused = ends.iter().filter(|end| end.got.starts_with(b"HTTP/1.1 408 ")).count();
     // A byte may cross the answer and turn it into a reset; not many do.
     assert!(refused > many.count * 9 / 10, "{refused} were told so");
-    assert_eq!(after.named("head_timeouts"), many.count as u64);
+    assert_eq!(after.named("request_head_timeouts"), many.count as u64);
     // Every one has its time, and no byte gives it more.
     assert!(first.is_some_and(|at| at > header.mul_f32(0.95)), "{first:?}");
     assert!(last.is_some_and(|at| at < header * 2), "{last:?}");

@@ -109,7 +109,7 @@ async fn a_reset_of_the_server_does_not_overtake_what_is_unacknowledged() {
     let origin = resets_after(BYTES, go.clone()).await;
     let (proxy, mut client) = narrow_tunnel(&origin, &[]).await;
     go.steps(1);
-    let is_over = |now: &Counters| now.named("tunnels_cut") == 1 && now.upstream_connections == 0;
+    let is_over = |now: &Counters| now.named("tunnels_aborted") == 1 && now.upstream_connections == 0;
     proxy.counters_until("the tunnel is cut", is_over).await;
     assert_eq!(all_of_it(&mut client).await, BYTES as u64);
 }
@@ -138,9 +138,9 @@ async fn a_reset_of_the_server_does_not_cost_what_is_in_hand() {
     // The reset is noticed when something is to be sent.
     client.send("x").await;
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(proxy.counters().await.named("tunnels_cut"), 0, "some of it is in hand");
+    assert_eq!(proxy.counters().await.named("tunnels_aborted"), 0, "some of it is in hand");
     all_of_it(&mut client).await;
-    let is_over = |now: &Counters| now.named("tunnels_cut") == 1 && now.upstream_connections == 0;
+    let is_over = |now: &Counters| now.named("tunnels_aborted") == 1 && now.upstream_connections == 0;
     proxy.counters_until("the tunnel is cut", is_over).await;
 }
 
@@ -164,5 +164,5 @@ async fn a_stuck_reader_is_not_idle() {
     assert_eq!(all_of_it(&mut client).await, 2_000_000);
     let silent = |now: &Counters| now.named("tunnel_idle_timeouts") == 1 && now.connections == 0;
     let counters = proxy.counters_until("the silence behind it ends the tunnel", silent).await;
-    assert_eq!((counters.named("tunnels_cut"), counters.named("write_stalls")), (0, 0), "{counters:?}");
+    assert_eq!((counters.named("tunnels_aborted"), counters.named("write_stalls")), (0, 0), "{counters:?}");
 }

@@ -35,12 +35,12 @@ async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
 async fn a_head_has_one_deadline_from_the_start_of_its_connection() {
     const HEADER: Duration = Duration::from_millis(800);
     let origin = origin::real("real").await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-header=800ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-request-head=800ms"]).await;
     let begun = Instant::now();
     let mut client = Raw::connect(proxy.address).await;
     sleep(HEADER / 2).await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
-    let begun_head = |now: &Counters| now.named("heads_begun") == 1;
+    let begun_head = |now: &Counters| now.named("partial_heads") == 1;
     let counters = proxy.counters_until("the head is parked", begun_head).await;
     assert_eq!(
         (counters.tasks_busy, counters.buffers_held),
@@ -59,15 +59,15 @@ async fn a_head_has_one_deadline_from_the_start_of_its_connection() {
     dripping.abort();
     assert_eq!((answer.status(), closes(&answer)), (408, true));
     proxy.counters_until("it is closed", |now| now.connections == 0).await;
-    assert_counted(&proxy, "head_timeouts", 1).await;
-    assert_counted(&proxy, "heads_begun", 0).await;
+    assert_counted(&proxy, "request_head_timeouts", 1).await;
+    assert_counted(&proxy, "partial_heads", 0).await;
 }
 
 #[tokio::test]
 async fn a_later_head_has_its_time_from_its_first_byte() {
     const HEADER: Duration = Duration::from_millis(600);
     let origin = origin::real("real").await;
-    let proxy = Proxy::to_with(origin.address, &["--timeout-header=600ms"]).await;
+    let proxy = Proxy::to_with(origin.address, &["--timeout-request-head=600ms"]).await;
     let mut client = Raw::connect(proxy.address).await;
     client.assert_open().await;
     // Being idle for longer than a head may take is no fault.
@@ -90,12 +90,12 @@ async fn a_begun_head_behind_a_pipeline_is_finished_later() {
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHo").await;
     assert_eq!(client.answer_to("GET").await.status(), 200);
-    proxy.counters_until("the head is parked", |now| now.named("heads_begun") == 1).await;
+    proxy.counters_until("the head is parked", |now| now.named("partial_heads") == 1).await;
     client.send("st: a\r\n\r\n").await;
     assert_eq!(client.answer_to("GET").await.status(), 200);
     let seen = origin.seen();
     assert_eq!(seen.iter().map(|seen| seen.target.as_str()).collect::<Vec<_>>(), ["/1", "/2"]);
-    assert_counted(&proxy, "heads_begun", 0).await;
+    assert_counted(&proxy, "partial_heads", 0).await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_drain_waits_for_a_begun_head() {
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET / HTTP/1.1\r\nHo").await;
-    proxy.counters_until("the head is parked", |now| now.named("heads_begun") == 1).await;
+    proxy.counters_until("the head is parked", |now| now.named("partial_heads") == 1).await;
     let drained = tokio::spawn(proxy.drain());
     sleep(Duration::from_millis(200)).await;
     client.send("st: a\r\n\r\n").await;
@@ -114,7 +114,7 @@ async fn a_drain_waits_for_a_begun_head() {
 }
 
 const SLOW_BODY: &[&str] =
-    &["--limit-body-rate=1000", "--timeout-body-rate-grace=500ms", "--timeout-body-idle=20s"];
+    &["--limit-body-min-rate=1000", "--timeout-body-min-rate-grace=500ms", "--timeout-body-idle=20s"];
 
 #[tokio::test]
 async fn a_body_below_the_rate_is_408() {
@@ -145,7 +145,7 @@ async fn a_body_below_the_rate_is_408() {
 #[tokio::test]
 async fn a_body_above_the_rate_takes_its_time() {
     let origin = origin::real("real").await;
-    let flags = ["--limit-body-rate=50", "--timeout-body-rate-grace=1s", "--timeout-body-idle=20s"];
+    let flags = ["--limit-body-min-rate=50", "--timeout-body-min-rate-grace=1s", "--timeout-body-idle=20s"];
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("POST /digest HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n").await;
@@ -160,7 +160,7 @@ async fn a_body_held_back_by_the_server_is_not_slow() {
     const LENGTH: usize = 30_000_000;
     let go = Go::new();
     let origin = origin::slow_reader(go.clone()).await;
-    let flags = ["--limit-body-rate=1MiB", "--timeout-body-rate-grace=2s"];
+    let flags = ["--limit-body-min-rate=1MiB", "--timeout-body-min-rate-grace=2s"];
     let proxy = Proxy::to_with(origin.address, &flags).await;
     let client = Raw::connect(proxy.address).await;
     let (mut reader, mut writer) = client.split();
@@ -201,7 +201,7 @@ async fn an_overdue_request_is_504_and_its_connection_goes_on() {
         let answer = client.ask("GET", path).await;
         assert_eq!((answer.status(), closes(&answer)), (504, false), "{path}");
         assert_took(begun, Duration::from_millis(least), Duration::from_secs(30));
-        assert_counted(&proxy, "requests_overdue", nth).await;
+        assert_counted(&proxy, "request_timeouts", nth).await;
     }
     assert_eq!(client.ask("GET", "/delay/2500").await.status(), 200, "a route without a limit");
     assert_eq!(client.ask("GET", "/").await.status(), 200);
@@ -219,7 +219,7 @@ async fn an_overdue_upload_is_408() {
     assert_eq!((answer.status(), closes(&answer)), (408, true));
     assert_took(begun, Duration::from_millis(500), Duration::from_secs(30));
     client.assert_closed().await;
-    assert_counted(&proxy, "requests_overdue", 1).await;
+    assert_counted(&proxy, "request_timeouts", 1).await;
     origin.recorder.wait_for("the end of the overdue upload", |all| all[0].ended).await;
 }
 
@@ -236,7 +236,7 @@ async fn an_overdue_answer_is_aborted() {
         let error = client.response("GET").await.expect_err("an answer that was cut off");
         assert!([ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof].contains(&error.kind()), "{error}");
         assert_took(begun, Duration::from_secs(2), Duration::from_secs(60));
-        assert_counted(&proxy, "requests_overdue", 1).await;
+        assert_counted(&proxy, "request_timeouts", 1).await;
         let nothing = |now: &Counters| {
             (now.connections, now.upstream_connections, now.tasks_busy, now.buffers_held) == (0, 0, 0, 0)
         };
@@ -283,7 +283,7 @@ async fn servers_that_are_late_are_counted_by_phase() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
         client.response("GET").await.expect_err("an answer that was cut off");
         assert_counted(&proxy, "upstream_body_timeouts", 1).await;
-        assert_counted(&proxy, "upstream_cuts", 1).await;
+        assert_counted(&proxy, "upstream_truncated", 1).await;
     }
 }
 
@@ -297,5 +297,5 @@ async fn an_idle_connection_is_closed_in_silence_and_counted() {
     client.assert_closed().await;
     assert_took(begun, Duration::from_millis(400), Duration::from_secs(75));
     assert_counted(&proxy, "idle_timeouts", 1).await;
-    assert_counted(&proxy, "own_answers", 0).await;
+    assert_counted(&proxy, "local_responses", 0).await;
 }

@@ -126,7 +126,7 @@ async fn large_flows_pass_both_ways_at_once() {
     assert!(reader.some().await.unwrap().is_none(), "the server has finished");
     drop(writer);
     let after = proxy.counters_until("nothing is left", is_empty).await;
-    assert_eq!(after.named("tunnels_cut"), 0, "{after:?}");
+    assert_eq!(after.named("tunnels_aborted"), 0, "{after:?}");
     proxy.drain().await.assert_clean();
 }
 
@@ -185,7 +185,7 @@ async fn either_side_may_finish_first() {
     assert_eq!(answer, b"you said 100000 bytes");
     drop(client);
     let after = proxy.counters_until("nothing is left", is_empty).await;
-    assert_eq!(after.named("tunnels_cut"), 0, "{after:?}");
+    assert_eq!(after.named("tunnels_aborted"), 0, "{after:?}");
 
     // The server: likewise.
     let origin = switches_and(|mut peer| async move {
@@ -203,7 +203,7 @@ async fn either_side_may_finish_first() {
     let arrived = |all: &[origin::Traffic]| all[0].ended && all[0].bytes.ends_with(&pattern::bytes(100_000));
     origin.recorder.wait_for("all that the client had to say", arrived).await;
     let after = proxy.counters_until("nothing is left", is_empty).await;
-    assert_eq!(after.named("tunnels_cut"), 0, "{after:?}");
+    assert_eq!(after.named("tunnels_aborted"), 0, "{after:?}");
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn silence_on_both_sides_ends_it() {
     half.half_close().await;
     half.assert_closed().await;
     let counters = proxy.counters_until("nothing is left", is_empty).await;
-    assert_eq!((counters.named("tunnel_idle_timeouts"), counters.named("tunnels_cut")), (1, 0));
+    assert_eq!((counters.named("tunnel_idle_timeouts"), counters.named("tunnels_aborted")), (1, 0));
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn timeouts_of_http_end_where_the_tunnel_begins() {
         "--timeout-keep-alive-idle=1500ms",
         "--timeout-upstream-idle=1500ms",
         "--timeout-connection-age=1500ms",
-        "--timeout-header=1500ms",
+        "--timeout-request-head=1500ms",
         "--timeout-write-stall=1500ms",
         "--limit-requests-per-connection=1",
     ];
@@ -287,7 +287,8 @@ async fn timeouts_of_http_end_where_the_tunnel_begins() {
         assert_works(&mut client).await;
     }
     let counters = proxy.counters().await;
-    for name in ["requests_overdue", "connections_aged", "upstream_timeouts", "idle_timeouts", "write_stalls"]
+    for name in
+        ["request_timeouts", "connections_max_age", "upstream_timeouts", "idle_timeouts", "write_stalls"]
     {
         assert_eq!(counters.named(name), 0, "{name}: {counters:?}");
     }
@@ -312,7 +313,7 @@ async fn a_reader_that_has_stopped_stops_its_sender_and_ends_it() {
     assert!(after.named("buffers_held_max") < 8, "{after:?}");
     assert!(proxy.resident_bytes() < before + (4 << 20), "memory grew");
     proxy.counters_until("nothing is left", is_empty).await;
-    assert_counted(&proxy, "tunnels_cut", 1).await;
+    assert_counted(&proxy, "tunnels_aborted", 1).await;
 }
 
 #[tokio::test]
@@ -357,7 +358,7 @@ async fn a_reset_of_either_side_is_told_to_the_other_and_leaves_nothing() {
     within("all clients", clients.join_all()).await;
     let after = proxy.counters_until("nothing is left", is_empty).await;
     assert_eq!(after.named("tunnels_opened"), 200);
-    assert!(after.named("tunnels_cut") >= 100, "{after:?}");
+    assert!(after.named("tunnels_aborted") >= 100, "{after:?}");
     let kept = 2 * after.pipes_kept as usize;
     assert_eq!(proxy.descriptors().len(), before + kept, "{after:?}");
     proxy.drain().await.assert_clean();

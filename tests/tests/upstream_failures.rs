@@ -212,8 +212,8 @@ async fn a_bad_chunk_mid_body_is_a_cut() {
             .counters_until("the broken connection is not pooled", |now| now.upstream_connections == 0)
             .await;
         let counters = proxy.counters().await;
-        let counted =
-            ["upstream_bad_responses", "upstream_cuts", "own_answers"].map(|name| counters.named(name));
+        let counted = ["upstream_bad_responses", "upstream_truncated", "local_responses"]
+            .map(|name| counters.named(name));
         assert_eq!(counted, if is_later { [0, 1, 0] } else { [1, 0, 1] });
     }
 }

@@ -130,7 +130,11 @@ async fn idle_connections_make_room_for_those_that_requests_need() {
     for (origin, target) in [(&origins[0], "/first"), (&origins[1], "/second"), (&origins[0], "/first")] {
         peak(&proxy, origin, &go, &mut clients, target).await;
         let counters = proxy.counters().await;
-        assert_eq!((counters.own_answers, counters.named("accept_errors")), (0, 0), "{target}: {counters:?}");
+        assert_eq!(
+            (counters.local_responses, counters.named("accept_errors")),
+            (0, 0),
+            "{target}: {counters:?}"
+        );
     }
     assert!(proxy.counters().await.named("upstream_not_kept") > 0);
 }

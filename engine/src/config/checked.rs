@@ -258,7 +258,7 @@ cpus = \"0\"
 drain_timeout = \"25h\"
 listen = [\"localhost:80\", \"127.0.0.1:1\", \"127.0.0.1:1\"]
 [timeouts]
-header = \"0s\"
+request_head = \"0s\"
 [limits]
 head_bytes = \"128KiB\"
 request_line_bytes = \"32KiB\"
@@ -282,7 +282,7 @@ host = \"*\"
             "3:17: drain_timeout: too long",
             "4:11: listen: `localhost:80`",
             "4:42: listen: `127.0.0.1:1` is there twice",
-            "6:10: timeouts.header: 0s is too small",
+            "6:16: timeouts.request_head: 0s is too small",
             "8:14: limits.head_bytes: 128KiB is too large (hint: at most 64KiB)",
             "9:22: limits.request_line_bytes: a request line of 32768 bytes does not fit",
             "12:12: upstream.servers: `https://a`: TLS to upstreams",

@@ -106,7 +106,7 @@ mod tests {
             "127.0.0.1:9",
             "--drain-timeout",
             "3s",
-            "--timeout-header",
+            "--timeout-request-head",
             "4s",
             "--limit-head-bytes",
             "32KiB",
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(config.listeners.len(), 1);
         assert_eq!(config.shards.policy, Policy::Cpus([1].into_iter().collect()));
         assert_eq!(config.drain_timeout.as_secs(), 3);
-        assert_eq!(config.timeouts.header.as_secs(), 4);
+        assert_eq!(config.timeouts.request_head.as_secs(), 4);
         assert_eq!(config.limits.head_bytes, 32 << 10);
         assert_eq!(config.paths.encoded_slash.word(), "keep");
         assert_eq!(config.routes.len(), 7);

@@ -94,7 +94,7 @@ impl std::error::Error for Fault {}
 pub struct Problem {
     /// Where the value was written.
     pub at: Origin,
-    /// The key's full name (`timeouts.header`); empty when the file as a whole is meant.
+    /// The key's full name (`timeouts.request_head`); empty when the file as a whole is meant.
     pub key: String,
     /// What is wrong and what to do.
     pub fault: Fault,

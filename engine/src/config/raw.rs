@@ -560,12 +560,12 @@ listne = ["127.0.0.1:80"]
 shards = "two"
 header_fields = 3
 [timeouts]
-header = 10
+request_head = 10
 body_idle = "soon"
-hedaer = "1s"
+reqest_head = "1s"
 [limits]
 head_bytes = true
-misbehaviour = -1
+abuse_score = -1
 [[upstream]]
 name = 1
 servers = ["http://a", 2]
@@ -578,12 +578,12 @@ pathprefix = "/"
                 "f.toml:2:1: listne: unknown key (hint: did you mean `listen`)",
                 "f.toml:4:1: header_fields: unknown key (hint: `header_fields` belongs into [limits])",
                 "f.toml:3:10: shards: `two` is not a whole number",
-                "f.toml:8:1: timeouts.hedaer: unknown key (hint: did you mean `header`)",
-                "f.toml:6:10: timeouts.header: a duration needs a unit (hint: did you mean \"10s\")",
+                "f.toml:8:1: timeouts.reqest_head: unknown key (hint: did you mean `request_head`)",
+                "f.toml:6:16: timeouts.request_head: a duration needs a unit (hint: did you mean \"10s\")",
                 "f.toml:7:13: timeouts.body_idle: `soon` is not a duration (hint: write a whole number and a unit: \
                  500ms, 10s, 2m or 1h)",
                 "f.toml:10:14: limits.head_bytes: expected a size, found a boolean",
-                "f.toml:11:16: limits.misbehaviour: expected a whole number, found a negative number",
+                "f.toml:11:15: limits.abuse_score: expected a whole number, found a negative number",
                 "f.toml:13:8: upstream.name: expected a string, found a number",
                 "f.toml:14:24: upstream.servers: expected a string, found a number",
                 "f.toml:16:1: route.pathprefix: unknown key (hint: did you mean `path_prefix`)",

@@ -93,9 +93,9 @@ impl Kind for Count {
 /// One row of the tables, for the manual and for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
-    /// Full key: `timeouts.header`.
+    /// Full key: `timeouts.request_head`.
     pub key: &'static str,
-    /// Flag: `--timeout-header`.
+    /// Flag: `--timeout-request-head`.
     pub flag: &'static str,
     /// Default, as it would be written.
     pub default: &'static str,
@@ -203,14 +203,14 @@ settings! {
     /// How long Sluice waits for a peer. Zero is refused where it would close every connection at once.
     Timeouts, raw RawTimeouts, flags TimeoutFlags, section "timeouts", heading "Timeouts":
 
-    header: Duration as Time, "timeout-header", "10s", "1ms" to "24h",
+    request_head: Duration as Time, "timeout-request-head", "10s", "1ms" to "24h",
         "Longest time for a whole request head, from its first byte (from the start of a new connection)";
     proxy_header: Duration as Time, "timeout-proxy-header", "5s", "1ms" to "24h",
         "Longest time for a PROXY protocol header, from its first byte";
     body_idle: Duration as Time, "timeout-body-idle", "30s", "1ms" to "24h",
         "Longest pause between two parts of a request body";
-    body_rate_grace: Duration as Time, "timeout-body-rate-grace", "10s", "0s" to "24h",
-        "How long a request body may be waited for, in all, before limits.body_rate counts";
+    body_min_rate_grace: Duration as Time, "timeout-body-min-rate-grace", "10s", "0s" to "24h",
+        "How long a request body may be waited for, in all, before limits.body_min_rate counts";
     response_min_rate_grace: Duration as Time, "timeout-response-min-rate-grace", "30s", "0s" to "24h",
         "How long a client may be waited for in a response, in all, before limits.response_min_rate counts";
     request: Duration as Time, "timeout-request", "0s", "0s" to "24h",
@@ -231,7 +231,7 @@ settings! {
         "How long an idle connection to a server is kept; keep it below the server's own keep-alive time";
     tunnel_idle: Duration as Time, "timeout-tunnel-idle", "1h", "1ms" to "24h",
         "Longest time in which no byte passes through a tunnel (WebSocket, CONNECT), in either direction";
-    continue_wait: Duration as Time, "timeout-continue-wait", "1s", "0s" to "24h",
+    expect_continue_wait: Duration as Time, "timeout-expect-continue-wait", "1s", "0s" to "24h",
         "With Expect: 100-continue, how long to wait for the server's word before the body is asked for";
 }
 
@@ -243,13 +243,13 @@ settings! {
         "Longest request line (414 above it)";
     head_bytes: usize as Bytes, "limit-head-bytes", "16KiB", "256" to "64KiB",
         "Largest head, start line and all fields, of a request (431 above it) or of a response (502)";
-    begun_heads_bytes: usize as Bytes, "limit-begun-heads-bytes", "64MiB", "64KiB" to "1024GiB",
+    partial_heads_bytes: usize as Bytes, "limit-partial-heads-bytes", "64MiB", "64KiB" to "1024GiB",
         "Most bytes of unfinished request heads that one shard keeps (503 above it)";
     header_fields: usize as Count, "limit-header-fields", "100", "1" to "256",
         "Most header fields in a head (431 above it, 502 for a response); trailers have 32 at most";
     body_bytes: u64 as Bytes, "limit-body-bytes", "1GiB", "0" to "8589934591GiB",
         "Largest request body (413 above it); 0 for no limit";
-    body_rate: u32 as Bytes, "limit-body-rate", "240", "0" to "1GiB",
+    body_min_rate: u32 as Bytes, "limit-body-min-rate", "240", "0" to "1GiB",
         "Fewest bytes of a request body per second of waiting for it (408 below it); 0 for no limit";
     response_min_rate: u32 as Bytes, "limit-response-min-rate", "240", "0" to "1GiB",
         "Fewest bytes of a response that its client takes per second of waiting for it (reset below it); 0 for no limit";
@@ -263,8 +263,8 @@ settings! {
         "Most client connections of one shard; 0 for what the limits of descriptors and of a cgroup's memory allow";
     connections_per_address: u32 as Count, "limit-connections-per-address", "0", "0" to "100000000",
         "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
-    misbehaviour: u8 as Count, "limit-misbehaviour", "100", "0" to "250",
-        "Points of misbehaviour after which a client's connection is closed (429); 0 for no limit";
+    abuse_score: u8 as Count, "limit-abuse-score", "100", "0" to "250",
+        "Points of abuse after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize as Count, "limit-upstream-idle-connections", "1000000", "0" to "1000000",
         "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
 }
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn defaults_parse_and_lie_in_range() {
-        assert_eq!(Timeouts::default().header, Duration::from_secs(10));
+        assert_eq!(Timeouts::default().request_head, Duration::from_secs(10));
         assert_eq!(Limits::default().head_bytes, 16 << 10);
         assert_eq!(Limits::default().body_bytes, 1 << 30);
         for row in Timeouts::SETTINGS {
@@ -333,10 +333,15 @@ mod tests {
     #[test]
     fn out_of_range_is_reported_and_replaced() {
         let mut report = Report::default();
-        let at = Origin::Flag("--timeout-header");
-        let raw =
-            RawTimeouts { header: Field::Given(Located::new(Duration::ZERO, at)), ..Default::default() };
-        assert_eq!(Timeouts::check(&raw, &mut report).header, Duration::from_secs(10));
-        assert_eq!(report.errors[0].to_string(), "--timeout-header: 0s is too small (hint: at least 1ms)");
+        let at = Origin::Flag("--timeout-request-head");
+        let raw = RawTimeouts {
+            request_head: Field::Given(Located::new(Duration::ZERO, at)),
+            ..Default::default()
+        };
+        assert_eq!(Timeouts::check(&raw, &mut report).request_head, Duration::from_secs(10));
+        assert_eq!(
+            report.errors[0].to_string(),
+            "--timeout-request-head: 0s is too small (hint: at least 1ms)"
+        );
     }
 }

@@ -59,7 +59,7 @@ async fn read(accepted: &mut Accepted, senders: &Networks, snapshot: &Snapshot) 
                 accepted.history.is_one_too_many =
                     accepted.is_address_crowded(snapshot.limits.connections_per_address);
                 // Now the client has the time of a new connection for its first request.
-                conn.set_deadline(snapshot.times.header);
+                conn.set_deadline(snapshot.times.request_head);
                 return Ok(());
             }
             Ok(Parsed::Partial) => {}

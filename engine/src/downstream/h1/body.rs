@@ -61,7 +61,7 @@ impl RequestBody<'_> {
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
     async fn ask_for_body(&mut self) -> Result<(), Aborted> {
         let link = self.reader.link;
-        link.transport().set_deadline(self.snapshot.times.continue_wait);
+        link.transport().set_deadline(self.snapshot.times.expect_continue_wait);
         let waited = self.reader.wait().await;
         let is_late = waited == Err(Aborted::by(Side::Downstream, Cause::TimedOut));
         let is_due = self.expect_continue.is_due.replace(false);

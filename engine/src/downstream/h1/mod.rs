@@ -94,7 +94,7 @@ async fn accept(shard: &Shard, mut accepted: Accepted) -> Option<Accepted> {
     let is_good = cold!(proxy_protocol::read_header(&mut accepted, senders, &snapshot, &shard.counters));
     match is_good {
         false => None,
-        true if accepted.inbox.is_empty() => accepted.park(snapshot.times.header),
+        true if accepted.inbox.is_empty() => accepted.park(snapshot.times.request_head),
         true => Some(accepted),
     }
 }

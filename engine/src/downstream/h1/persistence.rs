@@ -124,7 +124,7 @@ impl Persistence {
         let framing = Framing::to_client(head.body, self.version);
         let is_old = now_ms() >= self.end_ms;
         if is_old && self.is_wanted.get() {
-            shard.counters.connections_aged.increment();
+            shard.counters.connections_max_age.increment();
         }
         let is_over = is_old || shard.is_draining() || framing == Framing::UntilClose;
         let is_persistent = !is_over && self.may_go_on(afterwards, has_unread);
@@ -219,9 +219,9 @@ fn is_last_request(history: &History, shard: &Shard, limits: &Limits) -> bool {
     let is_used_up = history.requests + 1 >= limits.requests_per_connection;
     let is_old = now_ms() >= history.end_ms;
     if is_used_up {
-        shard.counters.connections_used_up.increment();
+        shard.counters.connections_max_requests.increment();
     } else if is_old {
-        shard.counters.connections_aged.increment();
+        shard.counters.connections_max_age.increment();
     }
     is_used_up || is_old
 }

@@ -75,7 +75,7 @@ impl HeadReader<'_> {
             let conn = self.link.transport();
             // The first request of a connection has had its deadline since the connection was accepted.
             if *self.pieces == 0 && self.history.requests > 0 {
-                conn.set_deadline(self.snapshot.times.header);
+                conn.set_deadline(self.snapshot.times.request_head);
             }
             if conn.is_quiet() && !conn.is_late() {
                 return self.note_piece().map(|()| Read::Incomplete);

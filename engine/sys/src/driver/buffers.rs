@@ -74,7 +74,7 @@ impl Driver {
         let entry = self.table.at(index);
         entry.flags.set(Flags::STARVED);
         let purpose = entry.purpose();
-        self.stats.buffers_ran_dry += 1;
+        self.stats.recv_buffers_exhausted += 1;
         self.buffers.ran_dry(purpose);
         self.starved.queues[purpose as usize].push_back(index);
     }

@@ -322,7 +322,7 @@ impl Driver {
             Ok(number) => number,
             Err(handed) => return self.arrive(handed),
         };
-        self.stats.handed_out += 1;
+        self.stats.connections_migrated_out += 1;
         let key = Key::with_payload(Kind::Handed, 0).bits();
         let message = opcode::MsgRingData::new(types::Fd(doorbell.ring_fd()), 0, key, None).build();
         let returned = Key::with_payload(Kind::Returned, (to as u64) << NUMBER_BITS | number);
@@ -352,7 +352,7 @@ impl Driver {
     pub(super) fn fetch_handed(&mut self) {
         let Some(doorbell) = self.doorbell.clone() else { return };
         while let Some(handed) = doorbell.take() {
-            self.stats.handed_in += 1;
+            self.stats.connections_migrated_in += 1;
             self.arrive(handed);
         }
     }
@@ -364,7 +364,7 @@ impl Driver {
         let (to, number) = ((payload >> NUMBER_BITS) as usize, payload & ((1 << NUMBER_BITS) - 1));
         let shard_set = self.shard_set.as_ref().or(self.parted.as_ref());
         if let Some(handed) = shard_set.and_then(|shard_set| shard_set.doorbells[to].take_back(number)) {
-            self.stats.handed_back += 1;
+            self.stats.connections_migration_failed += 1;
             self.arrive(handed);
         }
     }

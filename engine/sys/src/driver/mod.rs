@@ -103,9 +103,9 @@ pub struct Stats {
     /// Connections closed at once because their peer's address had too many.
     pub peer_refused: u64,
     /// The kernel found no receive buffer.
-    pub buffers_ran_dry: u64,
+    pub recv_buffers_exhausted: u64,
     /// A socket's receive came to its bound, or was stopped, with bytes in its queue that nothing had taken.
-    pub receives_stopped: u64,
+    pub reads_paused: u64,
     /// Connections ended because they held receive buffers the longest when others found none.
     pub buffers_reclaimed: u64,
     /// Connections ended because more was received for them than their queue takes.
@@ -117,15 +117,15 @@ pub struct Stats {
     /// Idle connections closed because their deadline had passed.
     pub idle_expired: u64,
     /// Connections given to other shards.
-    pub handed_out: u64,
+    pub connections_migrated_out: u64,
     /// Connections that other shards gave to this one.
-    pub handed_in: u64,
+    pub connections_migrated_in: u64,
     /// Of those given away, the ones that came back because the other shard could not be reached.
-    pub handed_back: u64,
+    pub connections_migration_failed: u64,
     /// Completions read.
     pub completions: u64,
     /// Turns of the loop, one io_uring_enter each.
-    pub turns: u64,
+    pub loop_iterations: u64,
 }
 
 /// How much one armed receive takes at most.
@@ -265,7 +265,7 @@ impl Driver {
     /// Submits, waits if nothing is ready, and brings the clock up to date.
     pub(crate) fn turn(&mut self) -> Result<(), RingFailed> {
         self.prepare();
-        self.stats.turns += 1;
+        self.stats.loop_iterations += 1;
         let entered = self.ring.enter(self.wait());
         self.now_ms = self.started.elapsed().as_millis() as u64;
         entered

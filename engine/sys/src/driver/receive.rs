@@ -155,7 +155,7 @@ impl Driver {
         if !entry.flags.has(Flags::ARMED) {
             self.go_on_receiving(index, bytes);
         } else if entry.queue_len >= QUEUE_MAX && !entry.flags.has(Flags::STOPPING) {
-            self.stats.receives_stopped += 1;
+            self.stats.reads_paused += 1;
             self.stop_receive(index);
         }
         wake
@@ -167,7 +167,7 @@ impl Driver {
     fn go_on_receiving(&mut self, index: u32, bytes: u16) {
         let entry = self.table.at(index);
         if entry.queue_len > 1 {
-            self.stats.receives_stopped += 1;
+            self.stats.reads_paused += 1;
         } else if !entry.flags.has(Flags::ONE_BY_ONE)
             && !entry.flags.has(Flags::BODY)
             && u32::from(bytes) < self.buffers.buffer_bytes()

@@ -511,11 +511,11 @@ fn a_silent_peer_is_not_short_of_a_buffer() {
         second_peer.write_all(b"y").expect("write");
         let _there_are = second.receive().await.expect("receive").expect("bytes");
         let (silent, _peer) = pair().await;
-        let before = stats().buffers_ran_dry;
+        let before = stats().recv_buffers_exhausted;
         let mut receive = Box::pin(async { silent.receive().await.map(drop) });
         start(receive.as_mut()).await;
         sleep(100).await;
-        assert_eq!(stats().buffers_ran_dry, before);
+        assert_eq!(stats().recv_buffers_exhausted, before);
     });
     assert_eq!(left, Outstanding::default());
 }
@@ -609,7 +609,7 @@ fn a_shard_whose_bodies_hold_all_they_may_still_reads_heads() {
         }
         let mut waiting = Box::pin(async { stuck[48].0.receive().await.map(drop) });
         start(waiting.as_mut()).await;
-        while stats().buffers_ran_dry == 0 {
+        while stats().recv_buffers_exhausted == 0 {
             sleep(1).await;
         }
         for _ in 0..100 {

@@ -67,7 +67,7 @@ impl Two {
                         let mut known = 0;
                         while !stop.load(Relaxed) {
                             sleep(32).await;
-                            let out = stats().handed_out;
+                            let out = stats().connections_migrated_out;
                             handed.fetch_add(out - known, Relaxed);
                             known = out;
                             assert!(connections_open() <= connections_max[me], "{}", connections_open());
@@ -359,7 +359,11 @@ fn a_connection_that_cannot_be_given_away_comes_back_as_it_was() {
             sleep(100).await;
             let mut echoed = [0];
             client.read_exact(&mut echoed).expect("echo");
-            let counts = (stats().handed_out, stats().handed_back, stats().handed_in);
+            let counts = (
+                stats().connections_migrated_out,
+                stats().connections_migration_failed,
+                stats().connections_migrated_in,
+            );
             assert_eq!((echoed[0], counts), (round, (round.into(), round.into(), 0)));
             assert_eq!((connections_open(), board.connections(0)), (1, 1));
         }
@@ -419,7 +423,7 @@ fn a_begun_message_stays_with_its_connection() {
                 sleep(64).await;
             }
         }
-        assert_eq!((stats().handed_out, connections_partial(), partial_bytes()), (0, 0, 0));
+        assert_eq!((stats().connections_migrated_out, connections_partial(), partial_bytes()), (0, 0, 0));
     };
     let worker = move || {
         let served = served.clone();

@@ -498,9 +498,9 @@ fn nothing_sleeps_while_a_task_is_ready() {
             let happens = event.clone();
             // Polled for the first time right before the loop enters the kernel, when nothing is left to complete.
             spawn(async move { happens.happen() });
-            let turns = stats().turns;
+            let turns = stats().loop_iterations;
             within_limit(event.happened()).await;
-            assert_eq!(stats().turns, turns + 1, "in the next turn");
+            assert_eq!(stats().loop_iterations, turns + 1, "in the next turn");
             let (event, nested) = (Event::default(), Event::default());
             let (happens, inner) = (event.clone(), nested.clone());
             spawn(async move {

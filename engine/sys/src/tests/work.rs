@@ -415,7 +415,10 @@ fn a_connection_with_a_state_stays_on_its_shard() {
             client.write_all(b"x").expect("write");
         }
         until("both are served", || seen.borrow().len() == 4).await;
-        assert_eq!((stats().handed_out, connections_with_state(), dropped.borrow().len()), (0, 2, 0));
+        assert_eq!(
+            (stats().connections_migrated_out, connections_with_state(), dropped.borrow().len()),
+            (0, 2, 0)
+        );
     });
 }
 
