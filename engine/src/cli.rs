@@ -1,29 +1,29 @@
 //! The command line: what can be asked of `sluice`, and its help.
 //!
-//! Only shapes and help texts; values are judged by `config`, which treats a flag like a key of the file.
+//! Flags of the configuration come from its table of keys, and their values are judged there like those of a file.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{
-    Choice, ForwardingFlags, HostFlags, LimitFlags, PathFlags, ProxyProtocolOut, SendHost, TimeoutFlags,
-    parse_duration, parse_listen,
-};
+use crate::config::{CommandLine, Key, Kind, Section, flags, list_flags, parse_listen};
 
 const EXAMPLES: &str = "\
 Examples:
   sluice --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
-  sluice --config sluice.toml --shards 2
-  sluice check --config sluice.toml
+  sluice -c sluice.toml --shards 2
+  sluice -t -c sluice.toml
   sluice demo
 
 Durations are written 500ms, 10s, 2m or 1h; sizes 16KiB, 1MiB, 1GiB or a number of bytes.
-Flags override the file. Progress and errors go to stderr.
+Flags override the file, --set overrides flags. Without flags, SLUICE_CONFIG or /etc/sluice/sluice.toml is read.
+Messages go to stderr.
 Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 71 the kernel failed a shard's ring,
 78 this machine cannot run Sluice (the message says why).";
+
+/// The file that is read where the command line names none.
+pub const DEFAULT_FILE: &str = "/etc/sluice/sluice.toml";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -31,121 +31,217 @@ Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 71 the kernel failed a
     name = "sluice",
     version,
     about = "Reverse proxy for bare-metal Linux: one io_uring shard per core",
-    after_help = EXAMPLES,
+    after_long_help = EXAMPLES,
+    after_help = "`sluice --help` has the other flags and examples.",
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    disable_help_subcommand = true,
-    arg_required_else_help = true
+    subcommand_negates_reqs = true
 )]
 pub struct Cli {
     /// Another task than to run the proxy.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Check the configuration and exit, as `sluice check` does
+    #[arg(short = 't', long = "test")]
+    pub test: bool,
     /// How to run the proxy.
     #[command(flatten)]
-    pub run: RunArgs,
+    pub run: RunFlags,
 }
 
 /// Tasks other than running the proxy.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check a configuration file: exit 0, or 1 with every error by file, line and key
+    /// Check a configuration, and whether this host can run it: exit 0, or 1 with every error by file, line and key
     Check(CheckArgs),
+    /// Show what a configuration comes to, and where each value came from
+    Config(ConfigArgs),
+    /// Print the JSON Schema of a configuration file, for editors
+    Schema,
     /// Start an embedded origin and a proxy in front of it, and say what to try
     Demo(DemoArgs),
     /// Show nodes, caches, CPUs and network cards, and where the shards go
     Topology(TopologyArgs),
+    /// Print completions for a shell
+    #[cfg(feature = "completions")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for man(1)
+    #[cfg(feature = "completions")]
+    Man,
+    /// Print version, commit and features
+    Version,
 }
 
-/// Flags of a run. Without `--config`, `--listen` and `--upstream` are needed.
-#[derive(Debug, Clone, Default, Args)]
-pub struct RunArgs {
-    /// Configuration file; *.json is read as JSON, everything else as TOML
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Address and port to accept connections on; repeatable
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Vec<String>,
-    /// The same, where every connection begins with a PROXY protocol header; repeatable
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen_proxy_protocol: Vec<String>,
-    /// Address or network (CIDR) that may send PROXY protocol headers there [default: everybody]; repeatable
-    #[arg(long, value_name = "CIDR", requires = "listen_proxy_protocol")]
-    pub proxy_protocol_from: Vec<String>,
-    /// Server for every request, as http://host:port; repeatable: round robin. Replaces upstreams and routes of
-    /// the file
-    #[arg(long, value_name = "URL")]
-    pub upstream: Vec<String>,
-    /// With --upstream: begin connections to servers with a PROXY protocol header; each then serves one client only
-    /// [default: off]
-    #[arg(long, value_name = "off|v1|v2", value_parser = ProxyProtocolOut::parse, requires = "upstream")]
-    pub upstream_proxy_protocol: Option<ProxyProtocolOut>,
-    /// With --upstream: the Host that servers get, the client's or their own [default: client]
-    #[arg(long, value_name = "client|server", value_parser = SendHost::parse, requires = "upstream")]
-    pub upstream_host: Option<SendHost>,
-    /// With --upstream: protocol that clients may change to by Upgrade, such as websocket; repeatable [default: none]
-    #[arg(long, value_name = "PROTOCOL", requires = "upstream")]
-    pub upgrade: Vec<String>,
-    /// With --upstream: port, or first and last, that clients may reach by CONNECT through the server, such as 443 or
-    /// 8000-8999; repeatable [default: none]
-    #[arg(long, value_name = "PORTS", requires = "upstream")]
-    pub connect: Vec<String>,
-    /// Which CPUs get a shard.
-    #[command(flatten)]
-    pub shards: ShardArgs,
-    /// How shards use the machine.
-    #[command(flatten)]
-    pub host: HostFlags,
-    /// After SIGTERM or SIGINT, how long requests in flight may take to finish; a second signal ends at once
-    /// [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub drain_timeout: Option<Duration>,
-    /// Address for `GET /metrics`, counters and memory of all shards for Prometheus; whoever reaches it may read
-    /// [default: none]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub metrics: Option<String>,
-    /// `[timeouts]`.
-    #[command(flatten)]
-    pub timeouts: TimeoutFlags,
-    /// `[limits]`.
-    #[command(flatten)]
-    pub limits: LimitFlags,
-    /// `[paths]`.
-    #[command(flatten)]
-    pub paths: PathFlags,
-    /// `[forwarding]`.
-    #[command(flatten)]
-    pub forwarding: ForwardingFlags,
+/// Flags of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct RunFlags {
+    /// What they say.
+    pub line: CommandLine,
 }
 
-/// How many shards, and where.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ShardArgs {
-    /// Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process
-    /// may use, no more than a cgroup quota allows]
-    #[arg(long, value_name = "N", conflicts_with = "cpus")]
-    pub shards: Option<u64>,
-    /// Which CPUs: pack (fill one cache, one node, before the next), spread (nodes and caches in turn), node=N, or
-    /// cpus=LIST [default: pack]
-    #[arg(long, value_name = "POLICY", conflicts_with = "cpus")]
-    pub placement: Option<String>,
-    /// Short for --placement cpus=LIST: the CPUs to run a shard on, such as 0-3,8
-    #[arg(long, value_name = "LIST")]
-    pub cpus: Option<String>,
-    /// One shard per hyper-thread instead of one per core
-    #[arg(long)]
-    pub smt: bool,
-    /// Cores to leave for interrupts and the control plane [default: 0]
-    #[arg(long, value_name = "N")]
-    pub reserve: Option<u64>,
+/// Those of them that place shards.
+#[derive(Debug, Clone, Default)]
+pub struct PlacementFlags {
+    /// What they say.
+    pub line: CommandLine,
+}
+
+/// The keys that [`PlacementFlags`] set.
+const PLACEMENT: [&str; 5] = ["shards", "placement", "cpus", "smt", "reserve"];
+
+/// The flags that short help has.
+const COMMON: [&str; 9] = [
+    "--config",
+    "--listen",
+    "--upstream",
+    "--shards",
+    "--cpus",
+    "--placement",
+    "--metrics",
+    "--drain-timeout",
+    "--set",
+];
+
+impl Args for RunFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let config = Arg::new("--config")
+            .short('c')
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(
+                "Configuration file, - for standard input; *.json is read as JSON, everything else as TOML",
+            );
+        let set = Arg::new("--set")
+            .long("set")
+            .value_name("KEY=VALUE")
+            .action(ArgAction::Append)
+            .help("Set a key of the configuration, such as limits.head_bytes=32KiB; repeatable");
+        let of_lists = list_flags().map(|flag| {
+            let arg = Arg::new(flag.flag)
+                .long(&flag.flag[2..])
+                .value_name(flag.placeholder)
+                .action(ArgAction::Append)
+                .hide_short_help(!COMMON.contains(&flag.flag))
+                .help(flag.doc);
+            if flag.requires.is_empty() { arg } else { arg.requires(flag.requires) }
+        });
+        let of_keys = flags().map(|(section, key)| key_arg(section, key));
+        command.arg(config).arg(set).args(of_lists).args(of_keys)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl Args for PlacementFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let placing =
+            flags().filter(|(section, key)| section.name.is_empty() && PLACEMENT.contains(&key.name));
+        command.args(placing.map(|(section, key)| key_arg(section, key)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+/// The flag of a key.
+fn key_arg(section: &'static Section, key: &'static Key) -> Arg {
+    let help = match key.default {
+        "" => key.doc.to_owned(),
+        default => format!("{} [default: {default}]", key.doc),
+    };
+    let arg = Arg::new(key.flag)
+        .long(&key.flag[2..])
+        .help(help)
+        .help_heading(if section.name.is_empty() { "Shards and the machine" } else { section.heading })
+        .hide_short_help(!COMMON.contains(&key.flag));
+    match key.kind {
+        Kind::Boolean => arg.action(ArgAction::SetTrue),
+        _ => arg.value_name(key.kind.placeholder()).action(ArgAction::Append),
+    }
+}
+
+/// What the flags say, in their order.
+fn line_of(matches: &ArgMatches) -> CommandLine {
+    let known = list_flags().map(|flag| flag.flag).chain(flags().map(|(_, key)| key.flag));
+    let mut given = Vec::new();
+    for flag in known {
+        // Another command may not have it.
+        let Ok(Some(values)) = matches.try_get_raw(flag) else { continue };
+        if matches.value_source(flag) != Some(clap::parser::ValueSource::CommandLine) {
+            continue;
+        }
+        let places = matches.indices_of(flag).into_iter().flatten();
+        let texts = values.map(|value| value.to_string_lossy().into_owned());
+        let is_switch = matches!(matches.try_get_one::<bool>(flag), Ok(Some(_)));
+        let texts = texts.map(|text| if is_switch { "true".to_owned() } else { text });
+        given.extend(places.zip(texts).map(|(place, text)| (place, flag, text)));
+    }
+    given.sort_by_key(|(place, ..)| *place);
+    let set = matches.try_get_many::<String>("--set").ok().flatten().into_iter().flatten().cloned();
+    CommandLine {
+        config: matches.try_get_one::<PathBuf>("--config").ok().flatten().cloned(),
+        flags: given.into_iter().map(|(_, flag, text)| (flag.into(), text)).collect(),
+        set: set.collect(),
+    }
+}
+
+macro_rules! from_matches {
+    ($($flags:ty),+) => { $(
+        impl FromArgMatches for $flags {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                Ok(Self { line: line_of(matches) })
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                self.line = line_of(matches);
+                Ok(())
+            }
+        }
+    )+ };
+}
+from_matches!(RunFlags, PlacementFlags);
+
+impl RunFlags {
+    /// The command line, with a file where it names none: that of `SLUICE_CONFIG`, or the default one where no flag says what
+    /// to do.
+    pub fn with_file(&self) -> CommandLine {
+        let mut line = self.line.clone();
+        if line.config.is_none() {
+            let default = PathBuf::from(DEFAULT_FILE);
+            let named = std::env::var_os("SLUICE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+            line.config = named.or_else(|| (line.says_nothing() && default.exists()).then_some(default));
+        }
+        line
+    }
 }
 
 /// `sluice check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Configuration file; *.json is read as JSON, everything else as TOML
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    /// Show one route as it comes out, with the origin of each value: its number in the file from 1, or what it is asked for,
+    /// such as "GET api.example.com/v1/users"
+    #[arg(long, value_name = "ROUTE")]
+    pub explain: Option<String>,
+    /// What is checked.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// `sluice config`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// Every key with its value and where that came from
+    #[arg(long, required = true)]
+    pub effective: bool,
+    /// What is shown.
+    #[command(flatten)]
+    pub run: RunFlags,
 }
 
 /// `sluice demo`.
@@ -156,7 +252,7 @@ pub struct DemoArgs {
     pub listen: SocketAddr,
     /// Which CPUs get a shard.
     #[command(flatten)]
-    pub shards: ShardArgs,
+    pub placement: PlacementFlags,
 }
 
 /// `sluice topology`.
@@ -170,18 +266,18 @@ pub struct TopologyArgs {
     #[arg(long, conflicts_with = "json")]
     pub interrupts: bool,
     /// Place the shards as this configuration file asks; flags override it
-    #[arg(long, value_name = "FILE")]
+    #[arg(short = 'c', long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Read the machine from a copy of /sys and /proc below this directory
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
     /// Instead of a plan, the shards of the running process with this id: where they run, where their memory is, and what
     /// they have counted
-    #[arg(long, value_name = "PID", conflicts_with_all = ["shards", "placement", "cpus", "smt", "reserve", "config", "root"])]
+    #[arg(long, value_name = "PID", conflicts_with_all = ["--shards", "--placement", "--cpus", "--smt", "--reserve", "config", "root"])]
     pub live: Option<u32>,
     /// Which CPUs get a shard.
     #[command(flatten)]
-    pub shards: ShardArgs,
+    pub placement: PlacementFlags,
 }
 
 #[cfg(test)]
@@ -195,36 +291,33 @@ mod tests {
     }
 
     #[test]
-    fn run_flags() {
-        let cli = Cli::try_parse_from([
-            "sluice",
-            "--listen",
-            "127.0.0.1:1",
-            "--listen",
-            "127.0.0.1:2",
-            "--upstream",
-            "http://a",
-            "--timeout-request-head",
-            "5s",
-            "--limit-head-bytes",
-            "8KiB",
-        ])
-        .unwrap();
-        assert_eq!(cli.run.listen.len(), 2);
-        assert_eq!(cli.run.timeouts.request_head, Some(Duration::from_secs(5)));
-        assert_eq!(cli.run.limits.head_bytes, Some(8192));
+    fn flags_keep_their_order_and_their_values() {
+        let args = "sluice --listen 127.0.0.1:1 --limit-head-bytes 8KiB --smt --listen 127.0.0.1:2 --upstream http://a \
+                    --set limits.body_bytes=1 -c f.toml";
+        let cli = Cli::try_parse_from(args.split(' ')).unwrap();
+        let flags: Vec<_> =
+            cli.run.line.flags.iter().map(|(flag, value)| format!("{flag}={value}")).collect();
+        assert_eq!(
+            flags,
+            [
+                "--listen=127.0.0.1:1",
+                "--limit-head-bytes=8KiB",
+                "--smt=true",
+                "--listen=127.0.0.1:2",
+                "--upstream=http://a"
+            ]
+        );
+        assert_eq!(cli.run.line.set, ["limits.body_bytes=1"]);
+        assert_eq!(cli.run.line.config, Some(PathBuf::from("f.toml")));
         assert!(cli.command.is_none());
     }
 
     #[test]
-    fn bad_flags_are_clap_errors_with_hints() {
+    fn unknown_flags_are_errors_with_hints() {
         for (args, words) in [
-            (vec!["--shards", "1", "--cpus", "0"], "cannot be used with"),
-            (vec!["--placement", "pack", "--cpus", "0"], "cannot be used with"),
-            (vec!["--timeout-request-head", "5"], "did you mean 5s"),
             (vec!["--lisen", "x"], "--listen"),
+            (vec!["--upgrade", "websocket"], "--upstream"),
             (vec!["demo", "--listen", "8080"], "did you mean 127.0.0.1:8080"),
-            (vec!["check"], "--config"),
         ] {
             let error = Cli::try_parse_from(["sluice"].iter().chain(&args)).unwrap_err();
             assert_eq!(error.exit_code(), 2);
@@ -233,9 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn demo_has_its_address() {
-        let cli = Cli::try_parse_from(["sluice", "demo"]).unwrap();
+    fn every_subcommand_takes_the_flags_that_it_shows() {
+        let cli = Cli::try_parse_from(["sluice", "demo", "--shards", "2"]).unwrap();
         let Some(Command::Demo(demo)) = cli.command else { panic!("demo") };
         assert_eq!(demo.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(demo.placement.line.flags, [("--shards".into(), "2".to_owned())]);
+        let cli = Cli::try_parse_from(["sluice", "check", "--listen", "x", "--explain", "1"]).unwrap();
+        let Some(Command::Check(check)) = cli.command else { panic!("check") };
+        assert_eq!((check.explain.as_deref(), check.run.line.flags.len()), (Some("1"), 1));
     }
 }

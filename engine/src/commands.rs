@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command, DemoArgs, RunArgs, TopologyArgs};
-use crate::config::{self, Config, ShardChoice};
+use clap::CommandFactory as _;
+
+use crate::cli::{CheckArgs, Cli, Command, ConfigArgs, DEFAULT_FILE, DemoArgs, RunFlags, TopologyArgs};
+use crate::config::{self, CommandLine, Config, ConfigErrors, Origin, Raw, ShardChoice};
 use crate::control::live;
 use crate::demo;
 use crate::launch;
@@ -15,28 +17,122 @@ use crate::topology::{self, Topology};
 /// Does what the command line asks for, to its end.
 pub fn run(cli: &Cli) -> ExitCode {
     match &cli.command {
+        None if cli.test => check(&CheckArgs { explain: None, run: cli.run.clone() }),
         None => serve_by(&cli.run),
-        Some(Command::Check(args)) => check(&args.config),
+        Some(Command::Check(args)) => check(args),
+        Some(Command::Config(args)) => show_config(args),
+        Some(Command::Schema) => {
+            println!("{:#}", config::schema());
+            ExitCode::SUCCESS
+        }
         Some(Command::Demo(args)) => run_demo(args),
         Some(Command::Topology(args)) => show_topology(args),
+        #[cfg(feature = "completions")]
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(*shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        #[cfg(feature = "completions")]
+        Some(Command::Man) => show_man(),
+        Some(Command::Version) => {
+            print!("{}", crate::version::long());
+            ExitCode::SUCCESS
+        }
     }
 }
 
-fn serve_by(flags: &RunArgs) -> ExitCode {
-    match config::resolve(flags) {
+/// What to say to a command line without anything.
+const FIRST_STEPS: &str = "\
+sluice needs an address to listen on and a server to send requests to:
+  sluice --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
+or a configuration file (/etc/sluice/sluice.toml is not there):
+  sluice --config FILE
+`sluice demo` shows it at work, `sluice --help` has every flag.
+";
+
+fn serve_by(flags: &RunFlags) -> ExitCode {
+    let line = flags.with_file();
+    if line.says_nothing() {
+        eprint!("{FIRST_STEPS}");
+        debug_assert!(FIRST_STEPS.contains(DEFAULT_FILE));
+        return ExitCode::from(WRONG_FLAGS);
+    }
+    match config::resolve(&line) {
         Ok(config) => serve(config, |_| {}),
         Err(errors) => complain(&errors),
     }
 }
 
-fn check(file: &Path) -> ExitCode {
-    match config::check_file(file) {
-        Ok(config) => {
+fn check(args: &CheckArgs) -> ExitCode {
+    let line = args.run.with_file();
+    if line.says_nothing() {
+        eprintln!("sluice: nothing to check: add --config FILE");
+        return ExitCode::from(WRONG_FLAGS);
+    }
+    let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
+    let (raw, config) = match checked {
+        Ok(checked) => checked,
+        Err(errors) => return complain(&errors),
+    };
+    config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let obstacles = crate::preflight::obstacles(&config);
+    if !obstacles.is_empty() {
+        obstacles.iter().for_each(|obstacle| eprintln!("{obstacle}"));
+        return ExitCode::FAILURE;
+    }
+    match &args.explain {
+        Some(wanted) => explain(&raw, &config, wanted),
+        None => {
+            println!("{}: ok; {}", name_of(&line), config.summary());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// What messages call the configuration of this command line.
+fn name_of(line: &CommandLine) -> String {
+    line.config.as_ref().map_or("command line".to_owned(), |file| file.display().to_string())
+}
+
+/// Shows a route by its number, or the one that a request comes to.
+fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
+    let number = match wanted.parse::<usize>() {
+        Ok(number) => number.checked_sub(1),
+        Err(_) => crate::route::find(config, wanted),
+    };
+    match number.and_then(|number| config::explain(raw, number)) {
+        Some(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        None => {
+            eprintln!(
+                "sluice: --explain: no route for `{wanted}` (hint: a number from 1 to {}, or \"GET host/path\")",
+                config.routes.len()
+            );
+            ExitCode::from(WRONG_FLAGS)
+        }
+    }
+}
+
+fn show_config(args: &ConfigArgs) -> ExitCode {
+    let line = args.run.with_file();
+    let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
+    match checked {
+        Ok((raw, config)) => {
             config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            println!("{}: ok; {}", file.display(), config.summary());
+            print!("{}", config::effective(&raw));
             ExitCode::SUCCESS
         }
         Err(errors) => complain(&errors),
+    }
+}
+
+#[cfg(feature = "completions")]
+fn show_man() -> ExitCode {
+    match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -45,12 +141,8 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
         Ok(origin) => origin,
         Err(error) => return fail(&error),
     };
-    let flags = RunArgs {
-        listen: vec![args.listen.to_string()],
-        upstream: vec![format!("http://{origin}")],
-        shards: args.shards.clone(),
-        ..RunArgs::default()
-    };
+    let flags = args.placement.line.clone().with("--listen", args.listen.to_string());
+    let flags = flags.with("--upstream", format!("http://{origin}"));
     match config::resolve(&flags) {
         Ok(config) => serve(config, |listen| eprint!("{}", demo::introduction(listen[0], origin))),
         Err(errors) => complain(&errors),
@@ -62,11 +154,10 @@ fn show_topology(args: &TopologyArgs) -> ExitCode {
         return show_live(pid, args.json);
     }
     let choice = match &args.config {
-        None => ShardChoice::from_flags(&args.shards),
+        None => ShardChoice::from_flags(&args.placement.line),
         Some(file) => {
-            let flags =
-                RunArgs { config: Some(file.clone()), shards: args.shards.clone(), ..RunArgs::default() };
-            config::resolve(&flags).map(|config| config.shards)
+            let line = CommandLine { config: Some(file.clone()), ..args.placement.line.clone() };
+            config::resolve(&line).map(|config| config.shards)
         }
     };
     let placed = choice.map_err(|errors| complain(&errors)).and_then(|choice| plan(&args.root, &choice));
@@ -127,9 +218,15 @@ fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> Ex
     }
 }
 
-fn complain(errors: &config::ConfigErrors) -> ExitCode {
+/// The exit code for flags that are wrong, as the parser of the command line has it.
+const WRONG_FLAGS: u8 = 2;
+
+/// Reports errors: 2 where a flag is among what is wrong, 1 for files alone.
+fn complain(errors: &ConfigErrors) -> ExitCode {
     eprintln!("{errors}");
-    ExitCode::FAILURE
+    let is_flag = |at: &Origin| matches!(at, Origin::Flag(_) | Origin::CommandLine);
+    let is_by_flag = errors.errors.iter().any(|error| is_flag(&error.at));
+    if is_by_flag { ExitCode::from(WRONG_FLAGS) } else { ExitCode::FAILURE }
 }
 
 fn fail(error: &LaunchError) -> ExitCode {

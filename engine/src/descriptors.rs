@@ -17,12 +17,29 @@ const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 
 /// Raises the descriptor limit and says how many client connections a shard may have, and what its part of the descriptors is.
 pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
-    let limit = sluice_sys::raise_descriptor_limit();
-    let (before, now) =
-        limit.map_err(|error| LaunchError::Refused(format!("cannot read RLIMIT_NOFILE: {error}")))?;
+    let Raised { before, now, needed } = raise(shards)?;
     if now > before {
         eprintln!("sluice: descriptor limit raised from {before} to {now}");
     }
+    Ok(share_out(now - needed, config.limits.connections as u64, shards as u64))
+}
+
+/// The limit of descriptors.
+pub(crate) struct Raised {
+    before: u64,
+    now: u64,
+    /// What shards need beside connections.
+    needed: u64,
+}
+
+/// Raises the descriptor limit as far as it goes.
+///
+/// # Errors
+/// It is too low for so many shards.
+pub(crate) fn raise(shards: usize) -> Result<Raised, LaunchError> {
+    let limit = sluice_sys::raise_descriptor_limit();
+    let (before, now) =
+        limit.map_err(|error| LaunchError::Refused(format!("cannot read RLIMIT_NOFILE: {error}")))?;
     let needed = DESCRIPTORS_PER_SHARD * shards as u64 + 16;
     if now < needed {
         return Err(LaunchError::HostUnsupported(HostUnsupported::new(
@@ -30,7 +47,7 @@ pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, De
             "raise RLIMIT_NOFILE (ulimit -n; LimitNOFILE= in systemd), or run fewer shards",
         )));
     }
-    Ok(share_out(now - needed, config.limits.connections as u64, shards as u64))
+    Ok(Raised { before, now, needed })
 }
 
 /// Shares descriptors out: clients of one shard may have all but those that are kept for servers, since the kernel may give all

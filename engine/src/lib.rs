@@ -6,8 +6,14 @@
 
 #[macro_use]
 mod cold;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
 pub mod commands;
+#[cfg(feature = "cli")]
+mod preflight;
+#[cfg(feature = "cli")]
+mod version;
 pub mod config;
 pub mod topology;
 pub mod placement;

@@ -34,6 +34,15 @@ impl Reserved {
         addresses.iter().map(bind_or_say).collect::<Result<_, _>>().map(Reserved)
     }
 
+    /// Whether an address can be listened on now.
+    ///
+    /// # Errors
+    /// Why not.
+    #[cfg(feature = "cli")]
+    pub(crate) fn try_one(address: SocketAddr) -> io::Result<()> {
+        BoundListener::probe(address).map(drop)
+    }
+
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|(_, address)| *address).collect()
     }

@@ -19,7 +19,7 @@ use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
 use crate::route::{Lookup, RouteTable};
-use crate::upstream::group::Group;
+use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::servers::{Resolved, Servers};
 
 /// One configuration, as one shard sees it.
@@ -44,6 +44,10 @@ pub(crate) struct Route {
     pub(crate) body_bytes_max: u64,
     /// The longest time for a request, 0 for no limit.
     pub(crate) request_ms: u64,
+    /// The longest wait for the response head.
+    pub(crate) upstream_response_ms: u64,
+    /// The longest pause between two parts of a response body.
+    pub(crate) upstream_body_idle_ms: u64,
     pub(crate) paths: RoutePaths,
     /// Which Host servers get.
     pub(crate) send_host: SendHost,
@@ -60,10 +64,6 @@ pub(crate) struct Times {
     pub(crate) response_min_rate_grace: u64,
     pub(crate) keep_alive_idle: u64,
     pub(crate) write_stall: u64,
-    pub(crate) upstream_connect: u64,
-    pub(crate) upstream_response: u64,
-    pub(crate) upstream_body_idle: u64,
-    pub(crate) upstream_idle: u64,
     pub(crate) expect_continue_wait: u64,
     pub(crate) tunnel_idle: u64,
     pub(crate) drain: u64,
@@ -78,7 +78,6 @@ pub(crate) struct Limits {
     pub(crate) connection_age: AgeLimit,
     /// Points; 0 for no limit.
     pub(crate) abuse_score: u8,
-    pub(crate) upstream_idle_connections: usize,
     /// Bytes per second; 0 for none.
     request_body_min_rate: u32,
     response_min_rate: u32,
@@ -104,7 +103,7 @@ impl Snapshot {
         servers: &Servers,
     ) -> Snapshot {
         let group = |(group, resolved): (&UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
-            Group::new(servers.of_group(group, resolved), group.proxy_protocol)
+            Group::new(servers.of_group(group, resolved), GroupRules::new(group))
         };
         Snapshot {
             times: Times::new(config),
@@ -113,12 +112,7 @@ impl Snapshot {
             identity: IdentityRules::new(&config.forwarding),
             proxy_senders: ProxySenders::new(&config.listeners),
             table,
-            routes: config
-                .routes
-                .iter()
-                .zip(0..)
-                .map(|(route, number)| Route::new(number, route, config))
-                .collect(),
+            routes: config.routes.iter().zip(0..).map(|(route, number)| Route::new(number, route)).collect(),
             groups: config.upstreams.iter().zip(resolved).map(group).collect(),
         }
     }
@@ -147,15 +141,28 @@ impl Snapshot {
 }
 
 impl Route {
-    fn new(number: u32, route: &config::Route, config: &Config) -> Route {
-        let body_bytes = route.body_bytes.unwrap_or(config.limits.body_bytes);
+    fn new(number: u32, route: &config::Route) -> Route {
+        let body_bytes = route.limits.body_bytes;
         Route {
             number,
             body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
-            request_ms: ms(route.request_timeout.unwrap_or(config.timeouts.request)),
+            request_ms: ms(route.timeouts.request),
+            upstream_response_ms: ms(route.timeouts.upstream_response),
+            upstream_body_idle_ms: ms(route.timeouts.upstream_body_idle),
             paths: route.paths,
             send_host: route.send_host,
             tunnels: route.tunnels.clone(),
+        }
+    }
+}
+
+impl GroupRules {
+    fn new(group: &UpstreamGroup) -> GroupRules {
+        GroupRules {
+            proxy_protocol: group.proxy_protocol,
+            connect_ms: ms(group.timeouts.upstream_connect),
+            idle_ms: ms(group.timeouts.upstream_idle),
+            idle_connections_max: group.limits.upstream_idle_connections,
         }
     }
 }
@@ -175,7 +182,6 @@ impl Limits {
             connections_per_address: unlimited(limits.connections_per_address),
             connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
             abuse_score: limits.abuse_score,
-            upstream_idle_connections: limits.upstream_idle_connections,
             request_body_min_rate: limits.body_min_rate,
             response_min_rate: limits.response_min_rate,
         }
@@ -193,10 +199,6 @@ impl Times {
             response_min_rate_grace: ms(times.response_min_rate_grace),
             keep_alive_idle: ms(times.keep_alive_idle),
             write_stall: ms(times.write_stall),
-            upstream_connect: ms(times.upstream_connect),
-            upstream_response: ms(times.upstream_response),
-            upstream_body_idle: ms(times.upstream_body_idle),
-            upstream_idle: ms(times.upstream_idle),
             expect_continue_wait: ms(times.expect_continue_wait),
             tunnel_idle: ms(times.tunnel_idle),
             drain: ms(config.drain_timeout),

@@ -152,8 +152,8 @@ async fn a_route_has_its_own_body_limit() {
             "[limits]\nbody_bytes = 1000\n\
              [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
              [[route]]\nupstream = \"real\"\n\
-             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/small\"\nbody_bytes = 10\n\
-             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/any\"\nbody_bytes = 0\n",
+             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/small\"\nlimits.body_bytes = 10\n\
+             [[route]]\nupstream = \"real\"\npath_prefix = \"/echo/any\"\nlimits.body_bytes = 0\n",
             origin.address
         ),
     )

@@ -277,10 +277,13 @@ async fn settings_come_by_flags_too() {
 #[tokio::test]
 async fn a_route_can_keep_encoded_slashes_and_the_clients_spelling() {
     let routes = [
-        ("projects", "path_prefix = \"/projects\"\npath_encoded_slash = \"keep\""),
-        ("objects", "path_prefix = \"/objects\"\npath_encoded_slash = \"keep\"\npath_forward = \"received\""),
-        ("as-is", "path_prefix = \"/as-is\"\npath_forward = \"received\""),
-        ("one", "path = \"/one%2fsegment/{x}\"\npath_encoded_slash = \"keep\""),
+        ("projects", "path_prefix = \"/projects\"\npaths.encoded_slash = \"keep\""),
+        (
+            "objects",
+            "path_prefix = \"/objects\"\npaths.encoded_slash = \"keep\"\npaths.forward = \"received\"",
+        ),
+        ("as-is", "path_prefix = \"/as-is\"\npaths.forward = \"received\""),
+        ("one", "path = \"/one%2fsegment/{x}\"\npaths.encoded_slash = \"keep\""),
         ("other", "path_prefix = \"/other\""),
     ];
     let site = Site::new("", &routes).await;
@@ -311,7 +314,7 @@ async fn patterns_are_spelled_like_paths() {
         ("me", "path = \"/users/@me\""),
         ("user", "path = \"/users/{id}\""),
         ("umlaut", "path = \"/caf%c3%a9\""),
-        ("plain", "path_prefix = \"/%61%2Fpart\"\npath_encoded_slash = \"keep\""),
+        ("plain", "path_prefix = \"/%61%2Fpart\"\npaths.encoded_slash = \"keep\""),
         ("space", "path = \"/a%20b/{*rest}\""),
     ];
     let site = Site::new("", &routes).await;
@@ -431,7 +434,7 @@ async fn a_pattern_that_no_request_can_have_is_refused_with_a_hint() {
     let finished = proxy::run(&["check", "--config", path]).await;
     assert_eq!(finished.code, Some(1));
     for words in
-        [":7:8: route.path: ", "add path_encoded_slash = \"keep\"", ":10:8: route.path: ", "dot segment"]
+        [":7:8: route.path: ", "add paths.encoded_slash = \"keep\"", ":10:8: route.path: ", "dot segment"]
     {
         assert!(finished.stderr.contains(words), "{words}: {}", finished.stderr);
     }

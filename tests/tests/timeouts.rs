@@ -189,8 +189,8 @@ async fn an_overdue_request_is_504_and_its_connection_goes_on() {
             "[timeouts]\nrequest = \"1500ms\"\n\
              [[upstream]]\nname = \"real\"\nservers = [\"http://{}\"]\n\
              [[route]]\nupstream = \"real\"\n\
-             [[route]]\nupstream = \"real\"\npath = \"/delay/2500\"\nrequest_timeout = \"0s\"\n\
-             [[route]]\nupstream = \"real\"\npath = \"/delay/60000\"\nrequest_timeout = \"500ms\"\n",
+             [[route]]\nupstream = \"real\"\npath = \"/delay/2500\"\ntimeouts.request = \"0s\"\n\
+             [[route]]\nupstream = \"real\"\npath = \"/delay/60000\"\ntimeouts.request = \"500ms\"\n",
             origin.address
         ),
     )

@@ -1,26 +1,21 @@
 //! The configuration as the engine sees it: complete, consistent, nothing left to parse.
 //!
-//! `Config::check` is the only way to make one from what somebody wrote. It goes on after an error, so that
-//! its report is complete.
+//! `Config::check` is the only way to make one from what was written. It goes on after an error, so that its report is complete.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address::parse_listen;
-use super::choices::Paths;
 use super::forwarding::Forwarding;
 use super::host::Host;
 use super::listeners::{Listener, check_listeners};
 use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
-use super::raw::{Field, Raw};
+use super::raw::Raw;
 use super::routes::{Route, check_routes};
-use super::settings::{Limits, Timeouts};
 use super::shards::ShardChoice;
+use super::table::{ForwardingKeys, Limits, Paths, Timeouts, Top};
 use super::upstreams::{UpstreamGroup, check_upstreams};
-
-/// What `drain_timeout` is when nobody says.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-const DRAIN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+use super::values::{Field, Values};
 
 /// A checked configuration. Immutable; what a reload brings is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +28,7 @@ pub struct Config {
     pub host: Host,
     /// How long a drain may take; zero ends at once.
     pub drain_timeout: Duration,
-    /// Where to tell metrics.
+    /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// How long to wait for peers.
     pub timeouts: Timeouts,
@@ -41,7 +36,7 @@ pub struct Config {
     pub limits: Limits,
     /// How to read paths.
     pub paths: Paths,
-    /// What servers are told about clients.
+    /// What servers learn of clients.
     pub forwarding: Forwarding,
     /// Groups of servers; at least one.
     pub upstreams: Vec<UpstreamGroup>,
@@ -59,41 +54,34 @@ impl Config {
     pub fn check(raw: &Raw) -> Result<Self, ConfigErrors> {
         let mut report = raw.report.clone();
         let whole = raw.file.clone().unwrap_or(Origin::CommandLine);
-        let limits = Limits::check(&raw.limits, &mut report);
-        check_head_limits(raw, &limits, &mut report);
-        let listeners = check_listeners(&raw.listen, &raw.listeners, &whole, &mut report);
-        let upstreams = check_upstreams(&raw.upstreams, &whole, &mut report);
-        let paths = Paths::check(&raw.paths);
-        let routes = check_routes(&raw.routes, &upstreams, &paths, &whole, &mut report);
+        let top = Top::settle(&raw.top);
+        let limits = Limits::settle(&top.limits);
+        check_head_limits(&top.limits, &limits, &mut report);
+        let listeners = check_listeners(&top, &whole, &mut report);
+        let upstreams = check_upstreams(&top, &whole, &mut report);
+        let paths = Paths::settle(&top.paths);
+        let routes = check_routes(&top, &upstreams, &paths, &whole, &mut report);
         let config = Self {
             listeners,
-            shards: ShardChoice::check(&raw.shards, &mut report),
-            host: Host::check(&raw.host, &mut report),
-            drain_timeout: check_drain_timeout(&raw.drain_timeout, &mut report),
-            metrics: check_metrics(&raw.metrics, &mut report),
-            timeouts: Timeouts::check(&raw.timeouts, &mut report),
+            shards: ShardChoice::check(&top, &mut report),
+            host: Host::check(&top, &mut report),
+            drain_timeout: top.drain_timeout,
+            metrics: None,
+            timeouts: Timeouts::settle(&top.timeouts),
             limits,
             paths,
-            forwarding: Forwarding::check(&raw.forwarding, &mut report),
+            forwarding: Forwarding::check(&ForwardingKeys::settle(&top.forwarding), &mut report),
             upstreams: upstreams.groups,
             routes,
             warnings: Vec::new(),
         };
-        let in_order = |problems: &mut Vec<Problem>| {
-            // Stable: what has no line keeps its turn behind what has one.
-            problems.sort_by_key(|problem| match &problem.at {
-                Origin::Flag(_) => (0, 0, 0),
-                Origin::File { line, column, .. } => (1, *line, *column),
-                Origin::WholeFile(_) | Origin::CommandLine => (2, 0, 0),
-            });
-        };
-        in_order(&mut report.errors);
-        in_order(&mut report.warnings);
-        let Report { errors, warnings } = report;
-        if errors.is_empty() {
-            Ok(Self { warnings, ..config })
+        let metrics = check_metrics(&top.metrics, &config.listeners, &mut report);
+        let config = Self { metrics, ..config };
+        report.sort();
+        if report.errors.is_empty() {
+            Ok(Self { warnings: report.warnings, ..config })
         } else {
-            Err(ConfigErrors { errors, warnings })
+            Err(report.into_errors())
         }
     }
 
@@ -112,29 +100,35 @@ impl Config {
     }
 }
 
-fn check_drain_timeout(field: &Field<Duration>, report: &mut Report) -> Duration {
-    match field.given() {
-        Some(given) if given.value > DRAIN_TIMEOUT_MAX => {
-            report.error(&given.at, "drain_timeout", Fault::new("too long").hint("at most 24h"));
-            DRAIN_TIMEOUT
+fn check_metrics(field: &Field<String>, listeners: &[Listener], report: &mut Report) -> Option<SocketAddr> {
+    let given = field.given()?;
+    let checked = parse_listen(&given.value).and_then(|address| {
+        let is_same = |listener: &&Listener| address.port() != 0 && overlaps(listener.address, address);
+        match listeners.iter().find(is_same) {
+            Some(listener) => {
+                Err(Fault::new(format!("clients are accepted on {} already", listener.address))
+                    .hint("give metrics a port of their own, such as 127.0.0.1:9145"))
+            }
+            None => Ok(address),
         }
-        Some(given) => given.value,
-        None => DRAIN_TIMEOUT,
-    }
+    });
+    checked.map_err(|fault| report.error(&given.at, "metrics", fault)).ok()
 }
 
-fn check_metrics(field: &Field<String>, report: &mut Report) -> Option<SocketAddr> {
-    let given = field.given()?;
-    parse_listen(&given.value).map_err(|fault| report.error(&given.at, "metrics", fault)).ok()
+/// Whether a connection could mean either.
+fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || (is_any && one.is_ipv4() == other.is_ipv4()))
 }
 
 /// A request line longer than the whole head is a limit that can never be met.
-fn check_head_limits(raw: &Raw, limits: &Limits, report: &mut Report) {
+fn check_head_limits(written: &Values, limits: &Limits, report: &mut Report) {
     if limits.request_line_bytes <= limits.head_bytes {
         return;
     }
-    let line = raw.limits.request_line_bytes.given().map(|given| (&given.at, "limits.request_line_bytes"));
-    let head = raw.limits.head_bytes.given().map(|given| (&given.at, "limits.head_bytes"));
+    let at = |key| written.field(key).given().map(|given| &given.at);
+    let line = at("request_line_bytes").map(|at| (at, "limits.request_line_bytes"));
+    let head = at("head_bytes").map(|at| (at, "limits.head_bytes"));
     let Some((at, key)) = line.or(head) else { return };
     let what = format!(
         "a request line of {} bytes does not fit into a head of {} bytes",
@@ -150,12 +144,9 @@ mod tests {
     use sluice_proto::path::SlashLike;
 
     use super::*;
-    use crate::config::RawListener;
-    use crate::config::raw::{ROUTE_KEYS, UPSTREAM_KEYS};
-    use crate::config::{
-        ChoiceSetting, PathForward, PathPattern, Policy, RoutePaths, Segment, Setting, ShardPer, Tail,
-        choices, settings,
-    };
+    use crate::config::key::{Key, Kind};
+    use crate::config::table::{self, SECTIONS};
+    use crate::config::{PathForward, PathPattern, Policy, RoutePaths, Segment, ShardPer, Tail};
     use crate::topology::CpuSet;
 
     fn check(name: &str, text: &str) -> Result<Config, ConfigErrors> {
@@ -218,41 +209,57 @@ mod tests {
         assert_eq!(config.routes[3].path.tail, Tail::Rest("rest".into()));
         assert_eq!(config.upstreams[0].servers[1].host, "::1");
         let text = include_str!("../../../examples/sluice.toml");
-        for key in ["pinning", "steering", "huge_pages", "busy_poll"] {
-            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
-        }
-        for key in RawListener::KEYS.iter().chain(UPSTREAM_KEYS).chain(ROUTE_KEYS) {
-            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
-        }
-        for setting in settings() {
-            let key = setting.key.split_once('.').unwrap().1;
-            assert!(text.contains(&format!("\n{key} = ")), "{key} is not in the example");
-        }
-        for choice in choices() {
-            let key = choice.key.split_once('.').unwrap().1;
-            let line = format!("\n{key} = \"{}\"", choice.default);
-            assert!(text.contains(&line), "not in the example: {line}");
+        let keys = SECTIONS.into_iter().flat_map(|section| section.keys);
+        for key in keys.filter(|key| !matches!(key.kind, Kind::Table(_) | Kind::Tables(_))) {
+            let is_there = ["", "# ", "limits.", "timeouts."]
+                .iter()
+                .any(|before| text.contains(&format!("\n{before}{} = ", key.name)));
+            assert!(is_there, "{} is not in the example", key.name);
         }
     }
 
     #[test]
-    fn manual_names_every_setting_with_flag_default_and_range() {
+    fn the_manual_names_every_key_with_flag_default_and_range() {
         let manual = include_str!("../../../docs/configuration.md");
-        for Setting { key, flag, default, least, most, .. } in settings() {
-            let key = key.split_once('.').unwrap().1;
-            let row = format!("| `{key}` | `{flag}` | {default} | {least} to {most} |");
-            assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
+        for (section, key) in table::flags().filter(|(section, _)| !section.name.is_empty()) {
+            let Key { name, kind, default, flag, .. } = key;
+            let start = match (kind, kind.range()) {
+                (_, Some((least, most))) => {
+                    format!("| `{name}` | `{flag}` | {default} | {least} to {most} |")
+                }
+                (Kind::Word(words), _) if section.name == "paths" => {
+                    format!("| `{name}` | `{flag}` | `{default}` | `{}` |", words().join("`, `"))
+                }
+                (Kind::Texts(placeholder), _) => {
+                    format!("| `{name}` | `{flag} {placeholder}` (repeatable) |")
+                }
+                _ => format!(
+                    "| `{name}` | `{flag}` | {} |",
+                    if default.is_empty() { "the one that is sent" } else { default }
+                ),
+            };
+            assert!(manual.contains(&start), "not in docs/configuration.md: {start}");
         }
-        for ChoiceSetting { key, flag, default, words, .. } in choices() {
-            let key = key.split_once('.').unwrap().1;
-            let words = words.replace('|', "`, `");
-            let row = format!("| `{key}` | `{flag}` | `{default}` | `{words}` |");
-            assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
+        for key in SECTIONS.into_iter().flat_map(|section| section.keys) {
+            let ways = ["| `NAME`", "| `[[NAME]]`", "## `[NAME]`", "## `[[NAME]]`"];
+            let is_there = ways.iter().any(|way| manual.contains(&way.replace("NAME", key.name)));
+            assert!(is_there, "`{}` is not in docs/configuration.md", key.name);
         }
     }
 
     #[test]
-    fn everything_wrong_is_told_in_the_order_of_the_file() {
+    fn the_reference_is_what_the_table_says() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference.md");
+        let reference = crate::config::reference();
+        if std::env::var_os("UPDATE_REFERENCE").is_some() {
+            std::fs::write(&file, &reference).expect("docs can be written");
+        }
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(written == reference, "run: UPDATE_REFERENCE=1 cargo test -p sluice the_reference_is");
+    }
+
+    #[test]
+    fn everything_wrong_is_reported_in_the_order_of_the_file() {
         let text = "shards = 2
 cpus = \"0\"
 drain_timeout = \"25h\"
@@ -279,7 +286,7 @@ host = \"*\"
         let lines = errors(text);
         let starts = [
             "2:8: cpus: `shards` and `cpus` exclude",
-            "3:17: drain_timeout: too long",
+            "3:17: drain_timeout: 25h is too large",
             "4:11: listen: `localhost:80`",
             "4:42: listen: `127.0.0.1:1` is there twice",
             "6:16: timeouts.request_head: 0s is too small",
@@ -368,7 +375,7 @@ host = \"*\"
     }
 
     #[test]
-    fn methods_are_case_sensitive_and_slips_are_told() {
+    fn methods_are_case_sensitive_and_slips_are_reported() {
         let with = |methods: &str| {
             file("", &format!("[[route]]\npath=\"/x\"\nupstream=\"app\"\nmethods={methods}\n"))
         };
@@ -390,7 +397,7 @@ host = \"*\"
             (
                 "",
                 "path=\"/a%2fb\"",
-                "encoded slash in the path is refused (hint: add path_encoded_slash = \"keep\"",
+                "encoded slash in the path is refused (hint: add paths.encoded_slash = \"keep\"",
             ),
             (
                 "",
@@ -401,11 +408,11 @@ host = \"*\"
             ("parameters=\"refuse\"", "path=\"/a;x\"", "add paths.parameters = \"keep\""),
             ("parameters=\"ignore\"", "path=\"/a;x/{y}\"", "[paths] makes it `/a`"),
             ("encoded_slash=\"slash\"", "path=\"/a%2Fb\"", "[paths] makes it `/a/b`"),
-            ("encoded_slash=\"slash\"", "path_encoded_slash=\"keep\"", "keep one of the two"),
-            ("", "path_encoded_slash=\"slash\"", "set paths.encoded_slash"),
+            ("encoded_slash=\"slash\"", "paths.encoded_slash=\"keep\"", "keep one of the two"),
+            ("", "paths.encoded_slash=\"slash\"", "set encoded_slash in [paths]"),
             (
                 "",
-                "path_encoded_slash=\"keeep\"",
+                "paths.encoded_slash=\"keeep\"",
                 "is none of refuse, keep, slash (hint: did you mean `keep`)",
             ),
             ("forward=\"raw\"", "", "paths.forward: `raw` is none of normal, received"),
@@ -416,7 +423,7 @@ host = \"*\"
             assert!(errors.lines().count() == 1 && errors.contains(words), "{paths} {route}: {errors}");
         }
         for (paths, route) in [
-            ("", "path=\"/a%2fb\"\npath_encoded_slash=\"keep\""),
+            ("", "path=\"/a%2fb\"\npaths.encoded_slash=\"keep\""),
             ("encoded_slash=\"keep\"", "path=\"/a%2fb\""),
             ("backslash=\"keep\"\nencoded_controls=\"keep\"", "path=\"/a%5cb%0A\""),
         ] {
@@ -480,8 +487,8 @@ host = \"*\"
         let want = ShardChoice { policy: Policy::Node(1), per: ShardPer::Thread, reserve: 1, ..plain };
         assert_eq!(shards(more).unwrap(), want);
         for (top, words) in [
-            ("shards = 0", "at least 1 shard"),
-            ("shards = 5000", "too many"),
+            ("shards = 0", "0 is too small (hint: at least 1)"),
+            ("shards = 5000", "5000 is too large (hint: at most 4096)"),
             ("shards = -1", "a negative number"),
             ("cpus = \"\"", "the list is empty"),
             ("cpus = \"1-0\"", "runs backwards"),

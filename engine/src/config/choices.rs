@@ -1,14 +1,15 @@
-//! Settings that are one of a few words, and the sections made of them.
-//!
-//! One row makes a field of the checked form, a key of the file, a flag of the command line and its help text, as in
-//! `settings` for numbers. The manual is tested against this table. To add a choice, add a row.
+//! Values that are one of a few words.
 
 use std::fmt::Debug;
 
-use sluice_proto::path::{DotSegments, EncodedControls, Parameters, PathRules, RepeatedSlashes, SlashLike};
+use sluice_proto::forwarded::HopList;
+use sluice_proto::h1::{RealIp, RequestId};
+use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlashes, SlashLike};
+use sluice_sys::HugePages;
 
-use super::problem::{Fault, closest};
-use super::raw::Field;
+use super::problem::Fault;
+use super::values::parse_word;
+use crate::steering::Steering;
 
 /// One of a few words.
 pub trait Choice: Copy + PartialEq + Debug + 'static {
@@ -20,15 +21,10 @@ pub trait Choice: Copy + PartialEq + Debug + 'static {
     /// # Errors
     /// Any other word; the fault names those that there are.
     fn parse(text: &str) -> Result<Self, Fault> {
-        if let Some((_, choice)) = Self::WORDS.iter().find(|(word, _)| *word == text) {
-            return Ok(*choice);
+        match Self::WORDS.iter().find(|(word, _)| *word == text) {
+            Some((_, choice)) => Ok(*choice),
+            None => Err(parse_word(&words::<Self>(), text).expect_err("it is none of the words")),
         }
-        let words = || Self::WORDS.iter().map(|(word, _)| *word);
-        let fault = Fault::new(format!("`{text}` is none of {}", words().collect::<Vec<_>>().join(", ")));
-        Err(match closest(text, words()) {
-            Some(near) => fault.hint(format!("did you mean `{near}`")),
-            None => fault,
-        })
     }
 
     /// The word for it.
@@ -36,6 +32,32 @@ pub trait Choice: Copy + PartialEq + Debug + 'static {
         Self::WORDS.iter().find(|(_, choice)| *choice == self).map_or("", |(word, _)| word)
     }
 }
+
+/// The words of a choice.
+pub(crate) fn words<C: Choice>() -> Vec<&'static str> {
+    C::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+macro_rules! choice {
+    ($ty:ty: $( $word:literal => $variant:ident ),+) => {
+        impl Choice for $ty {
+            const WORDS: &'static [(&'static str, Self)] = &[$( ($word, Self::$variant) ),+];
+        }
+    };
+}
+
+/// Whether shards stay on their CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinning {
+    /// Every shard stays on its CPU and takes its memory from the node of that CPU.
+    On,
+    /// The scheduler decides.
+    Off,
+}
+choice!(Pinning: "on" => On, "off" => Off);
+
+choice!(Steering: "off" => Off, "cpu" => Cpu, "load" => Load);
+choice!(HugePages: "off" => Off, "transparent" => Transparent, "reserved" => Reserved);
 
 /// Which path a server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,203 +67,70 @@ pub enum PathForward {
     /// The client's, byte for byte.
     Received,
 }
+choice!(PathForward: "normal" => Normal, "received" => Received);
 
-impl Choice for PathForward {
-    const WORDS: &'static [(&'static str, Self)] = &[("normal", Self::Normal), ("received", Self::Received)];
-}
+choice!(DotSegments: "remove" => Remove, "refuse" => Refuse);
+choice!(RepeatedSlashes: "merge" => Merge, "keep" => Keep, "refuse" => Refuse);
+choice!(SlashLike: "refuse" => Refuse, "keep" => Keep, "slash" => Slash);
+choice!(EncodedControls: "refuse" => Refuse, "keep" => Keep);
+choice!(Parameters: "keep" => Keep, "ignore" => Ignore, "refuse" => Refuse);
 
-impl Choice for DotSegments {
-    const WORDS: &'static [(&'static str, Self)] = &[("remove", Self::Remove), ("refuse", Self::Refuse)];
-}
-
-impl Choice for RepeatedSlashes {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("merge", Self::Merge), ("keep", Self::Keep), ("refuse", Self::Refuse)];
-}
-
-impl Choice for SlashLike {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("refuse", Self::Refuse), ("keep", Self::Keep), ("slash", Self::Slash)];
-}
-
-impl Choice for EncodedControls {
-    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("keep", Self::Keep)];
-}
-
-impl Choice for Parameters {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("keep", Self::Keep), ("ignore", Self::Ignore), ("refuse", Self::Refuse)];
-}
-
-/// One row of the table, for the manual and for tests.
+/// Which fields tell servers about the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChoiceSetting {
-    /// Full key: `paths.encoded_slash`.
-    pub key: &'static str,
-    /// Flag: `--path-encoded-slash`.
-    pub flag: &'static str,
-    /// Default word.
-    pub default: &'static str,
-    /// All words, as in the help text: `refuse|keep`.
-    pub words: &'static str,
-    /// What it is.
-    pub doc: &'static str,
+pub enum FieldsSent {
+    /// X-Forwarded-For, -Proto, -Host and -Port.
+    XForwarded,
+    /// Forwarded.
+    Forwarded,
+    /// All of them.
+    Both,
+    /// None of them.
+    None,
 }
+choice!(FieldsSent: "x-forwarded" => XForwarded, "forwarded" => Forwarded, "both" => Both, "none" => None);
 
-/// A default of ours, which must be one of the words.
-fn ours<C: Choice>(word: &str) -> C {
-    C::parse(word).unwrap_or_else(|fault| panic!("choices table: {fault}"))
+choice!(HopList: "x-forwarded-for" => XForwardedFor, "forwarded" => Forwarded);
+choice!(RealIp: "trusted" => Trusted, "set" => Set, "remove" => Remove);
+choice!(RequestId: "make" => Make, "pass" => Pass, "remove" => Remove);
+
+/// Whether connections begin with a PROXY protocol header.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocolIn {
+    /// None does.
+    #[default]
+    Off,
+    /// Each one does, with one of version 1 or 2.
+    Required,
 }
+choice!(ProxyProtocolIn: "off" => Off, "required" => Required);
 
-macro_rules! choices {
-    (
-        $(#[$meta:meta])*
-        $checked:ident, raw $raw:ident, flags $flags:ident, section $section:literal, heading $heading:literal:
-        $( $field:ident: $ty:ty, $flag:literal, $default:literal, $words:literal, $doc:literal; )*
-    ) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $checked {
-            $( #[doc = concat!($doc, ": ", $words, ". Default ", $default, ".")] pub $field: $ty, )*
-        }
-
-        impl $checked {
-            /// The rows of this table.
-            pub const CHOICES: &'static [ChoiceSetting] = &[$( ChoiceSetting {
-                key: concat!($section, ".", stringify!($field)),
-                flag: concat!("--", $flag),
-                default: $default,
-                words: $words,
-                doc: $doc,
-            } ),*];
-
-            /// Settles every field: the given word, or else the default.
-            pub(crate) fn check(raw: &$raw) -> Self {
-                Self { $( $field: raw.$field.given().map_or_else(|| ours($default), |given| given.value) ),* }
-            }
-        }
-
-        impl Default for $checked {
-            fn default() -> Self {
-                Self::check(&$raw::default())
-            }
-        }
-
-        #[doc = concat!("The `[", $section, "]` section as written.")]
-        #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct $raw {
-            $( #[doc = $doc] pub $field: Field<$ty>, )*
-        }
-
-        impl $raw {
-            /// The keys of the section.
-            pub(crate) const KEYS: &'static [&'static str] = &[$( stringify!($field) ),*];
-
-            /// Reads the section.
-            pub(crate) fn read(walk: &mut super::raw::Walk<'_>, table: &super::source::Node) -> Self {
-                let fields = walk.table(table, $section, Self::KEYS);
-                Self { $( $field: fields.choice(walk, stringify!($field)) ),* }
-            }
-
-            /// Takes over what the flags say.
-            pub(crate) fn set(&mut self, flags: &$flags) {
-                $( if let Some(value) = flags.$field {
-                    self.$field = Field::flag(concat!("--", $flag), value);
-                } )*
-            }
-        }
-
-        #[doc = concat!("Flags for the `[", $section, "]` section.")]
-        #[derive(Debug, Clone, Default, clap::Args)]
-        #[command(next_help_heading = $heading)]
-        pub struct $flags {
-            $( #[doc = $doc]
-               #[arg(
-                   id = $flag,
-                   long = $flag,
-                   value_name = $words,
-                   value_parser = <$ty as Choice>::parse,
-                   help = concat!($doc, " [default: ", $default, "]")
-               )]
-               pub $field: Option<$ty>, )*
-        }
-    };
+/// Whether connections to servers begin with a PROXY protocol header that names the client. Each then serves one client only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ProxyProtocolOut {
+    /// No header.
+    #[default]
+    Off,
+    /// A line.
+    V1,
+    /// The binary form.
+    V2,
 }
+choice!(ProxyProtocolOut: "off" => Off, "v1" => V1, "v2" => V2);
 
-choices! {
-    /// What Sluice makes of the different spellings of a path.
-    Paths, raw RawPaths, flags PathFlags, section "paths", heading "Paths":
-
-    forward: PathForward, "path-forward", "normal", "normal|received",
-        "The path that servers get: the one compared with the routes, or the client's byte for byte";
-    dot_segments: DotSegments, "path-dot-segments", "remove", "remove|refuse",
-        "Segments . and .., also encoded; those that lead above the root are always refused";
-    repeated_slashes: RepeatedSlashes, "path-repeated-slashes", "merge", "merge|keep|refuse",
-        "Several slashes in a row";
-    encoded_slash: SlashLike, "path-encoded-slash", "refuse", "refuse|keep|slash",
-        "%2F: refused, kept as it is, or read as a slash";
-    backslash: SlashLike, "path-backslash", "refuse", "refuse|keep|slash",
-        "A backslash and %5C: refused, kept encoded, or read as a slash";
-    encoded_controls: EncodedControls, "path-encoded-controls", "refuse", "refuse|keep",
-        "Encoded control characters; %00 is always refused";
-    parameters: Parameters, "path-parameters", "keep", "keep|ignore|refuse",
-        "A ; in a segment and what follows it there: a part of the segment, unseen by routes, or refused";
+/// Which Host a server gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SendHost {
+    /// The client's.
+    #[default]
+    Client,
+    /// The server's own, as it is configured.
+    Server,
 }
-
-impl Paths {
-    /// The rules for reading paths.
-    pub fn rules(&self) -> PathRules {
-        PathRules {
-            dot_segments: self.dot_segments,
-            repeated_slashes: self.repeated_slashes,
-            encoded_slash: self.encoded_slash,
-            backslash: self.backslash,
-            encoded_controls: self.encoded_controls,
-            parameters: self.parameters,
-        }
-    }
-}
-
-/// Every row of every table.
-pub fn all() -> impl Iterator<Item = &'static ChoiceSetting> {
-    Paths::CHOICES.iter()
-}
+choice!(SendHost: "client" => Client, "server" => Server);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_in_texts_are_the_words_there_are() {
-        fn words<C: Choice>(_: C) -> String {
-            C::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|")
-        }
-        let paths = Paths::default();
-        let there_are = [
-            words(paths.forward),
-            words(paths.dot_segments),
-            words(paths.repeated_slashes),
-            words(paths.encoded_slash),
-            words(paths.backslash),
-            words(paths.encoded_controls),
-            words(paths.parameters),
-        ];
-        assert!(Paths::CHOICES.iter().map(|row| row.words).eq(there_are));
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_protocol_crate() {
-        assert_eq!(Paths::default().rules(), PathRules::default());
-    }
-
-    #[test]
-    fn flags_are_named_after_keys() {
-        for row in all() {
-            let (section, key) = row.key.split_once('.').unwrap();
-            let section = section.trim_end_matches('s');
-            assert_eq!(row.flag, format!("--{section}-{}", key.replace('_', "-")));
-        }
-    }
 
     #[test]
     fn a_word_that_is_none_gets_a_hint() {

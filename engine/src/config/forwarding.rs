@@ -1,170 +1,46 @@
-//! `[forwarding]`: what servers are told about the client of a request, and whose word on it is taken.
+//! `[forwarding]`: what servers learn of the client of a request, and which proxies are trusted to name it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use sluice_proto::authority::Authority;
 use sluice_proto::forwarded::HopList;
-use sluice_proto::h1::{IdentityPolicy, RealIp, RequestId};
+use sluice_proto::h1::IdentityPolicy;
 
 use super::address::split_port;
-use super::choices::Choice;
+use super::choices::FieldsSent;
 use super::networks::Networks;
-use super::problem::{Fault, Located, Origin, Report};
-use super::raw::{Field, Walk};
-use super::source::Node;
+use super::problem::{Fault, Report};
+use super::table::ForwardingKeys;
+use super::values::Field;
 
 /// What `[forwarding]` comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Proxies whose word is taken.
+    /// Proxies that are trusted to name the client.
     pub trusted_proxies: Networks,
     /// Which fields are sent.
     pub policy: IdentityPolicy,
 }
 
-/// Which fields tell servers about the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldsSent {
-    /// X-Forwarded-For, -Proto, -Host and -Port.
-    XForwarded,
-    /// Forwarded.
-    Forwarded,
-    /// All of them.
-    Both,
-    /// None of them.
-    None,
-}
-
-impl Choice for FieldsSent {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("x-forwarded", Self::XForwarded),
-        ("forwarded", Self::Forwarded),
-        ("both", Self::Both),
-        ("none", Self::None),
-    ];
-}
-
-impl Choice for HopList {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("x-forwarded-for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
-}
-
-impl Choice for RealIp {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("trusted", Self::Trusted), ("set", Self::Set), ("remove", Self::Remove)];
-}
-
-impl Choice for RequestId {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("make", Self::Make), ("pass", Self::Pass), ("remove", Self::Remove)];
-}
-
-macro_rules! forwarding {
-    ($( $field:ident: $ty:ty, read $read:ident, parse $parse:expr, $flag:literal, $words:literal, $default:literal, $doc:literal; )*) => {
-        /// Key, flag and default of each row, for the manual and for tests.
-        #[cfg(test)]
-        const ROWS: &[(&str, &str, &str)] =
-            &[$( (stringify!($field), concat!("--", $flag), $default) ),*];
-
-        /// The `[forwarding]` section as written.
-        #[derive(Debug, Clone, Default, PartialEq, Eq)]
-        pub struct RawForwarding {
-            /// Addresses and networks of proxies whose word is taken.
-            pub trusted_proxies: Field<Vec<Located<String>>>,
-            $( #[doc = $doc] pub $field: Field<$ty>, )*
-        }
-
-        impl RawForwarding {
-            /// The keys of the section.
-            pub(crate) const KEYS: &'static [&'static str] = &["trusted_proxies", $( stringify!($field) ),*];
-
-            /// Reads the section.
-            pub(crate) fn read(walk: &mut Walk<'_>, table: &Node) -> Self {
-                let fields = walk.table(table, "forwarding", Self::KEYS);
-                Self {
-                    trusted_proxies: fields.texts(walk, "trusted_proxies"),
-                    $( $field: fields.$read(walk, stringify!($field)), )*
-                }
-            }
-
-            /// Takes over what the flags say.
-            pub(crate) fn set(&mut self, flags: &ForwardingFlags) {
-                if !flags.trusted_proxies.is_empty() {
-                    let at = Origin::Flag("--trusted-proxy");
-                    let located = |text: &String| Located::new(text.clone(), at.clone());
-                    self.trusted_proxies =
-                        Field::flag("--trusted-proxy", flags.trusted_proxies.iter().map(located).collect());
-                }
-                $( if let Some(value) = flags.$field.clone() {
-                    self.$field = Field::flag(concat!("--", $flag), value);
-                } )*
-            }
-        }
-
-        /// Flags for the `[forwarding]` section.
-        #[derive(Debug, Clone, Default, clap::Args)]
-        #[command(next_help_heading = "Forwarding")]
-        pub struct ForwardingFlags {
-            /// Address or network (CIDR) of a proxy whose word on the client is taken; repeatable
-            #[arg(long = "trusted-proxy", value_name = "CIDR")]
-            pub trusted_proxies: Vec<String>,
-            $( #[doc = $doc]
-               #[arg(
-                   id = $flag,
-                   long = $flag,
-                   value_name = $words,
-                   value_parser = $parse,
-                   help = concat!($doc, " [default: ", $default, "]")
-               )]
-               pub $field: Option<$ty>, )*
-        }
-    };
-}
-
-forwarding! {
-    fields: FieldsSent, read choice, parse FieldsSent::parse,
-        "forwarding-fields", "x-forwarded|forwarded|both|none", "x-forwarded",
-        "Fields that tell servers about the client";
-    trusted_field: HopList, read choice, parse HopList::parse,
-        "forwarding-trusted-field", "x-forwarded-for|forwarded", "the one that is sent",
-        "The list that trusted proxies maintain";
-    real_ip: RealIp, read choice, parse RealIp::parse,
-        "forwarding-real-ip", "trusted|set|remove", "trusted",
-        "X-Real-IP: passed on from trusted proxies only, set to the client's address, or removed";
-    request_id: RequestId, read choice, parse RequestId::parse,
-        "forwarding-request-id", "make|pass|remove", "make",
-        "X-Request-Id: made unless a trusted proxy sent one, left as it came, or removed";
-    via: String, read text, parse clap::value_parser!(String),
-        "forwarding-via", "NAME", "sluice",
-        "Our name in Via: a word, or host:port";
-    by: String, read text, parse clap::value_parser!(String),
-        "forwarding-by", "NODE", "none",
-        "Our name in Forwarded (by=): an address, unknown, or _anything";
-}
-
 impl Forwarding {
     /// Settles every key.
-    pub(crate) fn check(raw: &RawForwarding, report: &mut Report) -> Self {
+    pub(crate) fn check(keys: &ForwardingKeys, report: &mut Report) -> Self {
         let default = IdentityPolicy::default();
-        let fields = chosen(&raw.fields, FieldsSent::XForwarded);
-        let first_list =
+        let fields = keys.fields;
+        let sent_list =
             if fields == FieldsSent::Forwarded { HopList::Forwarded } else { HopList::XForwardedFor };
         let policy = IdentityPolicy {
             x_forwarded: matches!(fields, FieldsSent::XForwarded | FieldsSent::Both),
             forwarded: matches!(fields, FieldsSent::Forwarded | FieldsSent::Both),
-            trusted_list: chosen(&raw.trusted_field, first_list),
-            real_ip: chosen(&raw.real_ip, default.real_ip),
-            request_id: chosen(&raw.request_id, default.request_id),
-            via: check_text(&raw.via, "forwarding.via", report, check_via).unwrap_or(default.via),
-            by: check_text(&raw.by, "forwarding.by", report, check_by).unwrap_or(default.by),
+            trusted_list: keys.trusted_field.given().map_or(sent_list, |given| given.value),
+            real_ip: keys.real_ip,
+            request_id: keys.request_id,
+            via: check_text(&keys.via, "forwarding.via", report, check_via).unwrap_or(default.via),
+            by: check_text(&keys.by, "forwarding.by", report, check_by).unwrap_or(default.by),
         };
-        let trusted_proxies = Networks::check(&raw.trusted_proxies, "forwarding.trusted_proxies", report);
+        let trusted_proxies = Networks::check(&keys.trusted_proxies, "forwarding.trusted_proxies", report);
         Self { trusted_proxies, policy }
     }
-}
-
-fn chosen<C: Choice>(field: &Field<C>, default: C) -> C {
-    field.given().map_or(default, |given| given.value)
 }
 
 fn check_text(
@@ -210,7 +86,7 @@ fn check_by(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// What somebody who wrote `text` behind by= may have meant.
+/// What `text` behind by= was probably meant to be.
 fn instead_of(text: &str) -> String {
     let (host, port) = split_port(text).unwrap_or((text, None));
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -233,6 +109,7 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::problem::{Located, Origin};
     use super::*;
 
     fn given<T>(value: T) -> Field<T> {
@@ -240,12 +117,12 @@ mod tests {
     }
 
     #[test]
-    fn the_list_that_is_sent_is_the_one_that_is_believed() {
+    fn the_list_that_is_sent_is_the_one_that_is_trusted() {
         let trusted = |fields, field: Option<HopList>| {
-            let raw = RawForwarding {
-                fields: given(fields),
+            let raw = ForwardingKeys {
+                fields,
                 trusted_field: field.map_or(Field::Absent, given),
-                ..RawForwarding::default()
+                ..ForwardingKeys::default()
             };
             Forwarding::check(&raw, &mut Report::default()).policy.trusted_list
         };
@@ -255,7 +132,7 @@ mod tests {
         }
         assert_eq!(trusted(FieldsSent::Forwarded, None), HopList::Forwarded);
         assert_eq!(trusted(FieldsSent::Forwarded, Some(HopList::XForwardedFor)), HopList::XForwardedFor);
-        let nothing = Forwarding::check(&RawForwarding::default(), &mut Report::default());
+        let nothing = Forwarding::check(&ForwardingKeys::default(), &mut Report::default());
         assert_eq!(nothing, Forwarding::default());
     }
 
@@ -298,40 +175,25 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_told() {
+    fn everything_wrong_is_reported() {
         let mut report = Report::default();
-        let raw = RawForwarding {
+        let raw = ForwardingKeys {
             trusted_proxies: Field::flag(
                 "--trusted-proxy",
                 vec![
-                    Located::new("10.0.0.1/8".into(), Origin::Flag("--trusted-proxy")),
-                    Located::new("lb".into(), Origin::Flag("--trusted-proxy")),
+                    Located::new("10.0.0.1/8".into(), Origin::Flag("--trusted-proxy".into())),
+                    Located::new("lb".into(), Origin::Flag("--trusted-proxy".into())),
                 ],
             ),
             via: given("a b".to_owned()),
             by: given("me".to_owned()),
-            ..RawForwarding::default()
+            ..ForwardingKeys::default()
         };
         Forwarding::check(&raw, &mut report);
         let words = ["Via", "\"_me\"", "did you mean 10.0.0.0/8", "names are not looked up"];
         assert_eq!(report.errors.len(), words.len(), "{:#?}", report.errors);
         for (error, words) in report.errors.iter().zip(words) {
             assert!(error.to_string().contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_manual_and_the_example_have_every_key() {
-        let manual = include_str!("../../../docs/configuration.md");
-        let example = include_str!("../../../examples/sluice.toml");
-        assert!(manual.contains("| `trusted_proxies` | `--trusted-proxy CIDR` (repeatable) |"));
-        for (key, flag, default) in ROWS {
-            let row = format!("| `{key}` | `{flag}` | {default} |");
-            assert!(manual.contains(&row), "not in docs/configuration.md: {row}");
-            assert!(
-                example.contains(&format!("\n{key} = ")) || example.contains(&format!("\n# {key} = ")),
-                "{key}"
-            );
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use super::address::parse_listen;
-use super::choices::Choice;
+use super::choices::ProxyProtocolIn;
 use super::networks::Networks;
 use super::problem::{Fault, Located, Origin, Report};
-use super::raw::{Field, Fields, Walk};
+use super::table::{ListenerKeys, Top};
+use super::values::{Field, Values};
 
 /// Listeners have a number of one byte.
 const LISTENERS_MAX: usize = 128;
@@ -18,70 +19,13 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What a connection begins with.
     pub proxy_protocol: ProxyProtocolIn,
-    /// Who may send a PROXY protocol header; everybody if it is empty.
+    /// Who may send a PROXY protocol header; any peer if it is empty.
     pub proxy_protocol_from: Networks,
 }
 
-/// Whether connections begin with a PROXY protocol header.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ProxyProtocolIn {
-    /// None does.
-    #[default]
-    Off,
-    /// Each one does, with one of version 1 or 2.
-    Required,
-}
-
-impl Choice for ProxyProtocolIn {
-    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("required", Self::Required)];
-}
-
-/// One `[[listener]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawListener {
-    /// Where its table starts.
-    pub at: Origin,
-    /// `address`.
-    pub address: Field<String>,
-    /// `proxy_protocol`.
-    pub proxy_protocol: Field<ProxyProtocolIn>,
-    /// `proxy_protocol_from`.
-    pub proxy_protocol_from: Field<Vec<Located<String>>>,
-}
-
-impl RawListener {
-    /// The keys of the section.
-    pub(crate) const KEYS: &'static [&'static str] = &["address", "proxy_protocol", "proxy_protocol_from"];
-
-    /// Reads one table.
-    pub(crate) fn read(walk: &mut Walk<'_>, at: Origin, fields: &Fields<'_>) -> Self {
-        Self {
-            at,
-            address: fields.text(walk, "address"),
-            proxy_protocol: fields.choice(walk, "proxy_protocol"),
-            proxy_protocol_from: fields.texts(walk, "proxy_protocol_from"),
-        }
-    }
-
-    /// A listener that a flag asks for.
-    pub(crate) fn of_flag(address: &str, from: &Field<Vec<Located<String>>>) -> Self {
-        let flag = "--listen-proxy-protocol";
-        Self {
-            at: Origin::Flag(flag),
-            address: Field::flag(flag, address.to_owned()),
-            proxy_protocol: Field::flag(flag, ProxyProtocolIn::Required),
-            proxy_protocol_from: from.clone(),
-        }
-    }
-}
-
 /// All listeners: those of `listen` first.
-pub(super) fn check_listeners(
-    listen: &Field<Vec<Located<String>>>,
-    raws: &[RawListener],
-    whole: &Origin,
-    report: &mut Report,
-) -> Vec<Listener> {
+pub(super) fn check_listeners(top: &Top, whole: &Origin, report: &mut Report) -> Vec<Listener> {
+    let (listen, raws) = (&top.listen, &top.listener);
     let mut listeners = Vec::new();
     match listen {
         Field::Faulty => {}
@@ -102,8 +46,9 @@ pub(super) fn check_listeners(
         }
     }
     for raw in raws {
-        let proxy_protocol = check_proxy_protocol(raw, report);
-        match &raw.address {
+        let keys = ListenerKeys::settle(raw);
+        let proxy_protocol = check_proxy_protocol(raw, &keys, report);
+        match &keys.address {
             Field::Given(address) => {
                 check_address(&mut listeners, address, "listener.address", proxy_protocol, report);
             }
@@ -142,22 +87,25 @@ fn check_address(
     }
 }
 
-fn check_proxy_protocol(raw: &RawListener, report: &mut Report) -> (ProxyProtocolIn, Networks) {
-    let from = Networks::check(&raw.proxy_protocol_from, "listener.proxy_protocol_from", report);
-    let chosen = raw.proxy_protocol.given().map_or(ProxyProtocolIn::Off, |given| given.value);
-    match (chosen, &raw.proxy_protocol_from, &raw.proxy_protocol) {
+fn check_proxy_protocol(
+    raw: &Values,
+    keys: &ListenerKeys,
+    report: &mut Report,
+) -> (ProxyProtocolIn, Networks) {
+    let from = Networks::check(&keys.proxy_protocol_from, "listener.proxy_protocol_from", report);
+    match (keys.proxy_protocol, &keys.proxy_protocol_from, raw.field("proxy_protocol")) {
         (ProxyProtocolIn::Off, Field::Given(given), Field::Given(_) | Field::Absent) => {
             let fault = Fault::new("this listener expects no PROXY protocol header");
             let key = "listener.proxy_protocol_from";
             report.error(&given.at, key, fault.hint("add proxy_protocol = \"required\""));
         }
         (ProxyProtocolIn::Required, Field::Given(given), _) if given.value.is_empty() => {
-            let fault = Fault::new("nobody may send the header that everybody must send");
+            let fault = Fault::new("every connection needs the header, and no address may send it");
             let key = "listener.proxy_protocol_from";
             report.error(&given.at, key, fault.hint("name the balancers, or leave it out"));
         }
         (ProxyProtocolIn::Required, Field::Absent, _) => {
-            let fault = Fault::new("whoever reaches this listener can claim any client address");
+            let fault = Fault::new("any peer that reaches this listener can claim any client address");
             let hint = match raw.at {
                 Origin::Flag(_) => "add --proxy-protocol-from with the balancer's address",
                 _ => "add proxy_protocol_from = [...] with the balancers' addresses",
@@ -166,7 +114,7 @@ fn check_proxy_protocol(raw: &RawListener, report: &mut Report) -> (ProxyProtoco
         }
         _ => {}
     }
-    (chosen, from)
+    (keys.proxy_protocol, from)
 }
 
 #[cfg(test)]
@@ -203,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_where_it_stands() {
+    fn errors_have_their_place() {
         for (text, words) in [
             ("", "listen: nothing to listen on"),
             ("[[listener]]", "f.toml:1:1: listener.address: a listener needs an address"),
@@ -235,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_for_everybody_is_a_warning() {
+    fn a_listener_that_trusts_every_peer_is_a_warning() {
         let config = check("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = \"required\"").unwrap();
         assert!(config.warnings[0].to_string().contains("can claim any client address"));
     }

@@ -1,65 +1,81 @@
 //! Configuration: read once into a raw form, checked once into the only form the engine sees.
 //!
-//! `source` turns TOML or JSON into one tree with positions, `raw` knows keys and types, `checked` knows what
-//! values mean together, with a file for each part that has much to it. `settings` is the table of every timeout and
-//! limit, `choices` of everything that is one of a few words. Every error is found in one run and says where it is.
-//! Called once at start (and by `sluice check`); never on the data path.
+//! `table` declares every key, once; `key` says what is known of one. `source` turns TOML or JSON into a tree with positions, `load`
+//! reads the files, `values` reads the tree by the table, `raw` lays the command line over it, `checked` settles what values mean
+//! together, with a file for each part that has much to it. `schema`, `effective` and the manual come from the same table. Every
+//! error is found in one run and says where it is. Called once at start (and by `sluice check`); never on the data path.
 
 mod address;
 mod checked;
 mod choices;
-mod host;
+mod effective;
+mod foreign;
 mod forwarding;
+mod host;
+mod key;
 mod listeners;
+mod load;
 mod networks;
 mod pattern;
 mod problem;
 mod raw;
+mod reference;
 mod routes;
-mod settings;
+mod schema;
 mod shards;
 mod source;
+pub mod table;
 mod tunnels;
 mod units;
 mod upstreams;
+mod values;
 
 pub use address::{UpstreamServer, parse_listen};
 pub use checked::Config;
-pub use choices::{Choice, ChoiceSetting, PathFlags, PathForward, Paths, RawPaths, all as choices};
-pub use forwarding::{FieldsSent, Forwarding, ForwardingFlags, RawForwarding};
-pub use host::{Host, HostFlags, RawHost};
-pub use listeners::{Listener, ProxyProtocolIn, RawListener};
+pub use choices::{Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost};
+pub use effective::{effective, explain};
+pub use forwarding::Forwarding;
+pub use host::Host;
+pub use key::{Change, Key, Kind, Scopes, Section};
+pub use listeners::Listener;
 pub use networks::Networks;
 pub use pattern::{HOST_BYTES_MAX, HostPattern, PathPattern, Segment, Tail};
 pub use problem::{ConfigErrors, Fault, Located, Origin, Problem, Report};
-pub use raw::{FLAG_UPSTREAM, Field, Raw, RawRoute, RawUpstream};
+pub use raw::{CommandLine, FLAG_UPSTREAM, ListFlag, Raw, list_flags};
+pub use reference::reference;
 pub use routes::{Methods, Route, RoutePaths};
-pub use settings::{
-    LimitFlags, Limits, RawLimits, RawTimeouts, Setting, TimeoutFlags, Timeouts, all as settings,
-};
-pub use shards::{Policy, RawShards, ShardChoice, ShardPer};
+pub use schema::schema;
+pub use shards::{Policy, ShardChoice, ShardPer};
+pub use table::{Limits, Paths, SECTIONS, Timeouts, flags};
 pub use tunnels::RouteTunnels;
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
-pub use upstreams::{ProxyProtocolOut, SendHost, UpstreamGroup};
+pub use upstreams::UpstreamGroup;
+pub use values::{Field, Values};
 
 use std::path::Path;
 
-use crate::cli::RunArgs;
-
-/// The configuration that the command line asks for: its file, if it names one, with its flags on top.
+/// The configuration that the command line asks for, as written: its file, if it names one, with its flags on top.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the file; flags first.
-pub fn resolve(flags: &RunArgs) -> Result<Config, ConfigErrors> {
-    let mut raw = match &flags.config {
+/// The file cannot be read, or its syntax is broken.
+pub fn read(line: &CommandLine) -> Result<Raw, ConfigErrors> {
+    let mut raw = match &line.config {
         Some(file) => Raw::load(file)?,
         None => Raw::default(),
     };
-    raw.merge(flags);
-    Config::check(&raw)
+    raw.apply(line);
+    Ok(raw)
 }
 
-/// The configuration in a file, for `sluice check`.
+/// The same, checked.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file; flags first.
+pub fn resolve(line: &CommandLine) -> Result<Config, ConfigErrors> {
+    Config::check(&read(line)?)
+}
+
+/// The configuration in a file alone.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the file.
@@ -69,15 +85,26 @@ pub fn check_file(file: &Path) -> Result<Config, ConfigErrors> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::cli::Cli;
 
-    fn run(args: &[&str]) -> Result<Config, ConfigErrors> {
-        let cli =
-            Cli::try_parse_from(["sluice"].iter().chain(args)).unwrap_or_else(|error| panic!("{error}"));
-        resolve(&cli.run)
+    /// Flags and values in turn; `--config` and `--set` among them.
+    fn line(args: &[&'static str]) -> CommandLine {
+        args.chunks(2).fold(CommandLine::default(), |mut line, pair| match pair[0] {
+            "--config" => CommandLine { config: Some(pair[1].into()), ..line },
+            "--set" => {
+                line.set.push(pair[1].to_owned());
+                line
+            }
+            flag => line.with(flag, pair[1]),
+        })
+    }
+
+    fn run(args: &[&'static str]) -> Result<Config, ConfigErrors> {
+        resolve(&line(args))
+    }
+
+    fn over_example(args: &[&'static str]) -> Result<Config, ConfigErrors> {
+        resolve(&CommandLine { config: Some(example("sluice.toml").into()), ..line(args) })
     }
 
     fn example(name: &str) -> String {
@@ -96,10 +123,7 @@ mod tests {
 
     #[test]
     fn flags_override_the_file() {
-        let file = example("sluice.toml");
-        let config = run(&[
-            "--config",
-            &file,
+        let config = over_example(&[
             "--cpus",
             "1",
             "--listen",
@@ -125,14 +149,14 @@ mod tests {
 
     #[test]
     fn upstream_flag_replaces_the_files_routes_and_says_so() {
-        let config = run(&["--config", &example("sluice.toml"), "--upstream", "http://a"]).unwrap();
+        let config = over_example(&["--upstream", "http://a"]).unwrap();
         assert_eq!((config.upstreams.len(), config.routes.len()), (1, 1));
         let warning = config.warnings[0].to_string();
         assert_eq!(warning, "--upstream: replaces the 2 upstreams and 7 routes of the file");
     }
 
     #[test]
-    fn wrong_flags_are_told_together() {
+    fn wrong_flags_are_reported_together() {
         let errors = run(&["--listen", ":80", "--upstream", "a", "--shards", "0"]).unwrap_err().to_string();
         assert_eq!(errors.lines().count(), 3, "{errors}");
         let errors = run(&["--shards", "1"]).unwrap_err().to_string();

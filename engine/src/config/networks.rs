@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::problem::{Fault, Report};
-use super::raw::Field;
+use super::values::Field;
 
 /// A range of addresses of one family, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -360,7 +360,7 @@ fn parse_literal(text: &str, part: &str) -> Result<Segment, Fault> {
 /// The key that lets such paths pass, with its place.
 fn key_that_keeps(fault: PathFault) -> Option<&'static str> {
     match fault {
-        PathFault::EncodedSlash => Some("path_encoded_slash"),
+        PathFault::EncodedSlash => Some("paths.encoded_slash"),
         PathFault::Backslash => Some("paths.backslash"),
         PathFault::EncodedControl => Some("paths.encoded_controls"),
         PathFault::PathParameter => Some("paths.parameters"),

@@ -3,6 +3,7 @@
 //! Owns the words an operator reads: a place (file, line, column or flag), the key, what is wrong and what to
 //! do about it. Every check reports here and goes on, so that one run shows every error.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +23,19 @@ pub enum Origin {
     /// The file as a whole: it cannot be read, or something is missing from it.
     WholeFile(Arc<Path>),
     /// By a flag such as `--listen`.
-    Flag(&'static str),
+    Flag(Cow<'static, str>),
     /// Nowhere in particular: the command line as a whole.
     CommandLine,
+}
+
+impl Origin {
+    fn order(&self) -> (u8, &Path, usize, usize) {
+        match self {
+            Origin::Flag(_) => (0, Path::new(""), 0, 0),
+            Origin::File { file, line, column } => (1, file, *line, *column),
+            Origin::WholeFile(_) | Origin::CommandLine => (2, Path::new(""), 0, 0),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -126,6 +137,19 @@ impl Report {
         self.errors.push(Problem { at: at.clone(), key: key.to_owned(), fault });
     }
 
+    /// What is wrong, in the order of the files, flags first.
+    pub(crate) fn into_errors(mut self) -> ConfigErrors {
+        self.sort();
+        ConfigErrors { errors: self.errors, warnings: self.warnings }
+    }
+
+    /// Flags first, then the files from top to bottom. What has no line keeps its place behind what has one.
+    pub(crate) fn sort(&mut self) {
+        for problems in [&mut self.errors, &mut self.warnings] {
+            problems.sort_by(|one, other| one.at.order().cmp(&other.at.order()));
+        }
+    }
+
     /// Notes a warning.
     pub fn warn(&mut self, at: &Origin, key: &str, fault: Fault) {
         self.warnings.push(Problem { at: at.clone(), key: key.to_owned(), fault });
@@ -183,8 +207,11 @@ mod tests {
 
     #[test]
     fn flag_is_not_named_twice() {
-        let problem =
-            Problem { at: Origin::Flag("--listen"), key: "listen".into(), fault: Fault::new("no port") };
+        let problem = Problem {
+            at: Origin::Flag("--listen".into()),
+            key: "listen".into(),
+            fault: Fault::new("no port"),
+        };
         assert_eq!(problem.to_string(), "--listen: no port");
     }
 

@@ -1,17 +1,16 @@
 //! Routes: what a checked one holds, and the checking of each by itself, then against upstreams and against each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use sluice_proto::path::{PathRules, SlashLike};
 
-use super::choices::{PathForward, Paths};
+use super::choices::{PathForward, SendHost};
 use super::pattern::{HostPattern, PathPattern};
-use super::problem::{Fault, Origin, Report, closest};
-use super::raw::{Field, RawRoute};
-use super::settings::{self, Bytes, Time, in_range};
+use super::problem::{Fault, Located, Origin, Report, closest};
+use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
 use super::tunnels::{RouteTunnels, check_tunnels};
-use super::upstreams::{SendHost, Upstreams};
+use super::upstreams::Upstreams;
+use super::values::{Field, Values};
 
 /// Methods in use, to tell a typing error from an extension method.
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -19,8 +18,8 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "O
 /// Which requests go to which group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The hosts it answers to.
-    pub host: HostPattern,
+    /// The hosts it answers to; at least one.
+    pub hosts: Vec<HostPattern>,
     /// The paths it answers to.
     pub path: PathPattern,
     /// The methods it answers to.
@@ -29,10 +28,10 @@ pub struct Route {
     pub paths: RoutePaths,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
-    /// Largest request body here, 0 for no limit; `None` for what [`Limits::body_bytes`] says.
-    pub body_bytes: Option<u64>,
-    /// Longest time for a request here, zero for no limit; `None` for what [`Timeouts::request`] says.
-    pub request_timeout: Option<Duration>,
+    /// Its own timeouts, those of its upstream, and the global ones.
+    pub timeouts: Timeouts,
+    /// Its own limits, those of its upstream, and the global ones.
+    pub limits: Limits,
     /// Which Host the server gets.
     pub send_host: SendHost,
     /// What may leave HTTP here.
@@ -60,13 +59,14 @@ pub enum Methods {
 
 /// Checks every route by itself and against the others.
 pub(super) fn check_routes(
-    raws: &[RawRoute],
+    top: &Top,
     upstreams: &Upstreams,
     paths: &Paths,
     whole: &Origin,
     report: &mut Report,
 ) -> Vec<Route> {
-    // On the command line --upstream brings its route along, so its absence has been told.
+    let raws = &top.route;
+    // On the command line --upstream brings its route along, so its absence has been reported.
     if raws.is_empty() && *whole != Origin::CommandLine {
         let hint = match upstreams.groups.first() {
             Some(group) => format!("add [[route]] with upstream = \"{}\"", group.name),
@@ -82,37 +82,39 @@ pub(super) fn check_routes(
     let mut used = BTreeSet::new();
     // What is taken, by place and method, and where it was taken; `None` stands for every method.
     let mut taken: BTreeMap<(HostPattern, String, Option<String>), Origin> = BTreeMap::new();
+    let mut some_unread = false;
     for raw in raws {
-        let upstream = check_route_upstream(raw, upstreams, report);
+        let keys = RouteKeys::settle(raw);
+        some_unread |= keys.upstream == Field::Faulty;
+        let upstream = check_route_upstream(raw, &keys, upstreams, report);
         used.extend(upstream);
-        let host = check_route_host(raw, report);
-        let of_route = check_route_paths(raw, paths, report);
-        let path = check_route_path(raw, &of_route.rules(paths), report);
-        let methods = check_route_methods(raw, report);
-        let (Some(host), Some(path), Some(methods)) = (host, path, methods) else { continue };
-        check_duplicate(raw, &host, &path, &methods, &mut taken, report);
-        let (body, time) = (settings::row("limits.body_bytes"), settings::row("timeouts.request"));
-        let body_bytes = in_range::<Bytes>(body, "route.body_bytes", &raw.body_bytes, report);
-        let request_timeout = in_range::<Time>(time, "route.request_timeout", &raw.request_timeout, report);
-        let tunnels = check_tunnels(raw, &path, &methods, report);
-        // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
-        if let Some(upstream) = upstream {
-            let send_host =
-                raw.send_host.given().map_or(upstreams.groups[upstream].send_host, |given| given.value);
-            routes.push(Route {
-                host,
-                path,
-                methods,
-                paths: of_route,
-                upstream,
-                body_bytes,
-                request_timeout,
-                send_host,
-                tunnels,
-            });
+        let hosts = check_route_hosts(&keys, report);
+        let of_route = check_route_paths(&keys, paths, report);
+        let path = check_route_path(&keys, &of_route.rules(paths), report);
+        let methods = check_route_methods(&keys, report);
+        let (Some(hosts), Some(path), Some(methods)) = (hosts, path, methods) else { continue };
+        for host in &hosts {
+            check_duplicate(raw, host, &path, &methods, &mut taken, report);
         }
+        let tunnels = check_tunnels(&keys, &path, &methods, report);
+        // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
+        let Some(upstream) = upstream else { continue };
+        let (timeouts, limits) = &upstreams.scopes[upstream];
+        let send_host =
+            keys.send_host.given().map_or(upstreams.groups[upstream].send_host, |given| given.value);
+        routes.push(Route {
+            hosts,
+            path,
+            methods,
+            paths: of_route,
+            upstream,
+            timeouts: Timeouts::settle(&keys.timeouts.over(timeouts)),
+            limits: Limits::settle(&keys.limits.over(limits)),
+            send_host,
+            tunnels,
+        });
     }
-    if !upstreams.some_unnamed && !raws.iter().any(|raw| raw.upstream == Field::Faulty) {
+    if !upstreams.some_unnamed && !some_unread {
         for (i, group) in upstreams.groups.iter().enumerate().filter(|(i, _)| !used.contains(i)) {
             let fault = Fault::new(format!("no route leads to upstream `{}`", group.name));
             report.warn(&upstreams.origins[i], "upstream.name", fault);
@@ -121,9 +123,14 @@ pub(super) fn check_routes(
     routes
 }
 
-fn check_route_upstream(raw: &RawRoute, upstreams: &Upstreams, report: &mut Report) -> Option<usize> {
+fn check_route_upstream(
+    raw: &Values,
+    keys: &RouteKeys,
+    upstreams: &Upstreams,
+    report: &mut Report,
+) -> Option<usize> {
     let key = "route.upstream";
-    let given = match &raw.upstream {
+    let given = match &keys.upstream {
         Field::Given(given) => given,
         Field::Faulty => return None,
         Field::Absent => {
@@ -151,35 +158,66 @@ fn check_route_upstream(raw: &RawRoute, upstreams: &Upstreams, report: &mut Repo
     number
 }
 
-fn check_route_host(raw: &RawRoute, report: &mut Report) -> Option<HostPattern> {
-    match &raw.host {
-        Field::Absent => Some(HostPattern::Any),
-        Field::Faulty => None,
-        Field::Given(given) => HostPattern::parse(&given.value)
-            .map_err(|fault| report.error(&given.at, "route.host", fault))
-            .ok(),
+fn check_route_hosts(keys: &RouteKeys, report: &mut Report) -> Option<Vec<HostPattern>> {
+    let (key, given) = match (&keys.host, &keys.hosts) {
+        (Field::Absent, Field::Absent) => return Some(vec![HostPattern::Any]),
+        (Field::Faulty, _) | (_, Field::Faulty) => return None,
+        (Field::Given(host), Field::Absent) => ("route.host", std::slice::from_ref(host)),
+        (Field::Absent, Field::Given(hosts)) => ("route.hosts", &*hosts.value),
+        (Field::Given(_), Field::Given(hosts)) => {
+            let fault = Fault::new("`host` and `hosts` exclude each other").hint("keep one of them");
+            report.error(&hosts.at, "route.hosts", fault);
+            return None;
+        }
+    };
+    if given.is_empty()
+        && let Field::Given(hosts) = &keys.hosts
+    {
+        let fault = Fault::new("no host is left").hint("leave `hosts` out for all of them");
+        report.error(&hosts.at, key, fault);
+        return None;
     }
+    let parse = |host: &Located<String>| {
+        HostPattern::parse(&host.value).map_err(|fault| report.error(&host.at, key, fault)).ok()
+    };
+    let parsed: Vec<Option<HostPattern>> = given.iter().map(parse).collect();
+    parsed.into_iter().collect()
 }
 
-fn check_route_paths(raw: &RawRoute, paths: &Paths, report: &mut Report) -> RoutePaths {
+fn check_route_paths(keys: &RouteKeys, paths: &Paths, report: &mut Report) -> RoutePaths {
+    let own = |name: &str| keys.paths.field(name).given().map(|given| given.at.clone());
+    let settled = Paths::settle(&keys.paths);
     let mut of_route = RoutePaths { forward: paths.forward, encoded_slash: paths.encoded_slash };
-    if let Some(given) = raw.path_forward.given() {
-        of_route.forward = given.value;
+    if own("forward").is_some() {
+        of_route.forward = settled.forward;
     }
-    if let Some(given) = raw.path_encoded_slash.given() {
-        let key = "route.path_encoded_slash";
-        if given.value == SlashLike::Slash {
-            let fault = Fault::new("a route cannot read an encoded slash as a slash");
-            let hint = "which route it is depends on it: set paths.encoded_slash";
-            report.error(&given.at, key, fault.hint(hint));
-        } else if paths.encoded_slash == SlashLike::Slash {
-            let fault = Fault::new("no encoded slash comes here: paths.encoded_slash reads it as a slash");
-            report.error(&given.at, key, fault.hint("keep one of the two"));
-        } else {
-            of_route.encoded_slash = given.value;
-        }
+    let Some(at) = own("encoded_slash") else { return of_route };
+    let key = "route.paths.encoded_slash";
+    if settled.encoded_slash == SlashLike::Slash {
+        let fault = Fault::new("a route cannot read an encoded slash as a slash");
+        let hint = "which route it is depends on it: set encoded_slash in [paths]";
+        report.error(&at, key, fault.hint(hint));
+    } else if paths.encoded_slash == SlashLike::Slash {
+        let fault = Fault::new("no encoded slash comes here: [paths] reads it as a slash");
+        report.error(&at, key, fault.hint("keep one of the two"));
+    } else {
+        of_route.encoded_slash = settled.encoded_slash;
     }
     of_route
+}
+
+impl Paths {
+    /// The rules for reading paths.
+    pub fn rules(&self) -> PathRules {
+        PathRules {
+            dot_segments: self.dot_segments,
+            repeated_slashes: self.repeated_slashes,
+            encoded_slash: self.encoded_slash,
+            backslash: self.backslash,
+            encoded_controls: self.encoded_controls,
+            parameters: self.parameters,
+        }
+    }
 }
 
 impl RoutePaths {
@@ -189,8 +227,8 @@ impl RoutePaths {
     }
 }
 
-fn check_route_path(raw: &RawRoute, rules: &PathRules, report: &mut Report) -> Option<PathPattern> {
-    let (given, key, parsed) = match (&raw.path, &raw.path_prefix) {
+fn check_route_path(keys: &RouteKeys, rules: &PathRules, report: &mut Report) -> Option<PathPattern> {
+    let (given, key, parsed) = match (&keys.path, &keys.path_prefix) {
         (Field::Absent, Field::Absent) => return Some(PathPattern::any()),
         (Field::Given(_), Field::Given(prefix)) => {
             let fault = Fault::new("`path` and `path_prefix` exclude each other").hint("keep one of them");
@@ -207,9 +245,9 @@ fn check_route_path(raw: &RawRoute, rules: &PathRules, report: &mut Report) -> O
     reachable.map_err(|fault| report.error(&given.at, key, fault)).ok()
 }
 
-fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {
+fn check_route_methods(keys: &RouteKeys, report: &mut Report) -> Option<Methods> {
     let key = "route.methods";
-    let given = match &raw.methods {
+    let given = match &keys.methods {
         Field::Absent => return Some(Methods::Any),
         Field::Faulty => return None,
         Field::Given(given) => given,
@@ -249,7 +287,7 @@ fn check_route_methods(raw: &RawRoute, report: &mut Report) -> Option<Methods> {
 }
 
 fn check_duplicate(
-    raw: &RawRoute,
+    raw: &Values,
     host: &HostPattern,
     path: &PathPattern,
     methods: &Methods,

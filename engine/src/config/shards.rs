@@ -3,13 +3,10 @@
 //! Whether the machine has it is `placement`'s business.
 
 use super::problem::{ConfigErrors, Fault, Report, closest};
-use super::raw::{Field, Fields, Walk};
-use super::settings::Count;
-use crate::cli::ShardArgs;
+use super::raw::{CommandLine, Raw};
+use super::table::Top;
+use super::values::Field;
 use crate::topology::CpuSet;
-
-/// More shards than any machine has CPUs: a typing error.
-const SHARDS_MAX: u64 = 4096;
 
 const LIST_HINT: &str = "such as \"0-3,8\"";
 const POLICY_HINT: &str = "pack, spread, node=N or cpus=LIST";
@@ -52,101 +49,36 @@ pub enum ShardPer {
     Thread,
 }
 
-/// The keys as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawShards {
-    /// `shards`.
-    pub shards: Field<u64>,
-    /// `placement`.
-    pub placement: Field<String>,
-    /// `cpus`.
-    pub cpus: Field<String>,
-    /// `smt`.
-    pub smt: Field<bool>,
-    /// `reserve`.
-    pub reserve: Field<u64>,
-}
-
-impl RawShards {
-    /// Reads the keys at the top of a file.
-    pub(crate) fn read(walk: &mut Walk<'_>, top: &Fields<'_>) -> Self {
-        Self {
-            shards: top.number::<Count>(walk, "shards"),
-            placement: top.text(walk, "placement"),
-            cpus: top.text(walk, "cpus"),
-            smt: top.boolean(walk, "smt"),
-            reserve: top.number::<Count>(walk, "reserve"),
-        }
-    }
-
-    /// Takes over what the flags say. A list of CPUs replaces everything else, and anything else a list.
-    pub(crate) fn set(&mut self, flags: &ShardArgs) {
-        if flags.cpus.is_some() || flags.placement.as_deref().is_some_and(is_list) {
-            *self = Self::default();
-        } else if flags.shards.is_some() || flags.smt || flags.reserve.is_some() || flags.placement.is_some()
-        {
-            self.cpus = Field::Absent;
-            if self.placement.given().is_some_and(|given| is_list(&given.value)) {
-                self.placement = Field::Absent;
-            }
-        }
-        let set = |field: &mut Field<String>, flag, value: &Option<String>| {
-            if let Some(value) = value {
-                *field = Field::flag(flag, value.clone());
-            }
-        };
-        set(&mut self.cpus, "--cpus", &flags.cpus);
-        set(&mut self.placement, "--placement", &flags.placement);
-        if let Some(shards) = flags.shards {
-            self.shards = Field::flag("--shards", shards);
-        }
-        if let Some(reserve) = flags.reserve {
-            self.reserve = Field::flag("--reserve", reserve);
-        }
-        if flags.smt {
-            self.smt = Field::flag("--smt", true);
-        }
-    }
-}
-
-fn is_list(placement: &str) -> bool {
-    placement.starts_with("cpus=")
-}
-
 impl ShardChoice {
     /// The choice made by flags alone, for `sluice topology`.
     ///
     /// # Errors
     /// A value that makes no sense.
-    pub fn from_flags(flags: &ShardArgs) -> Result<Self, ConfigErrors> {
-        let mut report = Report::default();
-        let mut raw = RawShards::default();
-        raw.set(flags);
-        let choice = Self::check(&raw, &mut report);
-        let Report { errors, warnings } = report;
-        if errors.is_empty() { Ok(choice) } else { Err(ConfigErrors { errors, warnings }) }
+    pub fn from_flags(flags: &CommandLine) -> Result<Self, ConfigErrors> {
+        let mut raw = Raw::default();
+        raw.apply(flags);
+        let choice = Self::check(&Top::settle(&raw.top), &mut raw.report);
+        if raw.report.errors.is_empty() { Ok(choice) } else { Err(raw.report.into_errors()) }
     }
 
     /// Settles the keys; what is wrong is reported and replaced by the default.
-    pub(super) fn check(raw: &RawShards, report: &mut Report) -> Self {
-        let policy = check_policy(raw, report);
+    pub(super) fn check(top: &Top, report: &mut Report) -> Self {
+        let policy = check_policy(top, report);
         if let Policy::Cpus(_) = policy {
-            refuse_beside_a_list(raw, report);
+            refuse_beside_a_list(top, report);
         }
+        let number = |field: &Field<u64>| field.given().and_then(|given| usize::try_from(given.value).ok());
         Self {
             policy,
-            count: check_count(&raw.shards, report),
-            per: match raw.smt.given() {
-                Some(smt) if smt.value => ShardPer::Thread,
-                _ => ShardPer::Core,
-            },
-            reserve: check_reserve(&raw.reserve, report),
+            count: number(&top.shards),
+            per: if top.smt.given().is_some_and(|smt| smt.value) { ShardPer::Thread } else { ShardPer::Core },
+            reserve: number(&top.reserve).unwrap_or(0),
         }
     }
 }
 
-fn check_policy(raw: &RawShards, report: &mut Report) -> Policy {
-    let checked = match (&raw.placement, &raw.cpus) {
+fn check_policy(top: &Top, report: &mut Report) -> Policy {
+    let checked = match (&top.placement, &top.cpus) {
         (Field::Given(placement), Field::Given(_)) => {
             let fault = Fault::new("`placement` and `cpus` exclude each other").hint("keep one of them");
             report.error(&placement.at, "placement", fault);
@@ -196,16 +128,16 @@ fn parse_list(text: &str) -> Result<Policy, Fault> {
 }
 
 /// A list says it all: what else chooses CPUs would be ignored.
-fn refuse_beside_a_list(raw: &RawShards, report: &mut Report) {
-    let (at, key) = match (&raw.cpus, &raw.placement) {
+fn refuse_beside_a_list(top: &Top, report: &mut Report) {
+    let (at, key) = match (&top.cpus, &top.placement) {
         (Field::Given(cpus), _) => (&cpus.at, "cpus"),
         (_, Field::Given(placement)) => (&placement.at, "placement"),
         _ => return,
     };
     let beside = [
-        ("shards", raw.shards.given().is_some()),
-        ("smt", raw.smt.given().is_some_and(|smt| smt.value)),
-        ("reserve", raw.reserve.given().is_some_and(|reserve| reserve.value > 0)),
+        ("shards", top.shards.given().is_some()),
+        ("smt", top.smt.given().is_some_and(|smt| smt.value)),
+        ("reserve", top.reserve.given().is_some_and(|reserve| reserve.value > 0)),
     ];
     for (other, _) in beside.iter().filter(|(_, is_given)| *is_given) {
         let what = match key {
@@ -216,39 +148,17 @@ fn refuse_beside_a_list(raw: &RawShards, report: &mut Report) {
     }
 }
 
-fn check_count(field: &Field<u64>, report: &mut Report) -> Option<usize> {
-    let given = field.given()?;
-    let fault = match given.value {
-        0 => Fault::new("at least 1 shard is needed").hint("leave it out for one per core"),
-        n @ 1..=SHARDS_MAX => return usize::try_from(n).ok(),
-        n => Fault::new(format!("{n} shards are too many")).hint(format!("at most {SHARDS_MAX}")),
-    };
-    report.error(&given.at, "shards", fault);
-    None
-}
-
-fn check_reserve(field: &Field<u64>, report: &mut Report) -> usize {
-    let Some(given) = field.given() else { return 0 };
-    if given.value > SHARDS_MAX {
-        let fault = Fault::new(format!("{} cores are too many", given.value));
-        report.error(&given.at, "reserve", fault.hint(format!("at most {SHARDS_MAX}")));
-        return 0;
-    }
-    usize::try_from(given.value).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::problem::{Located, Origin};
+    use std::path::Path;
+
     use super::*;
 
-    fn flags(words: &[&str]) -> ShardArgs {
-        use clap::Parser as _;
-        let cli = crate::cli::Cli::try_parse_from(["sluice", "--listen", "x"].iter().chain(words));
-        cli.unwrap_or_else(|error| panic!("{error}")).run.shards
+    fn flags(words: &[&'static str]) -> CommandLine {
+        words.chunks(2).fold(CommandLine::default(), |line, pair| line.with(pair[0], pair[1]))
     }
 
-    fn choice(words: &[&str]) -> Result<ShardChoice, String> {
+    fn choice(words: &[&'static str]) -> Result<ShardChoice, String> {
         ShardChoice::from_flags(&flags(words)).map_err(|errors| errors.to_string())
     }
 
@@ -264,7 +174,7 @@ mod tests {
             (&["--placement", "cpus=0-1,4"], ShardChoice { policy: list("0-1,4"), ..plain.clone() }),
             (&["--cpus", "4"], ShardChoice { policy: list("4"), ..plain.clone() }),
             (
-                &["--smt", "--reserve", "2"],
+                &["--smt", "true", "--reserve", "2"],
                 ShardChoice { per: ShardPer::Thread, reserve: 2, ..plain.clone() },
             ),
         ] {
@@ -297,10 +207,10 @@ mod tests {
             ),
             (&["--cpus", "1-0"], "--cpus: the range `1-0` runs backwards (hint: such as \"0-3,8\")"),
             (
-                &["--cpus", "0", "--smt"],
+                &["--cpus", "0", "--smt", "true"],
                 "--cpus: `smt` and `cpus` exclude each other (hint: a list is taken as it is; keep one of them)",
             ),
-            (&["--reserve", "5000"], "--reserve: 5000 cores are too many (hint: at most 4096)"),
+            (&["--reserve", "5000"], "--reserve: 5000 is too large (hint: at most 4096)"),
         ] {
             assert_eq!(choice(words), Err(want.to_owned()), "{words:?}");
         }
@@ -308,29 +218,18 @@ mod tests {
 
     #[test]
     fn a_list_in_flags_replaces_the_files_choice_and_the_other_way_round() {
-        let at = || Origin::CommandLine;
-        let given = |text: &str| Field::Given(Located::new(text.to_owned(), at()));
-        let file = RawShards {
-            shards: Field::Given(Located::new(2, at())),
-            placement: given("spread"),
-            ..RawShards::default()
-        };
-        let over = |file: &RawShards, words: &[&str]| {
-            let mut raw = file.clone();
-            raw.set(&flags(words));
-            let mut report = Report::default();
-            let choice = ShardChoice::check(&raw, &mut report);
-            assert!(report.errors.is_empty(), "{:?}", report.errors);
+        let over = |file: &str, words: &[&'static str]| {
+            let mut raw = Raw::parse(Path::new("f.toml"), file.to_owned()).expect("a file");
+            raw.apply(&flags(words));
+            let choice = ShardChoice::check(&Top::settle(&raw.top), &mut raw.report);
+            assert!(raw.report.errors.is_empty(), "{:?}", raw.report.errors);
             choice
         };
+        let file = "shards = 2\nplacement = \"spread\"";
         let list = Policy::Cpus(CpuSet::parse("1").unwrap());
-        assert_eq!(over(&file, &["--cpus", "1"]), ShardChoice { policy: list, ..ShardChoice::default() });
-        assert_eq!(over(&file, &["--shards", "3"]).policy, Policy::Spread);
-        let file = RawShards { placement: given("cpus=0-3"), ..RawShards::default() };
-        assert_eq!(over(&file, &["--smt"]).policy, Policy::Pack);
-        assert_eq!(
-            over(&RawShards { cpus: given("0"), ..RawShards::default() }, &["--placement", "node=1"]).policy,
-            Policy::Node(1)
-        );
+        assert_eq!(over(file, &["--cpus", "1"]), ShardChoice { policy: list, ..ShardChoice::default() });
+        assert_eq!(over(file, &["--shards", "3"]).policy, Policy::Spread);
+        assert_eq!(over("placement = \"cpus=0-3\"", &["--smt", "true"]).policy, Policy::Pack);
+        assert_eq!(over("cpus = \"0\"", &["--placement", "node=1"]).policy, Policy::Node(1));
     }
 }

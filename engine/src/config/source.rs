@@ -1,6 +1,6 @@
-//! A configuration file as a tree of values, each knowing where it stands.
+//! A configuration file as a tree of values, each with the place it was written at.
 //!
-//! Two formats, one tree: from here on nobody knows whether a key came from TOML or JSON. The grammars are
+//! Two formats, one tree: the rest of the program does not see whether a key came from TOML or JSON. The grammars are
 //! those of `toml` and `serde_json`; this file only keeps the positions that a typed parse would throw away,
 //! because without them only the first error could be reported with its line.
 
@@ -14,19 +14,33 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Fault, Origin, Report};
 
+/// What messages call a configuration that is read from standard input.
+pub(crate) const STANDARD_INPUT: &str = "standard input";
+
 /// Deepest nesting read from JSON; the schema needs four levels. A bound, because reading recurses.
 const DEPTH_MAX: usize = 32;
 
-/// Most errors of syntax told: a parser that goes on after one finds more than were made.
+/// Most errors of syntax reported: a parser that goes on after one finds more than were made.
 const SYNTAX_ERRORS_MAX: usize = 20;
 
-/// A value and the byte it starts at.
+/// A byte of one of the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Which file.
+    pub(crate) file: usize,
+    /// Byte offset into it.
+    pub(crate) offset: usize,
+}
+
+/// A value and where it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
-    /// Byte offset into the file.
-    pub(crate) offset: usize,
+    /// Where it starts.
+    pub(crate) at: Place,
     /// The value.
     pub(crate) value: Value,
+    /// A part of it came from the environment or from another file.
+    pub(crate) is_expanded: bool,
 }
 
 /// What both formats can say.
@@ -60,18 +74,18 @@ impl Value {
     }
 }
 
-/// A key and the byte it starts at.
+/// A key and where it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Key {
-    /// Byte offset into the file.
-    pub(crate) offset: usize,
+    /// Where it starts.
+    pub(crate) at: Place,
     /// The key.
     pub(crate) name: String,
 }
 
 /// The syntax of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+enum Format {
     /// TOML 1.1.
     Toml,
     /// JSON, RFC 8259.
@@ -79,18 +93,45 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// JSON for `*.json`, TOML for everything else.
-    pub(crate) fn of(file: &Path) -> Self {
+    /// JSON for `*.json` and for an object on standard input, TOML for everything else.
+    fn of(file: &Path, text: &str) -> Self {
         match file.extension() {
             Some(ext) if ext.eq_ignore_ascii_case("json") => Self::Json,
+            None if file == Path::new(STANDARD_INPUT) && text.trim_start().starts_with('{') => Self::Json,
             _ => Self::Toml,
         }
     }
 }
 
+/// The files of a configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    all: Vec<Source>,
+}
+
+impl Sources {
+    /// Adds a file and parses it; syntax errors go to the report.
+    pub(crate) fn add(&mut self, file: &Path, text: String, report: &mut Report) -> Option<Node> {
+        let format = Format::of(file, &text);
+        self.all.push(Source::new(self.all.len(), file, text));
+        self.all.last().expect("just added").parse(format, report)
+    }
+
+    /// Line and column of a place.
+    pub(crate) fn origin(&self, place: Place) -> Origin {
+        self.all[place.file].at(place.offset)
+    }
+
+    /// The name of the file of a place.
+    pub(crate) fn file(&self, place: Place) -> &Path {
+        &self.all[place.file].file
+    }
+}
+
 /// A file's name and its text, to turn offsets into lines.
 #[derive(Debug)]
-pub(crate) struct Source {
+struct Source {
+    number: usize,
     file: Arc<Path>,
     text: String,
     line_starts: Vec<usize>,
@@ -98,14 +139,14 @@ pub(crate) struct Source {
 
 impl Source {
     /// Takes the text of `file`.
-    pub(crate) fn new(file: &Path, text: String) -> Self {
+    fn new(number: usize, file: &Path, text: String) -> Self {
         let after_newlines = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(i, _)| i + 1);
         let line_starts = std::iter::once(0).chain(after_newlines).collect();
-        Self { file: file.into(), text, line_starts }
+        Self { number, file: file.into(), text, line_starts }
     }
 
     /// Line and column of a byte offset.
-    pub(crate) fn at(&self, offset: usize) -> Origin {
+    fn at(&self, offset: usize) -> Origin {
         let offset = offset.min(self.text.len());
         let line = self.line_starts.partition_point(|&start| start <= offset);
         let before = &self.text.as_bytes()[self.line_starts[line - 1]..offset];
@@ -115,12 +156,12 @@ impl Source {
     }
 
     /// The file without a place in it.
-    pub(crate) fn whole(&self) -> Origin {
+    fn whole(&self) -> Origin {
         Origin::WholeFile(Arc::clone(&self.file))
     }
 
     /// Parses the text; syntax errors go to the report.
-    pub(crate) fn parse(&self, format: Format, report: &mut Report) -> Option<Node> {
+    fn parse(&self, format: Format, report: &mut Report) -> Option<Node> {
         match format {
             Format::Toml => self.parse_toml(report),
             Format::Json => self.parse_json(report),
@@ -142,7 +183,7 @@ impl Source {
                 Fault::new(format!("not valid TOML: {more} more errors of syntax")),
             );
         }
-        errors.is_empty().then(|| toml_table(table.span().start, table.get_ref()))
+        errors.is_empty().then(|| self.toml_table(table.span().start, table.get_ref()))
     }
 
     fn parse_json(&self, report: &mut Report) -> Option<Node> {
@@ -182,7 +223,7 @@ impl Source {
                 let Entries(entries) = serde_json::from_str(text).map_err(failed)?;
                 let entry = |(key, value): (&RawValue, &RawValue)| {
                     let name = serde_json::from_str(key.get()).map_err(failed)?;
-                    let key = Key { offset: self.offset_of(key.get()), name };
+                    let key = Key { at: self.place(self.offset_of(key.get())), name };
                     Ok((key, self.json_node(value, depth + 1)?))
                 };
                 Value::Table(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
@@ -200,12 +241,48 @@ impl Source {
             Some(b'n') => Value::Other("null"),
             _ => text.parse().map_or(Value::Other(odd_number(text)), Value::Number),
         };
-        Ok(Node { offset, value })
+        Ok(self.node(offset, value))
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        Place { file: self.number, offset }
+    }
+
+    fn node(&self, offset: usize, value: Value) -> Node {
+        Node { at: self.place(offset), value, is_expanded: false }
     }
 
     /// Where a slice of the text starts in it. Raw JSON values borrow from the text they were parsed from.
     fn offset_of(&self, slice: &str) -> usize {
         slice.as_ptr().addr() - self.text.as_ptr().addr()
+    }
+
+    fn toml_table(&self, offset: usize, table: &DeTable<'_>) -> Node {
+        let mut entries: Vec<(Key, Node)> = table
+            .iter()
+            .map(|(key, value)| {
+                let key = Key { at: self.place(key.span().start), name: key.get_ref().to_string() };
+                (key, self.toml_node(value))
+            })
+            .collect();
+        // The parser sorts by name; people read from top to bottom.
+        entries.sort_by_key(|(key, _)| key.at.offset);
+        self.node(offset, Value::Table(entries))
+    }
+
+    fn toml_node(&self, node: &Spanned<DeValue<'_>>) -> Node {
+        let offset = node.span().start;
+        let value = match node.get_ref() {
+            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
+                .map_or(Value::Other(odd_number(number.as_str())), Value::Number),
+            DeValue::Float(_) => Value::Other("a fraction"),
+            DeValue::Boolean(is_so) => Value::Boolean(*is_so),
+            DeValue::Datetime(_) => Value::Other("a date"),
+            DeValue::Array(items) => Value::List(items.iter().map(|item| self.toml_node(item)).collect()),
+            DeValue::Table(table) => return self.toml_table(offset, table),
+        };
+        self.node(offset, value)
     }
 }
 
@@ -234,34 +311,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     }
 }
 
-fn toml_table(offset: usize, table: &DeTable<'_>) -> Node {
-    let mut entries: Vec<(Key, Node)> = table
-        .iter()
-        .map(|(key, value)| {
-            let key = Key { offset: key.span().start, name: key.get_ref().to_string() };
-            (key, toml_node(value))
-        })
-        .collect();
-    // The parser sorts by name; people read from top to bottom.
-    entries.sort_by_key(|(key, _)| key.offset);
-    Node { offset, value: Value::Table(entries) }
-}
-
-fn toml_node(node: &Spanned<DeValue<'_>>) -> Node {
-    let offset = node.span().start;
-    let value = match node.get_ref() {
-        DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
-            .map_or(Value::Other(odd_number(number.as_str())), Value::Number),
-        DeValue::Float(_) => Value::Other("a fraction"),
-        DeValue::Boolean(is_so) => Value::Boolean(*is_so),
-        DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(items) => Value::List(items.iter().map(toml_node).collect()),
-        DeValue::Table(table) => return toml_table(offset, table),
-    };
-    Node { offset, value }
-}
-
 /// Why a number is none that the schema knows.
 fn odd_number(text: &str) -> &'static str {
     if text.starts_with('-') {
@@ -279,8 +328,7 @@ mod tests {
 
     fn parse(name: &str, text: &str) -> (Option<Node>, Report) {
         let mut report = Report::default();
-        let source = Source::new(Path::new(name), text.to_owned());
-        let node = source.parse(Format::of(Path::new(name)), &mut report);
+        let node = Sources::default().add(Path::new(name), text.to_owned(), &mut report);
         (node, report)
     }
 
@@ -315,15 +363,15 @@ mod tests {
     #[test]
     fn positions_count_lines_and_characters() {
         let text = "{\n  \"é\": \"ü\", \"k\": 1 }";
-        let source = Source::new(Path::new("a.json"), text.to_owned());
-        let node = source.parse(Format::Json, &mut Report::default()).unwrap();
+        let mut sources = Sources::default();
+        let node = sources.add(Path::new("a.json"), text.to_owned(), &mut Report::default()).unwrap();
         let Value::Table(entries) = node.value else { panic!("a table") };
-        assert_eq!(source.at(entries[1].0.offset).to_string(), "a.json:2:13");
-        assert_eq!(source.at(entries[1].1.offset).to_string(), "a.json:2:18");
+        assert_eq!(sources.origin(entries[1].0.at).to_string(), "a.json:2:13");
+        assert_eq!(sources.origin(entries[1].1.at).to_string(), "a.json:2:18");
     }
 
     #[test]
-    fn every_toml_syntax_error_is_told() {
+    fn every_toml_syntax_error_is_reported() {
         let (node, report) = parse("a.toml", "a = \nb = 1\nc = ]\nb = 2\n");
         assert!(node.is_none());
         let lines: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
@@ -332,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_at_all_is_not_told_line_by_line() {
+    fn a_file_that_is_not_toml_gets_few_errors() {
         let (_, report) = parse("a.toml", &"no toml\n".repeat(500));
         assert_eq!(report.errors.len(), SYNTAX_ERRORS_MAX + 1);
         assert!(report.errors.last().unwrap().to_string().contains("more errors of syntax"));

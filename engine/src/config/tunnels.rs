@@ -6,8 +6,8 @@ use sluice_proto::upgrade::{WEBSOCKET, is_another_http, is_protocol};
 
 use super::pattern::PathPattern;
 use super::problem::{Fault, Located, Report, closest};
-use super::raw::{Field, RawRoute};
 use super::routes::Methods;
+use super::table::RouteKeys;
 
 /// What a route lets leave HTTP; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,18 +20,18 @@ pub struct RouteTunnels {
 
 /// Checks `upgrade` and `connect` of a route with these paths and methods.
 pub(super) fn check_tunnels(
-    raw: &RawRoute,
+    keys: &RouteKeys,
     path: &PathPattern,
     methods: &Methods,
     report: &mut Report,
 ) -> RouteTunnels {
     let mut tunnels = RouteTunnels::default();
-    if let Some(given) = raw.upgrade.given() {
+    if let Some(given) = keys.upgrade.given() {
         check_each("route.upgrade", &given.value, check_protocol, &mut tunnels.upgrade, report);
         given.value.iter().for_each(|protocol| note_slip(protocol, report));
         note_method("route.upgrade", "GET", given, methods, report);
     }
-    if let Some(given) = raw.connect.given() {
+    if let Some(given) = keys.connect.given() {
         if *path != PathPattern::any() {
             let fault = Fault::new("CONNECT has no path, so it never comes to a route that has one");
             report.error(&given.at, "route.connect", fault.hint("make it a route without a path"));
@@ -115,15 +115,6 @@ fn check_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
         return Err(Fault::new(format!("`{text}` runs backwards")).hint(format!("\"{last}-{first}\"")));
     }
     Ok(first..=last)
-}
-
-/// The field of a flag that may be given several times.
-pub(super) fn of_flag(flag: &'static str, values: &[String]) -> Field<Vec<Located<String>>> {
-    if values.is_empty() {
-        return Field::Absent;
-    }
-    let located = |value: &String| Located::new(value.clone(), super::problem::Origin::Flag(flag));
-    Field::flag(flag, values.iter().map(located).collect())
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::address::UpstreamServer;
-use super::choices::Choice;
+use super::choices::{ProxyProtocolOut, SendHost};
 use super::problem::{Fault, Origin, Report};
-use super::raw::{Field, RawUpstream};
+use super::table::{Limits, Timeouts, Top, UpstreamKeys};
+use super::values::{Field, Values};
 
 /// Servers that requests are spread over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,41 +19,17 @@ pub struct UpstreamGroup {
     pub proxy_protocol: ProxyProtocolOut,
     /// Which Host servers get, unless a route says otherwise.
     pub send_host: SendHost,
-}
-
-/// Whether connections to servers begin with a PROXY protocol header that names the client. Each then serves one client only.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ProxyProtocolOut {
-    /// No header.
-    #[default]
-    Off,
-    /// A line.
-    V1,
-    /// The binary form.
-    V2,
-}
-
-impl Choice for ProxyProtocolOut {
-    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
-}
-
-/// Which Host a server gets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SendHost {
-    /// The client's.
-    #[default]
-    Client,
-    /// The server's own, as it is configured.
-    Server,
-}
-
-impl Choice for SendHost {
-    const WORDS: &'static [(&'static str, Self)] = &[("client", Self::Client), ("server", Self::Server)];
+    /// Its own timeouts, and the global ones.
+    pub timeouts: Timeouts,
+    /// Its own limits, and the global ones.
+    pub limits: Limits,
 }
 
 /// The groups, as far as they are in order.
 pub(super) struct Upstreams {
     pub(super) groups: Vec<UpstreamGroup>,
+    /// What each says of timeouts and limits, over what the file says.
+    pub(super) scopes: Vec<(Values, Values)>,
     /// Index of a group by its name.
     pub(super) numbers: BTreeMap<String, usize>,
     /// Where each group got its name.
@@ -61,9 +38,15 @@ pub(super) struct Upstreams {
     pub(super) some_unnamed: bool,
 }
 
-pub(super) fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut Report) -> Upstreams {
-    let mut upstreams =
-        Upstreams { groups: Vec::new(), numbers: BTreeMap::new(), origins: Vec::new(), some_unnamed: false };
+pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) -> Upstreams {
+    let mut upstreams = Upstreams {
+        groups: Vec::new(),
+        scopes: Vec::new(),
+        numbers: BTreeMap::new(),
+        origins: Vec::new(),
+        some_unnamed: false,
+    };
+    let raws = &top.upstream;
     if raws.is_empty() {
         let hint = match whole {
             Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
@@ -72,8 +55,9 @@ pub(super) fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut
         report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
     }
     for raw in raws {
-        let servers = check_servers(raw, report);
-        let name = match &raw.name {
+        let keys = UpstreamKeys::settle(raw);
+        let servers = check_servers(raw, &keys, report);
+        let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
                 upstreams.some_unnamed = true;
@@ -93,23 +77,27 @@ pub(super) fn check_upstreams(raws: &[RawUpstream], whole: &Origin, report: &mut
             let fault = Fault::new(format!("a second upstream is called `{}`", name.value));
             report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
         } else {
+            let (timeouts, limits) = (keys.timeouts.over(&top.timeouts), keys.limits.over(&top.limits));
             upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
             upstreams.groups.push(UpstreamGroup {
                 name: name.value.clone(),
                 servers,
-                proxy_protocol: raw.proxy_protocol.given().map_or(ProxyProtocolOut::Off, |given| given.value),
-                send_host: raw.send_host.given().map_or(SendHost::Client, |given| given.value),
+                proxy_protocol: keys.proxy_protocol,
+                send_host: keys.send_host,
+                timeouts: Timeouts::settle(&timeouts),
+                limits: Limits::settle(&limits),
             });
+            upstreams.scopes.push((timeouts, limits));
             upstreams.origins.push(name.at.clone());
         }
     }
     upstreams
 }
 
-fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> {
+fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<UpstreamServer> {
     let key = "upstream.servers";
     let mut servers: Vec<UpstreamServer> = Vec::new();
-    match &raw.servers {
+    match &keys.servers {
         Field::Faulty => {}
         Field::Given(given) if !given.value.is_empty() => {
             for text in &given.value {
@@ -124,7 +112,7 @@ fn check_servers(raw: &RawUpstream, report: &mut Report) -> Vec<UpstreamServer> 
             }
         }
         Field::Given(_) | Field::Absent => {
-            let at = raw.servers.given().map_or(&raw.at, |given| &given.at);
+            let at = keys.servers.given().map_or(&raw.at, |given| &given.at);
             let hint = "add servers = [\"http://127.0.0.1:9000\"]";
             report.error(at, key, Fault::new("an upstream needs at least one server").hint(hint));
         }

@@ -248,7 +248,7 @@ mod tests {
     use sluice_sys::{Doorbell, Runtime, Settings, next_connection, next_message};
 
     use super::*;
-    use crate::cli::RunArgs;
+    use crate::config::CommandLine;
     use crate::control::freshness::Freshness;
     use crate::counters::Counters;
     use crate::placement::ShardPlace;
@@ -336,8 +336,8 @@ mod tests {
         // EBADR: completions were dropped.
         let outcome = Err(RingFailed::from_errno(53));
         events.send(Event::Ended { shard: 3, outcome }).unwrap();
-        let (listen, upstream) = (vec!["127.0.0.1:1".into()], vec!["http://127.0.0.1:1".into()]);
-        let flags = RunArgs { listen, upstream, ..RunArgs::default() };
+        let flags =
+            CommandLine::default().with("--listen", "127.0.0.1:1").with("--upstream", "http://127.0.0.1:1");
         let config = crate::config::resolve(&flags).unwrap();
         let failed = shard_set.command(&inbox, &config).unwrap_err();
         let said = failed.to_string();

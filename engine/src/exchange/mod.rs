@@ -144,7 +144,7 @@ impl<'a> Exchange<'a> {
         let (request, mut response) = server.split();
         match rest {
             Rest::Nothing => {
-                request.expect_response_within(self.snapshot.times.upstream_response);
+                request.expect_response_within(self.decision.route.upstream_response_ms);
                 self.respond(&mut response).await
             }
             Rest::Body => cold!(self.respond_while_sending(body, request, &mut response)),
@@ -177,7 +177,7 @@ impl<'a> Exchange<'a> {
         let mut to_server = request.body(is_streamed, self.snapshot);
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
-        let on_sent = || request.expect_response_within(self.snapshot.times.upstream_response);
+        let on_sent = || request.expect_response_within(self.decision.route.upstream_response_ms);
         self.both_ways(upload, download, on_sent).await
     }
 
@@ -227,7 +227,7 @@ impl<'a> Exchange<'a> {
         }
         let is_request_sent = self.is_sent();
         let used = if is_request_sent && self.was_sent_first.get() { Used::Whole } else { Used::Broken };
-        server.finish(used, finished.is_large, self.shard, self.snapshot);
+        server.finish(used, finished.is_large, self.shard, &self.decision.group.rules);
         Ended::Answered { by: Origin::Server, is_request_sent }
     }
 }

@@ -63,7 +63,7 @@ impl Exchange<'_> {
             }
         }
         let mut out = out.unwrap_or_else(Buf::small);
-        let min_rate = MinRate::by_pauses(self.snapshot.times.upstream_body_idle);
+        let min_rate = MinRate::by_pauses(self.decision.route.upstream_body_idle_ms);
         let mut body = server.body(min_rate);
         let is_whole = append_if_small(&mut body, &mut out).map_err(unanswered)?;
         let mut to_client = self.responder.body(out);

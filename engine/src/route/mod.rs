@@ -27,6 +27,7 @@ use crate::config::{Config, HostPattern, PathPattern, Segment, Tail};
 use hosts::Hosts;
 use methods::MethodMap;
 use segments::Segments;
+use sluice_proto::path::{PathStore, normalize};
 
 /// "No such node" or "no such place" in the tables.
 const NONE: u32 = u32::MAX;
@@ -85,14 +86,30 @@ impl Node {
     const EMPTY: Self = Self { param: NONE, end: NONE, rest: NONE, prefix: NONE, has_literals: false };
 }
 
+/// The number of the route that a request comes to, as people write one: `GET host/path`, the method left out for GET.
+pub fn find(config: &Config, request: &str) -> Option<usize> {
+    let (method, target) = request.split_once(' ').unwrap_or(("GET", request));
+    let target = target.trim_start_matches("http://");
+    let (host, path) = target.find('/').map_or((target, "/"), |at| target.split_at(at));
+    let path = path.split('?').next().unwrap_or_default();
+    let mut store = PathStore::default();
+    let forms = normalize(path, path, &crate::path_policy::rules_before_route(config), &mut store).ok()?;
+    match RouteTable::build(config).lookup(host, forms.matching, method) {
+        Lookup::Found(target) => Some(target.route),
+        Lookup::MethodNotAllowed { .. } | Lookup::NotFound => None,
+    }
+}
+
 impl RouteTable {
     /// Builds the table for a checked configuration.
     pub fn build(config: &Config) -> Self {
         let mut builder = Builder::default();
         for (number, route) in config.routes.iter().enumerate() {
             let target = RouteTarget { upstream: route.upstream, route: number };
-            let place = builder.place(&route.host, &route.path);
-            builder.places[place].add(&route.methods, target);
+            for host in &route.hosts {
+                let place = builder.place(host, &route.path);
+                builder.places[place].add(&route.methods, target);
+            }
         }
         builder.finish()
     }
@@ -258,7 +275,7 @@ mod tests {
         let routes = lines.iter().enumerate().map(|(i, line)| {
             let [methods, host, path] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             Route {
-                host: if host == "*" { HostPattern::Any } else { HostPattern::parse(host).unwrap() },
+                hosts: vec![if host == "*" { HostPattern::Any } else { HostPattern::parse(host).unwrap() }],
                 path: match path.strip_suffix('+') {
                     Some(prefix) => PathPattern::parse_prefix(prefix).unwrap(),
                     None => PathPattern::parse(path).unwrap(),
@@ -269,8 +286,8 @@ mod tests {
                 },
                 paths: reference::ORDINARY,
                 upstream: i * 10,
-                body_bytes: None,
-                request_timeout: None,
+                timeouts: crate::config::Timeouts::default(),
+                limits: crate::config::Limits::default(),
                 tunnels: crate::config::RouteTunnels::default(),
                 send_host: crate::config::SendHost::Client,
             }

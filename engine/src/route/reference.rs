@@ -69,7 +69,7 @@ fn path_matches(pattern: &PathPattern, path: &str) -> bool {
 
 /// `Less` is more specific.
 fn compare(a: &Route, b: &Route) -> Ordering {
-    let host = |route: &Route| match &route.host {
+    let host = |route: &Route| match &route.hosts[0] {
         HostPattern::Exact(_) => (0, 0),
         // Longest suffix first.
         HostPattern::Suffix(name) => (1, usize::MAX - name.len()),
@@ -92,7 +92,7 @@ fn compare(a: &Route, b: &Route) -> Ordering {
 
 fn naive_lookup(routes: &[Route], host: &str, path: &str, method: &str) -> Result<usize, Option<String>> {
     let mut matching: Vec<usize> = (0..routes.len())
-        .filter(|&i| host_matches(&routes[i].host, host) && path_matches(&routes[i].path, path))
+        .filter(|&i| host_matches(&routes[i].hosts[0], host) && path_matches(&routes[i].path, path))
         .collect();
     matching.sort_by(|&a, &b| compare(&routes[a], &routes[b]).then(a.cmp(&b)));
     let Some(&best) = matching.first() else { return Err(None) };
@@ -157,13 +157,13 @@ fn route() -> impl Strategy<Value = Route> {
             .prop_map(|methods| Methods::Only(methods.into_iter().map(str::to_owned).collect())),
     ];
     (host, path_pattern(), methods, 0..3usize).prop_map(|(host, path, methods, upstream)| Route {
-        host,
+        hosts: vec![host],
         path,
         methods,
         paths: ORDINARY,
         upstream,
-        body_bytes: None,
-        request_timeout: None,
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
         send_host: SendHost::Client,
         tunnels: crate::config::RouteTunnels::default(),
     })

@@ -268,8 +268,7 @@ fn a_card_far_from_the_shards_is_told() {
     let machine = two_sockets_interleaved();
     machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1"), (41, "eth0-TxRx-1", "0,1")]);
     let warnings = |policy: &str| {
-        let placement = Some(policy.to_owned());
-        let flags = crate::cli::ShardArgs { placement, ..crate::cli::ShardArgs::default() };
+        let flags = crate::config::CommandLine::default().with("--placement", policy);
         plan(&machine.read(), &ShardChoice::from_flags(&flags).unwrap()).unwrap().warnings
     };
     assert_eq!(

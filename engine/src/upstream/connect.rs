@@ -51,7 +51,7 @@ pub(crate) fn take_idle<'s>(
     repeat: Repeat,
 ) -> Option<UpstreamStream<'s>> {
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
-    let found = group.pick(sluice_sys::now_ms(), |server| match group.proxy_protocol {
+    let found = group.pick(sluice_sys::now_ms(), |server| match group.rules.proxy_protocol {
         ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
             Some((server, server.take_idle_of(&identity.ends(), is_good)?))
@@ -89,15 +89,15 @@ pub(crate) async fn connect_new<'s>(
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
-        let mut made = connect(server, snapshot.times.upstream_connect).await;
+        let mut made = connect(server, group.rules.connect_ms).await;
         if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
             sluice_sys::sleep(CLOSING_MS).await;
-            made = connect(server, snapshot.times.upstream_connect).await;
+            made = connect(server, group.rules.connect_ms).await;
         }
         match made {
             Ok(conn) => {
                 conn.set_read_ahead(server.read_ahead());
-                announce(&conn, group.proxy_protocol, identity, snapshot.times.write_stall);
+                announce(&conn, group.rules.proxy_protocol, identity, snapshot.times.write_stall);
                 shard.counters.upstream_connects.increment();
                 server.opened();
                 let link = Link::Plain(conn);

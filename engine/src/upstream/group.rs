@@ -21,8 +21,20 @@ const LARGE_MEMORY: u8 = 8;
 pub(crate) struct Group {
     servers: Vec<Rc<Server>>,
     next: Cell<usize>,
+    pub(crate) rules: GroupRules,
+}
+
+/// What a configuration says of the connections to a group's servers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupRules {
     /// What a new connection begins with.
     pub(crate) proxy_protocol: ProxyProtocolOut,
+    /// The longest time to connect.
+    pub(crate) connect_ms: u64,
+    /// How long an idle connection is kept.
+    pub(crate) idle_ms: u64,
+    /// How many of them to one server.
+    pub(crate) idle_connections_max: usize,
 }
 
 /// What makes two entries of two configurations the same server: connections to one are as good as connections to the other.
@@ -58,8 +70,8 @@ pub(crate) struct Server {
 }
 
 impl Group {
-    pub(crate) fn new(servers: Vec<Rc<Server>>, proxy_protocol: ProxyProtocolOut) -> Group {
-        Group { servers, next: Cell::new(0), proxy_protocol }
+    pub(crate) fn new(servers: Vec<Rc<Server>>, rules: GroupRules) -> Group {
+        Group { servers, next: Cell::new(0), rules }
     }
 
     pub(crate) fn servers(&self) -> &[Rc<Server>] {
@@ -269,7 +281,13 @@ mod tests {
             proxy_protocol: ProxyProtocolOut::Off,
         };
         let server = |n: usize| Rc::new(Server::new(key(n), stock.clone()));
-        Group::new((0..count).map(server).collect(), ProxyProtocolOut::Off)
+        let rules = GroupRules {
+            proxy_protocol: ProxyProtocolOut::Off,
+            connect_ms: 3_000,
+            idle_ms: 50_000,
+            idle_connections_max: 1_000,
+        };
+        Group::new((0..count).map(server).collect(), rules)
     }
 
     fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {

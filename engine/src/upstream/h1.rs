@@ -14,8 +14,7 @@ use crate::h1::{BodyProgress, BodyReader, BodyWriter};
 use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::shard::Shard;
-use crate::snapshot::Snapshot;
-use crate::upstream::group::{KeepResult, Server};
+use crate::upstream::group::{GroupRules, KeepResult, Server};
 
 /// A connection to a server, in use by one exchange.
 pub(crate) struct ServerConnection<'s> {
@@ -119,7 +118,7 @@ impl<'s> ServerConnection<'s> {
         sending?.await.buf
     }
 
-    pub(super) fn finish(mut self, used: Used, is_response_large: bool, shard: &Shard, snapshot: &Snapshot) {
+    pub(super) fn finish(mut self, used: Used, is_response_large: bool, shard: &Shard, rules: &GroupRules) {
         self.server.note_answer(is_response_large);
         // A response can come before the request was sent to its end; then the connection is of no further use.
         let is_sent = match self.sending.take().map(Sending::try_finish) {
@@ -130,14 +129,13 @@ impl<'s> ServerConnection<'s> {
         let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
         // Nor if the server has said more than it was asked.
         if used == Used::Whole && is_sent && is_reusable && self.inbox.is_empty() {
-            self.give_back(shard, snapshot);
+            self.give_back(shard, rules);
         }
     }
 
-    fn give_back(&mut self, shard: &Shard, snapshot: &Snapshot) {
+    fn give_back(&mut self, shard: &Shard, rules: &GroupRules) {
         let Some(link) = self.link.take() else { return };
-        let idle_max = snapshot.limits.upstream_idle_connections;
-        match self.server.keep(link, snapshot.times.upstream_idle, idle_max) {
+        match self.server.keep(link, rules.idle_ms, rules.idle_connections_max) {
             KeepResult::Idle => shard.upkeep.wake(),
             KeepResult::Ended => {}
             KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),

@@ -11,7 +11,7 @@ use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart}
 use crate::min_rate::MinRate;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::upstream::group::Server;
+use crate::upstream::group::{GroupRules, Server};
 use crate::upstream::h1;
 
 /// A server's end of one exchange.
@@ -122,9 +122,9 @@ impl<'s> UpstreamStream<'s> {
     }
 
     /// The exchange is over.
-    pub(crate) fn finish(self, used: Used, is_response_large: bool, shard: &Shard, snapshot: &Snapshot) {
+    pub(crate) fn finish(self, used: Used, is_response_large: bool, shard: &Shard, rules: &GroupRules) {
         match self {
-            Self::H1(connection) => connection.finish(used, is_response_large, shard, snapshot),
+            Self::H1(connection) => connection.finish(used, is_response_large, shard, rules),
         }
     }
 

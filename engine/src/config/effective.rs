@@ -1,0 +1,96 @@
+//! What a configuration comes to: every key with its value and the place that the value came from.
+
+use std::fmt::Write as _;
+
+use super::key::{Key, Kind};
+use super::raw::Raw;
+use super::table::{RouteKeys, Top, UpstreamKeys};
+use super::values::{Field, Value, Values};
+
+/// The column at which origins begin, where values leave room for it.
+const ORIGIN_COLUMN: usize = 44;
+
+/// The whole configuration as a TOML file, each line with the origin of its value.
+pub fn effective(raw: &Raw) -> String {
+    let top = Top::settle(&raw.top);
+    let mut out = String::new();
+    write_keys(&mut out, &raw.top);
+    for (name, table) in [
+        ("timeouts", &top.timeouts),
+        ("limits", &top.limits),
+        ("paths", &top.paths),
+        ("forwarding", &top.forwarding),
+    ] {
+        let _ = write!(out, "\n[{name}]\n");
+        write_keys(&mut out, table);
+    }
+    for listener in &top.listener {
+        write_table(&mut out, "listener", listener, &[]);
+    }
+    for upstream in &top.upstream {
+        let keys = UpstreamKeys::settle(upstream);
+        let tables =
+            [("timeouts", keys.timeouts.over(&top.timeouts)), ("limits", keys.limits.over(&top.limits))];
+        write_table(&mut out, "upstream", upstream, &tables);
+    }
+    for route in &top.route {
+        write_route(&mut out, &top, route);
+    }
+    out
+}
+
+/// The same for one route, by its number in the order of the file, from 0.
+pub fn explain(raw: &Raw, number: usize) -> Option<String> {
+    let top = Top::settle(&raw.top);
+    let mut out = String::new();
+    write_route(&mut out, &top, top.route.get(number)?);
+    Some(out.trim_start().to_owned())
+}
+
+fn write_route(out: &mut String, top: &Top, route: &Values) {
+    let keys = RouteKeys::settle(route);
+    let upstream = top.upstream.iter().map(UpstreamKeys::settle).find(|upstream| {
+        let name = |field: &Field<String>| field.given().map(|given| given.value.clone());
+        name(&upstream.name).is_some() && name(&upstream.name) == name(&keys.upstream)
+    });
+    let upstream = upstream.unwrap_or_default();
+    let tables = [
+        ("timeouts", keys.timeouts.over(&upstream.timeouts).over(&top.timeouts)),
+        ("limits", keys.limits.over(&upstream.limits).over(&top.limits)),
+        ("paths", keys.paths.over(&top.paths)),
+    ];
+    write_table(out, "route", route, &tables);
+}
+
+/// One table of a list, and those in it.
+fn write_table(out: &mut String, name: &str, values: &Values, tables: &[(&str, Values)]) {
+    let _ = write!(out, "\n[[{name}]]");
+    let _ =
+        writeln!(out, "{}# {}", " ".repeat(ORIGIN_COLUMN.saturating_sub(name.len() + 4).max(1)), values.at);
+    write_keys(out, values);
+    let scope = values.section().scope();
+    for (inner, table) in tables {
+        for (key, field) in table.iter().filter(|(key, _)| key.scopes.has(scope)) {
+            write_key(out, &format!("{inner}.{}", key.name), key, field);
+        }
+    }
+}
+
+fn write_keys(out: &mut String, values: &Values) {
+    for (key, field) in values.iter() {
+        write_key(out, key.name, key, field);
+    }
+}
+
+fn write_key(out: &mut String, name: &str, key: &Key, field: &Field<Value>) {
+    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) {
+        return;
+    }
+    let (value, origin) = match field.given() {
+        Some(given) => (given.value.show(&key.kind), given.at.to_string()),
+        None if key.default.is_empty() => return,
+        None => (Value::default_of(key).show(&key.kind), "default".to_owned()),
+    };
+    let line = format!("{name} = {value}");
+    let _ = writeln!(out, "{line:ORIGIN_COLUMN$}  # {origin}");
+}

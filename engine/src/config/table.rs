@@ -1,0 +1,303 @@
+//! Every key of the configuration, each written once: its type in the checked form, how it is written, its default, where it may be
+//! written, what a change of it takes, its flag and its documentation.
+//!
+//! One row is a field of the struct above it, a key of the file, a flag of the command line with its help, a row of the manual and
+//! a property of the JSON Schema. To add a key, add a row and use the field. Where rows of one struct are not enough (what values
+//! mean together), the field is a [`Field`], which keeps the place it was written at, and a check elsewhere settles it.
+
+use std::time::Duration;
+
+use sluice_proto::forwarded::HopList;
+use sluice_proto::h1::{RealIp, RequestId};
+use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlashes, SlashLike};
+use sluice_sys::HugePages;
+
+use super::choices::{FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, words};
+use super::key::{Change, Key, Kind, Scopes, Section};
+use super::problem::Located;
+use super::values::{Field, Settle, Values};
+use crate::steering::Steering;
+
+type Texts = Vec<Located<String>>;
+
+const GLOBAL: Scopes = Scopes::GLOBAL;
+const LISTENER: Scopes = Scopes::LISTENER;
+const UPSTREAM: Scopes = Scopes::UPSTREAM;
+const ROUTE: Scopes = Scopes::ROUTE;
+const PER_ROUTE: Scopes = GLOBAL.and(ROUTE);
+const PER_UPSTREAM: Scopes = GLOBAL.and(UPSTREAM);
+const PER_ALL: Scopes = PER_UPSTREAM.and(ROUTE);
+
+const fn time(least: &'static str, most: &'static str) -> Kind {
+    Kind::Time { least, most }
+}
+
+const fn bytes(least: &'static str, most: &'static str) -> Kind {
+    Kind::Bytes { least, most }
+}
+
+const fn count(least: &'static str, most: &'static str) -> Kind {
+    Kind::Count { least, most }
+}
+
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $settled:ident, $table:ident, $name:literal, $heading:literal:
+        $( $field:ident: $ty:ty = $kind:expr, $default:literal, $scopes:expr, $change:ident, $flag:literal, $doc:literal; )+
+    ) => {
+        #[doc = concat!("The keys of `", $name, "`.")]
+        pub static $table: Section = Section {
+            name: $name,
+            heading: $heading,
+            doc: concat!($($about),+),
+            keys: &[$( Key {
+                name: stringify!($field),
+                kind: $kind,
+                default: $default,
+                scopes: $scopes,
+                change: Change::$change,
+                flag: $flag,
+                doc: $doc,
+            } ),+],
+        };
+
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $settled {
+            $( #[doc = $doc] pub $field: $ty, )+
+        }
+
+        impl $settled {
+            /// What is written, with defaults where nothing is.
+            pub(crate) fn settle(values: &Values) -> Self {
+                assert!(std::ptr::eq(values.section(), &raw const $table), "values of another section");
+                let mut fields = values.iter();
+                Self { $( $field: {
+                    let (key, field) = fields.next().expect("a field for every key");
+                    Settle::settle(key, field)
+                } ),+ }
+            }
+        }
+
+        impl Default for $settled {
+            fn default() -> Self {
+                Self::settle(&Values::empty(&$table, super::problem::Origin::CommandLine))
+            }
+        }
+    };
+}
+
+section! {
+    /// The top of the file.
+    Top, TOP, "", "Shards and the machine":
+
+    include: Field<Texts> = Kind::Texts("FILE"), "", GLOBAL, Reload, "",
+        "Further files to read, by name or pattern (conf.d/*.toml), relative to this one";
+    listen: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen",
+        "Address and port to accept connections on; repeatable";
+    shards: Field<u64> = count("1", "4096"), "", GLOBAL, Restart, "--shards",
+        "Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process may use, no more than a cgroup quota allows]";
+    placement: Field<String> = Kind::Text("POLICY"), "pack", GLOBAL, Restart, "--placement",
+        "Which CPUs: pack (fill one cache, one node, before the next), spread (nodes and caches in turn), node=N, or cpus=LIST";
+    cpus: Field<String> = Kind::Text("LIST"), "", GLOBAL, Restart, "--cpus",
+        "Short for placement cpus=LIST: the CPUs to run a shard on, such as 0-3,8";
+    smt: Field<bool> = Kind::Boolean, "false", GLOBAL, Restart, "--smt",
+        "One shard per hyper-thread instead of one per core";
+    reserve: Field<u64> = count("0", "4096"), "0", GLOBAL, Restart, "--reserve",
+        "Cores to leave for interrupts and the control plane";
+    pinning: Pinning = Kind::Word(words::<Pinning>), "on", GLOBAL, Restart, "--pinning",
+        "on: every shard stays on its CPU and takes its memory from the node of that CPU; off: the scheduler decides";
+    steering: Steering = Kind::Word(words::<Steering>), "load", GLOBAL, Restart, "--steering",
+        "Which shard gets a connection: any, by a hash (off), that of the CPU which received it (cpu), or that one unless it is busier than others (load); by a BPF program where CAP_BPF allows one";
+    huge_pages: HugePages = Kind::Word(words::<HugePages>), "off", GLOBAL, Restart, "--huge-pages",
+        "Pages of the receive buffers: off, transparent (where the kernel finds some), reserved (vm.nr_hugepages)";
+    busy_poll: Field<String> = Kind::Text("TIME|off"), "off", GLOBAL, Restart, "--busy-poll",
+        "Before it sleeps, a shard polls its network queues for so long, such as 50us: packets wait less, at the price of processor time; needs Linux 6.9";
+    drain_timeout: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--drain-timeout",
+        "After SIGTERM or SIGINT, how long requests in flight may take to finish";
+    metrics: Field<String> = Kind::Text("ADDR:PORT"), "", GLOBAL, Restart, "--metrics",
+        "Address for GET /metrics, counters and memory of all shards for Prometheus; whoever reaches it may read";
+    timeouts: Values = Kind::Table(&TIMEOUTS), "", GLOBAL, Reload, "", "How long Sluice waits";
+    limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
+    paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
+    forwarding: Values = Kind::Table(&FORWARDING), "", GLOBAL, Reload, "", "What servers learn of clients";
+    listener: Vec<Values> = Kind::Tables(&LISTENERS), "", GLOBAL, Restart, "", "Addresses with settings of their own";
+    upstream: Vec<Values> = Kind::Tables(&UPSTREAMS), "", GLOBAL, Reload, "", "Groups of servers";
+    route: Vec<Values> = Kind::Tables(&ROUTES), "", GLOBAL, Reload, "", "Which requests go to which upstream";
+}
+
+section! {
+    /// How long Sluice waits for a peer. Zero is refused where it would close every connection at once.
+    Timeouts, TIMEOUTS, "timeouts", "Timeouts":
+
+    request_head: Duration = time("1ms", "24h"), "10s", GLOBAL, Reload, "--timeout-request-head",
+        "Longest time for a whole request head, from its first byte (from the start of a new connection)";
+    proxy_header: Duration = time("1ms", "24h"), "5s", GLOBAL, Reload, "--timeout-proxy-header",
+        "Longest time for a PROXY protocol header, from its first byte";
+    body_idle: Duration = time("1ms", "24h"), "30s", GLOBAL, Reload, "--timeout-body-idle",
+        "Longest pause between two parts of a request body";
+    body_min_rate_grace: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--timeout-body-min-rate-grace",
+        "Time spent waiting for a request body, in all, before limits.body_min_rate applies";
+    response_min_rate_grace: Duration = time("0s", "24h"), "30s", GLOBAL, Reload, "--timeout-response-min-rate-grace",
+        "Time spent waiting for a client to take a response, in all, before limits.response_min_rate applies";
+    request: Duration = time("0s", "24h"), "0s", PER_ALL, Reload, "--timeout-request",
+        "Longest time for a request and its response, from the end of the request's head; 0s for no limit";
+    keep_alive_idle: Duration = time("1ms", "24h"), "75s", GLOBAL, Reload, "--timeout-keep-alive-idle",
+        "Longest wait for the next request on a client's connection";
+    connection_age: Duration = time("0s", "24h"), "1h", GLOBAL, Reload, "--timeout-connection-age",
+        "Age at which a client's connection is closed, after the response under way; 0s for no limit";
+    write_stall: Duration = time("1ms", "24h"), "30s", GLOBAL, Reload, "--timeout-write-stall",
+        "Longest time in which a peer takes none of the bytes waiting for it";
+    upstream_connect: Duration = time("1ms", "24h"), "3s", PER_UPSTREAM, Reload, "--timeout-upstream-connect",
+        "Longest time to connect to a server";
+    upstream_response: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-response",
+        "Longest wait for the response head, from the end of the request";
+    upstream_body_idle: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-body-idle",
+        "Longest pause between two parts of a response body";
+    upstream_idle: Duration = time("1ms", "24h"), "50s", PER_UPSTREAM, Reload, "--timeout-upstream-idle",
+        "How long an idle connection to a server is kept; keep it below the server's own keep-alive time";
+    tunnel_idle: Duration = time("1ms", "24h"), "1h", GLOBAL, Reload, "--timeout-tunnel-idle",
+        "Longest time in which no byte passes through a tunnel (WebSocket, CONNECT), in either direction";
+    expect_continue_wait: Duration = time("0s", "24h"), "1s", GLOBAL, Reload, "--timeout-expect-continue-wait",
+        "With Expect: 100-continue, how long to wait for the server's 100 (Continue) before the body is asked for";
+}
+
+section! {
+    /// How much Sluice accepts from a peer.
+    Limits, LIMITS, "limits", "Limits":
+
+    request_line_bytes: usize = bytes("64", "64KiB"), "8KiB", GLOBAL, Reload, "--limit-request-line-bytes",
+        "Longest request line (414 above it)";
+    head_bytes: usize = bytes("256", "64KiB"), "16KiB", GLOBAL, Reload, "--limit-head-bytes",
+        "Largest head, start line and all fields, of a request (431 above it) or of a response (502)";
+    partial_heads_bytes: usize = bytes("64KiB", "1024GiB"), "64MiB", GLOBAL, Restart, "--limit-partial-heads-bytes",
+        "Most bytes of incomplete request heads that one shard keeps (503 above it)";
+    header_fields: usize = count("1", "256"), "100", GLOBAL, Reload, "--limit-header-fields",
+        "Most header fields in a head (431 above it, 502 for a response); trailers have 32 at most";
+    body_bytes: u64 = bytes("0", "8589934591GiB"), "1GiB", PER_ALL, Reload, "--limit-body-bytes",
+        "Largest request body (413 above it); 0 for no limit";
+    body_min_rate: u32 = bytes("0", "1GiB"), "240", GLOBAL, Reload, "--limit-body-min-rate",
+        "Fewest bytes of a request body per second of waiting for it (408 below it); 0 for no limit";
+    response_min_rate: u32 = bytes("0", "1GiB"), "240", GLOBAL, Reload, "--limit-response-min-rate",
+        "Fewest bytes of a response that its client takes per second of waiting for it (reset below it); 0 for no limit";
+    receive_buffers_bytes: usize = bytes("0", "512MiB"), "0", GLOBAL, Restart, "--limit-receive-buffers-bytes",
+        "Most memory for the receive buffers of one shard; 0 for 256MiB, or for all shards a 16th of the memory if less";
+    read_ahead_bytes: u32 = bytes("0", "512KiB"), "48KiB", GLOBAL, Restart, "--limit-read-ahead-bytes",
+        "Most bytes received from a server, or of a request body, before the other side takes any (and a buffer of 16KiB more); 0, or before Linux 6.17, one buffer";
+    requests_per_connection: u32 = count("0", "1000000"), "10000", GLOBAL, Reload, "--limit-requests-per-connection",
+        "Requests answered on one client connection before it is closed; 0 for no limit";
+    connections: usize = count("0", "100000000"), "0", GLOBAL, Restart, "--limit-connections",
+        "Most client connections of one shard; 0 for what the limits of descriptors and of a cgroup's memory allow";
+    connections_per_address: u32 = count("0", "100000000"), "0", GLOBAL, Reload, "--limit-connections-per-address",
+        "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
+    abuse_score: u8 = count("0", "250"), "100", GLOBAL, Reload, "--limit-abuse-score",
+        "Points of abuse after which a client's connection is closed (429); 0 for no limit";
+    upstream_idle_connections: usize = count("0", "1000000"), "1000000", PER_UPSTREAM, Reload, "--limit-upstream-idle-connections",
+        "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
+}
+
+section! {
+    /// How different spellings of a path are treated.
+    Paths, PATHS, "paths", "Paths":
+
+    forward: PathForward = Kind::Word(words::<PathForward>), "normal", PER_ROUTE, Reload, "--path-forward",
+        "The path that servers get: the one compared with the routes, or the client's byte for byte";
+    dot_segments: DotSegments = Kind::Word(words::<DotSegments>), "remove", GLOBAL, Reload, "--path-dot-segments",
+        "Segments . and .., also encoded; those that lead above the root are always refused";
+    repeated_slashes: RepeatedSlashes = Kind::Word(words::<RepeatedSlashes>), "merge", GLOBAL, Reload, "--path-repeated-slashes",
+        "Several slashes in a row";
+    encoded_slash: SlashLike = Kind::Word(words::<SlashLike>), "refuse", PER_ROUTE, Reload, "--path-encoded-slash",
+        "%2F: refused, kept as it is, or read as a slash";
+    backslash: SlashLike = Kind::Word(words::<SlashLike>), "refuse", GLOBAL, Reload, "--path-backslash",
+        "A backslash and %5C: refused, kept encoded, or read as a slash";
+    encoded_controls: EncodedControls = Kind::Word(words::<EncodedControls>), "refuse", GLOBAL, Reload, "--path-encoded-controls",
+        "Encoded control characters; %00 is always refused";
+    parameters: Parameters = Kind::Word(words::<Parameters>), "keep", GLOBAL, Reload, "--path-parameters",
+        "A ; in a segment and what follows it there: a part of the segment, unseen by routes, or refused";
+}
+
+section! {
+    /// What servers learn of clients, and which proxies are trusted to say who a client is.
+    ForwardingKeys, FORWARDING, "forwarding", "Forwarding":
+
+    trusted_proxies: Field<Texts> = Kind::Texts("CIDR"), "", GLOBAL, Reload, "--trusted-proxy",
+        "Address or network (CIDR) of a proxy whose X-Forwarded-* or Forwarded fields are trusted; repeatable";
+    fields: FieldsSent = Kind::Word(words::<FieldsSent>), "x-forwarded", GLOBAL, Reload, "--forwarding-fields",
+        "Fields that tell servers about the client";
+    trusted_field: Field<HopList> = Kind::Word(words::<HopList>), "", GLOBAL, Reload, "--forwarding-trusted-field",
+        "The list that trusted proxies maintain [default: the one that is sent]";
+    real_ip: RealIp = Kind::Word(words::<RealIp>), "trusted", GLOBAL, Reload, "--forwarding-real-ip",
+        "X-Real-IP: passed on from trusted proxies only, set to the client's address, or removed";
+    request_id: RequestId = Kind::Word(words::<RequestId>), "make", GLOBAL, Reload, "--forwarding-request-id",
+        "X-Request-Id: made unless a trusted proxy sent one, left as it came, or removed";
+    via: Field<String> = Kind::Text("NAME"), "sluice", GLOBAL, Reload, "--forwarding-via",
+        "Our name in Via: a word, or host:port";
+    by: Field<String> = Kind::Text("NODE"), "none", GLOBAL, Reload, "--forwarding-by",
+        "Our name in Forwarded (by=): an address, unknown, or _anything";
+}
+
+section! {
+    /// An address to accept connections on, with settings of its own.
+    ListenerKeys, LISTENERS, "listener", "Listeners":
+
+    address: Field<String> = Kind::Text("ADDR:PORT"), "", LISTENER, Restart, "",
+        "Address and port to accept connections on";
+    proxy_protocol: ProxyProtocolIn = Kind::Word(words::<ProxyProtocolIn>), "off", LISTENER, Restart, "",
+        "Whether every connection begins with a PROXY protocol header, version 1 or 2";
+    proxy_protocol_from: Field<Texts> = Kind::Texts("CIDR"), "", LISTENER, Restart, "",
+        "Addresses and networks (CIDR) that may send the header; any if it is left out";
+}
+
+section! {
+    /// Servers that requests are spread over.
+    UpstreamKeys, UPSTREAMS, "upstream", "Upstreams":
+
+    name: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
+        "Its name, for routes";
+    servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
+        "Servers, as http://host:port; requests go to them in turn";
+    proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",
+        "Begin connections to servers with a PROXY protocol header that names the client; each then serves one client only";
+    send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
+        "The Host that servers get: the client's, or their own as in `servers`";
+    timeouts: Values = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
+    limits: Values = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
+}
+
+section! {
+    /// Which requests go to which upstream.
+    RouteKeys, ROUTES, "route", "Routes":
+
+    host: Field<String> = Kind::Text("HOST"), "", ROUTE, Reload, "",
+        "Host name: example.com, *.example.com for any name below it; any host if it is left out";
+    hosts: Field<Texts> = Kind::Texts("HOST"), "", ROUTE, Reload, "",
+        "The same for several hosts";
+    path: Field<String> = Kind::Text("PATH"), "", ROUTE, Reload, "",
+        "Path: /users/{id} with one segment for {id}, /static/{*rest} with any rest";
+    path_prefix: Field<String> = Kind::Text("PATH"), "", ROUTE, Reload, "",
+        "Beginning of a path, by segments: /v1 is /v1 and everything below it";
+    methods: Field<Texts> = Kind::Texts("METHOD"), "", ROUTE, Reload, "",
+        "Methods; all if it is left out. GET includes HEAD";
+    upstream: Field<String> = Kind::Text("NAME"), "", ROUTE, Reload, "",
+        "The upstream that gets the requests";
+    send_host: Field<SendHost> = Kind::Word(words::<SendHost>), "", ROUTE, Reload, "",
+        "The Host that servers get, instead of the upstream's setting";
+    upgrade: Field<Texts> = Kind::Texts("PROTOCOL"), "", ROUTE, Reload, "",
+        "Protocols that clients may change to by Upgrade, such as websocket";
+    connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
+        "Ports, or first and last (8000-8999), that clients may reach by CONNECT";
+    timeouts: Values = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
+    limits: Values = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
+    paths: Values = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
+}
+
+/// Every section.
+pub static SECTIONS: [&Section; 8] =
+    [&TOP, &TIMEOUTS, &LIMITS, &PATHS, &FORWARDING, &LISTENERS, &UPSTREAMS, &ROUTES];
+
+/// Every key with a flag, in the order of the manual.
+pub fn flags() -> impl Iterator<Item = (&'static Section, &'static Key)> {
+    let all = SECTIONS.into_iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
+    all.filter(|(_, key)| !key.flag.is_empty())
+}

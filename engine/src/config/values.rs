@@ -1,0 +1,481 @@
+//! The configuration as written: for each key of a section, whether it was written, where, and what.
+//!
+//! Reads the tree of a file (or the text of a flag) by the table of keys, without a line of its own for any of them; what values
+//! mean together is judged by `checked`. A value of the wrong type is reported here and stays behind as [`Field::Faulty`], so
+//! that nothing later calls it missing.
+
+use std::time::Duration;
+
+use super::choices::Choice;
+use super::foreign;
+use super::key::{Key, Kind, Number, Scopes, Section};
+use super::problem::{Fault, Located, Origin, Report, closest};
+use super::source::{self, Node, Place, Sources};
+use super::table::SECTIONS;
+
+/// A key's value: not there, there but unusable (and reported), or there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Field<T> {
+    /// Not written.
+    #[default]
+    Absent,
+    /// Written, of the wrong type or out of range, and reported.
+    Faulty,
+    /// Written.
+    Given(Located<T>),
+}
+
+impl<T> Field<T> {
+    /// A value that came by a flag.
+    #[cfg(test)]
+    pub(crate) fn flag(flag: &'static str, value: T) -> Self {
+        Self::Given(Located::new(value, Origin::Flag(flag.into())))
+    }
+
+    /// The value, if one was written and could be read.
+    pub fn given(&self) -> Option<&Located<T>> {
+        match self {
+            Self::Given(given) => Some(given),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
+    fn map<U>(&self, convert: impl FnOnce(&T) -> U) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Faulty => Field::Faulty,
+            Self::Given(given) => Field::Given(Located::new(convert(&given.value), given.at.clone())),
+        }
+    }
+}
+
+/// What a value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Number(Number),
+    Boolean(bool),
+    Text(String),
+    Texts(Vec<Located<String>>),
+    Table(Values),
+    Tables(Vec<Values>),
+}
+
+/// One section as written.
+#[derive(Debug, Clone)]
+pub struct Values {
+    section: &'static Section,
+    /// Where its table starts.
+    pub at: Origin,
+    fields: Vec<Field<Value>>,
+}
+
+impl PartialEq for Values {
+    fn eq(&self, other: &Values) -> bool {
+        std::ptr::eq(self.section, other.section) && self.fields == other.fields
+    }
+}
+
+impl Eq for Values {}
+
+impl Values {
+    /// A section of which nothing is written.
+    pub(crate) fn empty(section: &'static Section, at: Origin) -> Values {
+        Values { section, at, fields: section.keys.iter().map(|_| Field::Absent).collect() }
+    }
+
+    pub(crate) fn section(&self) -> &'static Section {
+        self.section
+    }
+
+    /// Keys and what is written for them, in the order of the table.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Key, &Field<Value>)> {
+        self.section.keys.iter().zip(&self.fields)
+    }
+
+    /// What is written for a key of the section.
+    ///
+    /// # Panics
+    /// When the section has no such key, which is a mistake of ours.
+    pub(crate) fn field(&self, name: &str) -> &Field<Value> {
+        &self.fields[self.number(name)]
+    }
+
+    pub(crate) fn field_mut(&mut self, name: &str) -> &mut Field<Value> {
+        let number = self.number(name);
+        &mut self.fields[number]
+    }
+
+    fn number(&self, name: &str) -> usize {
+        let found = self.section.find(name);
+        found.unwrap_or_else(|| panic!("[{}] has no key {name}", self.section.name)).0
+    }
+
+    /// A table in it; one of which nothing is written where there is none.
+    pub(crate) fn table(&self, name: &str) -> Values {
+        match (self.field(name), &self.section.keys[self.number(name)].kind) {
+            (Field::Given(Located { value: Value::Table(values), .. }), _) => values.clone(),
+            (_, Kind::Table(section)) => Values::empty(section, self.at.clone()),
+            _ => panic!("{name} is no table"),
+        }
+    }
+
+    /// A table in it, to be written to.
+    pub(crate) fn table_mut(&mut self, name: &str) -> &mut Values {
+        let empty = self.table(name);
+        let field = self.field_mut(name);
+        if field.given().is_none() {
+            let at = empty.at.clone();
+            *field = Field::Given(Located::new(Value::Table(empty), at));
+        }
+        match field {
+            Field::Given(Located { value: Value::Table(values), .. }) => values,
+            _ => panic!("{name} is no table"),
+        }
+    }
+
+    /// These values, and those of a wider scope where nothing is written here.
+    pub(crate) fn over(&self, wider: &Values) -> Values {
+        let fields = self.fields.iter().zip(&wider.fields);
+        let narrowest = |(own, wider): (&Field<Value>, &Field<Value>)| match own {
+            Field::Absent => wider.clone(),
+            own => own.clone(),
+        };
+        Values { section: self.section, at: self.at.clone(), fields: fields.map(narrowest).collect() }
+    }
+
+    /// Sets a key to what a flag says. A list grows with every flag of the same name.
+    ///
+    /// # Errors
+    /// Why the text cannot be read.
+    pub(crate) fn set(&mut self, name: &str, text: &str, at: &Origin) -> Result<(), Fault> {
+        let number = self.number(name);
+        let kind = &self.section.keys[number].kind;
+        let field = &mut self.fields[number];
+        if kind.is_list() {
+            let item = Located::new(text.to_owned(), at.clone());
+            match field {
+                Field::Given(Located { value: Value::Texts(items), at: earlier }) if earlier == at => {
+                    items.push(item)
+                }
+                field => *field = Field::Given(Located::new(Value::Texts(vec![item]), at.clone())),
+            }
+            return Ok(());
+        }
+        let value = Value::parse(kind, text).inspect_err(|_| *field = Field::Faulty)?;
+        *field = Field::Given(Located::new(value, at.clone()));
+        Ok(())
+    }
+}
+
+impl Value {
+    /// Reads the text form of a value that is no list and no table.
+    pub(crate) fn parse(kind: &Kind, text: &str) -> Result<Value, Fault> {
+        match kind {
+            Kind::Time { .. } | Kind::Bytes { .. } | Kind::Count { .. } => {
+                let number = kind.parse_number(text)?;
+                kind.check_range(number).map(|()| Value::Number(number))
+            }
+            Kind::Boolean => match text {
+                "true" => Ok(Value::Boolean(true)),
+                "false" => Ok(Value::Boolean(false)),
+                _ => Err(Fault::new(format!("`{text}` is neither true nor false"))),
+            },
+            Kind::Word(words) => parse_word(&words(), text).map(|()| Value::Text(text.to_owned())),
+            _ => Ok(Value::Text(text.to_owned())),
+        }
+    }
+
+    /// The value that holds where none is written.
+    pub(crate) fn default_of(key: &Key) -> Value {
+        let ours = |fault| panic!("default of {}: {fault}", key.name);
+        match key.kind {
+            Kind::Texts(_) | Kind::Ports => Value::Texts(Vec::new()),
+            Kind::Table(section) => Value::Table(Values::empty(section, Origin::CommandLine)),
+            Kind::Tables(_) => Value::Tables(Vec::new()),
+            _ => Value::parse(&key.kind, key.default).unwrap_or_else(ours),
+        }
+    }
+
+    /// As it would be written in a TOML file.
+    pub(crate) fn show(&self, kind: &Kind) -> String {
+        match self {
+            Value::Number(number) => match (kind, kind.show(*number)) {
+                (Kind::Count { .. }, text) => text,
+                (_, text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text,
+                (_, text) => format!("\"{text}\""),
+            },
+            Value::Boolean(is_so) => is_so.to_string(),
+            Value::Text(text) => toml::Value::from(text.as_str()).to_string(),
+            Value::Texts(items) => {
+                let items: Vec<_> =
+                    items.iter().map(|item| toml::Value::from(item.value.as_str()).to_string()).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Value::Table(_) | Value::Tables(_) => String::new(),
+        }
+    }
+}
+
+/// # Errors
+/// The words that there are, where `text` is none of them.
+pub(super) fn parse_word(words: &[&'static str], text: &str) -> Result<(), Fault> {
+    if words.contains(&text) {
+        return Ok(());
+    }
+    let fault = Fault::new(format!("`{text}` is none of {}", words.join(", ")));
+    Err(match closest(text, words.iter().copied()) {
+        Some(near) => fault.hint(format!("did you mean `{near}`")),
+        None => fault,
+    })
+}
+
+// ---- from values to the types of Rust ----
+
+/// A type that a value becomes.
+pub(crate) trait FromValue: Sized {
+    /// # Panics
+    /// When the kind of the key is not for this type, which is a mistake of ours.
+    fn from_value(value: &Value) -> Self;
+}
+
+fn mismatch(value: &Value) -> ! {
+    panic!("the table of keys gives this type another kind: {value:?}")
+}
+
+impl FromValue for Duration {
+    fn from_value(value: &Value) -> Duration {
+        let Value::Number(Number::Time(time)) = value else { mismatch(value) };
+        *time
+    }
+}
+
+macro_rules! from_numbers {
+    ($($ty:ty),*) => { $(
+        impl FromValue for $ty {
+            fn from_value(value: &Value) -> $ty {
+                let Value::Number(Number::Plain(number)) = value else { mismatch(value) };
+                <$ty>::try_from(*number).expect("in range, so it fits")
+            }
+        }
+    )* };
+}
+from_numbers!(u8, u32, u64, usize);
+
+impl FromValue for bool {
+    fn from_value(value: &Value) -> bool {
+        let Value::Boolean(is_so) = value else { mismatch(value) };
+        *is_so
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: &Value) -> String {
+        let Value::Text(text) = value else { mismatch(value) };
+        text.clone()
+    }
+}
+
+impl FromValue for Vec<Located<String>> {
+    fn from_value(value: &Value) -> Vec<Located<String>> {
+        let Value::Texts(items) = value else { mismatch(value) };
+        items.clone()
+    }
+}
+
+impl FromValue for Values {
+    fn from_value(value: &Value) -> Values {
+        let Value::Table(values) = value else { mismatch(value) };
+        values.clone()
+    }
+}
+
+impl FromValue for Vec<Values> {
+    fn from_value(value: &Value) -> Vec<Values> {
+        let Value::Tables(tables) = value else { mismatch(value) };
+        tables.clone()
+    }
+}
+
+impl<C: Choice> FromValue for C {
+    fn from_value(value: &Value) -> C {
+        let Value::Text(word) = value else { mismatch(value) };
+        C::parse(word).unwrap_or_else(|_| mismatch(value))
+    }
+}
+
+/// What a key comes to: with its default where nothing is written, or as it was written.
+pub(crate) trait Settle {
+    fn settle(key: &Key, field: &Field<Value>) -> Self;
+}
+
+impl<T: FromValue> Settle for T {
+    fn settle(key: &Key, field: &Field<Value>) -> T {
+        field
+            .given()
+            .map_or_else(|| T::from_value(&Value::default_of(key)), |given| T::from_value(&given.value))
+    }
+}
+
+impl<T: FromValue> Settle for Field<T> {
+    fn settle(_: &Key, field: &Field<Value>) -> Field<T> {
+        field.map(T::from_value)
+    }
+}
+
+// ---- reading a file ----
+
+/// Reads the tree of a configuration by the table of keys, and collects what is wrong.
+pub(crate) struct Reader<'s> {
+    pub(crate) sources: &'s Sources,
+    pub(crate) report: Report,
+}
+
+impl Reader<'_> {
+    /// Reads a table as this section, written in this scope. Complains about unknown and repeated keys, and about anything but
+    /// a table.
+    pub(crate) fn read(&mut self, section: &'static Section, scope: Scopes, node: &Node) -> Values {
+        let mut values = Values::empty(section, self.origin(node.at));
+        let source::Value::Table(entries) = &node.value else {
+            self.wrong_type(node, section.name, "a table");
+            return values;
+        };
+        for (key, value) in entries {
+            let known = section.find(&key.name).filter(|(_, known)| known.scopes.has(scope));
+            let Some((number, known)) = known else {
+                self.unknown_key(key, section, scope);
+                continue;
+            };
+            // TOML forbids a repeated key, JSON lets it through and leaves open which one counts.
+            if values.fields[number] != Field::Absent {
+                self.report.error(
+                    &self.origin(key.at),
+                    &section.full_name(&key.name),
+                    Fault::new("is there twice"),
+                );
+                continue;
+            }
+            values.fields[number] = self.read_value(section, scope, known, value);
+        }
+        values
+    }
+
+    fn read_value(&mut self, section: &Section, scope: Scopes, key: &Key, node: &Node) -> Field<Value> {
+        let name = section.full_name(key.name);
+        let at = self.origin(node.at);
+        let read = match (&key.kind, &node.value) {
+            (Kind::Table(inner), source::Value::Table(_)) => Ok(Value::Table(self.read(inner, scope, node))),
+            (Kind::Tables(inner), _) => return self.read_tables(inner, node, at),
+            (Kind::Texts(_) | Kind::Ports, source::Value::List(items)) => {
+                return self.read_list(&name, key, items, at);
+            }
+            (Kind::Boolean, source::Value::Boolean(is_so)) => Ok(Value::Boolean(*is_so)),
+            (Kind::Bytes { .. } | Kind::Count { .. }, source::Value::Number(number)) => {
+                let number = Number::Plain(*number);
+                key.kind.check_range(number).map(|()| Value::Number(number))
+            }
+            (Kind::Time { .. }, source::Value::Number(number)) => {
+                Err(Fault::new("a duration needs a unit").hint(format!("did you mean \"{number}s\"")))
+            }
+            (Kind::Boolean, source::Value::Text(text)) if node.is_expanded => Value::parse(&key.kind, text),
+            (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports, _) => {
+                self.wrong_type(node, &name, key.kind.expected());
+                return Field::Faulty;
+            }
+            (kind, source::Value::Text(text)) => Value::parse(kind, text),
+            (kind, _) => {
+                self.wrong_type(node, &name, kind.expected());
+                return Field::Faulty;
+            }
+        };
+        match read {
+            Ok(value) => Field::Given(Located::new(value, at)),
+            Err(fault) => {
+                self.report.error(&at, &name, fault);
+                Field::Faulty
+            }
+        }
+    }
+
+    /// A list of tables (`[[name]]`).
+    fn read_tables(&mut self, section: &'static Section, node: &Node, at: Origin) -> Field<Value> {
+        let scope = section.scope();
+        let name = section.name;
+        let tables = match &node.value {
+            source::Value::List(items) => items.iter().map(|item| self.read(section, scope, item)).collect(),
+            // The commonest slip in TOML: one pair of brackets. Read it as a list of one after saying so.
+            source::Value::Table(_) => {
+                let fault = Fault::new("expected a list of tables, found one table");
+                self.report.error(&at, name, fault.hint(format!("write [[{name}]] (in JSON: [{{...}}])")));
+                vec![self.read(section, scope, node)]
+            }
+            _ => {
+                self.wrong_type(node, name, "a list of tables");
+                return Field::Faulty;
+            }
+        };
+        Field::Given(Located::new(Value::Tables(tables), at))
+    }
+
+    fn read_list(&mut self, name: &str, key: &Key, items: &[Node], at: Origin) -> Field<Value> {
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            let text = match (&key.kind, &item.value) {
+                (_, source::Value::Text(text)) => text.clone(),
+                (Kind::Ports, source::Value::Number(number)) => number.to_string(),
+                (kind, _) => {
+                    self.wrong_type(
+                        item,
+                        name,
+                        if matches!(kind, Kind::Ports) { "a port" } else { "a string" },
+                    );
+                    continue;
+                }
+            };
+            texts.push(Located::new(text, self.origin(item.at)));
+        }
+        // One bad item must not hide the others, but a list of nothing but bad items is no empty list.
+        if texts.is_empty() && !items.is_empty() {
+            return Field::Faulty;
+        }
+        Field::Given(Located::new(Value::Texts(texts), at))
+    }
+
+    fn origin(&self, place: Place) -> Origin {
+        self.sources.origin(place)
+    }
+
+    fn wrong_type(&mut self, node: &Node, key: &str, wanted: &str) {
+        let fault = Fault::new(format!("expected {wanted}, found {}", node.value.kind()));
+        let fault = match (&node.value, wanted) {
+            (source::Value::Text(text), "a list of strings" | "a list of ports") => {
+                fault.hint(format!("write [\"{text}\"]"))
+            }
+            (source::Value::List(items), _) if items.len() == 1 => {
+                fault.hint("write the value without the brackets")
+            }
+            _ => fault,
+        };
+        self.report.error(&self.origin(node.at), key, fault);
+    }
+
+    fn unknown_key(&mut self, key: &source::Key, section: &Section, scope: Scopes) {
+        let fault = Fault::new("unknown key");
+        let known: Vec<_> =
+            section.keys.iter().filter(|known| known.scopes.has(scope)).map(|known| known.name).collect();
+        let fault = if section.find(&key.name).is_some() {
+            fault.hint(format!("`{}` is set for all in [{}], not for one {scope}", key.name, section.name))
+        } else if let Some(near) = closest(&key.name, known.iter().copied()) {
+            fault.hint(format!("did you mean `{near}`"))
+        } else if let Some(place) = SECTIONS.iter().find(|other| other.find(&key.name).is_some()) {
+            match place.name {
+                "" => fault.hint(format!("`{}` belongs at the top of the file", key.name)),
+                name => fault.hint(format!("`{}` belongs in [{name}]", key.name)),
+            }
+        } else if let Some(hint) = foreign::hint(&key.name) {
+            fault.hint(hint)
+        } else {
+            fault.hint(format!("the keys here are {}", known.join(", ")))
+        };
+        self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
+    }
+}

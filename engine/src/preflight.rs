@@ -1,0 +1,43 @@
+//! What would keep this host from running a configuration that is in order by itself: what a start finds, found before.
+
+use std::io;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::control::resolve;
+use crate::descriptors;
+use crate::listen::{Reserved, why_not_bound};
+use crate::placement;
+use crate::topology::Topology;
+
+/// Every obstacle, a line each. An address in use is a warning on stderr: the process that has it may be this proxy.
+pub(crate) fn obstacles(config: &Config) -> Vec<String> {
+    let mut obstacles = unresolved(config);
+    match shards(config) {
+        Ok(shards) => obstacles.extend(descriptors::raise(shards).err().map(|error| error.to_string())),
+        Err(why) => obstacles.push(why),
+    }
+    let listen = config.listeners.iter().map(|listener| ("", listener.address));
+    for (purpose, address) in listen.chain(config.metrics.map(|address| ("for metrics ", address))) {
+        match Reserved::try_one(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                eprintln!("warning: {}", why_not_bound(purpose, address, &error));
+            }
+            Err(error) => obstacles.push(why_not_bound(purpose, address, &error).to_string()),
+            Ok(()) => {}
+        }
+    }
+    obstacles
+}
+
+fn unresolved(config: &Config) -> Vec<String> {
+    let servers = config.upstreams.iter().flat_map(|group| &group.servers);
+    servers.filter_map(|server| resolve::of_server(server).err()).collect()
+}
+
+/// How many shards there would be.
+fn shards(config: &Config) -> Result<usize, String> {
+    let topology = Topology::read(Path::new("/")).map_err(|error| error.to_string())?;
+    let plan = placement::plan(&topology, &config.shards).map_err(|error| error.to_string())?;
+    Ok(plan.shards.len())
+}

@@ -1,0 +1,21 @@
+//! What this build is: for `sluice version`, bug reports and metrics.
+
+/// Version, and the commit where it was built from a checkout.
+pub(crate) fn long() -> String {
+    let features: Vec<&str> = [
+        (cfg!(feature = "count-alloc"), "count-alloc"),
+        (cfg!(feature = "completions"), "completions"),
+        (cfg!(debug_assertions), "debug"),
+    ]
+    .into_iter()
+    .filter_map(|(is_on, name)| is_on.then_some(name))
+    .collect();
+    format!(
+        "sluice {}\ncommit {}\nfeatures {}\ntarget {}-{}\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("SLUICE_COMMIT").unwrap_or("unknown"),
+        features.join(" "),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    )
+}
