@@ -155,7 +155,7 @@ impl Values {
             let item = Located::new(text.to_owned(), at.clone());
             match field {
                 Field::Given(Located { value: Value::Texts(items), at: earlier }) if earlier == at => {
-                    items.push(item)
+                    items.push(item);
                 }
                 field => *field = Field::Given(Located::new(Value::Texts(vec![item]), at.clone())),
             }
