@@ -265,7 +265,11 @@ async fn wrong_flags_are_2_and_wrong_values_are_named() {
     let finished = proxy::run(&["--lisen", "127.0.0.1:0"]).await;
     assert_eq!(finished.code, Some(2));
     assert!(finished.stderr.contains("--listen"), "a suggestion: {}", finished.stderr);
-    assert_eq!(proxy::run(&["--listen", "127.0.0.1:0"]).await.code, Some(1), "no upstream");
+    assert_eq!(proxy::run(&["--listen", "127.0.0.1:0"]).await.code, Some(2), "no upstream");
+    let finished =
+        proxy::run(&["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:9", "--shards", "0"]).await;
+    assert_eq!(finished.code, Some(2), "{}", finished.stderr);
+    assert!(finished.stderr.contains("--shards: 0 is too small"), "{}", finished.stderr);
 }
 
 #[tokio::test]

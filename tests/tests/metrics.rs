@@ -98,6 +98,6 @@ async fn an_address_that_is_taken_is_one_clear_line() {
         finished.stderr
     );
     let finished = proxy::run(&[&upstream[..], &["--metrics", "9145"]].concat()).await;
-    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert_eq!(finished.code, Some(2), "{}", finished.stderr);
     assert!(finished.stderr.contains("metrics: `9145` is not an address and a port"), "{}", finished.stderr);
 }
