@@ -7,8 +7,7 @@ use sluice_proto::h1::{RealIp, RequestId};
 use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlashes, SlashLike};
 use sluice_sys::HugePages;
 
-use super::problem::Fault;
-use super::values::parse_word;
+use super::problem::{Fault, parse_word};
 use crate::steering::Steering;
 
 /// One of a few words.

@@ -181,6 +181,19 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// # Errors
+/// The words that there are, where `text` is none of them.
+pub(crate) fn parse_word(words: &[&'static str], text: &str) -> Result<(), Fault> {
+    if words.contains(&text) {
+        return Ok(());
+    }
+    let fault = Fault::new(format!("`{text}` is none of {}", words.join(", ")));
+    Err(match closest(text, words.iter().copied()) {
+        Some(near) => fault.hint(format!("did you mean `{near}`")),
+        None => fault,
+    })
+}
+
 /// The candidate that `word` was probably meant to be, if one is close.
 pub(crate) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     // One slip per three letters: "shard" finds "shards", "x" finds nothing.

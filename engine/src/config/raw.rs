@@ -174,7 +174,7 @@ impl Raw {
         report: Report,
     ) -> Result<Self, ConfigErrors> {
         let Some(root) = root else { return Err(report.into_errors()) };
-        let mut reader = Reader { sources, report };
+        let mut reader = Reader { sources, sections: &SECTIONS, report };
         let top = reader.read(&TOP, Scopes::GLOBAL, &root);
         Ok(Raw { file: Some(Origin::WholeFile(file.into())), top, report: reader.report })
     }

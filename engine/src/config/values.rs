@@ -9,9 +9,8 @@ use std::time::Duration;
 use super::choices::Choice;
 use super::foreign;
 use super::key::{Key, Kind, Number, Scopes, Section};
-use super::problem::{Fault, Located, Origin, Report, closest};
+use super::problem::{Fault, Located, Origin, Report, closest, parse_word};
 use super::source::{self, Node, Place, Sources};
-use super::table::SECTIONS;
 
 /// A key's value: not there, there but unusable (and reported), or there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -216,19 +215,6 @@ impl Value {
     }
 }
 
-/// # Errors
-/// The words that there are, where `text` is none of them.
-pub(super) fn parse_word(words: &[&'static str], text: &str) -> Result<(), Fault> {
-    if words.contains(&text) {
-        return Ok(());
-    }
-    let fault = Fault::new(format!("`{text}` is none of {}", words.join(", ")));
-    Err(match closest(text, words.iter().copied()) {
-        Some(near) => fault.hint(format!("did you mean `{near}`")),
-        None => fault,
-    })
-}
-
 // ---- from values to the types of Rust ----
 
 /// A type that a value becomes.
@@ -327,6 +313,8 @@ impl<T: FromValue> Settle for Field<T> {
 /// Reads the tree of a configuration by the table of keys, and collects what is wrong.
 pub(crate) struct Reader<'s> {
     pub(crate) sources: &'s Sources,
+    /// Every section, to tell where a key belongs.
+    pub(crate) sections: &'s [&'static Section],
     pub(crate) report: Report,
 }
 
@@ -466,7 +454,7 @@ impl Reader<'_> {
             fault.hint(format!("`{}` is set for all in [{}], not for one {scope}", key.name, section.name))
         } else if let Some(near) = closest(&key.name, known.iter().copied()) {
             fault.hint(format!("did you mean `{near}`"))
-        } else if let Some(place) = SECTIONS.iter().find(|other| other.find(&key.name).is_some()) {
+        } else if let Some(place) = self.sections.iter().find(|other| other.find(&key.name).is_some()) {
             match place.name {
                 "" => fault.hint(format!("`{}` belongs at the top of the file", key.name)),
                 name => fault.hint(format!("`{}` belongs in [{name}]", key.name)),
