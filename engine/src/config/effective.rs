@@ -29,8 +29,10 @@ pub fn effective(raw: &Raw) -> String {
     }
     for upstream in &top.upstream {
         let keys = UpstreamKeys::settle(upstream);
-        let tables =
-            [("timeouts", keys.timeouts.over(&top.timeouts)), ("limits", keys.limits.over(&top.limits))];
+        let tables = [
+            ("timeouts", Values::scoped(&keys.timeouts, &top.timeouts)),
+            ("limits", Values::scoped(&keys.limits, &top.limits)),
+        ];
         write_table(&mut out, "upstream", upstream, &tables);
     }
     for route in &top.route {
@@ -55,9 +57,9 @@ fn write_route(out: &mut String, top: &Top, route: &Values) {
     });
     let upstream = upstream.unwrap_or_default();
     let tables = [
-        ("timeouts", keys.timeouts.over(&upstream.timeouts).over(&top.timeouts)),
-        ("limits", keys.limits.over(&upstream.limits).over(&top.limits)),
-        ("paths", keys.paths.over(&top.paths)),
+        ("timeouts", Values::scoped(&keys.timeouts, &Values::scoped(&upstream.timeouts, &top.timeouts))),
+        ("limits", Values::scoped(&keys.limits, &Values::scoped(&upstream.limits, &top.limits))),
+        ("paths", Values::scoped(&keys.paths, &top.paths)),
     ];
     write_table(out, "route", route, &tables);
 }

@@ -100,16 +100,22 @@ pub(super) fn check_routes(
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         let Some(upstream) = upstream else { continue };
         let (timeouts, limits) = &upstreams.scopes[upstream];
-        let send_host =
-            keys.send_host.given().map_or(upstreams.groups[upstream].send_host, |given| given.value);
+        let group = &upstreams.groups[upstream];
+        let send_host = keys.send_host.given().map_or(group.send_host, |given| given.value);
         routes.push(Route {
             hosts,
             path,
             methods,
             paths: of_route,
             upstream,
-            timeouts: Timeouts::settle(&keys.timeouts.over(timeouts)),
-            limits: Limits::settle(&keys.limits.over(limits)),
+            timeouts: match keys.timeouts.value() {
+                Some(own) => Timeouts::settle(&own.over(timeouts)),
+                None => group.timeouts.clone(),
+            },
+            limits: match keys.limits.value() {
+                Some(own) => Limits::settle(&own.over(limits)),
+                None => group.limits.clone(),
+            },
             send_host,
             tunnels,
         });
@@ -185,9 +191,10 @@ fn check_route_hosts(keys: &RouteKeys, report: &mut Report) -> Option<Vec<HostPa
 }
 
 fn check_route_paths(keys: &RouteKeys, paths: &Paths, report: &mut Report) -> RoutePaths {
-    let own = |name: &str| keys.paths.field(name).given().map(|given| given.at.clone());
-    let settled = Paths::settle(&keys.paths);
     let mut of_route = RoutePaths { forward: paths.forward, encoded_slash: paths.encoded_slash };
+    let Some(written) = keys.paths.value() else { return of_route };
+    let own = |name: &str| written.field(name).given().map(|given| given.at.clone());
+    let settled = Paths::settle(written);
     if own("forward").is_some() {
         of_route.forward = settled.forward;
     }

@@ -261,8 +261,8 @@ section! {
         "Begin connections to servers with a PROXY protocol header that names the client; each then serves one client only";
     send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
         "The Host that servers get: the client's, or their own as in `servers`";
-    timeouts: Values = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
-    limits: Values = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
+    timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
+    limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
 }
 
 section! {
@@ -287,9 +287,9 @@ section! {
         "Protocols that clients may change to by Upgrade, such as websocket";
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
         "Ports, or first and last (8000-8999), that clients may reach by CONNECT";
-    timeouts: Values = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
-    limits: Values = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
-    paths: Values = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
+    timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
+    limits: Field<Values> = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
+    paths: Field<Values> = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
 }
 
 /// Every section.

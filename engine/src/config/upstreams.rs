@@ -77,7 +77,8 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
             let fault = Fault::new(format!("a second upstream is called `{}`", name.value));
             report.error(&name.at, "upstream.name", fault.hint("put all servers into one `servers` list"));
         } else {
-            let (timeouts, limits) = (keys.timeouts.over(&top.timeouts), keys.limits.over(&top.limits));
+            let timeouts = Values::scoped(&keys.timeouts, &top.timeouts);
+            let limits = Values::scoped(&keys.limits, &top.limits);
             upstreams.numbers.insert(name.value.clone(), upstreams.groups.len());
             upstreams.groups.push(UpstreamGroup {
                 name: name.value.clone(),

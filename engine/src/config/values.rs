@@ -39,6 +39,11 @@ impl<T> Field<T> {
         }
     }
 
+    /// The value, if one was written and could be read; without its place.
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.given().map(|given| &given.value)
+    }
+
     fn map<U>(&self, convert: impl FnOnce(&T) -> U) -> Field<U> {
         match self {
             Self::Absent => Field::Absent,
@@ -140,6 +145,11 @@ impl Values {
             own => own.clone(),
         };
         Values { section: self.section, at: self.at.clone(), fields: fields.map(narrowest).collect() }
+    }
+
+    /// The same where a whole table may be missing.
+    pub(crate) fn scoped(own: &Field<Values>, wider: &Values) -> Values {
+        own.value().map_or_else(|| wider.clone(), |own| own.over(wider))
     }
 
     /// Sets a key to what a flag says. A list grows with every flag of the same name.
