@@ -99,7 +99,7 @@ fn start(
     let go = plan.shards.iter().map(start).collect::<Result<_, _>>()?;
     while shard_set.len() < plan.shards.len() {
         match inbox.recv() {
-            Ok(Event::Ready(member)) => shard_set.add(*member),
+            Ok(Event::Ready(member)) => shard_set.add(member),
             Ok(Event::CannotStart(error)) => return Err(error),
             Ok(Event::Asked(Request::End)) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));

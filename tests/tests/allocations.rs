@@ -1,9 +1,11 @@
 //! A request on a kept connection costs no heap allocation once the proxy is warm, also one whose path has to be spelled anew;
-//! nor does what passes through a tunnel.
+//! nor do a thousand at once, nor what passes through a tunnel.
+
+use std::time::{Duration, Instant};
 
 use sluice_tests::{
     client::Raw,
-    has_ipv6,
+    has_ipv6, many_connections,
     origin::{self, Origin},
     proxy::{Proxy, counting_binary},
     wire::Reader,
@@ -57,6 +59,44 @@ async fn clients_that_servers_are_told_of_allocate_nothing() {
         let proxy =
             Counting::in_front_of(origin, "--listen", listen, &["--upstream-proxy-protocol", "v1"]).await;
         proxy.assert_no_allocation(&[], "").await;
+    }
+}
+
+/// What a peak takes is kept as long as the next ones need it, although memory that nothing needs is given back every second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_requests_in_flight_allocate_nothing() {
+    let many = many_connections(1_000, 2).await;
+    peaks_allocate_nothing(many.count, 1024).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers_in_flight_allocate_nothing() {
+    let many = many_connections(64, 2).await;
+    peaks_allocate_nothing(many.count, 100_000).await;
+}
+
+/// Has so many requests in flight at once, again and again for some seconds, on connections that are kept.
+async fn peaks_allocate_nothing(in_flight: usize, body_bytes: usize) {
+    /// Memory is given back every second.
+    const LOOKS: Duration = Duration::from_secs(3);
+    /// The host may keep a round from meeting in time, and then some of the memory of a peak goes.
+    const WINDOWS: usize = 6;
+    let origin = origin::answers_together(in_flight, origin::ok(&"x".repeat(body_bytes))).await;
+    let proxy = Counting::in_front_of(origin, "--listen", "127.0.0.1:0", &[]).await;
+    let mut clients = Vec::new();
+    for _ in 0..in_flight {
+        clients.push(Raw::connect(proxy.proxy.address).await);
+    }
+    clients = ask_all(clients, "", 5).await;
+    let mut grown = Vec::new();
+    while grown.last() != Some(&0) {
+        assert!(grown.len() < WINDOWS, "{grown:?} allocations with {in_flight} requests in flight");
+        let (before, began) = (allocations(&proxy.proxy).await, Instant::now());
+        while began.elapsed() < LOOKS {
+            clients = ask_all(clients, "", 5).await;
+        }
+        assert_eq!(clients.len(), in_flight, "all were open to the end");
+        grown.push(allocations(&proxy.proxy).await - before);
     }
 }
 

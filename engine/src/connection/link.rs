@@ -73,6 +73,13 @@ impl Link {
         }
     }
 
+    /// Sends all of it, after what was sent before, with the end of the connection; see [`Conn::send_last`].
+    pub(crate) fn send_last(&self, buf: Buf, patience: impl Into<Patience>) -> Sending {
+        match self {
+            Link::Plain(conn) => conn.send_last(buf, patience),
+        }
+    }
+
     /// Sends a head, if there is one, and received bytes behind it, out of the buffers they came in.
     pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
         let Link::Plain(conn) = self;

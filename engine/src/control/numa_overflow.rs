@@ -17,9 +17,8 @@ pub(crate) struct NumaOverflow {
 
 impl NumaOverflow {
     /// `None` where no shard has a choice of nodes.
-    pub(crate) fn watch(members: &[Member]) -> Option<NumaOverflow> {
-        let has_choice = |member: &Member| !member.place.memory_fallbacks.is_empty();
-        if !members.iter().any(has_choice) {
+    pub(crate) fn watch(members: &[Box<Member>]) -> Option<NumaOverflow> {
+        if members.iter().all(|member| member.place.memory_fallbacks.is_empty()) {
             return None;
         }
         let mut nodes: Vec<usize> = members.iter().map(|member| member.memory_node).collect();
@@ -30,7 +29,7 @@ impl NumaOverflow {
     }
 
     /// Looks up the pages if there is reason to, and warns of shards that have more than double of what was told.
-    pub(crate) fn look(&mut self, members: &[Member]) {
+    pub(crate) fn look(&mut self, members: &[Box<Member>]) {
         if !self.has_grown() {
             return;
         }

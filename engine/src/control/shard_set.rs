@@ -63,8 +63,11 @@ impl From<Sender<Live>> for Event {
 }
 
 /// The running shards, in the order of their numbers.
+// Boxed, and never unboxed: a box is a block of its shard's heap. Were it freed here, this thread would use the block for its
+// own, grow it, and so be the first to write to pages of that heap, from another node.
+#[allow(clippy::vec_box)]
 pub(crate) struct ShardSet {
-    members: Vec<Member>,
+    members: Vec<Box<Member>>,
     ring_sender: MsgRingSender,
     steering: Steering,
     /// What steers.
@@ -76,7 +79,7 @@ impl ShardSet {
         Ok(ShardSet { members: Vec::new(), ring_sender: MsgRingSender::new()?, steering, steered_by })
     }
 
-    pub(crate) fn add(&mut self, member: Member) {
+    pub(crate) fn add(&mut self, member: Box<Member>) {
         if let Some(warning) = &member.warning
             && !self.members.iter().any(|other| other.warning.as_ref() == Some(warning))
         {
@@ -169,7 +172,7 @@ impl ShardSet {
 
     /// Notes which shards have published; says whether all that were asked have.
     fn look_at_counters(&mut self) -> bool {
-        let look = |member: &mut Member| member.freshness.look(&member.counters, Instant::now());
+        let look = |member: &mut Box<Member>| member.freshness.look(&member.counters, Instant::now());
         // All of them, also behind one that has not answered.
         self.members.iter_mut().map(look).fold(true, |all, has_answered| all & has_answered)
     }
@@ -191,7 +194,7 @@ impl ShardSet {
             pid: std::process::id(),
             steering: self.steering.word().to_owned(),
             steered_by: self.steered_by.to_owned(),
-            shards: self.members.iter().map(live::look_at).collect(),
+            shards: self.members.iter().map(|member| live::look_at(member)).collect(),
         }
     }
 
@@ -254,7 +257,7 @@ mod tests {
     use crate::placement::ShardPlace;
 
     /// A shard that publishes as often as it is allowed to when it is asked, and then falls silent.
-    fn shard(number: usize, answers: usize) -> (Member, Sender<()>) {
+    fn shard(number: usize, answers: usize) -> (Box<Member>, Sender<()>) {
         let (tell, hear) = channel();
         let (end, may_end) = channel();
         thread::spawn(move || {
@@ -262,7 +265,7 @@ mod tests {
                 Settings { submission_entries: 8, buffers: 8, buffer_bytes: 64, ..Settings::default() };
             let runtime = Runtime::new(&settings).unwrap();
             let counters: Arc<CachePadded<Counters>> = Arc::default();
-            tell.send(Member {
+            tell.send(Box::new(Member {
                 place: ShardPlace {
                     shard: number,
                     cpu: 0,
@@ -278,7 +281,7 @@ mod tests {
                 memory: sluice_sys::shard_memory(),
                 thread: sluice_sys::thread_id(),
                 warning: None,
-            })
+            }))
             .unwrap();
             let main = async move {
                 for _ in 0..answers {

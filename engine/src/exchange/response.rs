@@ -67,8 +67,12 @@ impl Exchange<'_> {
         let mut body = server.body(min_rate);
         let is_whole = append_if_small(&mut body, &mut out).map_err(unanswered)?;
         let mut to_client = self.responder.body(out);
-        let relayed =
-            if is_whole { to_client.finish().await } else { cold!(relay(&mut body, &mut to_client)) };
+        let relayed = match (is_whole, self.was_sent_first.get()) {
+            (true, true) => to_client.finish_whole().await,
+            // The response is not kept from a client that is still sending.
+            (true, false) => to_client.finish().await,
+            (false, _) => cold!(relay(&mut body, &mut to_client)),
+        };
         relayed.map_err(unanswered)?;
         Ok(Finished { is_large: body.is_large(), is_tunnel: false })
     }

@@ -80,6 +80,19 @@ impl<'a> BodyWriter<'a> {
         self
     }
 
+    /// Like `finish`, for a message that waits to be sent as a whole: behind the last message of a connection nothing follows but
+    /// its end, which goes out with it.
+    pub(crate) async fn finish_whole(&mut self) -> Result<(), Aborted> {
+        debug_assert!(self.parts.is_empty(), "a small message is one buffer");
+        if self.last == Last::Detach {
+            return self.finish().await;
+        }
+        let Some(out) = self.out.take() else { return Ok(()) };
+        let patience = self.begin_send(out.len());
+        let sent = self.link.send_last(out, patience).await;
+        sent.result.map_err(|error| Aborted::sending(self.side, &error))
+    }
+
     /// Sends what waits, if anything does.
     fn start_send(&mut self) -> Option<Sending> {
         let (out, parts) = (self.out.take(), std::mem::take(&mut self.parts));

@@ -19,6 +19,8 @@ pub const LARGE_BYTES: usize = 256 * 1024;
 /// Small buffers kept although nothing needed them for a second: at most 4 MiB. Until then all are kept that were in use at
 /// once, so that a busy shard allocates none.
 const SMALL_KEPT: usize = 512;
+/// So many buffers are freed in one turn: bounded work, also after the peak of a flood.
+const FREED_PER_TURN: usize = 256;
 // At most 2 MiB each.
 const GROWN_KEPT: usize = 32;
 const LARGE_KEPT: usize = 8;
@@ -39,13 +41,22 @@ struct Pool {
     small: Vec<Box<Storage>>,
     /// The least small ones that were kept since they were last trimmed.
     small_least: usize,
+    /// The coldest of them, which are to be freed still.
+    small_surplus: usize,
     grown: Vec<Box<Storage>>,
     large: Vec<Box<Storage>>,
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> =
-        const { RefCell::new(Pool { small: Vec::new(), small_least: 0, grown: Vec::new(), large: Vec::new() }) };
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool {
+            small: Vec::new(),
+            small_least: 0,
+            small_surplus: 0,
+            grown: Vec::new(),
+            large: Vec::new(),
+        })
+    };
 }
 
 impl Pool {
@@ -67,18 +78,43 @@ impl Pool {
     }
 }
 
-/// Whether [`trim`] may have something to do: small buffers are kept beyond those that always are.
-pub(crate) fn wants_trim() -> bool {
-    POOL.with_borrow(|pool| pool.small.len() > SMALL_KEPT)
+/// When buffers are to be freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trim {
+    /// [`free_surplus`] has something to do.
+    Now,
+    /// [`trim`] may have, some time after the last one.
+    Later,
 }
 
-/// Frees the small buffers that nothing has needed since the last time, the coldest ones, but for a few. What one batch of
-/// requests uses and the next one uses again is not freed in between.
+/// `None` while no small buffers are kept beyond those that always are.
+pub(crate) fn trim_wanted() -> Option<Trim> {
+    POOL.with_borrow(|pool| match pool.small.len() > SMALL_KEPT {
+        true if pool.small_surplus > 0 => Some(Trim::Now),
+        true => Some(Trim::Later),
+        false => None,
+    })
+}
+
+/// Begins to free the small buffers that nothing has needed since the last time, the coldest ones, but for a few. What one batch
+/// of requests uses and the next one uses again is not freed in between.
 pub(crate) fn trim() {
     POOL.with_borrow_mut(|pool| {
-        let surplus = pool.small_least.saturating_sub(SMALL_KEPT);
-        pool.small.drain(..surplus);
+        pool.small_surplus = pool.small_least.saturating_sub(SMALL_KEPT);
         pool.small_least = pool.small.len();
+    });
+    free_surplus();
+}
+
+/// Frees some of them.
+pub(crate) fn free_surplus() {
+    POOL.with_borrow_mut(|pool| {
+        // Some may be in use again since they were counted.
+        let surplus = pool.small_surplus.min(pool.small_least.saturating_sub(SMALL_KEPT));
+        let freed = surplus.min(FREED_PER_TURN);
+        pool.small.drain(..freed);
+        pool.small_least -= freed;
+        pool.small_surplus = surplus - freed;
     });
 }
 
@@ -178,13 +214,45 @@ mod tests {
         for _ in 0..3 {
             batch(PEAK);
             trim();
-            assert_eq!(kept(), PEAK);
+            assert_eq!((kept(), trim_wanted()), (PEAK, Some(Trim::Later)));
         }
         batch(100);
+        trim_whole();
+        assert_eq!((kept(), trim_wanted()), (SMALL_KEPT + 100, Some(Trim::Later)));
+        trim_whole();
+        assert_eq!((kept(), trim_wanted()), (SMALL_KEPT, None));
+    }
+
+    fn trim_whole() {
         trim();
-        assert_eq!((kept(), wants_trim()), (SMALL_KEPT + 100, true));
+        while trim_wanted() == Some(Trim::Now) {
+            free_surplus();
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_peak_is_freed_in_steps_that_stop_where_they_are_needed_again() {
+        const PEAK: usize = SMALL_KEPT + 10 * FREED_PER_TURN;
+        let in_use: Vec<Buf> = (0..100).map(|_| Buf::small()).collect();
+        batch(PEAK);
         trim();
-        assert_eq!((kept(), wants_trim()), (SMALL_KEPT, false));
+        trim();
+        assert_eq!((kept(), trim_wanted()), (PEAK - FREED_PER_TURN, Some(Trim::Now)));
+        free_surplus();
+        assert_eq!(kept(), PEAK - 2 * FREED_PER_TURN);
+        // All but so few that nothing is left to free.
+        batch(kept() - 7);
+        free_surplus();
+        assert_eq!((kept(), trim_wanted()), (PEAK - 2 * FREED_PER_TURN, Some(Trim::Later)));
+        trim();
+        trim_whole();
+        assert_eq!((kept(), trim_wanted()), (SMALL_KEPT, None));
+        // What comes back later was needed until then.
+        drop(in_use);
+        trim_whole();
+        assert_eq!((kept(), trim_wanted()), (SMALL_KEPT + 100, Some(Trim::Later)));
+        trim_whole();
+        assert_eq!((kept(), trim_wanted()), (SMALL_KEPT, None));
     }
 
     #[test]
@@ -193,14 +261,18 @@ mod tests {
         rig.turn(1_000);
         assert_eq!(rig.may_sleep_ms(), None);
         batch(2_000);
-        for _ in 0..3 {
-            assert_eq!(rig.may_sleep_ms(), Some(1_000), "{}", kept());
-            rig.turn(1_000);
-            if kept() == SMALL_KEPT {
-                break;
-            }
+        // Sleeps as long as it may.
+        let mut sleeps = Vec::new();
+        while let Some(ms) = rig.may_sleep_ms()
+            && sleeps.len() < 20
+        {
+            sleeps.push(ms);
+            rig.turn(ms);
         }
-        assert_eq!((kept(), rig.may_sleep_ms()), (SMALL_KEPT, None));
+        assert_eq!(kept(), SMALL_KEPT, "{sleeps:?}");
+        // Two looks, and a turn without sleep for every other step.
+        let looks = sleeps.iter().filter(|ms| **ms == 1_000).count();
+        assert_eq!((looks, sleeps.len() - looks), (2, (2_000 - SMALL_KEPT) / FREED_PER_TURN), "{sleeps:?}");
     }
 
     #[test]

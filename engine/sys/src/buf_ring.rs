@@ -416,8 +416,10 @@ impl BufRing {
         let Some(page_bytes) = self.returned_pages_bytes else { return };
         let cold = self.stack.len().saturating_sub(self.warm());
         let touched = self.stack[..cold].iter().filter(|&&id| self.states[usize::from(id)].is_touched);
-        let mut ids: Vec<u16> = touched.copied().take(RELEASED_AT_ONCE).collect();
-        self.touched -= ids.len() as u16;
+        let mut ids = [0; RELEASED_AT_ONCE];
+        let count = ids.iter_mut().zip(touched).map(|(id, &touched)| *id = touched).count();
+        let ids = &mut ids[..count];
+        self.touched -= count as u16;
         ids.sort_unstable();
         for run in ids.chunk_by(|a, b| a + 1 == *b) {
             for &id in run {

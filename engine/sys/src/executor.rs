@@ -49,8 +49,11 @@ const LATE_PER_TURN: usize = 64;
 /// closed connection.
 const ERRANDS_PER_TURN: usize = 256;
 
-/// How often parked workers are trimmed.
+/// How often it is looked which parked workers nothing needs any more.
 const TRIM_MS: u64 = 1_000;
+
+/// So many of them are dropped in one turn: bounded work, also after the peak of a flood.
+pub(crate) const TRIMMED_PER_TURN: usize = 256;
 
 /// So many workers that were dropped, one after the other or at once, are the end of a peak: what it had on the heap goes back
 /// to the system.
@@ -74,6 +77,8 @@ struct Tasks {
     /// The least workers that were parked at the end of a turn since they were last trimmed.
     parked_least: usize,
     trim_due_ms: u64,
+    /// The coldest ones that are to be dropped still.
+    surplus: usize,
     /// Workers dropped since free memory was last returned, and when the last one was.
     dropped: usize,
     dropped_ms: u64,
@@ -225,6 +230,7 @@ impl Tasks {
             workers_kept,
             parked_least: 0,
             trim_due_ms: 0,
+            surplus: 0,
             dropped: 0,
             dropped_ms: 0,
             give_back_due_ms: 0,
@@ -238,6 +244,8 @@ impl Tasks {
         } else {
             driver::with(|driver| driver.waits.add_number());
             self.slots.push(Some(task));
+            // Room for the numbers of all tasks, so that their end allocates nothing.
+            self.free.reserve(self.slots.capacity());
             self.slots.len() as u32 - 1
         }
     }
@@ -318,14 +326,17 @@ impl Tasks {
     fn trim(&mut self) {
         let (now_ms, parked) = driver::with(|driver| (driver.now_ms(), driver.parked_workers.len()));
         self.parked_least = self.parked_least.min(parked);
-        if now_ms < self.trim_due_ms {
+        if now_ms >= self.trim_due_ms {
+            self.surplus = self.parked_least.saturating_sub(self.workers_kept);
+            self.trim_due_ms = now_ms + TRIM_MS;
+            self.parked_least = parked;
+        } else if self.surplus == 0 {
             return;
         }
-        let surplus = self.parked_least.saturating_sub(self.workers_kept);
-        self.trim_due_ms = now_ms + TRIM_MS;
-        self.parked_least = parked - surplus;
-        if surplus > 0 {
-            self.drop_workers(surplus);
+        // Some may be in use again since they were counted.
+        self.surplus = self.surplus.min(self.parked_least.saturating_sub(self.workers_kept));
+        if self.surplus > 0 {
+            self.drop_workers(self.surplus.min(TRIMMED_PER_TURN));
             self.dropped_ms = now_ms;
         } else if self.dropped >= PEAK_WORKERS
             && now_ms >= self.give_back_due_ms.max(self.dropped_ms + PEAK_OVER_MS)
@@ -336,19 +347,24 @@ impl Tasks {
         }
         // A shard that has nothing else to do looks again all the same.
         let is_wanted = parked > self.workers_kept || self.dropped >= PEAK_WORKERS;
-        driver::with(|driver| driver.wants_trim = is_wanted);
+        let in_ms = if self.surplus > 0 { Some(0) } else { is_wanted.then_some(TRIM_MS) };
+        driver::with(|driver| driver.workers_trim_in_ms = in_ms);
     }
 
     /// Drops the coldest parked workers.
     fn drop_workers(&mut self, count: usize) {
         self.dropped += count;
-        let surplus: Vec<u32> = driver::with(|driver| {
+        self.surplus -= count;
+        self.parked_least -= count;
+        let mut parked = driver::with(|driver| {
             driver.workers -= count as u32;
-            driver.parked_workers.drain(..count).collect()
+            std::mem::take(&mut driver.parked_workers)
         });
-        for id in surplus {
+        // Their futures may use the driver. No worker is polled meanwhile, so none parks.
+        for id in parked.drain(..count) {
             self.remove(id);
         }
+        driver::with(|driver| driver.parked_workers = parked);
     }
 }
 

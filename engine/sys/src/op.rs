@@ -224,6 +224,8 @@ pub(crate) struct Op {
     /// A future exists that will collect the result.
     pub(crate) is_owned: bool,
     pub(crate) timed_out: bool,
+    /// Its bytes wait in the socket for the end of the connection.
+    pub(crate) is_last: bool,
     generation: u32,
     /// The task to poll when it is done.
     pub(crate) waiter: u32,
@@ -274,6 +276,7 @@ impl Ops {
                 state: State::Free,
                 is_owned: false,
                 timed_out: false,
+                is_last: false,
                 generation: 0,
                 waiter: NONE,
                 socket: NONE,
@@ -296,6 +299,7 @@ impl Ops {
         op.state = State::Queued;
         op.is_owned = true;
         op.timed_out = false;
+        op.is_last = false;
         op.waiter = NONE;
         op.socket = socket;
         op.socket_generation = socket_generation;

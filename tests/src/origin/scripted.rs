@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Barrier, Semaphore};
 
 use super::{Origin, Peer};
 use crate::pattern;
@@ -52,6 +52,22 @@ pub async fn answers(answer: impl Into<Vec<u8>>) -> Origin {
         async move {
             loop {
                 peer.request().await?;
+                peer.send(&answer).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Answers requests with `answer`, byte for byte, when there are `count` of them: all are in flight at once then.
+pub async fn answers_together(count: usize, answer: impl Into<Vec<u8>>) -> Origin {
+    let (answer, barrier) = (answer.into(), Arc::new(Barrier::new(count)));
+    Origin::scripted(move |mut peer: Peer| {
+        let (answer, barrier) = (answer.clone(), barrier.clone());
+        async move {
+            loop {
+                peer.request().await?;
+                barrier.wait().await;
                 peer.send(&answer).await?;
             }
         }

@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 
 use super::Driver;
 use super::receive::When;
-use crate::buf;
+use crate::buf::{self, Trim};
 use crate::buf_ring::{Holder, Use};
 use crate::key::NONE;
 use crate::lease::RawLease;
@@ -207,18 +207,22 @@ impl Driver {
 
     /// Takes offered buffers and cold memory back, now and then.
     pub(super) fn trim_buffers(&mut self) {
+        let ours = buf::trim_wanted();
+        if ours == Some(Trim::Now) {
+            buf::free_surplus();
+        }
         if self.now_ms < self.trim_due_ms {
             return;
         }
-        let (of_receives, of_ours) = (self.buffers.wants_trim(), buf::wants_trim());
-        if of_receives || of_ours {
+        let of_receives = self.buffers.wants_trim();
+        if of_receives || ours.is_some() {
             self.trim_due_ms = self.now_ms + TRIM_MS;
         }
         if of_receives {
             let is_at_rest = self.ring.is_at_rest();
             self.buffers.trim(is_at_rest);
         }
-        if of_ours {
+        if ours.is_some() {
             buf::trim();
         }
     }

@@ -168,8 +168,8 @@ pub(crate) struct Driver {
     pub(crate) workers: u32,
     /// Workers that wait for a connection, the last one on top.
     pub(crate) parked_workers: Vec<u32>,
-    /// Some of them are to be looked at again soon.
-    pub(crate) wants_trim: bool,
+    /// When some of them are to be looked at again, if they are.
+    pub(crate) workers_trim_in_ms: Option<u64>,
     /// For the worker that is polled next.
     pub(crate) handed: Option<Job>,
     /// Streams that wait for a worker.
@@ -242,7 +242,7 @@ impl Driver {
             waits,
             workers: 0,
             parked_workers: Vec::new(),
-            wants_trim: false,
+            workers_trim_in_ms: None,
             handed: None,
             streams: VecDeque::new(),
             messages: VecDeque::new(),

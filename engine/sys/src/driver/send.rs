@@ -15,6 +15,17 @@ impl Driver {
     /// Sends in order: behind a send of the same socket that is still under way, this one waits in line.
     pub(crate) fn send(&mut self, index: u32, payload: Payload, patience: Patience) -> u32 {
         let op = self.ops.insert(index, self.table.generation(index), payload);
+        self.send_op(index, op, patience)
+    }
+
+    /// The same, for bytes that wait in the socket for the end of the connection.
+    pub(crate) fn send_last(&mut self, index: u32, payload: Payload, patience: Patience) -> u32 {
+        let op = self.ops.insert(index, self.table.generation(index), payload);
+        self.ops.at(op).is_last = true;
+        self.send_op(index, op, patience)
+    }
+
+    fn send_op(&mut self, index: u32, op: u32, patience: Patience) -> u32 {
         self.set_patience(op, patience);
         let head = self.table.at(index).send;
         if self.table.at(index).fd < 0 || self.table.at(index).flags.has(Flags::SEND_BROKEN) {
@@ -99,7 +110,8 @@ impl Driver {
             }
             _ => {
                 let (start, len) = if first.1 > 0 { first } else { second };
-                opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL).build()
+                let more = if self.ops.at(op).is_last { libc::MSG_MORE } else { 0 };
+                opcode::Send::new(fd, start, len as u32).flags(libc::MSG_NOSIGNAL | more).build()
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::buffers::TRIM_MS;
 use super::{Driver, Wake};
+use crate::buf::Trim;
 use crate::ring::Wait;
 use crate::table::Flags;
 use crate::wheel::{Links as _, NEVER, TICK_MS, Wheel};
@@ -22,9 +23,9 @@ impl Driver {
         let wheels = [&self.deadlines, &self.stalls].into_iter();
         let next = wheels.filter_map(|wheel| wheel.next_in_ms(self.now_ms));
         // A shard that has nothing to do any more gives the memory of its busy time back all the same.
-        let wants_trim = self.wants_trim || self.buffers.wants_trim() || crate::buf::wants_trim();
-        let trim = wants_trim.then_some(TRIM_MS);
-        next.chain(trim).min()
+        let of_receives = self.buffers.wants_trim().then_some(TRIM_MS);
+        let of_ours = crate::buf::trim_wanted().map(|trim| if trim == Trim::Now { 0 } else { TRIM_MS });
+        next.chain(of_receives).chain(of_ours).chain(self.workers_trim_in_ms).min()
     }
 
     /// One deadline that has passed and whom it concerns; `None` when none is left.

@@ -121,6 +121,14 @@ impl Conn {
         self.start_send(Payload::SendBuf { buf, sent: 0 }, patience.into())
     }
 
+    /// Like [`Conn::send`], for the last bytes of a connection: they wait in the socket for its end, and both go out in one
+    /// segment. To be closed or shut as soon as they are sent. What the peer says meanwhile pushes them out, so it cannot make a
+    /// reset of the end that discards them.
+    pub fn send_last(&self, buf: Buf, patience: impl Into<Patience>) -> Sending {
+        let (payload, patience) = (Payload::SendBuf { buf, sent: 0 }, patience.into());
+        Sending(Operation::new(driver::with(|driver| driver.send_last(self.index, payload, patience))))
+    }
+
     /// Like [`Conn::send`], for received bytes: they go out of the buffer they came in.
     pub fn send_lease(&self, lease: Lease, patience: impl Into<Patience>) -> Sending {
         self.start_send(Payload::SendLease(lease.into_raw()), patience.into())

@@ -2,6 +2,8 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -103,7 +105,7 @@ fn a_line_of_sends_is_joined_while_it_moves() {
 // ---- a head, and what follows it in another buffer ----
 
 /// A lease of `count` bytes that count up, and what it was received on.
-async fn received(count: usize) -> (Conn, std::net::TcpStream, Lease) {
+async fn received(count: usize) -> (Conn, TcpStream, Lease) {
     let (conn, mut peer) = pair().await;
     peer.write_all(&counting(0, count)).expect("write");
     let mut lease = conn.receive().await.expect("receive").expect("bytes");
@@ -355,4 +357,64 @@ fn what_two_parts_cost() {
         });
         assert_eq!(left, Outstanding::default());
     }
+}
+
+/// Segments that this end of a connection has received (`tcpi_segs_in`).
+fn segments_received(stream: &TcpStream) -> u32 {
+    let mut info = [0_u32; 64];
+    let mut bytes = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most as many bytes as said to `info`, which lives through the call.
+    let result = unsafe {
+        let to = info.as_mut_ptr().cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut bytes)
+    };
+    assert_eq!((result, bytes >= 144), (0, true), "it has counted segments since Linux 4.2");
+    info[35]
+}
+
+#[test]
+fn the_last_bytes_and_the_end_are_one_segment() {
+    let left = run(&small(), async {
+        let segments = async |is_last: bool| {
+            let (conn, mut peer) = pair().await;
+            let before = segments_received(&peer);
+            let send = if is_last { Conn::send_last } else { Conn::send };
+            send(&conn, buf(b"the end"), 0).await.result.expect("sent");
+            drop(conn);
+            sleep(1).await;
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).expect("all of it");
+            assert_eq!(all, b"the end");
+            segments_received(&peer) - before
+        };
+        // A host that stops for 200 ms sends the bytes before.
+        let mut last = Vec::new();
+        while last.last() != Some(&1) {
+            last.push(segments(true).await);
+            assert!(last.len() < 10, "{last:?}");
+        }
+        assert_eq!(segments(false).await, 2);
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// What a peer says meanwhile is answered with a reset when the connection is closed: behind the last bytes, not in place of them.
+#[test]
+fn bytes_that_arrive_at_the_end_do_not_discard_the_last_ones() {
+    let left = run(&small(), async {
+        for is_armed in [false, true] {
+            let (conn, mut peer) = pair().await;
+            if is_armed {
+                start(pin!(conn.receive())).await;
+            }
+            conn.send_last(buf(b"the end"), 0).await.result.expect("sent");
+            peer.write_all(b"more").expect("written");
+            drop(conn);
+            sleep(1).await;
+            let mut all = [0; 7];
+            peer.read_exact(&mut all).unwrap_or_else(|error| panic!("{error}, armed: {is_armed}"));
+            assert_eq!(&all, b"the end");
+        }
+    });
+    assert_eq!(left, Outstanding::default());
 }

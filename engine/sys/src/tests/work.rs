@@ -12,6 +12,7 @@ use std::thread;
 
 use super::{LOOPBACK, buf, pair, small};
 use crate::driver;
+use crate::executor::TRIMMED_PER_TURN;
 use crate::*;
 
 /// Longer than any of this takes.
@@ -96,6 +97,38 @@ fn a_hundred_streams_are_served_at_once_by_recycled_workers() {
         }
         assert_eq!(workers_busy(), 0);
     };
+    run(main, async move || serve(&made).await);
+}
+
+#[test]
+fn the_workers_of_a_peak_go_in_steps_without_sleep() {
+    const PEAK: u32 = 2_000;
+    let kept = Settings::default().workers_kept as u32;
+    let main = async move {
+        let session = Rc::new(Session::default());
+        session.holds.set(PEAK as usize);
+        (0..PEAK).for_each(|stream| hand_to_worker(session.clone(), stream.into()));
+        until("all streams", || Rc::strong_count(&session) == 1).await;
+        let look = || {
+            driver::with(|driver| (driver.workers, driver.stats.loop_iterations, driver.workers_trim_in_ms))
+        };
+        let mut last = look();
+        assert_eq!(last.0, PEAK);
+        until("they go", || {
+            let (workers, turns, trim_in_ms) = look();
+            let dropped = u64::from(last.0 - workers);
+            assert!(
+                dropped <= TRIMMED_PER_TURN as u64 * (turns - last.1),
+                "{dropped} in {} turns",
+                turns - last.1
+            );
+            assert!(workers == PEAK || workers == kept || trim_in_ms == Some(0), "{workers}: {trim_in_ms:?}");
+            last = (workers, turns, trim_in_ms);
+            workers == kept
+        })
+        .await;
+    };
+    let made = Rc::default();
     run(main, async move || serve(&made).await);
 }
 
