@@ -1,17 +1,18 @@
 //! A tunnel: bytes both ways between two connections that have left HTTP, until both sides have finished or one has failed.
 //!
-//! Owns both connections, in a task of its own that is a fraction of a worker's, since tunnels live long and are mostly silent:
-//! a silent one holds no buffer. How it came about, and what it carries, is nobody's business here. Started by `shard` when an
-//! exchange has ended in one.
-#![expect(clippy::manual_async_fn, reason = "the future of an async fn has room for every argument twice")]
+//! Owns both connections, in a task of its own, since tunnels live long and are mostly silent. A silent one holds no buffer, and
+//! its task is 88 bytes: each direction is a small machine ([`Way`]) that is polled by hand, where an `async fn` would keep room
+//! for its largest step all the time. Only a burst, which has more to remember, is a future of its own, on the heap while it
+//! lasts. How a tunnel came about, and what it carries, does not matter here. Started by `serve` when an exchange has ended in
+//! one.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use sluice_sys::{ReadAhead, now_ms};
+use sluice_sys::{ReadAhead, Sending, now_ms};
 
 use crate::connection::End;
 use crate::connection::link::Link;
@@ -32,65 +33,80 @@ const BURST_BYTES: u64 = 512 * 1024;
 pub(crate) struct Tunnel {
     client: Link,
     server: Link,
-    /// Whose connection the server's is.
-    of: Rc<Server>,
-    last_ms: Cell<u64>,
-    /// By the side it came from: something was received and is not sent yet. Who takes it too slowly is the concern of
-    /// `timeouts.write_stall`.
-    in_hand: [Cell<bool>; 2],
+    open: Open,
+    /// When something last moved, in 32 bits of milliseconds: the longest silence is far shorter.
+    last_ms: Cell<u32>,
     /// Longest time in which a side may take nothing of what waits for it.
-    stall_ms: u64,
+    stall_ms: u32,
     /// Longest time in which neither side says anything.
-    idle_ms: u64,
+    idle_ms: u32,
+    failure: Cell<Option<Failure>>,
 }
 
 /// How a tunnel ended.
 enum Ending {
     /// Both sides had said all they wanted.
     Finished,
-    /// Nobody said anything for too long.
+    /// Neither side said anything for too long.
     Idle,
     /// One side failed.
-    Cut(Aborted),
+    Cut(Failure),
+}
+
+/// Which side failed first, and how.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// It took nothing of what waited for it.
+    Stalled(Side),
+    Broken(Side),
 }
 
 impl Tunnel {
     /// A tunnel between these ends. What waits to be sent to either of them goes before all else.
-    pub(crate) fn between(client: End, server: End, of: Rc<Server>, times: &Times) -> Tunnel {
-        let stall_ms = times.write_stall;
+    pub(crate) fn between(
+        shard: &Rc<Shard>,
+        client: End,
+        server: End,
+        of: Rc<Server>,
+        times: &Times,
+    ) -> Tunnel {
         let tunnel = Tunnel {
             client: client.link,
             server: server.link,
-            of,
-            last_ms: Cell::new(now_ms()),
-            in_hand: [Cell::new(false), Cell::new(false)],
-            stall_ms,
-            idle_ms: times.tunnel_idle,
+            open: Open::new(shard.clone(), of),
+            last_ms: Cell::new(now_ms() as u32),
+            stall_ms: short(times.write_stall),
+            idle_ms: short(times.tunnel_idle),
+            failure: Cell::new(None),
         };
         for (side, mut said) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
             let (from, to) = tunnel.ends(side);
             // Nothing is received that cannot be passed on: a sender that floods a stuck reader keeps no buffers from others.
             from.transport().set_read_ahead(ReadAhead::Body);
             from.transport().clear_deadline();
+            // The worker may have watched the client while it waited for the server.
+            from.transport().forget_waiters();
             let bytes = said.unread().len();
             if bytes > 0 {
                 // If it fails, so does what follows.
-                to.send(said.take(bytes), stall_ms).detach();
+                to.send(said.take(bytes), u64::from(tunnel.stall_ms)).detach();
             }
         }
         tunnel
     }
 
     /// Carries bytes until the tunnel's end.
-    pub(crate) fn run(self, shard: Rc<Shard>) -> impl Future<Output = ()> {
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn has room for every argument twice")]
+    pub(crate) fn run(self) -> impl Future<Output = ()> {
         async move {
-            let _open = Open::new(&shard, self.of.clone());
-            match self.carry(self.idle_ms).await {
+            // The client's connection keeps the time for both.
+            self.client.transport().set_deadline(self.idle_ms.into());
+            match (Carry { tunnel: &self, ways: [const { Way::Steady(Step::Receiving) }; 2] }).await {
                 Ending::Finished => {}
-                Ending::Idle => shard.counters.tunnel_idle_timeouts.increment(),
-                Ending::Cut(aborted) => {
-                    shard.counters.tunnels_aborted.increment();
-                    self.cut(aborted);
+                Ending::Idle => self.open.shard.counters.tunnel_idle_timeouts.increment(),
+                Ending::Cut(failure) => {
+                    self.open.shard.counters.tunnels_aborted.increment();
+                    self.cut(failure);
                 }
             }
         }
@@ -104,101 +120,36 @@ impl Tunnel {
         }
     }
 
-    /// Carries bytes both ways until both sides have finished, one has failed, or none has said anything for `idle_ms`.
-    fn carry(&self, idle_ms: u64) -> impl Future<Output = Ending> {
-        async move {
-            let mut to_server = Way::Open(pin!(self.one_way(Side::Downstream)));
-            let mut to_client = Way::Open(pin!(self.one_way(Side::Upstream)));
-            let mut failure = None;
-            // The client's connection keeps the time for both.
-            self.client.transport().set_deadline(idle_ms);
-            poll_fn(|context| {
-                if self.is_idle(idle_ms) {
-                    return Poll::Ready(Ending::Idle);
-                }
-                let failed = [to_server.poll(context), to_client.poll(context)];
-                failure = failure.or(failed[0]).or(failed[1]);
-                if let Some(aborted) = failure {
-                    // What the failed side had said before is still sent, as far as it is in our hands.
-                    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
-                    let is_sent = !self.in_hand[aborted.side as usize].get();
-                    return if is_sent { Poll::Ready(Ending::Cut(aborted)) } else { Poll::Pending };
-                }
-                if matches!((&to_server, &to_client), (Way::Closed, Way::Closed)) {
-                    return Poll::Ready(Ending::Finished);
-                }
-                // Its deadline is to wake us also when nobody waits for bytes of the client.
-                let _ = self.client.transport().poll_late();
-                Poll::Pending
-            })
-            .await
-        }
-    }
-
-    /// Carries what one side says to the other, and then that it has finished.
-    fn one_way(&self, side: Side) -> impl Future<Output = Result<(), Aborted>> {
-        async move {
-            let mut is_full;
-            let end = loop {
-                match self.ends(side).0.receive().await {
-                    Err(error) => break Err(Aborted::io(side, &error)),
-                    Ok(None) => break Ok(()),
-                    Ok(Some(lease)) => {
-                        self.pick_up(side);
-                        is_full = lease.len() >= FULL_BYTES;
-                        let sending = self.ends(side).1.send(lease, self.stall_ms);
-                        if let Err(error) = sending.await.result {
-                            break Err(Aborted::sending(side.other(), &error));
-                        }
-                    }
-                }
-                if is_full && let Err(aborted) = self.burst(side).await {
-                    break Err(aborted);
-                }
-                self.put_down(side);
-            };
-            self.put_down(side);
-            end?;
-            let to = self.ends(side).1.transport();
-            to.flushed().await;
-            to.shutdown_write();
-            Ok(())
-        }
-    }
-
     /// Moves what else one side has said by now past our memory.
-    fn burst(&self, side: Side) -> impl Future<Output = Result<(), Aborted>> {
-        async move {
-            let (Some(from), Some(to)) = (self.ends(side).0.plain(), self.ends(side).1.plain()) else {
-                return Ok(());
-            };
-            let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, min_rate: None, side };
-            let mut sink =
-                PlainSink { conn: to, stall_ms: short(self.stall_ms), min_rate: None, side: side.other() };
-            splice::run(&mut rest, &mut sink).await.map(drop)
-        }
+    async fn burst(&self, side: Side) -> Result<(), Aborted> {
+        let (from, to) = self.ends(side);
+        let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(()) };
+        let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, min_rate: None, side };
+        let mut sink = PlainSink { conn: to, stall_ms: self.stall_ms, min_rate: None, side: side.other() };
+        splice::run(&mut rest, &mut sink).await.map(drop)
     }
 
-    fn pick_up(&self, side: Side) {
-        self.in_hand[side as usize].set(true);
+    /// What was in hand has been sent.
+    fn put_down(&self) {
+        self.last_ms.set(now_ms() as u32);
     }
 
-    fn put_down(&self, side: Side) {
-        if self.in_hand[side as usize].replace(false) {
-            self.last_ms.set(now_ms());
-        }
+    /// Only the first failure counts: what follows is its consequence.
+    fn fail(&self, aborted: &Aborted) {
+        let failure =
+            if aborted.cause == Cause::Stalled { Failure::Stalled } else { Failure::Broken }(aborted.side);
+        self.failure.set(self.failure.get().or(Some(failure)));
     }
 
     /// Whether nothing has moved for so long. To be asked before the client's receive takes the deadline for its own.
-    fn is_idle(&self, idle_ms: u64) -> bool {
+    fn is_idle(&self, is_moving: bool) -> bool {
         if !self.client.transport().is_late() {
             return false;
         }
-        let is_moving = self.in_hand.iter().any(Cell::get);
-        let since_ms = if is_moving { now_ms() } else { self.last_ms.get() };
-        let left_ms = (since_ms + idle_ms).saturating_sub(now_ms());
+        let silent_ms = if is_moving { 0 } else { since_ms(self.last_ms.get(), now_ms()) };
+        let left_ms = self.idle_ms.saturating_sub(silent_ms);
         if left_ms > 0 {
-            self.client.transport().set_deadline(left_ms);
+            self.client.transport().set_deadline(left_ms.into());
         }
         left_ms == 0
     }
@@ -207,13 +158,13 @@ impl Tunnel {
     /// got for complete; but not where that would throw away what is still on its way to it.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
     // "the intermediary MUST attempt to send any outstanding data that came from the closed side to the other side"
-    fn cut(self, aborted: Aborted) {
-        let (failed, other) = match aborted.side {
+    fn cut(self, failure: Failure) {
+        let (failed, other) = match failure.side() {
             Side::Downstream => (self.client.into_transport(), self.server.into_transport()),
             Side::Upstream => (self.server.into_transport(), self.client.into_transport()),
         };
         // One that takes nothing needs nothing of what the kernel still holds for it.
-        if aborted.cause == Cause::Stalled {
+        if let Failure::Stalled(_) = failure {
             failed.abort();
         }
         if other.is_acknowledged().unwrap_or(true) {
@@ -222,30 +173,152 @@ impl Tunnel {
     }
 }
 
-/// One direction.
-enum Way<'f, F> {
-    Open(Pin<&'f mut F>),
+impl Failure {
+    fn side(self) -> Side {
+        match self {
+            Failure::Stalled(side) | Failure::Broken(side) => side,
+        }
+    }
+}
+
+/// How long ago that was, of which the low 32 bits were kept.
+fn since_ms(then_ms: u32, now_ms: u64) -> u32 {
+    (now_ms as u32).wrapping_sub(then_ms)
+}
+
+/// Carries bytes both ways until both sides have finished, one has failed, or neither has said anything for too long.
+struct Carry<'t> {
+    tunnel: &'t Tunnel,
+    /// By the side whose bytes they carry.
+    ways: [Way<'t>; 2],
+}
+
+impl Future for Carry<'_> {
+    type Output = Ending;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ending> {
+        let Carry { tunnel, ways } = &mut *self;
+        if tunnel.is_idle(ways.iter().any(Way::is_in_hand)) {
+            return Poll::Ready(Ending::Idle);
+        }
+        for side in [Side::Downstream, Side::Upstream] {
+            if let Poll::Ready(Err(aborted)) = ways[side as usize].poll(tunnel, side, context) {
+                tunnel.fail(&aborted);
+            }
+        }
+        if let Some(failure) = tunnel.failure.get() {
+            // What the failed side had said before is still sent, as far as it is in our hands.
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
+            let is_sent = !ways[failure.side() as usize].is_in_hand();
+            return if is_sent { Poll::Ready(Ending::Cut(failure)) } else { Poll::Pending };
+        }
+        if ways.iter().all(Way::is_closed) {
+            return Poll::Ready(Ending::Finished);
+        }
+        // Its deadline is to wake us also when nothing waits for bytes of the client.
+        let _ = tunnel.client.transport().poll_late();
+        Poll::Pending
+    }
+}
+
+/// One direction: 16 bytes, since the box's pointer tells the two apart.
+enum Way<'t> {
+    Steady(Step),
+    /// Moves what else has come past our memory.
+    Bursting(Pin<Box<dyn Future<Output = Result<(), Aborted>> + 't>>),
+}
+
+/// One direction without a burst.
+enum Step {
+    /// Waits for what its side says next. There is nothing in hand.
+    Receiving,
+    /// Sends what was received.
+    Sending { sending: Sending, is_full: bool },
+    /// Its side has finished; what was sent before is still with us.
+    Flushing,
+    /// The other side knows that this one has finished, or this direction has failed.
     Closed,
 }
 
-impl<F: Future<Output = Result<(), Aborted>>> Way<'_, F> {
-    /// Goes on; says if it has failed.
-    fn poll(&mut self, context: &mut Context<'_>) -> Option<Aborted> {
-        let Way::Open(way) = self else { return None };
-        let Poll::Ready(result) = way.as_mut().poll(context) else { return None };
-        *self = Way::Closed;
-        result.err()
+impl<'t> Way<'t> {
+    /// Carries what one side says to the other, and then that it has finished.
+    fn poll(
+        &mut self,
+        tunnel: &'t Tunnel,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Aborted>> {
+        while !self.is_closed() {
+            *self = match ready!(self.poll_next(tunnel, side, context)) {
+                Ok(next) => next,
+                Err(aborted) => {
+                    *self = Way::Steady(Step::Closed);
+                    return Poll::Ready(Err(aborted));
+                }
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What it does next, when it has done what it does now.
+    fn poll_next(
+        &mut self,
+        tunnel: &'t Tunnel,
+        side: Side,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Way<'t>, Aborted>> {
+        let (from, to) = tunnel.ends(side);
+        let step = match self {
+            Way::Steady(Step::Receiving) => match ready!(from.poll_receive(context)) {
+                Err(error) => return Poll::Ready(Err(Aborted::io(side, &error))),
+                Ok(None) => Step::Flushing,
+                Ok(Some(lease)) => {
+                    let is_full = lease.len() >= FULL_BYTES;
+                    Step::Sending { sending: to.send(lease, u64::from(tunnel.stall_ms)), is_full }
+                }
+            },
+            Way::Steady(Step::Sending { sending, is_full }) => {
+                let sent = ready!(Pin::new(sending).poll(context)).result;
+                sent.map_err(|error| Aborted::sending(side.other(), &error))?;
+                if *is_full {
+                    return Poll::Ready(Ok(Way::Bursting(Box::pin(tunnel.burst(side)))));
+                }
+                tunnel.put_down();
+                Step::Receiving
+            }
+            Way::Bursting(burst) => {
+                ready!(burst.as_mut().poll(context))?;
+                tunnel.put_down();
+                Step::Receiving
+            }
+            Way::Steady(Step::Flushing) => {
+                ready!(to.transport().poll_flushed());
+                to.transport().shutdown_write();
+                Step::Closed
+            }
+            Way::Steady(Step::Closed) => Step::Closed,
+        };
+        Poll::Ready(Ok(Way::Steady(step)))
+    }
+
+    /// Something was received and is not sent yet. A side that takes it too slowly is the concern of `timeouts.write_stall`.
+    fn is_in_hand(&self) -> bool {
+        matches!(self, Way::Bursting(_) | Way::Steady(Step::Sending { .. }))
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self, Way::Steady(Step::Closed))
     }
 }
 
 /// Counts an open tunnel, as such and as a use of its server.
-struct Open<'s> {
-    shard: &'s Shard,
+struct Open {
+    shard: Rc<Shard>,
     server: Rc<Server>,
 }
 
-impl<'s> Open<'s> {
-    fn new(shard: &'s Shard, server: Rc<Server>) -> Open<'s> {
+impl Open {
+    fn new(shard: Rc<Shard>, server: Rc<Server>) -> Open {
         shard.counters.tunnels_opened.increment();
         server.opened();
         server.begin_use();
@@ -254,7 +327,7 @@ impl<'s> Open<'s> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.server.end_use();
         self.server.closed();
@@ -266,13 +339,23 @@ impl Drop for Open<'_> {
 mod tests {
     use super::*;
 
-    /// There may be as many tunnels as connections, most of them silent.
+    /// There may be as many tunnels as connections, most of them silent: with two entries of the ring's table, the executor's
+    /// place of the task and what the allocator adds, 88 bytes make 224 of a silent one.
     #[test]
     fn a_tunnel_is_small() {
-        fn size_of_run<F>(_: impl FnOnce(Tunnel, Rc<Shard>) -> F) -> usize {
+        fn size_of_run<F>(_: impl FnOnce(Tunnel) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size_of_run(Tunnel::run);
-        assert!(bytes <= 600, "{bytes}");
+        assert!(bytes <= 88, "{bytes}");
+    }
+
+    #[test]
+    fn silence_is_measured_across_the_wrap_of_its_time() {
+        for then_ms in [0, 86_400_000, u64::from(u32::MAX) - 5, 7 << 40] {
+            for silent_ms in [0, 3, 86_400_000] {
+                assert_eq!(u64::from(since_ms(then_ms as u32, then_ms + silent_ms)), silent_ms);
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendFlags, send, sockopt::set_tcp_quickack};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncWriteExt, Interest},
@@ -75,6 +75,11 @@ impl Raw {
     /// Our own address on the connection.
     pub fn local(&mut self) -> SocketAddr {
         self.reader.stream().local_addr().expect("connected")
+    }
+
+    /// Has the kernel acknowledge now what it has received, which it may put off otherwise.
+    pub fn acknowledge(&mut self) {
+        set_tcp_quickack(self.reader.stream(), true).expect("TCP_QUICKACK");
     }
 
     /// Sends these bytes.

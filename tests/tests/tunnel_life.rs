@@ -120,12 +120,12 @@ async fn large_flows_pass_both_ways_at_once() {
             assert!(counters.buffers_held <= 4, "{counters:?}");
         }
     }
-    let counters = proxy.counters().await;
-    assert!(counters.pipes_kept > 0, "nothing was spliced: {counters:?}");
     let writer = within("all is sent", sending).await.unwrap();
     assert!(reader.some().await.unwrap().is_none(), "the server has finished");
     drop(writer);
     let after = proxy.counters_until("nothing is left", is_empty).await;
+    // Only now is no pipe in use.
+    assert!(after.pipes_kept > 0, "nothing was spliced: {after:?}");
     assert_eq!(after.named("tunnels_aborted"), 0, "{after:?}");
     proxy.drain().await.assert_clean();
 }
@@ -399,13 +399,16 @@ async fn tunnels_are_connections_to_the_limits() {
     assert_works(&mut one).await;
 }
 
-/// Both entries of the table, the task, and what the allocator adds.
-const BYTES_PER_TUNNEL: u64 = 1_000;
+/// Both entries of the table, the task and its place: 224.
+const BYTES_PER_TUNNEL: u64 = 232;
+
+/// What the allocator may keep of the executor's tables, which have grown.
+const BYTES_OF_TABLES: u64 = 64 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_tunnel_holds_no_buffer_and_little_memory() {
     // The server's end too is in this process.
-    let many = many_connections(2_000, 2).await;
+    let many = many_connections(5_000, 2).await;
     let silent = many.count as u64;
     let origin = origin::switches_and_echoes().await;
     let proxy = proxy_to(&origin, &[]).await;
@@ -424,10 +427,10 @@ async fn a_silent_tunnel_holds_no_buffer_and_little_memory() {
         all.push(stream);
     }
     let counters = proxy.counters_until("all are open", |now| now.named("tunnels") == silent + 100).await;
-    let each = proxy.resident_bytes().saturating_sub(few) / silent;
-    println!("a silent tunnel takes {each} bytes of resident memory");
+    let bytes = proxy.resident_bytes().saturating_sub(few);
+    println!("a silent tunnel takes {} bytes of resident memory", bytes / silent);
     assert_eq!((counters.tasks_busy, counters.buffers_held), (0, 0), "{counters:?}");
-    assert!(each <= BYTES_PER_TUNNEL, "{each} bytes");
+    assert!(bytes <= silent * BYTES_PER_TUNNEL + BYTES_OF_TABLES, "{bytes} bytes for {silent}");
     drop((all, first));
     proxy.counters_until("nothing is left", is_empty).await;
 }

@@ -3,7 +3,10 @@
 //! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes
 //! go through [`Link::receive`] and [`Link::send`], unless nothing has to be done to them ([`Link::plain`]).
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use sluice_sys::{Buf, Conn, Lease, Leases, Patience, Sending};
 
@@ -53,6 +56,14 @@ impl Link {
     pub(crate) async fn receive(&self) -> io::Result<Option<Lease>> {
         match self {
             Link::Plain(conn) => conn.receive().await,
+        }
+    }
+
+    /// The same for a task that has no room for a future; if there are none yet, it is polled again when they come.
+    #[inline]
+    pub(crate) fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+        match self {
+            Link::Plain(conn) => Pin::new(&mut conn.receive()).poll(context),
         }
     }
 

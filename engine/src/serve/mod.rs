@@ -57,7 +57,7 @@ pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
         loop {
             let accepted = Accepted::next(|| shard.snapshot().limits.connection_age).await;
             if let Some(tunnel) = downstream::h1::serve(&shard, accepted).await {
-                spawn(tunnel.run(shard.clone()));
+                spawn(tunnel.run());
             }
         }
     }

@@ -8,6 +8,8 @@ mod persistence;
 mod request;
 mod responder;
 
+use std::rc::Rc;
+
 use sluice_proto::h1::Framing;
 use sluice_proto::{RequestHead, TrailerRule};
 use sluice_sys::{ReadAhead, now_ms};
@@ -45,7 +47,7 @@ enum Served {
 }
 
 /// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
-pub(crate) async fn serve(shard: &Shard, accepted: Accepted) -> Option<Tunnel> {
+pub(crate) async fn serve(shard: &Rc<Shard>, accepted: Accepted) -> Option<Tunnel> {
     let mut accepted = accept(shard, accepted).await?;
     loop {
         // A client that does not read its responses is not served: the next request waits until the last response is with
@@ -75,7 +77,7 @@ pub(crate) async fn serve(shard: &Shard, accepted: Accepted) -> Option<Tunnel> {
             }
             Served::Tunnel(upstream) => {
                 let client = End { link: accepted.link, inbox: accepted.inbox };
-                return Some(Tunnel::between(client, upstream.end, upstream.server, &snapshot.times));
+                return Some(Tunnel::between(shard, client, upstream.end, upstream.server, &snapshot.times));
             }
         }
         // An upload may have changed it.

@@ -52,6 +52,11 @@ impl Driver {
         Some(lease)
     }
 
+    /// Whoever has waited for the socket waits no more.
+    pub(crate) fn forget_waiters(&mut self, index: u32) {
+        self.waits.forget(&mut self.table.at(index).waiter);
+    }
+
     /// Waits until the connection has failed, as the armed receive tells; `None` if none is armed to tell it.
     pub(crate) fn poll_failed(&mut self, index: u32) -> Poll<Option<i32>> {
         let current = self.current;

@@ -146,12 +146,23 @@ impl Conn {
 
     /// Waits until no send of this connection is under way, detached ones included.
     pub async fn flushed(&self) {
-        poll_fn(|_| driver::with(|driver| driver.poll_flushed(self.index))).await;
+        poll_fn(|_| self.poll_flushed()).await;
+    }
+
+    /// The same for a task that has no room for a future; while one is under way, it is polled again when that has ended.
+    pub fn poll_flushed(&self) -> Poll<()> {
+        driver::with(|driver| driver.poll_flushed(self.index))
     }
 
     /// Whether a send is under way.
     pub fn is_sending(&self) -> bool {
         driver::with(|driver| driver.is_sending(self.index))
+    }
+
+    /// The connection belongs to another task from now on: those that have waited for its bytes or its failure do not any more,
+    /// and are not woken for them.
+    pub fn forget_waiters(&self) {
+        driver::with(|driver| driver.forget_waiters(self.index));
     }
 
     /// Receives into a buffer of ours instead of the kernel's choice: for large bodies. [`Conn::disarm`] comes first.

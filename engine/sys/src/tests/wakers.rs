@@ -513,3 +513,36 @@ fn nothing_sleeps_while_a_task_is_ready() {
     });
     assert_eq!(left, Outstanding::default());
 }
+
+#[test]
+fn tasks_that_a_connection_has_left_are_not_woken_for_it() {
+    for watchers in [1, 2] {
+        run(&small(), async move {
+            let (conn, mut peer) = pair().await;
+            let (conn, polls) = (Rc::new(conn), Rc::new(Cell::new(0)));
+            for _ in 0..watchers {
+                let (conn, polls) = (conn.clone(), polls.clone());
+                spawn(poll_fn(move |context| {
+                    polls.set(polls.get() + 1);
+                    // Whoever is polled again for bytes leaves them to others.
+                    if conn.is_quiet() {
+                        assert!(pin!(conn.receive()).poll(context).is_pending());
+                    }
+                    Poll::Pending
+                }));
+            }
+            within_limit(async {
+                while polls.get() < watchers {
+                    sleep(1).await;
+                }
+            })
+            .await;
+            conn.forget_waiters();
+            peer.write_all(b"x").expect("write");
+            assert_eq!(&*within_limit(conn.receive()).await.expect("receive").expect("bytes"), b"x");
+            // What was woken beside this task was polled before this turn ended.
+            sleep(1).await;
+            assert_eq!(polls.get(), watchers, "none but this task");
+        });
+    }
+}
