@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use sluice_sys::PeerCounts;
+use sluice_sys::{ConnectionLimit, PeerCounts};
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -17,7 +17,9 @@ pub(crate) struct Blueprint {
     pub(crate) config: Config,
     pub(crate) resolved: Resolved,
     pub(crate) listen: Vec<SocketAddr>,
+    /// Client connections of all shards, and the limit that they share.
     pub(crate) connections_max: u32,
+    pub(crate) connection_limit: Arc<ConnectionLimit>,
     /// What each shard may use.
     pub(crate) budget: Budget,
     pub(crate) descriptors: Descriptors,
@@ -44,7 +46,18 @@ impl Blueprint {
         nodes.dedup();
         let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
         let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
-        Blueprint { config, resolved, listen, connections_max, budget, descriptors, peers, routes }
+        let connection_limit = ConnectionLimit::new(plan.shards.len(), connections_max);
+        Blueprint {
+            config,
+            resolved,
+            listen,
+            connections_max,
+            connection_limit,
+            budget,
+            descriptors,
+            peers,
+            routes,
+        }
     }
 
     /// The routing table in the memory of a node.

@@ -25,14 +25,14 @@ const CONNECTIONS_PART: u64 = 2;
 /// ... at so many bytes each: what the kernel takes for one (reports/capacity-vm-sluice-2026-11-20.md) and a little of ours.
 const CONNECTION_BYTES: u64 = 6 << 10;
 
-/// What one shard may use.
+/// What one shard may use, and all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
     /// Receive buffers, a power of two.
     pub(crate) receive_buffers: u16,
     /// Bytes of unfinished request heads.
     pub(crate) partial_heads_bytes: usize,
-    /// Client connections.
+    /// Client connections of all shards together.
     pub(crate) connections: u64,
 }
 
@@ -59,7 +59,7 @@ impl Budget {
             partial_heads_bytes: limits
                 .partial_heads_bytes
                 .min(usize::try_from(partial_heads).unwrap_or(usize::MAX)),
-            connections: limit.map_or(u64::MAX, |bytes| bytes / CONNECTIONS_PART / CONNECTION_BYTES / shards),
+            connections: limit.map_or(u64::MAX, |bytes| bytes / CONNECTIONS_PART / CONNECTION_BYTES),
         }
     }
 
@@ -67,10 +67,10 @@ impl Budget {
     pub(crate) fn explain(&self, topology: &Topology) -> Option<String> {
         let limit = topology.memory_limit_bytes?;
         Some(format!(
-            "memory limit {} MiB (cgroup): per shard {} MiB of receive buffers, {} connections, {} KiB of unfinished heads",
+            "memory limit {} MiB (cgroup): {} connections; per shard {} MiB of receive buffers and {} KiB of unfinished heads",
             limit >> 20,
-            (u64::from(self.receive_buffers) * u64::from(BUFFER_BYTES)) >> 20,
             self.connections,
+            (u64::from(self.receive_buffers) * u64::from(BUFFER_BYTES)) >> 20,
             self.partial_heads_bytes >> 10,
         ))
     }
@@ -107,6 +107,13 @@ mod tests {
         let budget = budget(&Limits::default(), 24 << 30, Some(24 << 20), 1);
         assert_eq!(budget.receive_buffers, 64);
         assert_eq!((budget.partial_heads_bytes, budget.connections), (24 << 16, 2_048));
+    }
+
+    #[test]
+    fn connections_are_those_of_all_shards() {
+        for shards in [1, 8] {
+            assert_eq!(budget(&Limits::default(), 24 << 30, Some(24 << 20), shards).connections, 2_048);
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ counters! {
     connections,
     /// Client connections accepted.
     accepted,
-    /// Client connections closed because `limits.connections` was reached.
+    /// Client connections closed at once because all shards together had as many as `limits.connections` allows.
     connections_refused,
     /// Client connections closed at once, or their first request answered with 429, because
     /// `limits.connections_per_address` was reached.

@@ -15,7 +15,8 @@ const UPSTREAM_SHARE: u64 = 32;
 /// ... but not more than this.
 const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 
-/// Raises the descriptor limit and says how many client connections a shard may have, and what its part of the descriptors is.
+/// Raises the descriptor limit. Returns how many client connections all shards may have together, and what the part of each in
+/// the descriptors is.
 pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
     let Raised { before, now, needed } = raise(shards)?;
     if now > before {
@@ -50,8 +51,8 @@ pub(crate) fn raise(shards: usize) -> Result<Raised, LaunchError> {
     Ok(Raised { before, now, needed })
 }
 
-/// Shares descriptors out: clients of one shard may have all but those that are kept for servers, since the kernel may give all
-/// clients to one shard; idle connections to servers are counted by the shard's equal part.
+/// Shares descriptors out: clients may have all but those that are kept for servers, on whichever shards they are, since the
+/// kernel may give all clients to one shard; idle connections to servers are counted by the shard's equal part.
 fn share_out(descriptors: u64, connections: u64, shards: u64) -> (u32, Descriptors) {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let for_servers = (descriptors / UPSTREAM_SHARE).min(UPSTREAM_DESCRIPTORS_MAX);

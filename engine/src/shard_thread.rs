@@ -111,7 +111,6 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         }
     }
     let settings = Settings {
-        connections_max: blueprint.connections_max,
         sockets_expected: blueprint.connections_max.min(1 << 22),
         first_byte_ms: u64::try_from(blueprint.config.timeouts.request_head.as_millis()).unwrap_or(u64::MAX),
         huge_pages: blueprint.config.host.huge_pages,
@@ -121,6 +120,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         ..Settings::default()
     };
     let runtime = Runtime::new(&settings)?;
+    runtime.limit_connections(blueprint.connection_limit.share(place.shard));
     if let Some(peers) = &blueprint.peers {
         let limit = blueprint.config.limits.connections_per_address;
         let bounds = PeerBounds {

@@ -188,7 +188,7 @@ section! {
     requests_per_connection: u32 = count("0", "1000000"), "10000", GLOBAL, Reload, "--limit-requests-per-connection",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize = count("0", "100000000"), "0", GLOBAL, Restart, "--limit-connections",
-        "Most client connections of one shard; 0 for what the limits of descriptors and of a cgroup's memory allow";
+        "Most client connections of all shards together; 0 for what the limits of descriptors and of a cgroup's memory allow";
     connections_per_address: u32 = count("0", "100000000"), "0", GLOBAL, Reload, "--limit-connections-per-address",
         "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
     abuse_score: u8 = count("0", "250"), "100", GLOBAL, Reload, "--limit-abuse-score",

@@ -23,6 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::Settings;
+use crate::connection_limit::LimitShare;
 use crate::driver::{
     self, BATCH, ConnectionId, Driver, Errands, Job, Kept, Outstanding, Share, Stats, StreamJob, Wake,
 };
@@ -105,6 +106,12 @@ impl Runtime {
     /// Counts connections by their peer's address from now on, and keeps them within these bounds.
     pub fn count_peers(&self, share: PeerShare, bounds: PeerBounds) {
         driver::with(|driver| driver.count_peers(share, bounds));
+    }
+
+    /// Keeps accepted connections within a limit that all shards share, in place of [`Settings::connections_max`]. Before the
+    /// first is accepted.
+    pub fn limit_connections(&self, share: LimitShare) {
+        driver::with(|driver| driver.limit_connections(share));
     }
 
     /// Runs `main` to its end, with as many workers beside it as there are busy connections. Returns what could not

@@ -18,6 +18,7 @@ mod bpf;
 mod buf;
 mod buf_ring;
 mod connect_error;
+mod connection_limit;
 #[cfg(any(test, feature = "count-alloc"))]
 mod count_alloc;
 mod cpu;
@@ -56,6 +57,7 @@ mod tests;
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES};
 pub use connect_error::{ConnectCause, ConnectError};
+pub use connection_limit::{ConnectionLimit, LimitShare};
 #[cfg(any(test, feature = "count-alloc"))]
 pub use count_alloc::{CountingAllocator, allocations_of_this_thread};
 pub use cpu::{pin_to_cpu, pin_to_cpus, process_cpu_time, thread_id};
@@ -112,7 +114,8 @@ pub struct Settings {
     pub busy_poll: Option<Duration>,
     /// Completions handled in one turn before timers and new submissions get theirs.
     pub completions_per_turn: usize,
-    /// Accepted connections open at once; further ones are closed as they are accepted.
+    /// Accepted connections open at once; further ones are closed as they are accepted. For a runtime by itself: several
+    /// share a limit by [`Runtime::limit_connections`].
     pub connections_max: u32,
     /// Sockets the table reserves room for (address space only). More are fine, at the price of moving the table.
     pub sockets_expected: u32,

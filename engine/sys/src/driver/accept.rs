@@ -5,6 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use io_uring::{opcode, types};
 
 use super::{Driver, Wake};
+use crate::connection_limit::LimitShare;
 use crate::key::Kind;
 use crate::ring::Completion;
 use crate::table::{Entry, Flags};
@@ -47,6 +48,11 @@ impl Driver {
         Wake::Nobody
     }
 
+    pub(crate) fn limit_connections(&mut self, share: LimitShare) {
+        debug_assert_eq!(self.connections, 0, "every connection has a place of this limit");
+        self.limit = share;
+    }
+
     /// Admits what waits in the queue of a listener that is no longer armed.
     pub(crate) fn accept_queued(&mut self, listener: u32) {
         while let Some(fd) = crate::socket::accept_queued(self.table.at(listener).fd) {
@@ -64,7 +70,7 @@ impl Driver {
             self.pass_on(fd, id, !is_told_later, shard);
             return;
         }
-        if self.connections >= self.connections_max {
+        if !self.limit.has_place(self.connections) {
             self.stats.accept_refused += 1;
             self.close_descriptor(fd);
             return;

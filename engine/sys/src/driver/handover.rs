@@ -57,7 +57,9 @@ pub(crate) struct Handed {
     peer: Option<SocketAddr>,
     /// What a proxy in front of us said of it.
     announced: Option<ProxiedAddresses>,
-    /// Nobody has looked yet whether its peer may have it.
+    /// Accepted a moment ago, and by the wrong shard: the limit of connections has not been looked at.
+    is_new: bool,
+    /// The limit of its peer's address has not been looked at.
     is_unchecked: bool,
     idle_ms: u64,
 }
@@ -76,6 +78,7 @@ impl Handed {
             owner_word: 0,
             peer,
             announced,
+            is_new: false,
             is_unchecked: false,
             idle_ms: 0,
         }
@@ -268,23 +271,12 @@ impl Driver {
         if !is_quiet || !is_at_rest {
             return false;
         }
-        if self.is_full(to) {
-            self.stay(index);
-            return false;
-        }
-        let entry = self.table.at(index);
         if entry.flags.has(Flags::ARMED) {
             self.stop_receive(index);
             return false;
         }
         self.depart(index, to);
         true
-    }
-
-    /// Whether another shard has as many connections as it may have; all may have as many as this one.
-    fn is_full(&self, shard: usize) -> bool {
-        let connections = self.shard_set.as_ref().map(|shard_set| shard_set.board.connections(shard));
-        connections.is_some_and(|connections| connections >= u64::from(self.connections_max))
     }
 
     /// A connection is not to leave any more.
@@ -302,12 +294,14 @@ impl Driver {
         let Entry { listener, owner_byte, owner_word, .. } = *entry;
         let fd = entry.take_fd();
         let announced = self.table.proxied(index);
+        let (is_new, is_unchecked) = (false, false);
         let handed =
-            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_unchecked: false, idle_ms };
+            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_new, is_unchecked, idle_ms };
         self.forget_peer(index);
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);
         self.connections -= 1;
+        self.limit.closed(self.connections);
         self.connections_changed();
         self.stay(index);
         self.post_handed(handed, to);
@@ -333,9 +327,10 @@ impl Driver {
 
     /// A new connection that is better off elsewhere, before anything of it is here.
     pub(super) fn pass_on(&mut self, fd: OwnedFd, listener: u8, is_unchecked: bool, to: usize) {
-        let (peer, announced, idle_ms) = (None, None, self.first_byte_ms);
+        let (owner_byte, owner_word, peer, announced) = (0, 0, None, None);
+        let (is_new, idle_ms) = (true, self.first_byte_ms);
         self.post_handed(
-            Handed { fd, listener, owner_byte: 0, owner_word: 0, peer, announced, is_unchecked, idle_ms },
+            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_new, is_unchecked, idle_ms },
             to,
         );
     }
@@ -373,8 +368,8 @@ impl Driver {
         if self.is_ending {
             return;
         }
-        // The board may have shown less than there are by now.
-        if self.connections >= self.connections_max {
+        // One that was served before has had a place in the shard that it comes from.
+        if handed.is_new && !self.limit.has_place(self.connections) {
             self.stats.accept_refused += 1;
             return;
         }
@@ -384,6 +379,7 @@ impl Driver {
         entry.listener = handed.listener;
         (entry.owner_byte, entry.owner_word) = (handed.owner_byte, handed.owner_word);
         self.connections += 1;
+        self.limit.keep(self.connections);
         self.connections_changed();
         match (handed.announced, handed.peer) {
             (Some(announced), _) => self.set_proxied(index, announced),

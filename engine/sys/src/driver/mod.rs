@@ -31,6 +31,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::Settings;
 use crate::buf_ring::BufRing;
+use crate::connection_limit::{ConnectionLimit, LimitShare};
 use crate::files::{HugePages, use_ordinary_pages};
 use crate::host_unsupported::HostUnsupported;
 use crate::key::{Key, Kind, NONE};
@@ -98,7 +99,7 @@ pub struct Stats {
     pub accepted: u64,
     /// Accept failed for lack of descriptors or memory.
     pub accept_errors: u64,
-    /// Connections closed at once because `connections_max` was reached.
+    /// Connections closed at once because the limit of connections was reached.
     pub accept_refused: u64,
     /// Connections closed at once because their peer's address had too many.
     pub peer_refused: u64,
@@ -178,7 +179,8 @@ pub(crate) struct Driver {
     message_waiter: u32,
     /// Accepted connections that are open.
     pub(crate) connections: u32,
-    connections_max: u32,
+    /// The limit of connections, which shards may share.
+    limit: LimitShare,
     /// Counts connections by their peer's address, if somebody wants to know.
     peers: Option<PeerShare>,
     started: Instant,
@@ -248,7 +250,7 @@ impl Driver {
             messages: VecDeque::new(),
             message_waiter: NONE,
             connections: 0,
-            connections_max: settings.connections_max,
+            limit: ConnectionLimit::new(1, settings.connections_max).share(0),
             peers: None,
             started,
             now_ms,

@@ -42,6 +42,7 @@ impl Driver {
         self.waits.forget(&mut self.table.at(index).waiter);
         if self.table.at(index).flags.has(Flags::ACCEPTED) {
             self.connections -= 1;
+            self.limit.closed(self.connections);
             self.forget_peer(index);
             self.connections_changed();
         }

@@ -19,7 +19,7 @@ struct Two {
     /// Connections given away so far, by both.
     handed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    /// Connections that found their shard full, for each.
+    /// Connections refused for the limit, by each.
     refused: [Arc<AtomicU64>; 2],
     /// Connections by their peer's address.
     peers: Arc<PeerCounts>,
@@ -32,11 +32,11 @@ type BeforePark = fn(&Conn, usize);
 
 impl Two {
     fn start(before_park: BeforePark, near: bool) -> Two {
-        Two::limited(before_park, near, [u32::MAX; 2])
+        Two::limited(before_park, near, u32::MAX)
     }
 
-    /// The same with a limit on the connections of each.
-    fn limited(before_park: BeforePark, near: bool, connections_max: [u32; 2]) -> Two {
+    /// The same with a limit on the connections of both together.
+    fn limited(before_park: BeforePark, near: bool, connections_max: u32) -> Two {
         // Both ends of hundreds of connections are in this process.
         raise_descriptor_limit().expect("a limit");
         let bound = BoundListener::bind(LOOPBACK, 256).expect("bind");
@@ -46,7 +46,7 @@ impl Two {
         let (mut senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| channel::<Doorbell>()).unzip();
         senders.reverse();
         let mut bound = Some(bound);
-        let peers = PeerCounts::new(2);
+        let (peers, limit) = (PeerCounts::new(2), ConnectionLimit::new(2, connections_max));
         let shown = board.clone();
         let refused: [Arc<AtomicU64>; 2] = Default::default();
         let shards = (0..2)
@@ -56,9 +56,10 @@ impl Two {
                 let (tell, hear) = (senders.pop().expect("one each"), receivers.pop().expect("one each"));
                 let listener = bound.take();
                 let (share, refused) = (peers.share(me), refused[me].clone());
+                let places = limit.share(me);
                 let shard = move || {
-                    let settings = Settings { connections_max: connections_max[me], ..small() };
-                    let runtime = Runtime::new(&settings).expect("a runtime");
+                    let runtime = Runtime::new(&small()).expect("a runtime");
+                    runtime.limit_connections(places);
                     runtime.count_peers(share, PeerBounds::NONE);
                     meet(me, board, &tell, &hear, near);
                     all_there.wait();
@@ -70,7 +71,6 @@ impl Two {
                             let out = stats().connections_migrated_out;
                             handed.fetch_add(out - known, Relaxed);
                             known = out;
-                            assert!(connections_open() <= connections_max[me], "{}", connections_open());
                             refused.store(stats().accept_refused, Relaxed);
                         }
                         // What is on its way still arrives, and is then closed.
@@ -301,35 +301,31 @@ fn is_echoed(client: &mut TcpStream) -> bool {
     client.write_all(b"x").is_ok() && client.read(&mut echoed).is_ok_and(|read| read == 1)
 }
 
+/// One that is served keeps its place on the way, and one that ends gives its place back where it is by then.
 #[test]
-fn nothing_goes_to_a_shard_that_is_full() {
-    let two = Two::limited(leave_the_first, false, [8, 8]);
-    let mut clients = Vec::new();
-    for connected in 1..=16 {
-        clients.push(connect(two.address));
-        assert!(clients.iter_mut().all(is_echoed), "{connected} connections");
-        thread::sleep(Duration::from_millis(20));
-    }
-    thread::sleep(Duration::from_millis(100));
+fn connections_that_move_keep_within_the_limit_of_both_shards() {
+    let two = Two::limited(leave_the_first, false, 8);
+    let mut clients: Vec<_> = (0..8).map(|_| connect(two.address)).collect();
     assert!(clients.iter_mut().all(is_echoed));
-    assert_eq!([0, 1].map(|shard: usize| two.refused[shard].load(Relaxed)), [0, 0]);
+    let refused = || [0, 1].map(|shard: usize| two.refused[shard].load(Relaxed));
+    let wait = |is_so: &dyn Fn() -> bool| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !is_so() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait(&|| two.board.connections(1) == 8);
+    assert_eq!((two.board.connections(0), two.board.connections(1)), (0, 8), "all moved");
+    assert!(clients.iter_mut().all(is_echoed));
+    assert_eq!(refused(), [0, 0]);
+    assert!(!is_echoed(&mut connect(two.address)), "one too many, although its shard has none");
+    wait(&|| refused() != [0, 0]);
+    assert_eq!(refused(), [1, 0]);
+    clients.pop();
+    wait(&|| two.board.connections(1) == 7);
+    clients.push(connect(two.address));
+    assert!(clients.iter_mut().all(is_echoed));
     drop(clients);
-    two.end();
-}
-
-#[test]
-fn a_full_shard_takes_nothing_in() {
-    // The first one does not know that the other takes so few.
-    let two = Two::limited(leave_the_first, false, [100, 2]);
-    let mut clients: Vec<_> = (0..5).map(|_| connect(two.address)).collect();
-    assert!(clients.iter_mut().all(is_echoed));
-    let refused = || two.refused[1].load(Relaxed);
-    let until = Instant::now() + Duration::from_secs(60);
-    while refused() < 3 && Instant::now() < until {
-        thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(refused(), 3);
-    assert_eq!(clients.iter_mut().map(is_echoed).filter(|is_open| *is_open).count(), 2);
     two.end();
 }
 
