@@ -4,10 +4,10 @@
 //! own at them. A program of the kernel chooses among them where this process may load one, socket options where not.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use sluice_sys::{BoundListener, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
+use sluice_sys::{BoundListener, ListenOn, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
 
 use crate::launch_error::LaunchError;
 use crate::placement::{Plan, ShardPlace};
@@ -24,9 +24,10 @@ impl Reserved {
     /// Binds every address once, which finds out now what cannot be bound, and fixes the port where it was left open.
     pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Reserved, LaunchError> {
         let bind = |address: &SocketAddr| {
+            let on = listen_on(*address, addresses);
             // The shards share the port; another process must not have it already.
-            BoundListener::probe(*address)?;
-            let bound = BoundListener::reserve(*address)?;
+            BoundListener::probe(on)?;
+            let bound = BoundListener::reserve(on)?;
             let local = bound.local()?;
             Ok((bound, local))
         };
@@ -48,9 +49,23 @@ impl Reserved {
     }
 }
 
+/// `[::]` is for IPv4 too, unless that is listed by itself: then each has a socket of its own.
+fn listen_on(address: SocketAddr, all: &[SocketAddr]) -> ListenOn {
+    let all_of_ipv4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    // Port 0 is another port each time.
+    if address.port() != 0 && all.contains(&all_of_ipv4) {
+        ListenOn::without_ipv4(address)
+    } else {
+        ListenOn::from(address)
+    }
+}
+
 /// `purpose` goes before `on`, with a space behind it.
 pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Error) -> LaunchError {
     let hint = match error.kind() {
+        io::ErrorKind::AddrInUse if address.is_ipv6() && address.ip().is_unspecified() => {
+            "another process listens there, on IPv6 or IPv4 ([::] is for both): stop it, or choose another port"
+        }
         io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
         io::ErrorKind::AddrNotAvailable => "this host does not have that address",
         io::ErrorKind::PermissionDenied => "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
@@ -120,7 +135,7 @@ impl SteeringMethod {
         place: &ShardPlace,
     ) -> Result<Vec<BoundListener>, LaunchError> {
         let open = |(at, address): (usize, &SocketAddr)| {
-            let mut bound = BoundListener::bind(*address, BACKLOG)
+            let mut bound = BoundListener::bind(listen_on(*address, addresses), BACKLOG)
                 .map_err(|error| why_not_bound("", *address, &error))?;
             self.steer(&mut bound, at, place).map_err(|error| {
                 LaunchError::Refused(format!(
@@ -165,5 +180,28 @@ fn say_why_not(why: &NotLoaded, steering: Steering) {
             );
             log.lines().for_each(|line| eprintln!("sluice:   verifier: {line}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_all_is_for_both_families_unless_each_is_listed() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let both = [address("0.0.0.0:80"), address("[::]:80")];
+        for (text, all, wants_ipv4) in [
+            ("[::]:80", &both[1..], true),
+            ("[::]:80", &both[..], false),
+            ("[::]:81", &both[..], true),
+            ("[::]:0", &[address("0.0.0.0:0"), address("[::]:0")][..], true),
+        ] {
+            let address = address(text);
+            let want = if wants_ipv4 { ListenOn::from(address) } else { ListenOn::without_ipv4(address) };
+            assert_eq!(listen_on(address, all), want, "{text} of {all:?}");
+        }
+        assert_ne!(ListenOn::from(both[1]), ListenOn::without_ipv4(both[1]));
+        assert_eq!(ListenOn::from(address("[::1]:80")), ListenOn::without_ipv4(address("[::1]:80")));
     }
 }

@@ -88,7 +88,7 @@ pub use ring::RingFailed;
 #[cfg(test)]
 use socket::connections_idle;
 pub use socket::{
-    BoundListener, Conn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
+    BoundListener, Conn, ListenOn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
     connections_open, connections_partial, connections_with_state, partial_bytes, sleep, sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};

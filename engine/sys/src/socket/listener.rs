@@ -12,6 +12,39 @@ use super::timer::Timer;
 use crate::driver;
 use crate::steer::{self, Slot, SteeringProgram};
 
+/// Where to listen, and for which families of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOn {
+    address: SocketAddr,
+    is_ipv6_only: bool,
+}
+
+impl ListenOn {
+    /// `address` without IPv4, also if it is `::`.
+    pub fn without_ipv4(address: SocketAddr) -> ListenOn {
+        ListenOn { address, is_ipv6_only: address.is_ipv6() }
+    }
+
+    /// A socket that may bind there.
+    fn socket(self) -> io::Result<OwnedFd> {
+        let fd = tcp_socket(&self.address)?;
+        if self.address.is_ipv6() {
+            // Said either way: the default is net.ipv6.bindv6only.
+            let only = libc::c_int::from(self.is_ipv6_only);
+            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
+        }
+        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        Ok(fd)
+    }
+}
+
+/// `::` is every address of IPv6 and of IPv4.
+impl From<SocketAddr> for ListenOn {
+    fn from(address: SocketAddr) -> ListenOn {
+        ListenOn { address, is_ipv6_only: address.is_ipv6() && !address.ip().is_unspecified() }
+    }
+}
+
 /// A listening socket that was bound but belongs to no shard yet; it can be made by one thread and used by another.
 #[derive(Debug)]
 pub struct BoundListener {
@@ -26,8 +59,8 @@ impl BoundListener {
     ///
     /// # Errors
     /// What socket(2), bind(2) and listen(2) say.
-    pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<BoundListener> {
-        let listener = BoundListener::reserve(address)?;
+    pub fn bind(on: impl Into<ListenOn>, backlog: u32) -> io::Result<BoundListener> {
+        let listener = BoundListener::reserve(on)?;
         // SAFETY: listen takes no memory.
         check(unsafe { libc::listen(listener.fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
         Ok(listener)
@@ -38,32 +71,25 @@ impl BoundListener {
     ///
     /// # Errors
     /// What socket(2) and bind(2) say.
-    pub fn probe(address: SocketAddr) -> io::Result<()> {
-        let fd = tcp_socket(&address)?;
-        set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        if address.is_ipv6() {
-            set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        }
-        bind(fd.as_raw_fd(), &address)
+    pub fn probe(on: impl Into<ListenOn>) -> io::Result<()> {
+        let on = on.into();
+        bind(on.socket()?.as_raw_fd(), &on.address)
     }
 
     /// Binds without listening: holds the port (useful with port 0) while connections are still refused.
     ///
     /// # Errors
     /// What socket(2) and bind(2) say.
-    pub fn reserve(address: SocketAddr) -> io::Result<BoundListener> {
-        let fd = tcp_socket(&address)?;
+    pub fn reserve(on: impl Into<ListenOn>) -> io::Result<BoundListener> {
+        let on = on.into();
+        let fd = on.socket()?;
         let raw = fd.as_raw_fd();
-        set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         // Accepted sockets inherit these.
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is said to be readable.
         set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
-        if address.is_ipv6() {
-            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        }
-        bind(raw, &address)?;
+        bind(raw, &on.address)?;
         Ok(BoundListener { slot: None, fd })
     }
 

@@ -19,7 +19,7 @@ use std::task::Poll;
 
 pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
 use self::calls::{bind, has_hung_up, name_of, tcp_socket, unacknowledged};
-pub use self::listener::{BoundListener, Listener};
+pub use self::listener::{BoundListener, ListenOn, Listener};
 use self::operation::Operation;
 pub use self::operation::{Ready, Receive, Sending, Sent};
 pub use self::timer::{Timer, sleep};
