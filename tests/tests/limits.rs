@@ -9,7 +9,7 @@ use std::{
 
 use sluice_tests::{
     client::{self, Raw},
-    cpus::two_cpus,
+    cpus::{connect_from, two_cpus},
     origin,
     proxy::{Counters, Proxy},
     wire::Response,
@@ -230,7 +230,7 @@ async fn a_connection_is_closed_after_its_last_request() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_of_a_shard_are_closed() {
+async fn connections_beyond_the_limit_are_closed() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to_with(origin.address, &["--limit-connections=5"]).await;
     let mut within_limit = Vec::new();
@@ -248,6 +248,65 @@ async fn connections_beyond_the_limit_of_a_shard_are_closed() {
     drop(within_limit.pop());
     proxy.counters_until("one is gone", |now| now.connections == 4).await;
     Raw::connect(proxy.address).await.assert_open().await;
+}
+
+/// Two shards, each of which gets the connections that its CPU receives; with a limit for both together.
+async fn two_shards(cpus: [usize; 2], limit: usize, origin: &origin::Real) -> Proxy {
+    let cpus = format!("{},{}", cpus[0], cpus[1]);
+    let (limit, upstream) = (format!("--limit-connections={limit}"), format!("http://{}", origin.address));
+    let flags = ["--listen", "127.0.0.1:0", "--steering", "cpu", "--cpus", &cpus, "--upstream", &upstream];
+    Proxy::start(&[&flags[..], &[&limit]].concat()).await
+}
+
+/// A counter of each shard, once it has come to `count` for both.
+async fn connections_by_shard(proxy: &Proxy, count: usize, name: &str) -> Vec<u64> {
+    proxy.counters_until(&format!("{count} {name}"), |now| now.named(name) >= count as u64).await;
+    let shards = proxy.live().await;
+    shards.iter().map(|shard| shard["counters"][name].as_u64().expect("a number")).collect()
+}
+
+/// The other shard has none of them, and that is no reason to refuse any.
+#[tokio::test]
+async fn one_shard_may_have_all_connections_of_the_limit() {
+    const LIMIT: usize = 200;
+    let Some(cpus) = two_cpus() else { return };
+    let origin = origin::real("real").await;
+    let proxy = two_shards(cpus, LIMIT, &origin).await;
+    let all = connect_from(cpus[0], proxy.address, LIMIT);
+    assert_eq!(connections_by_shard(&proxy, LIMIT, "connections").await, [LIMIT as u64, 0]);
+    // The shard that has none has none left to give either.
+    let more = connect_from(cpus[1], proxy.address, 10);
+    assert_eq!(connections_by_shard(&proxy, 10, "connections_refused").await, [0, 10]);
+    drop(more);
+    for nth in [0, LIMIT / 2, LIMIT - 1] {
+        let client = all[nth].try_clone().expect("a descriptor");
+        client.set_nonblocking(true).expect("non-blocking");
+        let mut client = Raw::over(tokio::net::TcpStream::from_std(client).expect("a connection"));
+        assert_eq!(client.ask("GET", "/").await.text(), "real");
+    }
+    drop(all);
+    proxy.drain().await.assert_clean();
+}
+
+/// Both shards have clients, and all together are within the limit: also after some have left one shard for the other.
+#[tokio::test]
+async fn the_limit_of_connections_holds_over_both_shards() {
+    const LIMIT: usize = 100;
+    let Some(cpus) = two_cpus() else { return };
+    let origin = origin::real("real").await;
+    let proxy = two_shards(cpus, LIMIT, &origin).await;
+    let first = connect_from(cpus[0], proxy.address, 70);
+    proxy.counters_until("the first are open", |now| now.connections == 70).await;
+    let second = connect_from(cpus[1], proxy.address, 70);
+    assert_eq!(connections_by_shard(&proxy, 40, "connections_refused").await, [0, 40]);
+    assert_eq!(connections_by_shard(&proxy, LIMIT, "connections").await, [70, 30]);
+    drop(first);
+    proxy.counters_until("the first are gone", |now| now.connections == 30).await;
+    let third = connect_from(cpus[1], proxy.address, 80);
+    assert_eq!(connections_by_shard(&proxy, 50, "connections_refused").await, [0, 50]);
+    assert_eq!(connections_by_shard(&proxy, LIMIT, "connections").await, [0, LIMIT as u64]);
+    drop((second, third));
+    proxy.drain().await.assert_clean();
 }
 
 /// Over two shards: the limit is one for both.
