@@ -67,6 +67,13 @@ impl LimitShare {
         open < self.taken || self.takes_more(open)
     }
 
+    /// Takes so many places at once from now on.
+    #[cfg(test)]
+    pub(crate) fn in_steps_of(mut self, step: u32) -> LimitShare {
+        self.step = step;
+        self
+    }
+
     #[cold]
     fn takes_more(&mut self, open: u32) -> bool {
         let before = self.taken;

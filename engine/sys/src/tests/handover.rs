@@ -56,7 +56,8 @@ impl Two {
                 let (tell, hear) = (senders.pop().expect("one each"), receivers.pop().expect("one each"));
                 let listener = bound.take();
                 let (share, refused) = (peers.share(me), refused[me].clone());
-                let places = limit.share(me);
+                // The first keeps places for a while that its connections have left.
+                let places = limit.share(me).in_steps_of([4, 1][me]);
                 let shard = move || {
                     let runtime = Runtime::new(&small()).expect("a runtime");
                     runtime.limit_connections(places);
