@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::pattern::check_name;
 use super::problem::Fault;
+use super::punycode;
 
 /// One server behind Sluice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,6 +24,9 @@ impl UpstreamServer {
     /// Anything else, with what is supported instead.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let fault = |why: &str| Fault::new(format!("`{text}`: {why}"));
+        if let Some(fault) = not_on_tcp(text) {
+            return Err(fault.hint("let the server listen on TCP and write http://127.0.0.1:9000"));
+        }
         let Some((scheme, after_scheme)) = text.split_once("://") else {
             return Err(fault("the scheme is missing").hint(format!("did you mean http://{text}")));
         };
@@ -30,6 +34,9 @@ impl UpstreamServer {
             "http" => {}
             "https" => {
                 return Err(fault("TLS to upstreams is not there yet").hint("use an http:// server"));
+            }
+            "h2" | "h2c" | "grpc" | "fastcgi" | "fcgi" | "uwsgi" | "ajp" => {
+                return Err(fault("servers are asked in HTTP/1.1 only").hint("use an http:// server"));
             }
             _ => return Err(fault("this scheme is not supported").hint("use an http:// server")),
         }
@@ -57,7 +64,12 @@ impl UpstreamServer {
                 inner.ok_or_else(|| fault("this is not an IPv6 address in brackets"))?
             }
             None => {
-                check_host(host).map_err(fault)?;
+                check_host(host).map_err(|why| match punycode::ascii_name(host) {
+                    Some(ascii) => {
+                        fault(why).hint(format!("did you mean http://{}", authority.replace(host, &ascii)))
+                    }
+                    None => fault(why),
+                })?;
                 host
             }
         };
@@ -77,22 +89,21 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, Fault> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
+    if let Some(fault) = not_on_tcp(text) {
+        return Err(fault.hint("listen on TCP, as in 127.0.0.1:8080"));
+    }
     let fault = Fault::new(format!("`{text}` is not an address and a port"));
     if let Some((_, after)) = text.split_once("://") {
         return Err(fault.hint(format!("without the scheme: did you mean {}", after.trim_end_matches('/'))));
     }
     if parse_port(text).is_some() {
-        return Err(
-            fault.hint(format!("did you mean 127.0.0.1:{text}, or 0.0.0.0:{text} for all interfaces"))
-        );
+        return Err(fault.hint(reachable_at(text)));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Err(fault.hint(format!("the port is missing: did you mean {}", SocketAddr::new(address, 80))));
     }
     match split_port(text) {
-        Some(("" | "*", Some(port))) => {
-            Err(fault.hint(format!("did you mean 0.0.0.0:{port}, or [::]:{port} for IPv6 as well")))
-        }
+        Some(("" | "*", Some(port))) => Err(fault.hint(reachable_at(port))),
         Some(("localhost", port)) => {
             Err(fault.hint(format!("did you mean 127.0.0.1:{}", port.unwrap_or("80"))))
         }
@@ -106,12 +117,31 @@ pub fn parse_listen(text: &str) -> Result<SocketAddr, Fault> {
     }
 }
 
+/// The addresses that a port without one may mean, the one that fewest can reach first.
+fn reachable_at(port: &str) -> String {
+    format!(
+        "did you mean 127.0.0.1:{port} for this host alone, or [::]:{port} for all its addresses, IPv6 and IPv4"
+    )
+}
+
+/// The path of a socket in the file system, as other proxies write it.
+fn not_on_tcp(text: &str) -> Option<Fault> {
+    let lower = text.to_ascii_lowercase();
+    let after_scheme = lower.strip_prefix("http://").unwrap_or(&lower);
+    let is_path =
+        after_scheme.starts_with('/') && after_scheme.len() > 1 || after_scheme.starts_with("unix@");
+    let is_unix =
+        after_scheme.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "unix" | "http+unix"));
+    (is_path || is_unix).then(|| Fault::new(format!("`{text}`: Unix domain sockets are not there yet")))
+}
+
 fn check_host(host: &str) -> Result<(), &'static str> {
     // `1.2.3.256` would pass for a name, and the resolver would be asked for it at every start.
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !host.is_empty() {
         return host.parse::<IpAddr>().map(|_| ()).map_err(|_| "this is not an IPv4 address");
     }
-    check_name(host.strip_suffix('.').unwrap_or(host)).map_err(|_| "this is not a host name")
+    let is_name = check_name(host.strip_suffix('.').unwrap_or(host)).is_ok();
+    if is_name { Ok(()) } else { Err("this is not a host name") }
 }
 
 /// Host (brackets kept) and port, if there is one. None when a colon is left over.
@@ -168,6 +198,16 @@ mod tests {
             ("http://", "not a host name"),
             ("http://a b", "not a host name"),
             ("http://1.2.3.256", "IPv4"),
+            (
+                "unix:/run/app.sock",
+                "Unix domain sockets are not there yet (hint: let the server listen on TCP",
+            ),
+            ("unix:///run/app.sock", "Unix domain sockets"),
+            ("http://unix:/run/app.sock:/", "Unix domain sockets"),
+            ("http+unix://%2Frun%2Fapp.sock", "Unix domain sockets"),
+            ("/run/app.sock", "Unix domain sockets"),
+            ("fastcgi://127.0.0.1:9000", "HTTP/1.1 only"),
+            ("http://bücher.example:81", "did you mean http://xn--bcher-kva.example:81"),
             ("http://[::1", "host:port"),
             ("http://[x]:1", "brackets"),
         ] {
@@ -181,9 +221,12 @@ mod tests {
         assert_eq!(parse_listen("127.0.0.1:0").unwrap().port(), 0);
         assert!(parse_listen("[::]:80").unwrap().is_ipv6());
         for (text, words) in [
-            (":8080", "0.0.0.0:8080"),
-            ("*:80", "0.0.0.0:80"),
+            (":8080", "did you mean 127.0.0.1:8080 for this host alone, or [::]:8080"),
+            ("*:80", "[::]:80 for all its addresses, IPv6 and IPv4"),
             ("8080", "127.0.0.1:8080"),
+            ("unix:/run/sluice.sock", "Unix domain sockets are not there yet (hint: listen on TCP"),
+            ("unix@abstract", "Unix domain sockets"),
+            ("/run/sluice.sock", "Unix domain sockets"),
             ("localhost:80", "127.0.0.1:80"),
             ("127.0.0.1", "127.0.0.1:80"),
             ("::1", "[::1]:80"),

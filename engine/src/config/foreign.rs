@@ -1,5 +1,368 @@
-//! Keys of other proxies: whether Sluice has what they do, and where.
+//! Keys that operators know from nginx, HAProxy, Caddy, Envoy and Traefik: where Sluice has the same, or that it has not yet.
+//!
+//! For the hint of an unknown key. Names are compared in lower case and with `_`, so that `Health-Check` is `health_check`.
 
-pub(super) fn hint(_key: &str) -> Option<&'static str> {
-    None
+/// What Sluice has in place of a key that it does not know.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the reading of keys asks for it as soon as it is one table")
+)]
+pub(super) fn hint(key: &str) -> Option<&'static str> {
+    let key = key.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
+    KEYS.iter().find(|(names, _)| names.contains(&key.as_str())).map(|&(_, hint)| hint)
+}
+
+/// Names that mean the same, and the hint for them.
+const KEYS: &[(&[&str], &str)] = &[
+    // What is served, and for whom.
+    (
+        &["server_name", "server_names", "domain", "domains", "hostname", "hostnames"],
+        "write `host` in a [[route]]",
+    ),
+    (
+        &["location", "locations", "handle", "handle_path", "match", "rule", "uri", "url_path"],
+        "write `path` or `path_prefix` in a [[route]]",
+    ),
+    (&["method", "verbs"], "write `methods` in a [[route]], as a list"),
+    (
+        &["virtual_host", "virtual_hosts", "vhost", "site", "sites", "http", "router", "routers", "routes"],
+        "each host and path is a [[route]]",
+    ),
+    (
+        &["proxy_pass", "reverse_proxy", "use_backend", "default_backend", "pass", "forward_to", "target"],
+        "write `upstream` in a [[route]], with the name of an [[upstream]]",
+    ),
+    (
+        &["backend", "backends", "cluster", "clusters", "pool", "pools", "upstreams", "service", "services"],
+        "a group of servers is an [[upstream]] with `name` and `servers`",
+    ),
+    (
+        &["server", "endpoints", "targets", "members", "load_assignment"],
+        "servers are the list `servers` of an [[upstream]]",
+    ),
+    (
+        &["bind", "port", "frontend", "entrypoint", "entrypoints", "entry_points", "listeners"],
+        "write `listen = [\"127.0.0.1:8080\"]` at the top of the file, or a [[listener]]",
+    ),
+    (
+        &["accept_proxy", "send_proxy", "send_proxy_v2"],
+        "write `proxy_protocol` in a [[listener]] (for clients) or an [[upstream]] (for servers)",
+    ),
+    (
+        &[
+            "set_real_ip_from",
+            "real_ip_header",
+            "real_ip_recursive",
+            "forwarded_headers",
+            "xff_num_trusted_hops",
+            "trusted",
+        ],
+        "write `trusted_proxies` in [forwarding]",
+    ),
+    (
+        &["forwardfor", "option_forwardfor", "x_forwarded_for"],
+        "X-Forwarded-For is always set; see [forwarding]",
+    ),
+    (&["proxy_http_version", "http_version"], "servers are always asked in HTTP/1.1"),
+    (
+        &["proxy_buffering", "proxy_request_buffering", "buffering"],
+        "nothing to switch off: bodies are always streamed",
+    ),
+    (&["websocket", "websockets", "upgrade_configs"], "write `upgrade = [\"websocket\"]` in a [[route]]"),
+    // What is limited, and how it runs.
+    (
+        &["timeout", "proxy_read_timeout", "timeout_server", "response_timeout", "read_timeout"],
+        "write `upstream_response` in [timeouts], or `request_timeout` in a [[route]]",
+    ),
+    (
+        &["proxy_connect_timeout", "timeout_connect", "connect_timeout"],
+        "write `upstream_connect` in [timeouts]",
+    ),
+    (
+        &["proxy_send_timeout", "send_timeout", "timeout_client", "write_timeout"],
+        "write `write_stall` in [timeouts]",
+    ),
+    (
+        &["client_header_timeout", "timeout_http_request", "read_header_timeout", "request_headers_timeout"],
+        "write `request_head` in [timeouts]",
+    ),
+    (&["client_body_timeout"], "write `body_idle` in [timeouts]"),
+    (
+        &["keepalive_timeout", "timeout_http_keep_alive", "idle_timeout", "timeout_tunnel"],
+        "write `keep_alive_idle`, `upstream_idle` or `tunnel_idle` in [timeouts]",
+    ),
+    (
+        &["worker_shutdown_timeout", "hard_stop_after", "grace_period", "shutdown_timeout"],
+        "write `drain_timeout` at the top of the file",
+    ),
+    (
+        &["keepalive", "keepalive_requests", "max_requests_per_connection", "pool_max_conn"],
+        "write `requests_per_connection` or `upstream_idle_connections` in [limits]",
+    ),
+    (
+        &["client_max_body_size", "max_body_size", "max_size", "request_body"],
+        "write `body_bytes` in [limits] or in a [[route]]",
+    ),
+    (
+        &[
+            "large_client_header_buffers",
+            "client_header_buffer_size",
+            "max_header_size",
+            "max_request_headers_kb",
+        ],
+        "write `head_bytes` in [limits]",
+    ),
+    (
+        &["maxconn", "worker_connections", "max_connections", "connection_limit"],
+        "write `connections` in [limits]",
+    ),
+    (&["limit_conn", "limit_conn_zone", "max_conns_per_ip"], "write `connections_per_address` in [limits]"),
+    (
+        &["worker_processes", "workers", "threads", "nbthread", "nbproc", "concurrency"],
+        "write `shards` at the top of the file",
+    ),
+    (
+        &["worker_cpu_affinity", "cpu_map", "cpu_affinity"],
+        "write `cpus` or `placement` at the top of the file",
+    ),
+    (
+        &["stats", "stub_status", "prometheus", "admin", "metrics_address", "monitoring"],
+        "write `metrics = \"127.0.0.1:9145\"` at the top of the file",
+    ),
+    (
+        &["user", "group", "daemon", "pid", "pidfile", "chroot"],
+        "not for Sluice to do: let systemd start it (`User=`); it stays in the foreground",
+    ),
+    // What is not there yet.
+    (
+        &[
+            "tls",
+            "ssl",
+            "ssl_certificate",
+            "ssl_certificate_key",
+            "certificate",
+            "certificates",
+            "cert",
+            "crt",
+            "key_file",
+            "acme",
+            "autohttps",
+            "hsts",
+        ],
+        "not there yet: TLS; put a terminator with the PROXY protocol in front",
+    ),
+    (
+        &["http2", "h2", "alpn", "http3", "quic", "grpc"],
+        "not there yet: HTTP/2 and HTTP/3; clients and servers speak HTTP/1.1",
+    ),
+    (
+        &[
+            "weight",
+            "weights",
+            "backup",
+            "balance",
+            "lb_policy",
+            "load_balancing",
+            "least_conn",
+            "ip_hash",
+            "hash",
+            "sticky",
+            "cookie",
+        ],
+        "not there yet: the servers of an [[upstream]] take turns, each with the same share",
+    ),
+    (
+        &[
+            "health_check",
+            "health_checks",
+            "healthcheck",
+            "check",
+            "option_httpchk",
+            "health_uri",
+            "outlier_detection",
+            "max_fails",
+            "fail_timeout",
+        ],
+        "not there yet: no requests are made to find out; a server that could not be reached is left out for a second",
+    ),
+    (
+        &["retries", "retry", "retry_on", "proxy_next_upstream"],
+        "nothing to choose yet: a request is sent again once if no server can have seen it",
+    ),
+    (
+        &["redirect", "redirects", "return", "redir", "respond", "static_response", "error_page"],
+        "not there yet: answers of its own, redirects among them, have to come from a server",
+    ),
+    (
+        &[
+            "rewrite",
+            "rewrites",
+            "strip_prefix",
+            "uri_strip_prefix",
+            "prefix_rewrite",
+            "replace_path",
+            "add_prefix",
+            "regex",
+        ],
+        "not there yet: servers get the path of the request; `path_forward` in a [[route]] chooses its spelling",
+    ),
+    (
+        &[
+            "add_header",
+            "proxy_set_header",
+            "set_header",
+            "header",
+            "headers",
+            "header_up",
+            "header_down",
+            "request_header",
+            "response_headers",
+            "hide_header",
+            "proxy_hide_header",
+        ],
+        "not there yet: header fields pass as they are; Host is `send_host` in a [[route]], X-Forwarded-* are in [forwarding]",
+    ),
+    (
+        &["gzip", "gzip_types", "brotli", "compress", "compression", "encode", "deflate", "zstd"],
+        "not there yet: bodies pass as servers encode them",
+    ),
+    (&["cache", "proxy_cache", "proxy_cache_path", "expires"], "not there yet: nothing is cached"),
+    (
+        &["root", "alias", "index", "try_files", "file_server", "static", "autoindex"],
+        "not for Sluice: it serves no files; name a server that does in an [[upstream]]",
+    ),
+    (
+        &["fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "php_fastcgi"],
+        "not there yet: servers are asked in HTTP/1.1 only",
+    ),
+    (
+        &["auth_basic", "basic_auth", "basicauth", "auth_request", "forward_auth", "jwt", "oauth"],
+        "not there yet: authentication",
+    ),
+    (
+        &["allow", "deny", "acl", "ip_allow_list", "ipwhitelist", "whitelist", "blacklist"],
+        "not there yet: lists of clients by address; use the firewall",
+    ),
+    (
+        &["limit_req", "limit_req_zone", "rate_limit", "ratelimit", "limit_rate"],
+        "not there yet: rates of requests; [limits] has `connections_per_address` and `abuse_score`",
+    ),
+    (
+        &["access_log", "accesslog", "error_log", "log", "logs", "logging", "log_format", "log_level"],
+        "not there yet: an access log; messages go to stderr, counters to `metrics`",
+    ),
+    (
+        &["resolver", "resolvers", "dns"],
+        "not there yet: names are looked up at the start, by the resolver of the system",
+    ),
+    (&["mirror", "split_clients", "circuit_breakers", "canary"], "not there yet"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_there_twice_or_spelled_as_it_is_never_looked_for() {
+        let mut all: Vec<&str> = KEYS.iter().flat_map(|(names, _)| *names).copied().collect();
+        assert!(
+            all.iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
+        all.sort_unstable();
+        let twice: Vec<_> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+        assert!(all.len() > 100, "{}", all.len());
+    }
+
+    #[test]
+    fn other_spellings_are_found_and_other_words_are_not() {
+        for key in ["health_check", "Health-Check", "health check", "option httpchk"] {
+            assert!(hint(key).is_some_and(|hint| hint.starts_with("not there yet")), "{key}");
+        }
+        for key in ["", "x", "listen", "healthy"] {
+            assert_eq!(hint(key), None, "{key}");
+        }
+    }
+
+    /// What each says, in the words that count.
+    #[test]
+    fn the_common_keys_of_others_have_a_place_or_are_not_there_yet() {
+        for (keys, words) in [
+            ("server_name domain", "`host` in a [[route]]"),
+            ("location handle", "`path` or `path_prefix`"),
+            ("proxy_pass reverse_proxy default_backend", "`upstream` in a [[route]]"),
+            ("backend cluster service", "an [[upstream]] with `name` and `servers`"),
+            ("server endpoints", "the list `servers`"),
+            ("bind port frontend", "`listen = "),
+            ("accept_proxy send_proxy", "`proxy_protocol`"),
+            ("set_real_ip_from real_ip_header", "`trusted_proxies` in [forwarding]"),
+            ("proxy_buffering", "always streamed"),
+            ("websocket", "`upgrade = [\"websocket\"]`"),
+            ("timeout proxy_read_timeout", "`upstream_response` in [timeouts]"),
+            ("proxy_connect_timeout connect_timeout", "`upstream_connect` in [timeouts]"),
+            ("client_header_timeout", "`request_head` in [timeouts]"),
+            ("client_body_timeout", "`body_idle` in [timeouts]"),
+            ("keepalive_timeout", "`keep_alive_idle`"),
+            ("client_max_body_size", "`body_bytes` in [limits]"),
+            ("maxconn worker_connections", "`connections` in [limits]"),
+            ("limit_conn", "`connections_per_address` in [limits]"),
+            ("worker_processes nbthread threads", "`shards`"),
+            ("stats stub_status", "`metrics = "),
+            ("user daemon", "systemd"),
+            ("ssl_certificate tls acme", "not there yet: TLS"),
+            ("http2 grpc", "not there yet: HTTP/2"),
+            ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
+            ("health_check max_fails", "not there yet: no requests are made"),
+            ("retries proxy_next_upstream", "sent again once"),
+            ("redirect return", "not there yet: answers of its own"),
+            ("rewrite strip_prefix", "not there yet: servers get the path of the request"),
+            ("add_header proxy_set_header headers", "not there yet: header fields pass"),
+            ("gzip compression encode", "not there yet: bodies pass"),
+            ("cache proxy_cache", "not there yet: nothing is cached"),
+            ("root try_files static", "it serves no files"),
+            ("fastcgi_pass", "HTTP/1.1 only"),
+            ("auth_basic basic_auth", "not there yet: authentication"),
+            ("allow deny", "not there yet: lists of clients"),
+            ("limit_req rate_limit", "not there yet: rates of requests"),
+            ("access_log log_format", "not there yet: an access log"),
+            ("resolver", "not there yet: names are looked up at the start"),
+        ] {
+            for key in keys.split(' ') {
+                let hint = hint(key).unwrap_or_else(|| panic!("nothing is said of {key}"));
+                assert!(hint.contains(words), "{key}: {hint}");
+            }
+        }
+    }
+
+    /// Every key that a hint names is one of ours, in the section that it names.
+    #[test]
+    fn hints_name_keys_of_ours() {
+        let manual = include_str!("../../../docs/configuration.md");
+        for (names, hint) in KEYS {
+            let quoted = hint.split('`').skip(1).step_by(2);
+            for key in quoted.map(|text| text.split([' ', '=']).next().unwrap_or_default()) {
+                assert!(
+                    key == "User" || manual.contains(&format!("| `{key}` |")),
+                    "{names:?}: `{key}` is no key"
+                );
+            }
+            for section in hint.split('[').skip(1).filter_map(|text| text.split(']').next()) {
+                let is_table = section.is_empty() || section.starts_with('"');
+                assert!(
+                    is_table || manual.contains(&format!("[{section}]")),
+                    "{names:?}: [{section}] is no section"
+                );
+            }
+        }
+    }
+
+    /// Keys that Sluice has itself are not foreign, wherever they stand.
+    #[test]
+    fn no_foreign_key_is_one_of_ours() {
+        let manual = include_str!("../../../docs/configuration.md");
+        for name in KEYS.iter().flat_map(|(names, _)| *names) {
+            assert!(!manual.contains(&format!("\n| `{name}` |")), "{name} is a key of ours");
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod load;
 mod networks;
 mod pattern;
 mod problem;
+mod punycode;
 mod raw;
 mod reference;
 mod routes;

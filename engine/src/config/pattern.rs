@@ -16,6 +16,7 @@ use sluice_proto::path::{
 };
 
 use super::problem::Fault;
+use super::punycode;
 
 /// Longest host name, in bytes: RFC 1035's 255 octets on the wire are 253 characters.
 pub const HOST_BYTES_MAX: usize = 253;
@@ -52,8 +53,15 @@ impl HostPattern {
     /// # Errors
     /// Something that no Host field could match.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        if text == "*" {
-            return Err(Fault::new("`*` is not a host").hint("leave `host` out to match every host"));
+        // nginx and others write every host as `_` or `default`.
+        if matches!(text, "*" | "_" | "default") {
+            return Err(
+                Fault::new(format!("`{text}` is not a host")).hint("leave `host` out to match every host")
+            );
+        }
+        if text.starts_with(['~', '^']) || text.contains(['\\', '(', '$']) {
+            let fault = Fault::new(format!("`{text}`: a host is no regular expression"));
+            return Err(fault.hint("write a name, or *.example.com for every name below example.com"));
         }
         if text.contains("://") {
             return Err(Fault::new(format!("`{text}` is a URL")).hint("write the name alone"));
@@ -63,6 +71,12 @@ impl HostPattern {
             None => (text, false),
         };
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if let Some(parent) = name.strip_prefix('.').filter(|parent| !suffix && check_name(parent).is_ok()) {
+            let fault = Fault::new(format!("`{text}` is not a host name: it starts with a dot"));
+            let hint =
+                format!("*.{parent} is every name below {parent}; {parent} itself needs a route of its own");
+            return Err(fault.hint(hint));
+        }
         if name.contains('*') {
             let fault = Fault::new(format!("`{text}`: a `*` can only stand first"));
             return Err(fault.hint("write *.example.com for every name below example.com"));
@@ -77,7 +91,20 @@ impl HostPattern {
             let fault = Fault::new(format!("`{text}`: a host pattern has no port"));
             return Err(fault.hint(format!("every port matches: write {host}")));
         }
-        check_name(&name).map_err(|why| Fault::new(format!("`{text}` is not a host name: {why}")))?;
+        check_name(&name).map_err(|why| {
+            let fault = Fault::new(format!("`{text}` is not a host name: {why}"));
+            match punycode::ascii_name(&name) {
+                Some(ascii) if suffix => {
+                    fault.hint(format!("clients send it in ASCII: did you mean *.{ascii}"))
+                }
+                Some(ascii) => fault.hint(format!("clients send it in ASCII: did you mean {ascii}")),
+                None if !name.is_ascii() => {
+                    fault.hint("write what clients send: its form in ASCII, with xn--")
+                }
+                None if name.contains([' ', ',']) => fault.hint("write one name"),
+                None => fault,
+            }
+        })?;
         Ok(if suffix { Self::Suffix(name) } else { Self::Exact(name) })
     }
 }
@@ -192,7 +219,12 @@ impl PathPattern {
         let after_slash = check_path(text)?;
         if after_slash.contains(['{', '}', '*']) {
             let fault = Fault::new(format!("`{text}`: a prefix has no wildcards"));
-            return Err(fault.hint("use `path` with {param} and a trailing {*rest}"));
+            let before = text.trim_end_matches('*');
+            return Err(if before != text && !before.contains(['{', '}', '*']) {
+                fault.hint(format!("everything below is meant in any case: write {before}"))
+            } else {
+                fault.hint("use `path` with {param} and a trailing {*rest}")
+            });
         }
         // `/api/` means what `/api` means: a prefix that ends at a border between segments.
         let trimmed = after_slash.strip_suffix('/').unwrap_or(after_slash);
@@ -313,6 +345,9 @@ impl fmt::Display for PathPattern {
 
 /// Checks what all path patterns share; gives what follows the first slash.
 fn check_path(text: &str) -> Result<&str, Fault> {
+    if let Some(fault) = other_syntax(text) {
+        return Err(fault);
+    }
     let Some(after_slash) = text.strip_prefix('/') else {
         let fault = Fault::new(format!("`{text}` does not start with a slash"));
         return Err(if text.contains("://") {
@@ -325,26 +360,108 @@ fn check_path(text: &str) -> Result<&str, Fault> {
         let fault = Fault::new(format!("`{text}`: a route has no query and no fragment"));
         return Err(fault.hint("requests match whatever their query is"));
     }
-    let bytes = text.as_bytes();
-    for (i, &byte) in bytes.iter().enumerate() {
-        let possible = match byte {
-            b'%' => {
-                bytes.get(i + 1).is_some_and(u8::is_ascii_hexdigit)
-                    && bytes.get(i + 2).is_some_and(u8::is_ascii_hexdigit)
-            }
-            // pchar of RFC 3986 section 3.3, and what wildcards are written with.
-            _ => byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@{}".contains(&byte),
-        };
-        if !possible {
-            let char = text[i..].chars().next().unwrap_or_default();
-            let fault = Fault::new(format!("`{text}`: {char:?} cannot stand in a path"));
-            return Err(fault.hint("write it percent-encoded, as clients send it"));
-        }
-    }
+    check_bytes(text)?;
     if after_slash.split('/').any(|part| part == "." || part == "..") {
         return Err(Fault::new(format!("`{text}` has a `.` or `..` segment")));
     }
     Ok(after_slash)
+}
+
+/// Checks that a request's path can have these bytes.
+fn check_bytes(text: &str) -> Result<(), Fault> {
+    // pchar of RFC 3986 section 3.3, and what wildcards are written with.
+    let is_possible = |c: char| c.is_ascii_alphanumeric() || "%/-._~!$&'()*+,;=:@{}".contains(c);
+    if let Some(char) = text.chars().find(|&c| !is_possible(c)) {
+        let fault = Fault::new(format!("`{text}`: {char:?} cannot stand in a path"));
+        let mut encoded = String::new();
+        for c in text.chars() {
+            if is_possible(c) {
+                encoded.push(c);
+            } else {
+                let mut bytes = [0; 4];
+                c.encode_utf8(&mut bytes).bytes().for_each(|byte| encoded.push_str(&format!("%{byte:02X}")));
+            }
+        }
+        return Err(fault.hint(format!("percent-encoded, as clients send it: {encoded}")));
+    }
+    for (i, _) in text.match_indices('%') {
+        let digits = text.as_bytes().get(i + 1..i + 3);
+        if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            let shown: String = text[i..].chars().take(3).collect();
+            let fault = Fault::new(format!("`{text}`: `{shown}` is not a percent-encoded byte"));
+            return Err(
+                fault.hint("two hexadecimal digits follow a %, as in %20; a percent sign itself is %25")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What to write in place of a pattern in the language of another proxy or of a framework.
+fn other_syntax(text: &str) -> Option<Fault> {
+    let fault = |what: &str| Fault::new(format!("`{text}`: {what}"));
+    if matches!(text, "*" | "**") {
+        return Some(fault("this is not a path").hint("leave `path` out to match every path"));
+    }
+    // nginx: `= /exact`, `^~ /prefix`, `~ regex`, `~* regex`.
+    if let Some(path) = text.strip_prefix('=').map(str::trim).filter(|path| path.starts_with('/')) {
+        return Some(fault("`path` is exact by itself").hint(format!("write path = \"{path}\"")));
+    }
+    if let Some(path) = text.strip_prefix("^~").map(str::trim).filter(|path| path.starts_with('/')) {
+        return Some(fault("a prefix has a key of its own").hint(format!("write path_prefix = \"{path}\"")));
+    }
+    let is_expression = text.starts_with(['~', '^'])
+        || text.contains(".*")
+        || text.contains(".+")
+        || text.contains(['\\', '[', '|']) && !text.contains("://");
+    if is_expression {
+        let expression = text.trim_start_matches(['~', '*', ' ', '^']);
+        let is_literal = |c: char| c.is_ascii_alphanumeric() || "/-_".contains(c);
+        let end = expression.find(|c| !is_literal(c)).unwrap_or(expression.len());
+        // Up to the last whole segment: `^/v[0-9]+` is not about /v.
+        let is_whole = matches!(expression[end..].chars().next(), None | Some('$' | '('))
+            || expression[..end].ends_with('/');
+        let whole = if is_whole { end } else { expression[..end].rfind('/').unwrap_or(0) };
+        let prefix = match expression[..whole].trim_end_matches('/') {
+            prefix if prefix.starts_with('/') => prefix,
+            _ => "/api",
+        };
+        let hint = format!(
+            "path_prefix = \"{prefix}\" is {prefix} and everything below; in `path`, {{name}} is one segment and \
+             {{*rest}} all that follow"
+        );
+        return Some(fault("a path is no regular expression").hint(hint));
+    }
+    text.split('/').find_map(|part| {
+        let name = framework_parameter(part)?;
+        let meant = text.replace(part, &name);
+        let literal = if part.starts_with(':') { "; a colon as such is %3A" } else { "" };
+        Some(fault(&format!("`{part}` is not a wildcard")).hint(format!("did you mean {meant}{literal}")))
+    })
+}
+
+/// Our form of `:id`, `<id>`, `<int:id>`, `*rest`, `{id:int}`, `{**rest}`.
+fn framework_parameter(part: &str) -> Option<String> {
+    let is_name = |name: &&str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let one = |name: &str| format!("{{{name}}}");
+    if let Some(name) = part.strip_prefix(':').filter(is_name) {
+        return Some(one(name));
+    }
+    if let Some(rest) = part.strip_prefix('*').filter(is_name) {
+        return Some(format!("{{*{rest}}}"));
+    }
+    if let Some(inner) = part.strip_prefix('<').and_then(|part| part.strip_suffix('>')) {
+        let name = inner.rsplit(':').next().filter(is_name)?;
+        return Some(if inner.starts_with("path:") { format!("{{*{name}}}") } else { one(name) });
+    }
+    let inner = part.strip_prefix('{')?.strip_suffix('}')?;
+    if let Some(rest) = inner.strip_prefix("**").filter(is_name) {
+        return Some(format!("{{*{rest}}}"));
+    }
+    inner.split_once(':').map(|(name, _)| name).filter(is_name).map(one)
 }
 
 /// A segment without wildcards.
@@ -414,6 +531,12 @@ mod tests {
         }
         for (text, words) in [
             ("*", "leave `host` out"),
+            ("_", "leave `host` out"),
+            (".example.com", "*.example.com is every name below example.com"),
+            ("~^www\\d+\\.example\\.com$", "no regular expression"),
+            ("a.example b.example", "write one name"),
+            ("*.Bücher.example", "did you mean *.xn--bcher-kva.example"),
+            ("bu\u{308}cher.example", "with xn--"),
             ("http://a", "URL"),
             ("a:80", "write a"),
             ("a.*.b", "can only stand first"),
@@ -422,7 +545,7 @@ mod tests {
             ("a..b", "empty part"),
             ("a b", "only letters"),
             ("[::g]", "IPv6"),
-            ("bücher.example", "only letters"),
+            ("bücher.example", "clients send it in ASCII: did you mean xn--bcher-kva.example"),
         ] {
             let fault = HostPattern::parse(text).unwrap_err().to_string();
             assert!(fault.contains(words), "{text}: {fault}");
@@ -450,18 +573,38 @@ mod tests {
             assert_eq!(pattern.to_string(), text);
         }
         // Patterns are spelled like paths, and come down to the same form.
-        for (text, same) in
-            [("/%61%2d%7E", "/a-~"), ("/%40me/{x}", "/@me/{x}"), ("/a%3bb", "/a;b"), ("/%c3%a9", "/%C3%A9")]
-        {
+        for (text, same) in [
+            ("/%61%2d%7E", "/a-~"),
+            ("/%40me/{x}", "/@me/{x}"),
+            ("/a%3bb", "/a;b"),
+            ("/%3Ax", "/%3ax"),
+            ("/%c3%a9", "/%C3%A9"),
+        ] {
             assert_eq!(PathPattern::parse(text), PathPattern::parse(same), "{text}");
         }
         for (text, words) in [
             ("a/b", "did you mean /a/b"),
             ("http://a/b", "path alone"),
             ("/a?x=1", "query"),
-            ("/a b", "percent-encoded"),
-            ("/ä", "'ä'"),
-            ("/a%2", "'%'"),
+            ("/a b", "percent-encoded, as clients send it: /a%20b"),
+            ("/ä", "'ä' cannot stand in a path (hint: percent-encoded, as clients send it: /%C3%A4)"),
+            ("/a%2", "`%2` is not a percent-encoded byte"),
+            ("/%zz", "two hexadecimal digits follow a %"),
+            ("/%é", "'é'"),
+            ("*", "leave `path` out"),
+            ("= /a", "write path = \"/a\""),
+            ("^~ /a", "write path_prefix = \"/a\""),
+            ("~ ^/api", "no regular expression (hint: path_prefix = \"/api\" is /api and everything below"),
+            ("~* \\.(png|jpg)$", "in `path`, {name} is one segment"),
+            ("^/v[0-9]+/", "path_prefix = \"/api\""),
+            ("^/a/v[0-9]+/", "path_prefix = \"/a\""),
+            ("/u/.*", "path_prefix = \"/u\""),
+            ("/u/:id", "did you mean /u/{id}; a colon as such is %3A"),
+            ("/u/<int:id>/x", "did you mean /u/{id}/x"),
+            ("/u/<path:rest>", "did you mean /u/{*rest}"),
+            ("/u/*rest", "did you mean /u/{*rest}"),
+            ("/u/{**rest}", "did you mean /u/{*rest}"),
+            ("/u/{id:int}", "did you mean /u/{id}"),
             ("/a//b", "empty segment"),
             ("/a/../b", ".."),
             ("/a/%2e%2E/b", "dot segment"),
@@ -493,6 +636,18 @@ mod tests {
         for bad in ["api", "//", "/a//", "/a//b", "/{x}", "/a/*"] {
             assert!(PathPattern::parse_prefix(bad).is_err(), "{bad}");
         }
+        for (text, words) in [
+            ("/a/*", "any case: write /a/"),
+            ("/a*", "any case: write /a"),
+            ("/{x}/*", "use `path`"),
+            ("~ ^/a", "no regular expression"),
+        ] {
+            let fault = PathPattern::parse_prefix(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
+        // What a wildcard of others looks like can be a literal by its encoding, or inside of a segment.
+        assert_eq!(PathPattern::parse("/%3Aid").unwrap().segments, [Segment::Literal(":id".into())]);
+        assert!(PathPattern::parse("/v1/jobs:cancel").is_ok());
     }
 
     #[test]
