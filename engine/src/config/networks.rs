@@ -2,7 +2,7 @@
 //!
 //! Asked once per request, so a set is two sorted lists of ranges and an answer a binary search without allocation.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::problem::{Fault, Report};
 use super::values::Field;
@@ -89,9 +89,7 @@ fn parse(text: &str) -> Result<Network, Fault> {
         None => (text, None),
     };
     let bad = || Fault::new(format!("`{text}` is not an address or a network"));
-    let ip: IpAddr = address.parse().map_err(|_| {
-        bad().hint("write an address, or a network such as 10.0.0.0/8 or 2001:db8::/32; names are not looked up here")
-    })?;
+    let ip: IpAddr = address.parse().map_err(|_| bad().hint(meant_address(address)))?;
     let bits = if ip.is_ipv4() { 32 } else { 128 };
     let prefix = match prefix {
         None => bits,
@@ -100,7 +98,10 @@ fn parse(text: &str) -> Result<Network, Fault> {
         Some(_) => u32::MAX,
     };
     if prefix > bits {
-        return Err(bad().hint(format!("the number behind the slash is 0 to {bits}")));
+        return Err(bad().hint(match text.split_once('/').and_then(|(_, mask)| prefix_of_mask(mask)) {
+            Some(prefix) if ip.is_ipv4() => format!("did you mean {ip}/{prefix}"),
+            _ => format!("the number behind the slash is 0 to {bits}"),
+        }));
     }
     let (first, last): (IpAddr, IpAddr) = match ip {
         IpAddr::V4(v4) => {
@@ -126,6 +127,28 @@ fn parse(text: &str) -> Result<Network, Fault> {
         (IpAddr::V4(first), IpAddr::V4(last)) => Network::V4(first.to_bits(), last.to_bits()),
         _ => Network::V6(v6_bits(first), v6_bits(last)),
     })
+}
+
+/// What to write in place of something that is no address.
+fn meant_address(text: &str) -> String {
+    if matches!(text, "*" | "all" | "any") {
+        return "every address is 0.0.0.0/0 and ::/0".to_owned();
+    }
+    if let Ok(with_port) = text.parse::<SocketAddr>() {
+        return format!("without the port: did you mean {}", with_port.ip());
+    }
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    if let Some(ip) = inner.and_then(|inner| inner.parse::<Ipv6Addr>().ok()) {
+        return format!("without brackets: did you mean {ip}");
+    }
+    "write an address, or a network such as 10.0.0.0/8 or 2001:db8::/32; names are not looked up here"
+        .to_owned()
+}
+
+/// The prefix that 255.255.0.0 stands for.
+fn prefix_of_mask(mask: &str) -> Option<u32> {
+    let bits = mask.parse::<Ipv4Addr>().ok()?.to_bits();
+    (bits.leading_ones() + bits.trailing_zeros() == 32).then(|| bits.leading_ones())
 }
 
 fn v6_bits(ip: IpAddr) -> u128 {
@@ -198,12 +221,15 @@ mod tests {
             ("::/129", "0 to 128"),
             ("10.0.0.0/", "0 to 32"),
             ("10.0.0.0/+8", "0 to 32"),
-            ("10.0.0.0/255.0.0.0", "0 to 32"),
+            ("10.0.0.0/255.0.0.0", "did you mean 10.0.0.0/8"),
+            ("10.0.0.0/255.0.255.0", "0 to 32"),
+            ("all", "0.0.0.0/0 and ::/0"),
             ("10.0.0.1/8", "did you mean 10.0.0.0/8, or 10.0.0.1 alone"),
             ("2001:db8::1/32", "did you mean 2001:db8::/32"),
             ("10.0.0/8", "not an address"),
-            ("[::1]", "not an address"),
-            ("10.0.0.1:80", "not an address"),
+            ("[::1]", "did you mean ::1"),
+            ("10.0.0.1:80", "without the port: did you mean 10.0.0.1"),
+            ("[::1]:80", "without the port: did you mean ::1"),
         ] {
             let fault = Networks::parse([text]).unwrap_err().to_string();
             assert!(fault.contains(words), "{text}: {fault}");

@@ -73,7 +73,7 @@ fn note_method(
         && !given.value.is_empty()
         && !methods.iter().any(|known| known == method)
     {
-        let fault = Fault::new(format!("`methods` leaves out {method}, by which alone it is asked for"));
+        let fault = Fault::new(format!("`methods` leaves out {method}, the only method that asks for it"));
         report.warn(&given.at, key, fault.hint(format!("add \"{method}\" to `methods`")));
     }
 }
@@ -92,6 +92,10 @@ fn check_protocol(text: &str) -> Result<String, Fault> {
     if text == "*" {
         return Err(Fault::new("every protocol cannot be allowed").hint("name them, such as \"websocket\""));
     }
+    if ["ws", "wss"].iter().any(|scheme| text.eq_ignore_ascii_case(scheme)) {
+        let fault = Fault::new(format!("`{text}` is a scheme, not the protocol that a client asks for"));
+        return Err(fault.hint("did you mean \"websocket\""));
+    }
     if !is_protocol(text.as_bytes()) {
         let fault = Fault::new(format!("`{text}` is not the name of a protocol"));
         return Err(fault.hint("such as \"websocket\", or with a version \"name/1\""));
@@ -105,8 +109,12 @@ fn check_protocol(text: &str) -> Result<String, Fault> {
 
 fn check_ports(text: &str) -> Result<RangeInclusive<u16>, Fault> {
     let bad = || {
-        Fault::new(format!("`{text}` is not a port"))
-            .hint("\"443\", or from the first to the last \"8000-8999\"")
+        let hint = match text {
+            "*" | "all" | "any" => "every port is \"1-65535\"",
+            _ if text.contains(',') => "write each as an item of the list",
+            _ => "write \"443\", or from the first to the last \"8000-8999\"",
+        };
+        Fault::new(format!("`{text}` is not a port")).hint(hint)
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |digits: &str| digits.parse::<u16>().ok().filter(|&port| port > 0).ok_or_else(bad);
@@ -128,6 +136,10 @@ mod tests {
         for text in ["", "0", "65536", "-", "1-", "-1", "9-8", "https", "1-2-3", " 1"] {
             assert!(check_ports(text).is_err(), "{text}");
         }
+        for (text, words) in [("*", "1-65535"), ("80,443", "item of the list"), ("x", "8000-8999")] {
+            let fault = check_ports(text).unwrap_err().to_string();
+            assert!(fault.contains(words), "{text}: {fault}");
+        }
     }
 
     #[test]
@@ -137,5 +149,6 @@ mod tests {
         for text in ["", "a b", "h2c", "TLS/1.3", "HTTP/2.0", "*"] {
             assert!(check_protocol(text).is_err(), "{text}");
         }
+        assert!(check_protocol("WSS").unwrap_err().to_string().contains("did you mean \"websocket\""));
     }
 }
