@@ -336,7 +336,7 @@ host = \"*\"
         let want = "10:12: route.upstream: there is no upstream `apq` (hint: did you mean `app`)";
         assert_eq!(only_error(&text), want);
         let text = file("", "[[route]]\npath = \"/x\"\nupstream = \"zebra\"\n");
-        assert!(only_error(&text).ends_with("(hint: there are app)"));
+        assert!(only_error(&text).ends_with("(hint: the only upstream is `app`)"));
     }
 
     #[test]

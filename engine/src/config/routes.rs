@@ -145,18 +145,19 @@ fn check_route_upstream(
         }
     };
     let number = upstreams.numbers.get(&given.value).copied();
-    if number.is_none() && !upstreams.some_unnamed {
+    // Without any upstream that is what is wrong, and reported.
+    if number.is_none() && !upstreams.some_unnamed && !upstreams.numbers.is_empty() {
         let fault = Fault::new(format!("there is no upstream `{}`", given.value));
         let names = || upstreams.numbers.keys().map(String::as_str);
         let fault = match closest(&given.value, names()) {
             Some(near) => fault.hint(format!("did you mean `{near}`")),
-            None if upstreams.numbers.is_empty() => fault,
             None => {
-                let mut list: Vec<_> = names().take(5).collect();
-                if upstreams.numbers.len() > list.len() {
-                    list.push("...");
-                }
-                fault.hint(format!("there are {}", list.join(", ")))
+                let list: Vec<_> = names().take(5).map(|name| format!("`{name}`")).collect();
+                fault.hint(match upstreams.numbers.len() {
+                    1 => format!("the only upstream is {}", list[0]),
+                    count if count > list.len() => format!("the upstreams are {}, ...", list.join(", ")),
+                    _ => format!("the upstreams are {}", list.join(", ")),
+                })
             }
         };
         report.error(&given.at, key, fault);

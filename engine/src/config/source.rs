@@ -155,6 +155,16 @@ impl Source {
         Origin::File { file: Arc::clone(&self.file), line, column }
     }
 
+    /// The index of the line that a byte is in.
+    fn line(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|&start| start <= offset) - 1
+    }
+
+    fn text_of(&self, line: usize) -> &str {
+        let end = self.line_starts.get(line + 1).copied().unwrap_or(self.text.len());
+        self.text[self.line_starts[line]..end].trim()
+    }
+
     /// The file without a place in it.
     fn whole(&self) -> Origin {
         Origin::WholeFile(Arc::clone(&self.file))
@@ -171,9 +181,22 @@ impl Source {
     fn parse_toml(&self, report: &mut Report) -> Option<Node> {
         let (table, mut errors) = DeTable::parse_recoverable(&self.text);
         errors.sort_by_key(|error| error.span().map(|span| span.start));
+        let is_empty = errors.is_empty();
+        let other = other_syntax(&self.text);
+        // The parser goes on behind a slip and stumbles again over the rest of its line.
+        let line = |error: &toml::de::Error| error.span().map(|span| self.line(span.start));
+        errors.dedup_by_key(|error| line(error));
+        if other.is_some() {
+            errors.truncate(1);
+        }
         for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
             let at = error.span().map_or_else(|| self.whole(), |span| self.at(span.start));
-            report.error(&at, "", Fault::new(format!("not valid TOML: {}", error.message())));
+            let fault = Fault::new(format!("not valid TOML: {}", error.message()));
+            let fault = match other.or_else(|| line(error).and_then(|line| slip_in(self.text_of(line)))) {
+                Some(hint) => fault.hint(hint),
+                None => fault,
+            };
+            report.error(&at, "", fault);
         }
         if errors.len() > SYNTAX_ERRORS_MAX {
             let more = errors.len() - SYNTAX_ERRORS_MAX;
@@ -183,7 +206,7 @@ impl Source {
                 Fault::new(format!("not valid TOML: {more} more errors of syntax")),
             );
         }
-        errors.is_empty().then(|| self.toml_table(table.span().start, table.get_ref()))
+        is_empty.then(|| self.toml_table(table.span().start, table.get_ref()))
     }
 
     fn parse_json(&self, report: &mut Report) -> Option<Node> {
@@ -322,6 +345,34 @@ fn odd_number(text: &str) -> &'static str {
     }
 }
 
+/// What to do about a file in another language than TOML.
+fn other_syntax(text: &str) -> Option<&'static str> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    if lines.clone().next().is_some_and(|line| line.starts_with('{')) {
+        return Some("this looks like JSON: give the file a name that ends in .json");
+    }
+    let is_block = |line: &str| {
+        line.starts_with(|c: char| c.is_ascii_alphabetic()) && line.ends_with('{') && !line.contains('=')
+    };
+    lines.any(is_block).then_some(
+        "this looks like the file of another proxy: Sluice reads TOML or JSON, as in examples/minimal.toml",
+    )
+}
+
+/// What to write in place of a line that is no TOML.
+fn slip_in(line: &str) -> Option<&'static str> {
+    let is_key = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let (key, value) = line.split_once(['=', ':'])?;
+    let is_colon = line.as_bytes().get(key.len()) == Some(&b':');
+    match value.trim() {
+        _ if !is_key(key.trim()) => None,
+        _ if is_colon => Some("write key = value"),
+        value if value.ends_with(';') => Some("a line has no semicolon at its end"),
+        value if !value.contains(['"', '\'']) => Some("text stands between quotation marks, such as \"10s\""),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,5 +462,29 @@ mod tests {
         let (node, report) = parse("a.json", &deep);
         assert!(node.is_none());
         assert!(report.errors[0].to_string().contains("nested too deeply"));
+    }
+
+    #[test]
+    fn a_slip_of_syntax_is_one_error_with_what_to_write() {
+        for (text, errors) in [
+            ("listen: [\"a\"]\n", "1:7 write key = value"),
+            ("a = 12.5MiB\nb = \"x\"\n", "1:9 text stands between quotation marks"),
+            ("a = app\nb = app\n", "1:5 text stands between quotation marks\n2:5 text stands between"),
+            ("a = \"x\";\n", "1:8 a line has no semicolon"),
+            ("server {\n  listen 80;\n}\n", "1:8 this looks like the file of another proxy"),
+            ("{\"listen\": []}", "1:1 this looks like JSON"),
+        ] {
+            let mut report = Report::default();
+            let source = Source::new(0, Path::new("f"), text.to_owned());
+            assert_eq!(source.parse(Format::Toml, &mut report), None);
+            let found = report.errors.iter().map(|error| format!("{error}")).collect::<Vec<_>>();
+            assert_eq!(found.len(), errors.lines().count(), "{found:#?}");
+            for (found, (at, hint)) in
+                found.iter().zip(errors.lines().filter_map(|line| line.split_once(' ')))
+            {
+                assert!(found.starts_with(&format!("f:{at}: not valid TOML")), "{found}");
+                assert!(found.contains(&format!("(hint: {hint}")), "{found}");
+            }
+        }
     }
 }
