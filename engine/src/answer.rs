@@ -103,9 +103,9 @@ impl Answer<'_> {
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::TooManyConnections => "too many connections from this address",
             Answer::Crowded => "too many requests are unfinished",
-            Answer::Abusive => "this connection has misbehaved too often",
+            Answer::Abusive => "this connection was abused too often",
             Answer::NoRoute => "no route for this host and path",
-            Answer::MethodNotAllowed { .. } => "the method is not allowed here",
+            Answer::MethodNotAllowed { .. } => "the path is served, but not by this method",
             Answer::Unreachable => "the server could not be reached",
             Answer::NoneAvailable => "no server is available",
             Answer::UpstreamTimeout => "the server did not answer in time",
@@ -182,6 +182,39 @@ mod tests {
         }
     }
 
+    /// The body begins with the reason phrase: the text behind it must add something.
+    #[test]
+    fn no_text_says_the_reason_phrase_again() {
+        let mut answers = vec![
+            Answer::BODY_TOO_LARGE,
+            Answer::OVERDUE,
+            Answer::NoTunnel,
+            Answer::FinalRecipient,
+            Answer::TooManyConnections,
+            Answer::Crowded,
+            Answer::Abusive,
+            Answer::NoRoute,
+            Answer::MethodNotAllowed { allow: "GET" },
+            Answer::Unreachable,
+            Answer::NoneAvailable,
+            Answer::UpstreamTimeout,
+        ];
+        answers.extend(Fault::ALL.iter().flat_map(|fault| {
+            let why = fault.reason();
+            [Answer::Refused { status: fault.status(), why }, Answer::BadUpstream { why }]
+        }));
+        // Words that carry a meaning.
+        let words = |text: &str| -> Vec<String> {
+            let small = ["is", "not", "the", "a", "too", "by", "in", "of", "and", "this", "here"];
+            let words = text.split([' ', ':', ',']).map(str::to_lowercase);
+            words.filter(|word| !word.is_empty() && !small.contains(&word.as_str())).collect()
+        };
+        for answer in answers {
+            let (phrase, why) = (words(reason_phrase(answer.status())), words(answer.why()));
+            assert!(!why.iter().all(|word| phrase.contains(word)), "{}: {}", phrase.join(" "), answer.why());
+        }
+    }
+
     #[test]
     fn an_answer_says_who_and_why() {
         let mut out = Vec::new();
@@ -196,6 +229,9 @@ mod tests {
         for field in ["Server: sluice\r\n", "Allow: GET, HEAD\r\n", "Connection: close\r\n"] {
             assert!(text.contains(field), "{text}");
         }
-        assert!(text.ends_with("\r\n\r\nMethod Not Allowed: the method is not allowed here\n"), "{text}");
+        assert!(
+            text.ends_with("\r\n\r\nMethod Not Allowed: the path is served, but not by this method\n"),
+            "{text}"
+        );
     }
 }

@@ -64,7 +64,7 @@ faults! {
     AsteriskForm 400 "asterisk_form" "asterisk as the target of a method other than OPTIONS",
     MissingVersion 400 "missing_version" "request line without an HTTP version",
     InvalidVersion 400 "invalid_version" "malformed HTTP version",
-    UnsupportedVersion 505 "unsupported_version" "HTTP version is not supported",
+    UnsupportedVersion 505 "unsupported_version" "the version is neither HTTP/1.0 nor HTTP/1.1",
 
     // The path.
     PathAboveRoot 400 "path_above_root" "path leads above the root",
