@@ -252,6 +252,50 @@ async fn flags_are_answered_like_keys() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+#[tokio::test]
+async fn keys_of_other_proxies_and_lists() {
+    let route = |line: &str| file("", "", line);
+    assert_errors(vec![
+        (
+            route("redirect = \"https://example.com\""),
+            "7:1: route.redirect: unknown key (hint: not there yet: answers of its own, redirects among them, have to come \
+             from a server)",
+        ),
+        (
+            route("gzip = true"),
+            "7:1: route.gzip: unknown key (hint: not there yet: bodies pass as servers encode them)",
+        ),
+        (
+            route("rewrite = \"/x\""),
+            "7:1: route.rewrite: unknown key (hint: not there yet: servers get the path of the request; `forward` in \
+             [paths] chooses its spelling)",
+        ),
+        (
+            route("proxy_pass = \"http://a\""),
+            "7:1: route.proxy_pass: unknown key (hint: write `upstream` in a [[route]], with the name of an [[upstream]])",
+        ),
+        (
+            route("[[upstream]]\nname = \"b\"\nservers = [\"http://b\"]\nweight = 2\n[[route]]\nupstream = \"b\"\npath = \"/b\""),
+            "10:1: upstream.weight: unknown key (hint: not there yet: the servers of an [[upstream]] take turns, each with \
+             the same share)",
+        ),
+        (
+            route("health_check = \"/health\""),
+            "7:1: route.health_check: unknown key (hint: not there yet: no requests are made to find out; a server that \
+             could not be reached is left out for a second)",
+        ),
+        (
+            file("listen = \"127.0.0.1:80\"", "", ""),
+            "1:10: listen: expected a list of strings, found a string (hint: write [\"127.0.0.1:80\"])",
+        ),
+        (
+            route("path = [\"/a\"]"),
+            "7:8: route.path: expected a string, found a list (hint: write the value without the brackets)",
+        ),
+    ])
+    .await;
+}
+
 /// The body of an answer of ours begins with the reason phrase; what follows does not repeat it.
 #[tokio::test]
 async fn answers_say_more_than_their_status() {

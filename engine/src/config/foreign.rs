@@ -3,10 +3,6 @@
 //! For the hint of an unknown key. Names are compared in lower case and with `_`, so that `Health-Check` is `health_check`.
 
 /// What Sluice has in place of a key that it does not know.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the reading of keys asks for it as soon as it is one table")
-)]
 pub(super) fn hint(key: &str) -> Option<&'static str> {
     let key = key.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
     KEYS.iter().find(|(names, _)| names.contains(&key.as_str())).map(|&(_, hint)| hint)
@@ -72,7 +68,7 @@ const KEYS: &[(&[&str], &str)] = &[
     // What is limited, and how it runs.
     (
         &["timeout", "proxy_read_timeout", "timeout_server", "response_timeout", "read_timeout"],
-        "write `upstream_response` in [timeouts], or `request_timeout` in a [[route]]",
+        "write `upstream_response` or `request` in [timeouts], for all, an upstream or a route",
     ),
     (
         &["proxy_connect_timeout", "timeout_connect", "connect_timeout"],
@@ -101,7 +97,7 @@ const KEYS: &[(&[&str], &str)] = &[
     ),
     (
         &["client_max_body_size", "max_body_size", "max_size", "request_body"],
-        "write `body_bytes` in [limits] or in a [[route]]",
+        "write `body_bytes` in [limits], for all, an upstream or a route",
     ),
     (
         &[
@@ -204,7 +200,7 @@ const KEYS: &[(&[&str], &str)] = &[
             "add_prefix",
             "regex",
         ],
-        "not there yet: servers get the path of the request; `path_forward` in a [[route]] chooses its spelling",
+        "not there yet: servers get the path of the request; `forward` in [paths] chooses its spelling",
     ),
     (
         &[
@@ -299,7 +295,7 @@ mod tests {
             ("set_real_ip_from real_ip_header", "`trusted_proxies` in [forwarding]"),
             ("proxy_buffering", "always streamed"),
             ("websocket", "`upgrade = [\"websocket\"]`"),
-            ("timeout proxy_read_timeout", "`upstream_response` in [timeouts]"),
+            ("timeout proxy_read_timeout", "`upstream_response` or `request` in [timeouts]"),
             ("proxy_connect_timeout connect_timeout", "`upstream_connect` in [timeouts]"),
             ("client_header_timeout", "`request_head` in [timeouts]"),
             ("client_body_timeout", "`body_idle` in [timeouts]"),
@@ -338,7 +334,7 @@ mod tests {
     /// Every key that a hint names is one of ours, in the section that it names.
     #[test]
     fn hints_name_keys_of_ours() {
-        let manual = include_str!("../../../docs/configuration.md");
+        let manual = include_str!("../../../docs/reference.md");
         for (names, hint) in KEYS {
             let quoted = hint.split('`').skip(1).step_by(2);
             for key in quoted.map(|text| text.split([' ', '=']).next().unwrap_or_default()) {
@@ -360,7 +356,7 @@ mod tests {
     /// Keys that Sluice has itself are not foreign, wherever they stand.
     #[test]
     fn no_foreign_key_is_one_of_ours() {
-        let manual = include_str!("../../../docs/configuration.md");
+        let manual = include_str!("../../../docs/reference.md");
         for name in KEYS.iter().flat_map(|(names, _)| *names) {
             assert!(!manual.contains(&format!("\n| `{name}` |")), "{name} is a key of ours");
         }
