@@ -252,6 +252,28 @@ async fn flags_are_answered_like_keys() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// A misspelled key is not called missing as well.
+#[tokio::test]
+async fn one_slip_in_a_key_is_one_error() {
+    let whole = file("", "", "");
+    let with = |right: &str, wrong: &str| whole.replacen(right, wrong, 1);
+    assert_errors(vec![
+        (with("listen", "listne"), "1:1: listne: unknown key (hint: did you mean `listen`)"),
+        (
+            with("[[upstream]]", "[[upstreams]]"),
+            "2:3: upstreams: unknown key (hint: did you mean `upstream`)",
+        ),
+        (with("[[route]]", "[[routes]]"), "5:3: routes: unknown key (hint: did you mean `route`)"),
+        (with("name", "nmae"), "3:1: upstream.nmae: unknown key (hint: did you mean `name`)"),
+        (with("servers", "server"), "4:1: upstream.server: unknown key (hint: did you mean `servers`)"),
+        (
+            with("upstream = ", "upstrem = "),
+            "6:1: route.upstrem: unknown key (hint: did you mean `upstream`)",
+        ),
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn keys_of_other_proxies_and_lists() {
     let route = |line: &str| file("", "", line);

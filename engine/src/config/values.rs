@@ -337,10 +337,12 @@ impl Reader<'_> {
             self.wrong_type(node, section.name, "a table");
             return values;
         };
+        let mut misspelled = Vec::new();
         for (key, value) in entries {
             let known = section.find(&key.name).filter(|(_, known)| known.scopes.has(scope));
             let Some((number, known)) = known else {
-                self.unknown_key(key, section, scope);
+                let meant = self.unknown_key(key, section, scope);
+                misspelled.extend(meant.and_then(|name| section.find(name)).map(|meant| (meant, value)));
                 continue;
             };
             // TOML forbids a repeated key, JSON lets it through and leaves open which one counts.
@@ -353,6 +355,12 @@ impl Reader<'_> {
                 continue;
             }
             values.fields[number] = self.read_value(section, scope, known, value);
+        }
+        // One slip, one error: its value is read as what was meant, so that it is not called missing too.
+        for ((number, meant), value) in misspelled {
+            if values.fields[number] == Field::Absent {
+                values.fields[number] = self.read_value(section, scope, meant, value);
+            }
         }
         values
     }
@@ -456,13 +464,15 @@ impl Reader<'_> {
         self.report.error(&self.origin(node.at), key, fault);
     }
 
-    fn unknown_key(&mut self, key: &source::Key, section: &Section, scope: Scopes) {
+    /// Reports a key that is not known here; returns the one that was probably meant.
+    fn unknown_key(&mut self, key: &source::Key, section: &Section, scope: Scopes) -> Option<&'static str> {
         let fault = Fault::new("unknown key");
         let known: Vec<_> =
             section.keys.iter().filter(|known| known.scopes.has(scope)).map(|known| known.name).collect();
+        let near = closest(&key.name, known.iter().copied()).filter(|_| section.find(&key.name).is_none());
         let fault = if section.find(&key.name).is_some() {
             fault.hint(format!("`{}` is set for all in [{}], not for one {scope}", key.name, section.name))
-        } else if let Some(near) = closest(&key.name, known.iter().copied()) {
+        } else if let Some(near) = near {
             fault.hint(format!("did you mean `{near}`"))
         } else if let Some(place) = self.sections.iter().find(|other| other.find(&key.name).is_some()) {
             match place.name {
@@ -475,5 +485,6 @@ impl Reader<'_> {
             fault.hint(format!("the keys here are {}", known.join(", ")))
         };
         self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
+        near
     }
 }
