@@ -38,6 +38,8 @@ impl Answer<'_> {
         Answer::Refused { status: 413, why: "the request body is larger than allowed here" };
     pub(crate) const OVERDUE: Answer<'static> =
         Answer::Refused { status: 408, why: "the request was not complete within its time" };
+    pub(crate) const TRACE_ENDS_HERE: Answer<'static> =
+        Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
 
     /// The status that tells the client about a message that was aborted before an answer began. `None` when there is
     /// nobody to tell.

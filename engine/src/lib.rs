@@ -53,3 +53,6 @@ mod answer;
 mod clock;
 pub mod counters;
 pub mod demo;
+
+#[cfg(test)]
+mod docs;

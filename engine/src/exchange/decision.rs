@@ -132,10 +132,8 @@ impl<'s> Refusal<'s> {
     /// The client has asked for the answer of the last server that the request may reach, and that is this one.
     #[cold]
     fn of_last_hop(head: &RequestHead<'_>) -> Refusal<'s> {
-        let trace =
-            Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
         let is_trace = head.method == Method::Trace;
-        Refusal::new(head, if is_trace { trace } else { Answer::FinalRecipient })
+        Refusal::new(head, if is_trace { Answer::TRACE_ENDS_HERE } else { Answer::FinalRecipient })
     }
 
     /// The path is ambiguous or leads out of the tree: the connection ends, as with every broken rule.
