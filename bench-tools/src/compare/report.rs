@@ -55,8 +55,8 @@ const LIMITS: &str = "\
 
 - Load, origin and server share one machine: with two CPUs a closed loop is as fast as the slower of them, so that \
 requests/s and latency understate the cheaper server. CPU per request does not depend on who is slower.
-- Loopback is no network: no interrupts, no packet loss, no NIC offload, no delay, and delivery is charged to whoever \
-sends. Nothing is said about several workers or shards.
+- Loopback is no network: no interrupts, no packet loss, no NIC offload, no delay, and delivery is charged to the \
+sender. Several workers or shards are not measured.
 - Latencies at a fixed rate count from when a request was due. Those of a server near its limit say that it is near its \
 limit.
 ";

@@ -80,11 +80,11 @@ pub(crate) fn topic(topic: &str) -> &'static str {
              2025) lives on. Sluice reads the grammar of RFC 9112 section 7.1.1, bounds a line to 256 bytes, and wants the \
              data to make up for the extensions. nginx decodes chunks before it forwards and drops trailers unread; HAProxy \
              passes them on with framing and identity fields among them (RFC 9110 section 6.5.1 forbids it), sometimes \
-             mended. `waits`: the line is still being skipped."
+             corrected. `waits`: the line is still being skipped."
         }
         "connection" => {
-            "Sluice refuses an upgrade to anything but HTTP unless it is configured, with 400: what a tunnel carries is \
-             checked by nobody. nginx strips the field and forwards the request; HAProxy forwards it with the upgrade."
+            "Sluice refuses an upgrade to anything but HTTP unless it is configured, with 400: the bytes in a tunnel are \
+             not checked. nginx strips the field and forwards the request; HAProxy forwards it with the upgrade."
         }
         "semantics" => {
             "Only Sluice answers 417 to expectations it does not know (RFC 9110 section 10.1.1), and only Sluice reads \
