@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sluice_sys::{HostUnsupported, RingFailed};
 
-/// An error that ends the program, said in one message.
+/// An error that ends the program, with its one message.
 #[derive(Debug)]
 pub enum Failure {
     /// What was asked cannot be done: flags that contradict each other, a wrong value. Exit code 2.

@@ -5,7 +5,7 @@ use std::io;
 /// Why a request was not answered as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Nobody listens.
+    /// Nothing listens there.
     Refused,
     /// The connection was not made in time.
     ConnectTimeout,

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_told_after_all_have_ended() {
+    fn the_first_failure_is_reported_after_all_have_ended() {
         let lanes = LaneArgs { threads: Some(2), cpus: None }.lanes();
         let done = run(&lanes, vec![(), ()], |lane, ()| match lane.number {
             0 => Err(Failure::Usage("no".into())),

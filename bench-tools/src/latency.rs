@@ -1,11 +1,11 @@
-//! Latencies: recorded in nanoseconds with three digits, told by a few percentiles.
+//! Latencies: recorded in nanoseconds with three digits, reported by a few percentiles.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// Longest latency that is told apart.
+/// Longest latency that is recorded exactly.
 const LATENCY_MAX_NS: u64 = 600_000_000_000;
 
 /// An empty latency histogram: nanoseconds, three digits.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::procfs::Machine;
 use crate::units::show_bytes;
 
-/// Machine, kernel, versions and the command: what somebody needs to judge or repeat a figure.
+/// Machine, kernel, versions and the command: what a reader needs to judge or repeat a figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// When, in UTC, as 2026-11-20T10:25:52Z.

@@ -120,10 +120,10 @@ impl Peer {
             return version;
         }
         let flag = if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" };
-        let said = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
-        let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said);
-        let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
+        let text = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
+        let text = text.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
         version_in(line).to_owned()
     }
 }
@@ -176,7 +176,7 @@ impl Order {
     /// Starts the server and waits until it accepts. It ends with the thread that calls this, at the latest.
     ///
     /// # Errors
-    /// When it is not installed, does not start, or does not listen in time; with what it said.
+    /// When it is not installed, does not start, or does not listen in time; with its output.
     pub fn start(&self) -> Result<Running, Failure> {
         let name = self.peer.name();
         let fail = |what: &str| Failure::Target(format!("{name}: {what}"));
@@ -282,7 +282,7 @@ impl Running {
             let has_ended = !matches!(self.child.try_wait(), Ok(None));
             if has_ended || begin.elapsed() > PATIENCE {
                 let what = if has_ended { "ended at once" } else { "does not listen" };
-                return Err(Failure::Target(format!("{}: {what}: {}", self.peer.name(), self.said())));
+                return Err(Failure::Target(format!("{}: {what}: {}", self.peer.name(), self.output())));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -296,11 +296,11 @@ impl Running {
     }
 
     /// The last lines it wrote to stderr.
-    pub fn said(&mut self) -> String {
+    pub fn output(&mut self) -> String {
         let mut text = String::new();
         let read = self.log.rewind().and_then(|()| self.log.read_to_string(&mut text));
         if read.is_err() || text.trim().is_empty() {
-            return "it said nothing".into();
+            return "it printed nothing".into();
         }
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join("; ")

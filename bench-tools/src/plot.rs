@@ -9,7 +9,7 @@ const LEFT: f64 = 84.0;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 36.0;
 const BOTTOM: f64 = 48.0;
-/// Told apart also by readers who do not see all colours (Okabe and Ito).
+/// Distinct also for readers who do not see all colours (Okabe and Ito).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 /// How values become distances.
@@ -205,7 +205,7 @@ impl Series {
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/>",
             places.join(" ")
         )?;
-        // Dots only where they can be told apart.
+        // Dots only where they can be distinguished.
         if places.len() <= 24 {
             for &(x, y) in &self.points {
                 writeln!(

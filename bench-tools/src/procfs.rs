@@ -34,7 +34,7 @@ pub struct Usage {
 }
 
 impl Server {
-    /// Finds who listens on an address; `None` when nobody does, or when we may not look.
+    /// Finds the process that listens on an address; `None` if none does, or if we may not look.
     pub fn listening_on(address: SocketAddr) -> Option<Server> {
         let mut inodes = Vec::new();
         for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -84,7 +84,7 @@ impl Server {
         each.min_by_key(|(used, limit)| limit.saturating_sub(*used))
     }
 
-    /// Whether all of its processes have ended; one that nobody has waited for yet still has an entry.
+    /// Whether all of its processes have ended; one that was not waited for yet still has an entry.
     pub fn is_gone(&self) -> bool {
         let stat = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat"));
         self.pids.iter().all(|pid| stat(pid).map_or(true, |stat| has_ended(&stat)))
@@ -354,9 +354,9 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_of_ours_is_told_apart() {
+    fn a_listener_of_ours_is_distinguished() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-        // The own process is left out, and nobody else has it.
+        // The own process is left out, and no other has it.
         assert_eq!(Server::listening_on(listener.local_addr().expect("address")), None);
     }
 

@@ -1,8 +1,8 @@
-//! What is allowed, costs us work, and is abuse when it goes on: one score per client connection, of any protocol.
+//! The abuse score of a client's connection: requests that the protocol allows, that cost us work, and that are abuse when
+//! repeated.
 //!
-//! What breaks a rule of the protocol ends its connection at once and needs no score. Each kind of abuse has its points and
-//! its counter; a request that is as it should be takes a point off again, so that a long life with a slip now and then is
-//! not held against anybody.
+//! A breach of the protocol ends its connection at once and needs no score. Each kind of abuse has its points and its counter.
+//! A well-formed request takes a point off again, so that a long connection with a rare slip stays open.
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ use crate::counters::{Counter, Counters};
 pub(crate) enum Abuse {
     /// Empty lines before a request. RFC 9112 section 2.2 wants them skipped, for the sake of old clients.
     EmptyLines,
-    /// A request that is refused (no route, wrong method) and leaves the connection open: somebody is guessing.
+    /// A request that is refused (no route, wrong method) and leaves the connection open: the client may be guessing.
     Refusal,
     /// A head in very many pieces, each of which wakes us.
     DrippedHead,

@@ -1,4 +1,4 @@
-//! Answers of our own: the only place where a failure becomes a status code.
+//! Responses of our own: the only place where a failure becomes a status code. docs/errors.md lists them all.
 
 use sluice_proto::h1::reason_phrase;
 
@@ -9,7 +9,7 @@ use crate::message::{Aborted, Cause, Side};
 pub(crate) enum Answer<'a> {
     /// The request broke a rule, or its body a limit.
     Refused { status: u16, why: &'static str },
-    /// The client wants to leave HTTP by Upgrade or CONNECT, and the route does not go along.
+    /// The client wants to leave HTTP by Upgrade or CONNECT, and the route does not allow it.
     NoTunnel,
     /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
     FinalRecipient,
@@ -42,7 +42,7 @@ impl Answer<'_> {
         Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
 
     /// The status that tells the client about a message that was aborted before an answer began. `None` when there is
-    /// nobody to tell.
+    /// no client left.
     pub(crate) fn for_aborted(aborted: Aborted) -> Option<Answer<'static>> {
         Some(match (aborted.side, aborted.cause) {
             (Side::Downstream, Cause::Fault(fault)) => {
@@ -84,7 +84,7 @@ impl Answer<'_> {
     pub(crate) fn status(self) -> u16 {
         match self {
             Answer::Refused { status, .. } => status,
-            // Ignoring Upgrade would be allowed, but the request makes no sense without it to anybody. CONNECT gets the same.
+            // Ignoring Upgrade would be allowed, but the request makes no sense without it. CONNECT gets the same.
             Answer::NoTunnel => 400,
             Answer::FinalRecipient => 200,
             //= https://www.rfc-editor.org/rfc/rfc6585#section-4

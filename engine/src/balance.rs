@@ -1,9 +1,9 @@
-//! Evens out what shards have to do: every tenth of a second a shard compares its load with the others' and, if it has
-//! clearly more to do, gives some of its connections away.
+//! Balances load between shards: every tenth of a second a shard compares its load with the others' and, if it has clearly
+//! more, migrates some of its connections.
 //!
-//! The load is what the ring completed. Which connections make it up is known from a sample, so that neither a request nor
-//! a connection has to be counted. Nearest first: another node only for a great difference, since a connection that leaves
-//! its node leaves the memory and the interrupts of its card.
+//! The load is the number of completions of the ring. A sample says which connections cause it, so that neither requests nor
+//! connections have to be counted. Nearest shards first: another node only for a great difference, since a connection that
+//! leaves its node leaves the memory and the interrupts of its card.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Keeps what few requests come to out of the code that all of them run through.
+//! Keeps the code of rare cases out of the code that every request runs through.
 //!
-//! The compiler makes one function of everything that is awaited on a request's way, refusals, retries and streamed uploads
-//! between the steps of an ordinary GET. That was 32 KB, as much as the first-level instruction cache holds, and every request
-//! loaded most of it anew. What is awaited by `cold!` is code of its own, and the way to it is laid out as an exception.
+//! The compiler makes one function of everything that is awaited while a request is served, with refusals, retries and streamed
+//! uploads between the steps of an ordinary GET. That was 32 KB, as much as the first-level instruction cache holds, and every
+//! request loaded most of it again. A future that is awaited by `cold!` is code of its own, laid out as the unlikely branch.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! The control side: one ordinary thread that starts the shards, hears signals and speaks to the shards by messages.
+//! The control side: one ordinary thread that starts the shards, handles signals and sends messages to the shards.
 
 pub(crate) mod shard_set;
 pub(crate) mod member;

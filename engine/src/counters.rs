@@ -1,4 +1,4 @@
-//! What a shard counts. Each shard writes its own set, nobody else does; anyone may read at any time.
+//! What a shard counts. Each shard alone writes its own set; any thread may read it at any time.
 //!
 //! A counter is a plain load and store by its one writer: no locked instruction, and no line of memory that two
 //! shards write.
@@ -79,7 +79,7 @@ counters! {
     paths_refused_bytes,
     /// Requests refused for a parameter (`;`) in their path.
     paths_refused_parameters,
-    /// Requests forwarded with another spelling of their path than the client's.
+    /// Requests forwarded with a path spelled differently from the client's.
     paths_normalised,
     /// Request lines longer than `limits.request_line_bytes`.
     request_lines_too_long,
@@ -121,7 +121,7 @@ counters! {
     abuse_tiny_chunks,
     /// Client connections closed because `limits.abuse_score` was reached.
     abuse_closed,
-    /// Clients that left or failed before they had their answer.
+    /// Clients that left or failed before they had their response.
     client_aborts,
     /// Tunnels open now: connections that were changed to another protocol, or connected through.
     tunnels,
@@ -135,14 +135,14 @@ counters! {
     tunnels_refused,
     /// Connections to servers open now.
     upstream_connections,
-    /// Those among them that wait for the next request.
+    /// Idle ones among them.
     upstream_idle,
-    /// Idle connections to servers closed because the peak of use was over that they were kept for.
+    /// Idle connections to servers closed after the peak of use they were kept for.
     upstream_surplus_closed,
     /// Connections to servers closed, idle or after their request, because `limits.upstream_idle_connections` or the
     /// descriptors allow no more of them.
     upstream_not_kept,
-    /// Kept connections that a look just before a request, one that cannot be sent again, found closed by their server.
+    /// Kept connections found closed by their server just before a request that cannot be sent again.
     upstream_stale,
     /// Connections to servers made.
     upstream_connects,
@@ -152,7 +152,7 @@ counters! {
     upstream_reuses,
     /// Requests sent again because a kept connection turned out to be dead.
     upstream_retries,
-    /// Servers' answers that broke a protocol rule or a limit.
+    /// Responses of servers that broke a protocol rule or a limit.
     upstream_bad_responses,
     /// Servers that closed or reset the connection before they had answered.
     upstream_closed,
@@ -160,11 +160,11 @@ counters! {
     upstream_timeouts,
     /// Connections to servers not made within `timeouts.upstream_connect`.
     upstream_connect_timeouts,
-    /// Answers cut off because they paused for longer than `timeouts.upstream_body_idle`.
+    /// Responses cut off because they paused for longer than `timeouts.upstream_body_idle`.
     upstream_body_timeouts,
-    /// Answers cut off by a server, also by its silence.
+    /// Responses cut off by a server, also by a pause that is too long.
     upstream_truncated,
-    /// Answers of our own with a status of 400 or above.
+    /// Responses of Sluice's own with a status of 400 or above.
     local_responses,
     /// Tasks that serve a connection now.
     tasks_busy,
@@ -176,23 +176,23 @@ counters! {
     pipes_kept,
     /// The kernel found no receive buffer.
     recv_buffers_exhausted,
-    /// A receive came to its bound, or was stopped, with bytes that nothing had taken yet.
+    /// A receive came to its bound, or was stopped, with bytes that were not consumed yet.
     reads_paused,
     /// Receive buffers there are (`limits.receive_buffers_bytes`).
     recv_buffers,
-    /// Connections ended because they had held receive buffers the longest when those were scarce.
+    /// Connections ended because they had held receive buffers for longest when those were scarce.
     recv_buffers_reclaimed,
-    /// Connections ended because more was received for them than their queue takes.
+    /// Connections ended because more was received for them than their queue holds.
     recv_queues_overrun,
-    /// Client connections given to other shards.
+    /// Client connections migrated to other shards.
     connections_migrated_out,
-    /// Client connections that other shards gave to this one.
+    /// Client connections migrated from other shards to this one.
     connections_migrated_in,
-    /// Connections given away that came back, because the other shard could not be reached.
+    /// Migrations that failed because the other shard could not be reached; the connection stays.
     connections_migration_failed,
     /// Completions handled.
     completions,
-    /// Turns of the loop, one io_uring_enter each.
+    /// Iterations of the event loop, one io_uring_enter each.
     loop_iterations,
     /// Times the shard brought the counters of this moment up to date.
     published,

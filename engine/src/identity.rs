@@ -1,6 +1,6 @@
-//! Whose request it is: the peer of the connection, or the client that trusted proxies speak for; and a number for it.
+//! The client of a request: the peer of the connection, or the client that trusted proxies name; and an id for the request.
 //!
-//! The rules are a configuration's, the numbers a shard's. Nothing here waits, allocates or calls the system.
+//! The rules belong to a configuration, the ids to a shard. Nothing here waits, allocates or makes system calls.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};

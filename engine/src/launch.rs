@@ -32,7 +32,7 @@ const OTHER_THREADS: usize = 16;
 /// would allocate them in its heap, and threads on other nodes would be the first to write to some of its pages.
 const EVENTS_MAX: usize = 64;
 
-/// Runs the proxy until it is told to end.
+/// Runs the proxy until a signal ends it.
 ///
 /// # Errors
 /// [`LaunchError`] if it cannot start, or if the ring of a shard fails.

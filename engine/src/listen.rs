@@ -1,7 +1,7 @@
-//! The listeners of all shards, and what decides which of them gets a connection. Runs on the control thread.
+//! The listeners of all shards, and the steering of connections among them. Runs on the control thread.
 //!
-//! Ports are taken first, so that what cannot be had is known before a shard starts; every shard then opens listeners of its
-//! own at them. A program of the kernel chooses among them where this process may load one, socket options where not.
+//! Ports are bound first, so that one that is not available is known before a shard starts. Then every shard opens listeners of
+//! its own at them. A BPF program steers connections where this process may load one, socket options do elsewhere.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::topology::Topology;
 /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: u32 = 65_535;
 
-/// The ports, held so that nobody else gets them while no shard listens yet.
+/// The ports, held so that no other process gets them while no shard listens yet.
 pub(crate) struct Reserved(Vec<(BoundListener, SocketAddr)>);
 
 impl Reserved {

@@ -1,7 +1,7 @@
-//! What flows between the two sides of an exchange, whatever protocol each side speaks.
+//! The messages between the two sides of an exchange, in every protocol.
 //!
-//! A message is a head (`sluice_proto::RequestHead`, `ResponseHead`) and then parts. A body ends with [`Part::End`] or
-//! with [`Aborted`], never otherwise: a body that was cut off cannot be taken for a whole one.
+//! A message is a head (`sluice_proto::RequestHead`, `ResponseHead`) and then parts. A body ends with [`Part::End`] or with
+//! [`Aborted`] and in no other way, so a body that was cut off never looks complete.
 
 use std::io;
 
@@ -51,7 +51,7 @@ pub(crate) enum Cause {
     TooLarge,
     /// The peer switched protocols without having been asked to, or to another one.
     UnaskedUpgrade,
-    /// The peer has said something before it was asked: whatever it is, it answers something else.
+    /// The peer has sent bytes before the request: they are no response to it.
     UnaskedAnswer,
     /// The peer let us wait too long.
     TimedOut,
@@ -157,7 +157,7 @@ pub(crate) trait BodySource {
 pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,
     pub(crate) bytes: u64,
-    /// How long its sender may keep us waiting; without it nobody waits, and what is there is moved.
+    /// How long its sender may keep us waiting; without it nothing waits, and what is there is moved.
     pub(crate) min_rate: Option<&'a mut MinRate>,
     pub(crate) side: Side,
 }

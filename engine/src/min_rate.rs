@@ -1,7 +1,7 @@
-//! How long a body may keep us waiting: each pause, and in all. For whoever sends one, and for whoever is to take one.
+//! How long a body may keep us waiting: each pause, and in all. For a peer that sends one, and for a peer that reads one.
 //!
-//! Only time spent waiting for that peer counts, not the time in which its bytes wait for the other side. A peer starts
-//! with some time in hand, and every byte earns it more; one that sends or takes too little runs out.
+//! Only time spent waiting for that peer counts, not the time in which its bytes wait for the other side. A peer starts with a
+//! credit of time, and every byte adds to it; one that sends or takes too little uses it up.
 
 use crate::message::{Aborted, Cause};
 

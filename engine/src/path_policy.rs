@@ -1,7 +1,7 @@
-//! What is done about the spelling of paths: refuse, compare with routes, forward.
+//! Policy for the spelling of paths: refuse, compare with routes, forward.
 //!
-//! `sluice_proto::path` knows what a path means, the configuration which readings are wanted, for all routes and for single ones.
-//! `exchange` asks twice: before the route is looked for, and when it is found.
+//! `sluice_proto::path` reads a path; the configuration says which readings are wanted, for all routes and for single ones.
+//! `exchange` asks twice: before the route is looked up, and when it is found.
 
 use sluice_proto::path::{PathForms, PathRules, SlashLike};
 use sluice_proto::{Fault, RequestHead};

@@ -1,7 +1,7 @@
-//! What is known of one exchange: filled on the way, read once at its end.
+//! The record of one exchange: filled on the way, read once at its end.
 //!
-//! Counters are the first reader. Everything here is a plain store of what the exchange knows anyway: no clock is read and nothing
-//! is allocated.
+//! Counters are its first reader. Recording is a plain store of values that the exchange has anyway: no clock is read and
+//! nothing is allocated.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,6 +1,6 @@
-//! Moves a body from one side to the other: receive, send, receive. At any time what one wait has brought is in our hands,
-//! 48 KiB by default, so a slow reader applies backpressure to its sender and memory does not grow. Large bodies that need no look
-//! never enter our memory: see `splice`.
+//! Moves a body from one side to the other: receive, send, receive. At any time it holds the bytes of one wait, 48 KiB by
+//! default, so a slow reader applies backpressure to its sender and memory does not grow. Large bodies that need no processing
+//! are spliced without a copy to user space: see `splice`.
 
 use sluice_proto::{BodyLength, Trailers};
 

@@ -1,5 +1,5 @@
-//! A request as servers get it: lines of text in one buffer, which is the one form that is kept of it, and where in them its parts
-//! are. A server of HTTP/1.1 gets the buffer as it is.
+//! A request as servers get it: lines of text in one buffer, and where its parts are in them. It is the only form in which a
+//! request is kept; an HTTP/1.1 server gets the buffer unchanged.
 
 use sluice_proto::h1::RequestSpans;
 use sluice_sys::Buf;

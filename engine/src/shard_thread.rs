@@ -155,8 +155,8 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
     Ok((runtime, member, shard))
 }
 
-/// So many connections above the limit of their address are let in, to be told so by a 429; those beyond are closed as they
-/// come, since one that says nothing would hold its descriptor all the same.
+/// So many connections above the limit of their address are let in, to get a 429; those beyond are closed as they
+/// come, since a silent one would hold its descriptor nevertheless.
 fn politely_refused(limit: u32) -> u32 {
     (limit / 4).max(8)
 }

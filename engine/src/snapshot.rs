@@ -1,8 +1,8 @@
-//! What a configuration says, as a shard needs it: immutable, and replaced as a whole.
+//! A configuration in the form that a shard needs: immutable, and replaced as a whole.
 //!
 //! An exchange takes a reference when its head is read and keeps it to its end, so that one request never sees two
-//! configurations. What lives longer than a configuration (connections to servers, counters) is `shard`'s; a snapshot only
-//! refers to it.
+//! configurations. State that lives longer than a configuration (connections to servers, counters) belongs to `shard`; a
+//! snapshot only refers to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Moves bytes from one plain connection to another through a kernel pipe, without seeing them.
+//! Moves bytes from one plain connection to another through a kernel pipe, without a copy to user space.
 //!
-//! The ring only says when a socket is ready; splice(2) itself is called directly. The bytes a slow reader has not taken
-//! yet sit in the pipe and the two socket buffers: kernel memory, bounded by the pipe's size.
+//! The ring only reports when a socket is ready; splice(2) itself is called directly. Bytes that a slow reader has not taken
+//! are in the pipe and the two socket buffers: kernel memory, bounded by the pipe's size.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -23,7 +23,7 @@ const PIPES_MAX: usize = 512;
 /// Descriptors of a pipe.
 const PIPE_DESCRIPTORS: u32 = 2;
 
-/// How often a socket may be said to be ready and then not be, before time is given it to become so.
+/// How often a socket may be reported as ready and then not be, before time is given it to become so.
 const FALSE_ALARMS_MAX: usize = 4;
 const FALSE_ALARM_PAUSE_MS: u64 = 1;
 
@@ -43,8 +43,8 @@ thread_local! {
     };
 }
 
-/// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when nobody
-/// is to wait for more, or when something is in the way of splice(2): then a receive takes it.
+/// Moves the rest of a body; returns how much of it. Less than all when bytes had been received ahead meanwhile, when the
+/// caller does not wait for more, or when something is in the way of splice(2): then a receive takes it.
 pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Result<u64, Aborted> {
     // Without a pipe the body is received and sent like any other.
     let Some(mut pipe) = PipeInUse::take() else { return Ok(0) };
@@ -59,7 +59,7 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Res
     while moved < from.bytes {
         match fill(&mut pipe, from, moved)? {
             Some(bytes) => moved += bytes,
-            // The socket is said to be readable and nothing moves: splice(2) stops at the mark of urgent data, receiving
+            // The socket is reported as readable and nothing moves: splice(2) stops at the mark of urgent data, receiving
             // passes it.
             None if false_alarms == FALSE_ALARMS_MAX => break,
             None => {
@@ -82,7 +82,7 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut PlainSink<'_>) -> Res
             if now_ms() >= moved_ms + u64::from(to.stall_ms) {
                 return Err(Aborted::by(to.side, Cause::Stalled));
             }
-            // The socket is said to be writable and takes nothing, time and again: that has to pass by itself.
+            // The socket is reported as writable and takes nothing, time and again: that has to pass by itself.
             if false_alarms == FALSE_ALARMS_MAX {
                 sleep(FALSE_ALARM_PAUSE_MS).await;
             } else {
@@ -139,7 +139,7 @@ fn drain(pipe: &mut Pipe, to: &mut PlainSink<'_>) -> Result<bool, Aborted> {
 }
 
 /// A pipe from the shard's stock, which it goes back to if it is empty. One that still holds bytes is never used again:
-/// they are somebody's.
+/// they belong to a client.
 struct PipeInUse(Option<Box<Pipe>>);
 
 impl PipeInUse {

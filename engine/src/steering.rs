@@ -1,8 +1,7 @@
 //! Which shard gets a connection: a pure function of the machine and the plan.
 //!
-//! A connection should be served where its packets arrive: by the shard on the CPU that takes the interrupt of its queue,
-//! whose cache has just seen the data. `listen` tells the kernel so. What `load` does besides is in
-//! `balance`.
+//! A connection should be served where its packets arrive: by the shard on the CPU that takes the interrupt of its queue, whose
+//! cache holds the data. `listen` configures the kernel for that. The rest of the `load` policy is in `balance`.
 
 use sluice_sys::SteeringTables;
 

@@ -23,11 +23,11 @@ const CHUNKS: ChunkLimits =
 /// How a connection with a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// After everything was said.
+    /// After everything was sent.
     Closed,
-    /// What was said is incomplete by its own framing, or nothing was.
+    /// What was sent is incomplete by its own framing, or nothing was sent.
     Dropped,
-    /// By a reset, since nothing else tells that what was said is incomplete.
+    /// By a reset, since nothing else shows that what was sent is incomplete.
     Reset,
     /// It is a tunnel from now on.
     Tunnel,
@@ -54,8 +54,8 @@ pub struct Server {
 pub struct Machine {
     client: Inflow,
     pub to_client: Vec<u8>,
-    /// How many bytes the client has said.
-    pub said: usize,
+    /// How many bytes the client has sent.
+    pub client_bytes: usize,
     pub end: Option<End>,
     pub servers: Vec<Server>,
     /// Which of the heads that were read led to a request sent to a server.
@@ -64,7 +64,7 @@ pub struct Machine {
     pub kinds: Vec<RequestKind>,
     /// Which of them asked for a tunnel.
     pub offers: Vec<usize>,
-    /// A server said more than it was asked.
+    /// A server sent more than it was asked for.
     pub has_excess: bool,
     /// The connection that waits for the next request.
     idle: Option<usize>,
@@ -143,7 +143,7 @@ impl Machine {
             servers: Vec::new(),
             forwarded: Vec::new(),
             kinds: Vec::new(),
-            said: 0,
+            client_bytes: 0,
             offers: Vec::new(),
             has_excess: false,
             idle: None,
@@ -153,7 +153,7 @@ impl Machine {
     }
 
     pub fn client_says(&mut self, bytes: &[u8]) {
-        self.said += bytes.len();
+        self.client_bytes += bytes.len();
         if let (Some(End::Tunnel), Some(server)) = (self.end, self.servers.last_mut()) {
             server.tunnelled.extend_from_slice(bytes);
             return;
@@ -378,7 +378,7 @@ impl Machine {
         Step::Progress
     }
 
-    /// What the client has said meanwhile goes to the server.
+    /// What the client has sent meanwhile goes to the server.
     fn open_tunnel(&mut self, server: usize) -> Step {
         let server = &mut self.servers[server];
         server.tunnelled.append(&mut self.client.unread);

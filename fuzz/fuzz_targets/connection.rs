@@ -83,7 +83,7 @@ fn in_turns(client: &[u8], answers: &[&[u8]], seed: Option<u32>, flags: u8) -> M
     }
     check(&machine, client);
     if let Some(&offer) = machine.offers.first() {
-        // All that followed it was said before its answer was known.
+        // All that followed it was sent before its response was known.
         assert_eq!(machine.kinds.len(), offer + 1, "a request behind an offer");
     }
     machine
@@ -128,12 +128,12 @@ fn check(machine: &Machine, client: &[u8]) {
         let again: Vec<Message> =
             machine.servers.iter().flat_map(|server| oracle::requests(&server.sent, style)).collect();
         assert_eq!(again, sent, "a server could read it otherwise: {style:?}");
-        // And so is what the client said, as far as it was passed on.
-        let said = oracle::requests(client, style);
+        // And so is what the client sent, as far as it was passed on.
+        let sent = oracle::requests(client, style);
         for (request, &nth) in sent.iter().zip(&machine.forwarded) {
-            let said = said.get(nth).unwrap_or_else(|| panic!("{request:?} is not there for {style:?}"));
-            assert_eq!(request.body, said.body, "another body: {style:?}");
-            assert_eq!(method(request), method(said), "another request: {style:?}");
+            let sent = sent.get(nth).unwrap_or_else(|| panic!("{request:?} is not there for {style:?}"));
+            assert_eq!(request.body, sent.body, "another body: {style:?}");
+            assert_eq!(method(request), method(sent), "another request: {style:?}");
         }
         let is_head = |nth: usize| machine.kinds.get(nth) == Some(&RequestKind::Head);
         let heard = oracle::responses(&machine.to_client, is_head, style);
@@ -150,15 +150,15 @@ fn check(machine: &Machine, client: &[u8]) {
     }
 }
 
-/// A tunnel carries the end of what the client said, and nothing else does: neither before it is open nor if it never is.
+/// A tunnel carries the end of what the client sent, and nothing else does: neither before it is open nor if it never is.
 fn check_tunnel(machine: &Machine, client: &[u8]) {
     for (nth, server) in machine.servers.iter().enumerate() {
         let is_last = nth + 1 == machine.servers.len() && machine.end == Some(End::Tunnel);
         assert!(server.tunnelled.is_empty() || is_last, "a tunnel that was not agreed on");
-        assert!(client[..machine.said].ends_with(&server.tunnelled), "other bytes than the client's");
+        assert!(client[..machine.client_bytes].ends_with(&server.tunnelled), "other bytes than the client's");
     }
     if machine.end == Some(End::Tunnel) {
-        assert_eq!(machine.offers.last(), machine.forwarded.last(), "a tunnel that nobody asked for");
+        assert_eq!(machine.offers.last(), machine.forwarded.last(), "an unsolicited tunnel");
     }
 }
 

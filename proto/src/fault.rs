@@ -1,6 +1,6 @@
 //! Why a message was refused: one variant per cause.
 //!
-//! Owns the wording, the counter name and the status of each cause. Never decides who is told: a fault in a request is
+//! Owns the wording, the counter name and the status of each cause. Never decides who is notified: a fault in a request is
 //! answered with [`Fault::status`], a fault in a response becomes 502 and closes the upstream connection, both in the caller.
 
 use core::fmt;
@@ -9,7 +9,7 @@ use core::fmt;
 macro_rules! faults {
     ($($variant:ident $status:literal $name:literal $reason:literal,)+) => {
         /// The cause for which a message was refused. Nothing of the message may be forwarded and the connection it came on
-        /// cannot be used again: after a fault nobody knows where the next message starts.
+        /// cannot be used again: after a fault the start of the next message is unknown.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Fault {
             $(#[doc = concat!($reason, " (", stringify!($status), ")")] $variant,)+

@@ -1,4 +1,4 @@
-//! The way a request took, as earlier proxies recorded it: X-Forwarded-For, Forwarded, and what is believed of them.
+//! The way a request took, as earlier proxies recorded it: X-Forwarded-For, Forwarded, and which of it is trusted.
 //!
 //! Owns the reading of both lists from their end, where the nearest proxy wrote, and the walk to the client's address. Knows
 //! no configuration: the caller says which addresses are those of trusted proxies.
@@ -46,7 +46,7 @@ pub struct Element<'a> {
 pub fn element_of<'a>(fields: &Fields<'a>, client: IpAddr) -> Option<Element<'a>> {
     let mut elements = fields.values(FieldId::Forwarded).rev().flat_map(elements);
     loop {
-        // Beyond an entry without an address nobody has vouched for anything.
+        // No trusted proxy has vouched for anything beyond an entry without an address.
         let element = elements.next()??;
         if element.address?.to_canonical() == client {
             return Some(element);
@@ -60,7 +60,7 @@ fn elements(value: &[u8]) -> impl Iterator<Item = Option<Element<'_>>> {
 }
 
 /// The address of the client of a request that came from `peer`: past trusted proxies, from the end of the list, to the first
-/// address that is not one of theirs. An entry that is no address ends the walk before it, because nobody who is trusted has
+/// address that is not one of theirs. An entry that is no address ends the walk before it, because no trusted proxy has
 /// vouched for what is left of it.
 pub fn client_address(
     fields: &Fields<'_>,
@@ -101,7 +101,7 @@ fn entries(value: &[u8], list: HopList) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The last entry, and what is in front of its comma. A comma between quotes is part of the entry; looked at from the end,
-/// quotes that somebody further left has left open change nothing about the entries behind them.
+/// quotes left open further to the left change nothing about the entries behind them.
 fn split_last_entry(value: &[u8], list: HopList) -> (Option<&[u8]>, &[u8]) {
     let mut is_quoted = false;
     let comma = value.iter().rposition(|&byte| {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_told_from_names() {
+    fn options_are_distinguished_from_names() {
         let mut options = ConnectionOptions::default();
         options.add(b"Keep-Alive, upgrade").unwrap();
         options.add(b" , TE,x-one,CLOSE").unwrap();

@@ -345,7 +345,7 @@ impl Writer<'_> {
         let keep_until = match segment {
             "." | ".." if self.rules.dot_segments == DotSegments::Refuse => return Err(Fault::DotSegment),
             "." => self.segment,
-            // RFC 3986 stays at the root instead; nobody who means well gets there.
+            // RFC 3986 stays at the root instead; no honest client gets there.
             ".." => self.out[..self.segment].rfind('/').ok_or(Fault::PathAboveRoot)?,
             "" if place == Place::Inner => match self.rules.repeated_slashes {
                 RepeatedSlashes::Merge => self.segment,

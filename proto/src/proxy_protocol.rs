@@ -59,7 +59,7 @@ pub enum Parsed {
     },
 }
 
-/// Why there is no header. The connection cannot be used: nobody knows whose it is.
+/// Why there is no header. The connection cannot be used: its client is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// The first bytes are those of no header.
@@ -119,18 +119,18 @@ fn parse_line(bytes: &[u8]) -> Result<Parsed, Malformed> {
     // "The receiver must not tolerate a single CR or LF character to end the line"
     let line = window[..line_feed].strip_suffix(b"\r").ok_or(Malformed::Line)?;
     let complete = |ends| Ok(Parsed::Complete { ends, bytes: line_feed + 1 });
-    let said = line.strip_prefix(LINE_START).ok_or(Malformed::Line)?;
-    if let Some(rest) = said.strip_prefix(b"UNKNOWN") {
+    let text = line.strip_prefix(LINE_START).ok_or(Malformed::Line)?;
+    if let Some(rest) = text.strip_prefix(b"UNKNOWN") {
         // "the receiver must ignore anything presented before the CRLF"
         let is_whole_word = rest.is_empty() || rest.starts_with(b" ");
         return if is_whole_word && !rest.contains(&b'\r') { complete(None) } else { Err(Malformed::Line) };
     }
-    complete(Some(parse_ends(said).ok_or(Malformed::Line)?))
+    complete(Some(parse_ends(text).ok_or(Malformed::Line)?))
 }
 
 /// `TCP4 source destination source-port destination-port`, single spaces in between.
-fn parse_ends(said: &[u8]) -> Option<Ends> {
-    let mut words = core::str::from_utf8(said).ok()?.split(' ');
+fn parse_ends(text: &[u8]) -> Option<Ends> {
+    let mut words = core::str::from_utf8(text).ok()?.split(' ');
     let family = words.next()?;
     let mut address = || -> Option<IpAddr> {
         let word = words.next()?;
@@ -270,13 +270,13 @@ impl<'a> Tlvs<'a> {
 /// Whether the four bytes at `at` are the CRC-32C of the header in which they are zero. Section 2.2.3.
 fn has_checksum(header: &[u8], at: usize) -> bool {
     let (before, rest) = header.split_at(at);
-    let Some((said, after)) = rest.split_first_chunk::<4>() else { return false };
+    let Some((text, after)) = rest.split_first_chunk::<4>() else { return false };
     let parts = [before, &[0; 4], after];
     let crc = parts
         .into_iter()
         .flatten()
         .fold(!0, |crc: u32, byte| CRC32C[usize::from(crc as u8 ^ byte)] ^ (crc >> 8));
-    !crc == u32::from_be_bytes(*said)
+    !crc == u32::from_be_bytes(*text)
 }
 
 /// CRC-32C, reflected, a byte at a time. RFC 4960 appendix B.

@@ -1,7 +1,7 @@
 //! Changing protocols: which offers can be passed on, and which answers take one up.
 //!
 //! Owns the rules for both heads of the handshake, of any protocol and of WebSocket in particular. What travels through the
-//! tunnel afterwards is nobody's business here. Called by the engine for the few requests that ask for it.
+//! tunnel afterwards is no concern of this module. Called by the engine for the few requests that ask for it.
 
 use crate::ascii;
 use crate::fault::Fault;
@@ -12,7 +12,7 @@ use crate::message::{Method, RequestHead, ResponseHead};
 pub const WEBSOCKET: &str = "websocket";
 
 /// True for an offer to speak HTTP otherwise: `h2c`, `HTTP/2.0`, `TLS/1.2`. A tunnel is no place for these: what went through it
-/// would be requests that nobody has looked at.
+/// would be requests that were not checked.
 pub fn is_another_http(offer: &[u8]) -> bool {
     let name = offer.split(|&b| b == b'/').next().unwrap_or_default();
     [&b"h2c"[..], b"HTTP", b"TLS"].iter().any(|known| name.eq_ignore_ascii_case(known))
@@ -33,8 +33,8 @@ pub fn is_protocol(text: &[u8]) -> bool {
 /// It is not GET, it has a body, or it is not what RFC 6455 wants of a WebSocket client.
 pub fn check_offer(head: &RequestHead<'_>, protocol: &str) -> Result<(), Fault> {
     //= https://www.rfc-editor.org/rfc/rfc9931#section-7.1
-    // Every protocol that leaves HTTP is defined for GET without content only, and a body that is still under way would leave
-    // nobody a way to tell where the new protocol begins.
+    // Every protocol that leaves HTTP is defined for GET without content only, and with a body that is still under way the
+    // beginning of the new protocol would be unknown.
     if head.method != Method::Get || !head.body.is_empty() {
         return Err(Fault::UpgradeRequest);
     }

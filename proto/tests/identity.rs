@@ -1,4 +1,4 @@
-//! What a server is told about a request's way, by whom the request came from and by what was configured.
+//! The forwarding fields that a server gets, by the peer of the request and by configuration.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,7 @@ const FORGED: &str = "X-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: https\r\nX-
     user_id: kept\r\nVia: 1.1 other\r\n";
 
 #[test]
-fn strangers_say_nothing_about_themselves() {
+fn fields_of_untrusted_peers_are_dropped() {
     let sent = sent(&IdentityPolicy::default(), Trust::Untrusted, PEER, FORGED);
     assert_eq!(
         sent,
@@ -65,11 +65,11 @@ fn strangers_say_nothing_about_themselves() {
 #[test]
 fn trusted_proxies_are_continued() {
     let policy = IdentityPolicy::default();
-    let told = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: HTTPS\r\nX-Forwarded-Host: shop.example\r\n\
+    let supplied = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: HTTPS\r\nX-Forwarded-Host: shop.example\r\n\
         X-Forwarded-Port: 443\r\nX-Forwarded-Prefix: /shop\r\nX-Forwarded-For: \r\nX-Forwarded-For: 10.0.0.1\r\n\
         Forwarded: for=1.1.1.1\r\nX-Real-IP: 192.0.2.1\r\nX-Request-Id: theirs\r\n";
     assert_eq!(
-        sent(&policy, Trust::Trusted, "192.0.2.1", told),
+        sent(&policy, Trust::Trusted, "192.0.2.1", supplied),
         [
             "X-Forwarded-Prefix: /shop",
             "X-Real-IP: 192.0.2.1",

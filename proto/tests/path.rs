@@ -341,7 +341,7 @@ fn difficult_path() -> impl Strategy<Value = String> {
     vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat().replace(['?', '#', ' '], "")))
 }
 
-/// A character as somebody may have spelled it.
+/// A character in one of its spellings.
 fn spelled(char: char, choice: u8) -> String {
     match choice % 4 {
         0 => format!("%{:02x}", u32::from(char)),

@@ -94,7 +94,7 @@ fn summary_of_response(bytes: &[u8]) -> Summary {
     })
 }
 
-/// Reads an accepted request with a parser of somebody else's, which must find the same in it.
+/// Reads an accepted request with an independent parser, which must find the same in it.
 fn check_against_httparse_request(bytes: &[u8]) {
     let mut store = HeadStore::default();
     let Ok(Parsed::Complete { head, bytes: used }) = parse_request(bytes, &mut store, &LIMITS) else {

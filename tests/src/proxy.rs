@@ -1,7 +1,7 @@
 //! The running `sluice` process.
 //!
 //! Owns finding or building the binary, starting it on ports of the kernel's choice, waiting until it is
-//! ready, its signals, counters and `/proc` entries, its orderly end, and showing what it said when a test
+//! ready, its signals, counters and `/proc` entries, its orderly end, and showing its stderr when a test
 //! fails. Dropping a [`Proxy`] kills that process, by its id, and nothing else.
 
 use std::{
@@ -59,7 +59,7 @@ pub struct Counters {
     pub proxy_headers_malformed: u64,
     /// ... that did not come in time.
     pub proxy_headers_late: u64,
-    /// ... that came from somebody who may not send one.
+    /// ... that came from a peer that may not send one.
     pub proxy_headers_forbidden: u64,
     /// Clients that left in the middle of something.
     pub client_aborts: u64,
@@ -87,7 +87,7 @@ impl Counters {
     }
 }
 
-/// How a proxy that was told to stop ended.
+/// How a proxy ended that was asked to stop.
 #[derive(Debug)]
 pub struct Stopped {
     /// Its exit status.
@@ -97,7 +97,7 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Panics unless the proxy left with code 0 and said that nothing is left over.
+    /// Panics unless the proxy left with code 0 and reported that nothing is left over.
     pub fn assert_clean(&self) {
         assert_eq!(self.status.code(), Some(0), "exit code; stderr: {:#?}", self.stderr);
         let nothing = "sluice: leftover connections=0 upstream_connections=0 tasks_busy=0 buffers_held=0";
@@ -189,9 +189,10 @@ impl Proxy {
     async fn lacks_locked_memory(&self) -> bool {
         let says = |lines: &Vec<String>, what: &str| lines.iter().any(|line| line.contains(what));
         let mut stderr = self.stderr.clone();
-        let told = stderr.wait_for(|lines| says(lines, "sluice: ready (") || says(lines, "RLIMIT_MEMLOCK"));
-        // Without either it has ended for another reason, which is told where its readiness is waited for.
-        within("a proxy that is ready or says why not", told)
+        let announced =
+            stderr.wait_for(|lines| says(lines, "sluice: ready (") || says(lines, "RLIMIT_MEMLOCK"));
+        // Without either it has ended for another reason, which is reported where its readiness is waited for.
+        within("a proxy that is ready or says why not", announced)
             .await
             .is_ok_and(|lines| says(&lines, "RLIMIT_MEMLOCK"))
     }

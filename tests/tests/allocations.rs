@@ -53,7 +53,7 @@ async fn clients_that_are_announced_on_both_sides_allocate_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_servers_are_told_of_allocate_nothing() {
+async fn clients_that_are_announced_to_servers_allocate_nothing() {
     for listen in loopback() {
         let origin = origin::expects_proxy_line().await;
         let proxy =
@@ -119,16 +119,16 @@ async fn what_passes_through_tunnels_allocates_nothing() {
             clients.into_iter().map(|(mut reader, mut writer): (Reader<OwnedReadHalf>, OwnedWriteHalf)| {
                 tokio::spawn(async move {
                     for bytes in [FLOOD; 8].into_iter().chain(std::iter::repeat_n(100, messages)) {
-                        let said = vec![b'x'; bytes];
+                        let sent = vec![b'x'; bytes];
                         let saying = tokio::spawn(async move {
-                            writer.write_all(&said).await.expect("the proxy takes it");
+                            writer.write_all(&sent).await.expect("the proxy takes it");
                             writer
                         });
                         let mut back = 0;
                         while back < bytes {
                             back += reader.some().await.expect("no error").expect("all comes back").len();
                         }
-                        writer = saying.await.expect("all was said");
+                        writer = saying.await.expect("all was sent");
                     }
                     (reader, writer)
                 })

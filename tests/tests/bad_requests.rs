@@ -221,7 +221,7 @@ async fn bad_chunks_are_refused_and_never_become_a_whole_request() {
         ("empty", "\r\nabc\r\n0\r\n\r\n"),
         ("17 digits", "10000000000000003\r\nabc\r\n0\r\n\r\n"),
         ("a bare LF", "3\nabc\r\n0\r\n\r\n"),
-        ("data longer than said", "3\r\nabcd\r\n0\r\n\r\n"),
+        ("data longer than its size", "3\r\nabcd\r\n0\r\n\r\n"),
         ("data without an end", "3\r\nabc0\r\n\r\n"),
         ("a bare LF after data", "3\r\nabc\n0\r\n\r\n"),
         ("a bare CR in an extension", "3;a\rb\r\nabc\r\n0\r\n\r\n"),

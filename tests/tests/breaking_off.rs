@@ -23,17 +23,17 @@ async fn a_request_that_is_overdue_behind_a_stuck_103_is_reset() {
     let is_over = |now: &Counters| now.named("request_timeouts") == 1 && now.connections == 0;
     let counters = proxy.counters_until("the request is overdue and its client gone", is_over).await;
     assert_eq!((counters.named("write_stalls"), counters.local_responses), (0, 0), "{counters:?}");
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     let end = loop {
         match client.some().await {
-            Ok(Some(bytes)) => said.extend_from_slice(&bytes),
+            Ok(Some(bytes)) => received.extend_from_slice(&bytes),
             Ok(None) => panic!("an end that looks regular"),
             Err(error) => break error,
         }
     };
     assert_eq!(end.kind(), ErrorKind::ConnectionReset);
-    let said = String::from_utf8_lossy(&said);
-    assert!(said.starts_with("HTTP/1.1 103 ") && !said.contains(" 504 "), "{said}");
+    let received = String::from_utf8_lossy(&received);
+    assert!(received.starts_with("HTTP/1.1 103 ") && !received.contains(" 504 "), "{received}");
 }
 
 /// Uploads that fail when the server's answer has begun: flags for the proxy, what the client sends behind the head, and

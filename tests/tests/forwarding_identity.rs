@@ -1,4 +1,4 @@
-//! What a server learns about the client of a request: from strangers, by way of trusted proxies, by configuration.
+//! What a server learns about the client of a request: from untrusted peers, by way of trusted proxies, by configuration.
 
 use std::collections::HashSet;
 
@@ -37,7 +37,7 @@ fn assert_fields(text: &str, wanted: &[(&str, &[&str])]) {
 }
 
 #[tokio::test]
-async fn a_stranger_is_believed_nothing() {
+async fn forwarding_fields_of_an_untrusted_peer_are_dropped() {
     let got = received(&[], CLAIMS).await;
     assert_fields(
         &got,
@@ -74,7 +74,7 @@ async fn a_trusted_proxy_is_continued() {
             ("X-Request-Id", &["claimed-1"]),
         ],
     );
-    // Not in the list, and so a stranger like any other.
+    // Not in the list, and so untrusted.
     let got = received(&["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "::1"], CLAIMS).await;
     assert_fields(&got, &[("X-Forwarded-For", &["127.0.0.1"]), ("X-Forwarded-Proto", &["http"])]);
 }
@@ -130,7 +130,7 @@ async fn forwarded_is_sent_read_and_continued() {
             ("X-Real-IP", &["198.51.100.8"]),
         ],
     );
-    // Both are sent, one is believed: the other begins with what was found in it.
+    // Both are sent, one is trusted: the other begins with what was found in it.
     let got = received(&[&flags[..], &["--forwarding-fields", "both"]].concat(), CLAIMS).await;
     assert_fields(
         &got,
@@ -142,8 +142,8 @@ async fn forwarded_is_sent_read_and_continued() {
     );
 }
 
-/// One list comes from the proxies in front, the other goes to the servers: what is told in the one is told in the other,
-/// and what the proxies do not maintain is believed no more than from anybody else.
+/// One list comes from the proxies in front, the other goes to the servers: what is in the one is in the other,
+/// and what the proxies do not maintain is trusted no more than from any other client.
 #[tokio::test]
 async fn one_list_is_translated_into_the_other() {
     let flags = |sent, trusted| {
@@ -299,7 +299,7 @@ async fn trailers_carry_none_of_it() {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_told_with_a_way_out() {
+async fn wrong_settings_are_reported_with_a_way_out() {
     let start = ["--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:9"];
     for (flags, words) in [
         (["--trusted-proxy", "10.0.0.1/8"], "did you mean 10.0.0.0/8"),

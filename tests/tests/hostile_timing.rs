@@ -114,7 +114,7 @@ async fn nothing_follows_an_answer_that_was_given_up() {
 /// A client that asked again and again and read nothing was served on, and its answers collected in memory. Requests
 /// that come all at once were held back already; these come one by one.
 #[tokio::test]
-async fn answers_that_nobody_reads_are_not_collected() {
+async fn answers_that_are_not_read_are_not_collected() {
     let origin = origin::repeats_targets(15_000).await;
     let proxy = Proxy::to(origin.address).await;
     let before = proxy.resident_bytes();
@@ -135,7 +135,7 @@ async fn answers_that_nobody_reads_are_not_collected() {
 /// One byte at a time, clients that waited for an answer took all receive buffers of their shard, and everybody else
 /// waited until their requests timed out. Now those that have held a buffer the longest give it up.
 #[tokio::test]
-async fn pieces_of_requests_starve_nobody() {
+async fn pieces_of_requests_starve_no_neighbour() {
     let many = many_connections(HOGS + 1, 2).await;
     let (slow, real) = (origin::never_answers().await, origin::real("real").await);
     let proxy = waiting_room(&slow, "real", &real.address.to_string()).await;
@@ -158,7 +158,7 @@ async fn pieces_of_requests_starve_nobody() {
 /// Applications do answer a byte at a time, so it is no misdeed. It takes the shard as long as 16 KiB of it take, and then
 /// others have their turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tiny_chunks_of_servers_are_passed_on_and_starve_nobody() {
+async fn tiny_chunks_of_servers_are_passed_on_and_starve_no_neighbour() {
     const COUNT: usize = 3_000;
     let origin = origin::tiny_chunks(COUNT).await;
     let proxy = Proxy::to(origin.address).await;
@@ -222,9 +222,9 @@ async fn large_answers_survive_a_lack_of_buffers() {
     within("eighty large answers", reading.join_all()).await;
 }
 
-/// Urgent data stopped splice(2) at its mark, while the socket was said to be readable: the shard asked again and again.
+/// Urgent data stopped splice(2) at its mark, while the socket was reported as readable: the shard asked again and again.
 #[tokio::test]
-async fn an_urgent_byte_keeps_nobody_busy() {
+async fn an_urgent_byte_keeps_no_shard_busy() {
     const MARK: usize = 300_000;
     let origin = origin::names_requests(Go::new()).await;
     let proxy = Proxy::to(origin.address).await;
@@ -283,7 +283,7 @@ async fn large_bodies_pass_without_a_descriptor_to_spare() {
     }
 }
 
-/// Connections that were accepted, but whose request nobody had looked at yet, counted as idle when the drain began.
+/// Connections that were accepted, but whose request was not read yet, counted as idle when the drain began.
 #[tokio::test]
 async fn a_drain_answers_what_came_before_it() {
     let origin = origin::real("real").await;
@@ -368,7 +368,7 @@ async fn ask_without_reading(client: &mut Raw, origin: &Origin, proxy: &Proxy, m
                 .map_or(&[][..], |traffic| &traffic.bytes[traffic.bytes.len().saturating_sub(500)..]);
             String::from_utf8_lossy(tail).contains(&line)
         };
-        // A host may stop for a while; by the time the proxy has told its counters it has had its turn.
+        // A host may stop for a while; by the time the proxy has reported its counters it has had its turn.
         if timeout(QUIET, origin.recorder.wait_for(&line, has)).await.is_err() {
             proxy.counters().await;
             if timeout(QUIET, origin.recorder.wait_for(&line, has)).await.is_err() {

@@ -103,8 +103,8 @@ async fn curl_uploads_and_downloads() {
         let fixed =
             ["-sS", "--fail", "-w", "%{http_code} %{num_connects};", "-T", &upload, "-o", &first, &url];
         let again = ["-T", &upload, "-o", &second, &url];
-        let Some(said) = client::program("curl", &[options, &fixed, &again].concat()).await else { return };
-        assert_eq!(said, "200 1;200 0;", "{options:?}: two answers on one connection");
+        let Some(output) = client::program("curl", &[options, &fixed, &again].concat()).await else { return };
+        assert_eq!(output, "200 1;200 0;", "{options:?}: two answers on one connection");
         assert!(fs::read(&first).unwrap() == body && fs::read(&second).unwrap() == body, "{options:?}");
     }
 }
@@ -135,7 +135,7 @@ async fn run_script(interpreter: &str, script: &str) {
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;
     let path = format!("{}/programs/{script}", env!("CARGO_MANIFEST_DIR"));
-    if let Some(said) = client::program(interpreter, &[&path, &proxy.address.to_string()]).await {
-        assert_eq!(said.trim(), "fine");
+    if let Some(output) = client::program(interpreter, &[&path, &proxy.address.to_string()]).await {
+        assert_eq!(output.trim(), "fine");
     }
 }

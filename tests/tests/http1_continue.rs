@@ -88,7 +88,7 @@ async fn interim_answers_are_relayed_in_order() {
         let hints = answer.interim.last().expect("the early hints");
         assert_eq!(hints.status().unwrap(), 103);
         assert_eq!(hints.fields.first("link"), Some("</style.css>; rel=preload"));
-        // A 100 that nobody asked for says nothing: passing it on or not are both fine.
+        // An unsolicited 100 has no meaning: passing it on or not are both fine.
         assert!(answer.interim.len() <= 2, "{:?}", answer.interim);
     }
 }

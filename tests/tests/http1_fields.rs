@@ -32,10 +32,7 @@ async fn hop_by_hop_fields_of_a_response_stay_there() {
     }
     assert_eq!(answer.field("x-kept"), Some("2"));
     for option in ["x-private", "close"] {
-        assert!(
-            !answer.head.fields.lists("connection", option),
-            "{option} was said to us, not to the client"
-        );
+        assert!(!answer.head.fields.lists("connection", option), "{option} was for us, not for the client");
     }
 }
 

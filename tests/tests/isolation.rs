@@ -1,6 +1,6 @@
 //! One client's bytes never reach another, however their requests interleave.
 //!
-//! Buffers of a proxy pass from connection to connection; a stale one shows as a byte of somebody else. So
+//! Buffers of a proxy pass from connection to connection; a stale one shows as a byte of another client. So
 //! every client here fills its bodies with a byte of its own, and looks at every byte that comes back.
 
 use sluice_tests::{client::Raw, origin, proxy::Proxy};

@@ -146,7 +146,7 @@ async fn what_follows_a_large_answer_is_not_the_next_answer() {
 }
 
 #[tokio::test]
-async fn a_pause_in_an_answer_during_an_upload_holds_up_nobody() {
+async fn a_pause_in_an_answer_during_an_upload_delays_no_neighbour() {
     let go = origin::Go::new();
     let origin = origin::pauses_after_the_upload(LARGE, go.clone()).await;
     let tables = format!(
@@ -176,7 +176,7 @@ async fn a_pause_in_an_answer_during_an_upload_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_drain_cuts_a_large_answer_that_nobody_reads() {
+async fn a_drain_cuts_a_large_answer_that_is_not_read() {
     let origin = origin::floods(200_000_000).await;
     let proxy = Proxy::to_with(origin.address, &["--drain-timeout=300ms"]).await;
     let mut client = Raw::connect(proxy.address).await;

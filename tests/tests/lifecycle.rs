@@ -43,12 +43,12 @@ fn positions(lines: &[String], start: &str) -> Vec<usize> {
 async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
     for signal in [Signal::TERM, Signal::INT] {
         let go = origin::Go::new();
-        let origin = origin::answers_when_told(go.clone()).await;
+        let origin = origin::answers_on_signal(go.clone()).await;
         let proxy = Proxy::to(origin.address).await;
         let mut idle = Raw::connect(proxy.address).await;
         let mut used = Raw::connect(proxy.address).await;
         go.steps(1);
-        assert_eq!(used.ask("GET", "/").await.text(), "told");
+        assert_eq!(used.ask("GET", "/").await.text(), "signalled");
         let mut busy = Raw::connect(proxy.address).await;
         busy.send("GET /busy HTTP/1.1\r\nHost: test\r\n\r\n").await;
         let has = |all: &[origin::Traffic]| String::from_utf8_lossy(&all[0].bytes).contains("/busy");
@@ -61,7 +61,7 @@ async fn a_drain_finishes_what_is_in_flight_and_closes_what_is_idle() {
         sluice_tests::eventually("new connections are refused", refused).await;
         go.steps(1);
         let answer = busy.answer_to("GET").await;
-        assert_eq!(answer.text(), "told");
+        assert_eq!(answer.text(), "signalled");
         assert!(answer.head.fields.lists("connection", "close"), "{:?}", answer.head);
         busy.assert_closed().await;
         proxy.stopped().await.assert_clean();
@@ -234,7 +234,7 @@ async fn check_names_file_line_and_key_of_every_error() {
         let found = finished
             .stderr
             .lines()
-            .any(|said| said.contains(&format!(".toml:{line}:")) && said.contains(word));
+            .any(|message| message.contains(&format!(".toml:{line}:")) && message.contains(word));
         assert!(found, "line {line}, {word}, in:\n{}", finished.stderr);
     }
     assert!(finished.stderr.contains("listen"), "a suggestion:\n{}", finished.stderr);
@@ -274,11 +274,11 @@ async fn wrong_flags_are_2_and_wrong_values_are_named() {
 
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
-    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let sluice =
         Proxy::start(&["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", "http://127.0.0.1:9"]).await;
     // The kernel would let a second sluice share the port of the first, and split the connections.
-    for taken in [stranger.local_addr().unwrap(), sluice.address] {
+    for taken in [other.local_addr().unwrap(), sluice.address] {
         let address = taken.to_string();
         let finished = proxy::run(&["--listen", &address, "--upstream", "http://127.0.0.1:9"]).await;
         assert_ne!(finished.code, Some(0));

@@ -1,4 +1,4 @@
-//! Limits: what is told to a client that meets one, which counter says so, and that others do not suffer.
+//! Limits: what a client at a limit gets, which counter counts it, and that others do not suffer.
 //!
 //! Those of heads and bodies as such are in `bad_requests`.
 
@@ -313,8 +313,8 @@ async fn the_limit_of_connections_holds_over_both_shards() {
 #[tokio::test]
 async fn connections_of_one_address_are_limited() {
     const LIMIT: usize = 4;
-    /// Beyond the limit, but let in to be told so.
-    const TOLD: usize = 8;
+    /// Beyond the limit, but let in to get a 429.
+    const REFUSED: usize = 8;
     let origin = origin::real("real").await;
     let upstream = format!("http://{}", origin.address);
     let flags = ["--listen", "127.0.0.1:0", "--upstream", &upstream];
@@ -340,7 +340,7 @@ async fn connections_of_one_address_are_limited() {
     let full = |now: &Counters| now.named("accepted") == (LIMIT + 3 + 30) as u64;
     let counters = proxy.counters_until("all were accepted", full).await;
     // Two shards that accept at once may each overlook the other's.
-    let most = (LIMIT + TOLD + 2) as u64;
+    let most = (LIMIT + REFUSED + 2) as u64;
     assert!((LIMIT as u64 + 1..=most).contains(&counters.connections), "{counters:?}");
 
     // Those that were served before still are, and so is everybody else.
@@ -406,7 +406,7 @@ async fn behind_a_balancer_the_announced_address_counts() {
     }
 }
 
-/// What a connection above the limit of its address is told. The one before may not be gone yet.
+/// What a connection above the limit of its address gets. The one before may not be gone yet.
 async fn one_too_many(proxy: &Proxy) -> Response {
     proxy.counters_until("the last one is gone", |now| now.connections == 4).await;
     let mut client = Raw::connect(proxy.address).await;
@@ -462,7 +462,7 @@ async fn guessing_ends_the_connection() {
         if closes(&answer) {
             break;
         }
-        assert!(refused < 10, "nobody minds");
+        assert!(refused < 10, "no limit ends it");
     }
     client.assert_closed().await;
     // Three points each, and one off for going on.
@@ -494,7 +494,7 @@ async fn empty_lines_before_every_request_end_the_connection() {
         if closes(&answer) {
             break;
         }
-        assert!(served < 10, "nobody minds");
+        assert!(served < 10, "no limit ends it");
     }
     client.assert_closed().await;
     assert_eq!(served, 4);
@@ -508,7 +508,7 @@ async fn a_head_in_hundreds_of_pieces_is_429() {
     let proxy = with_abuse_score(4, origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     client.send("GET /real HTTP/1.1\r\nHost: a\r\nX: ").await;
-    // By the time it has told its counters it has received the last byte, on its own.
+    // By the time it has reported its counters it has received the last byte, on its own.
     while proxy.counters().await.named("abuse_closed") == 0 {
         client.send("x").await;
     }
@@ -538,7 +538,7 @@ async fn a_flood_of_tiny_chunks_is_429_and_a_stream_of_them_is_not() {
     client.send(head).await;
     for _ in 0..200 {
         client.send("1\r\nx\r\n".repeat(10)).await;
-        // By the time it has told its counters it has received them.
+        // By the time it has reported its counters it has received them.
         proxy.counters().await;
     }
     client.send("0\r\n\r\n").await;

@@ -58,7 +58,7 @@ async fn metrics_are_the_counters_and_pages_of_every_shard() {
 }
 
 #[tokio::test]
-async fn whoever_asks_for_something_else_is_told_so() {
+async fn other_requests_are_refused_with_a_reason() {
     let origin = origin::real("real").await;
     let (proxy, metrics) = with_metrics(origin.address).await;
     for (request, status) in [
@@ -77,7 +77,7 @@ async fn whoever_asks_for_something_else_is_told_so() {
         assert_eq!(visitor.answer_to(method).await.status(), status, "{request}");
         visitor.assert_closed().await;
     }
-    // One that says nothing holds nobody up for long.
+    // A silent one delays no other for long.
     let silent = Raw::connect(metrics).await;
     let answer = client::get(metrics, "/metrics").await;
     assert_eq!(answer.status(), 200);

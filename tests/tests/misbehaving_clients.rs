@@ -254,7 +254,7 @@ async fn a_pipeline_without_a_reader_is_held_back() {
 }
 
 #[tokio::test]
-async fn garbage_hurts_nobody() {
+async fn garbage_hurts_no_neighbour() {
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;
     let mut bystander = Raw::connect(proxy.address).await;
@@ -281,7 +281,7 @@ async fn garbage_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn a_thousand_connections_that_say_nothing_hurt_nobody() {
+async fn a_thousand_silent_connections_hurt_no_neighbour() {
     let many = many_connections(1_000, 1).await;
     let origin = origin::real("real").await;
     let proxy = Proxy::to(origin.address).await;

@@ -137,7 +137,7 @@ async fn every_spelling_of_a_path_meets_its_route_and_arrives_in_one_form() {
 }
 
 #[tokio::test]
-async fn paths_with_two_readings_are_refused_and_reach_nobody() {
+async fn paths_with_two_readings_are_refused_and_reach_no_server() {
     let site = Site::guarded("").await;
     let dots = [
         "/..",

@@ -248,8 +248,8 @@ async fn a_running_proxy_keeps_to_the_plan() {
             .map(|place| (format!("shard-{}", number(place, "shard")), number(place, "cpu").to_string()))
             .collect();
         assert_eq!(proxy.shard_cpus().into_iter().collect::<BTreeSet<_>>(), want, "{flags:?}");
-        let told = proxy.stderr().iter().filter(|line| line.starts_with("sluice: placement: node ")).count();
-        assert!(told > 0, "{:#?}", proxy.stderr());
+        let lines = proxy.stderr().iter().filter(|line| line.starts_with("sluice: placement: node ")).count();
+        assert!(lines > 0, "{:#?}", proxy.stderr());
 
         let reserved: Vec<String> = list(&json, "reserved").map(ToString::to_string).collect();
         if !reserved.is_empty() {
@@ -268,7 +268,7 @@ fn last_allowed_cpu() -> usize {
 
 /// A CPU that the process may not use, by an affinity from outside.
 #[tokio::test]
-async fn what_the_process_may_not_use_is_said_in_one_line() {
+async fn what_the_process_may_not_use_is_one_line() {
     for (flags, words) in [
         (&["--placement", "cpus=4000"][..], "CPU 4000 does not exist or is offline"),
         (&["--placement", "node=99"], "there is no node 99 (hint: nodes with CPUs for this process: "),

@@ -58,7 +58,7 @@ async fn the_source_is_the_client() {
         (binary(b""), "198.51.100.7"),
         (binary(b"\x01\0\x02h2\x20\0\x05\0\0\0\0\x01\x04\0\0"), "198.51.100.7"),
         (v6, "2001:db8::7"),
-        // Nobody's but the balancer's own.
+        // The balancer's own.
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         ([SIGNATURE, &[0x20, 0, 0, 0]].concat(), "127.0.0.1"),
         ([SIGNATURE, &[0x21, 0, 0, 3, 1, 2, 3]].concat(), "127.0.0.1"),
@@ -266,7 +266,7 @@ async fn idle_connections_behind_a_balancer_stay_small() {
 }
 
 #[tokio::test]
-async fn servers_are_told_of_the_client_once_per_connection() {
+async fn the_client_is_announced_once_per_connection() {
     let origin = origin::expects_proxy_line().await;
     let proxy = sending(origin.address, "v1", &[]).await;
     let mut first = Raw::connect(proxy.address).await;
@@ -349,13 +349,13 @@ async fn a_client_that_was_announced_is_announced_again() {
     let balancer = b"PROXY TCP4 10.0.0.9 192.0.2.1 4711 443\r\n";
     let mut client = Raw::connect(proxy.address).await;
     client.send(balancer).await;
-    for (list, said) in [
+    for (list, text) in [
         ("198.51.100.1", "PROXY TCP4 198.51.100.1 192.0.2.1 0 443"),
         ("198.51.100.2", "PROXY TCP4 198.51.100.2 192.0.2.1 0 443"),
         ("198.51.100.1", "PROXY TCP4 198.51.100.1 192.0.2.1 0 443"),
     ] {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: {list}\r\n\r\n")).await;
-        assert_eq!(client.answer_to("GET").await.text(), said);
+        assert_eq!(client.answer_to("GET").await.text(), text);
     }
 }
 

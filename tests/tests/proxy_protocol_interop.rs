@@ -33,7 +33,7 @@ fn free_port() -> u16 {
 /// Runs `program` with a configuration, in which `@PORT@` is a free port and `@DIR@` a directory of its own, until it accepts
 /// connections; `None`, with a notice, where it is not installed.
 async fn foreign(program: &str, arguments: &[&str], config: &str) -> Option<Foreign> {
-    // Somebody else may take the port in between.
+    // Another process may take the port in between.
     for _ in 0..5 {
         let dir = TempDir::new().expect("a directory");
         let port = free_port();

@@ -125,7 +125,7 @@ fn pages(shard: &Value, what: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn live_of_a_stranger_is_one_clear_line() {
+async fn live_of_another_process_is_one_clear_line() {
     let asked = proxy::run(&["topology", "--live", &std::process::id().to_string()]).await;
     assert_eq!(asked.code, Some(1));
     assert_eq!(asked.stderr.lines().count(), 1, "{}", asked.stderr);

@@ -72,7 +72,7 @@ async fn nothing_is_held(proxy: &Proxy) {
 
 /// 1,300 of them once held every buffer of a shard with 16,384, and not even a 404 was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunked_answers_that_nobody_reads_keep_nobody_waiting() {
+async fn chunked_answers_that_are_not_read_delay_no_neighbour() {
     let (bulk, real) = (origin::floods_in_chunks(LARGE).await, origin::real("real").await);
     let proxy = crowded(&bulk, &real.address.to_string()).await;
     let mut stuck = Vec::new();
@@ -97,7 +97,7 @@ async fn chunked_answers_that_nobody_reads_keep_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uploads_that_no_origin_reads_keep_nobody_waiting() {
+async fn uploads_that_no_origin_reads_delay_no_neighbour() {
     let (bulk, real) = (origin::slow_reader(Go::new()).await, origin::real("real").await);
     let proxy = crowded(&bulk, &real.address.to_string()).await;
     let mut stuck = Vec::new();
@@ -126,7 +126,7 @@ async fn uploads_that_no_origin_reads_keep_nobody_waiting() {
 
 /// Clients that ask again and again, all at once, and read nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pipelined_requests_behind_a_stuck_answer_keep_nobody_waiting() {
+async fn pipelined_requests_behind_a_stuck_answer_delay_no_neighbour() {
     let (bulk, real) = (origin::floods(LARGE).await, origin::real("real").await);
     let proxy = crowded(&bulk, &real.address.to_string()).await;
     let requests = "GET /bulk HTTP/1.1\r\nHost: test\r\nX-Pad: 0123456789\r\n\r\n".repeat(700);

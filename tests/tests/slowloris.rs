@@ -1,5 +1,5 @@
 //! Thousands of connections that drip a request head, a byte every few seconds each: they take hardly more memory than idle ones,
-//! end on time, and nobody else waits for them.
+//! end on time, and no other client waits for them.
 //!
 //! Prints its figures (`--nocapture`). For those in reports/, a release build on a machine that does nothing else:
 //! `SLUICE_BIN=target/release/sluice cargo test -p sluice-tests --test slowloris -- --nocapture`.
@@ -29,7 +29,7 @@ const CONNECTIONS: usize = 5_000;
 /// How long a head may take at least; longer where it takes long to make so many connections.
 const HEADER: Duration = Duration::from_secs(15);
 
-/// What a connection that drips may take beside what an idle one does. Some 40 bytes of it are what it has said.
+/// What a connection that drips may take beside what an idle one does. Some 40 bytes of it are what it has sent.
 const BYTES_PER_DRIPPING: u64 = 80;
 
 /// Pages of receive buffers that come into use when many clients speak at once: so many, however many clients there are.
@@ -120,7 +120,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     assert!(afterwards <= with_idle + GROWN_BYTES, "{with_idle} {afterwards}");
     let refused = ends.iter().filter(|end| end.got.starts_with(b"HTTP/1.1 408 ")).count();
     // A byte may cross the answer and turn it into a reset; not many do.
-    assert!(refused > many.count * 9 / 10, "{refused} were told so");
+    assert!(refused > many.count * 9 / 10, "{refused} got 408");
     assert_eq!(after.named("request_head_timeouts"), many.count as u64);
     // Every one has its time, and no byte gives it more.
     assert!(first.is_some_and(|at| at > header.mul_f32(0.95)), "{first:?}");
@@ -168,7 +168,7 @@ async fn drip(mut stream: TcpStream, made: Instant, offset: Duration) -> End {
                     }
                 }
                 _ = pauses.tick() => if stream.write_all(b"x").await.is_err() {
-                    // Too late; what was said before is still there to be read.
+                    // Too late; what was sent before is still there to be read.
                     return stream.read_to_end(&mut got).await.map(drop);
                 },
             }

@@ -70,14 +70,14 @@ async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
     let has_ipv6 = has_ipv6();
     for bpf in [Bpf::AsItIs, Bpf::Refused] {
         let proxy = start(cpus, "cpu", bpf, origin.address).await;
-        let said = proxy.line("sluice: steering: ").await;
+        let line = proxy.line("sluice: steering: ").await;
         match (steered_by(&proxy).await.as_str(), bpf) {
-            ("BPF program", Bpf::AsItIs) => assert!(said.starts_with("a BPF program chooses"), "{said}"),
+            ("BPF program", Bpf::AsItIs) => assert!(line.starts_with("a BPF program chooses"), "{line}"),
             ("socket options", _) => {
                 if bpf == Bpf::AsItIs {
                     skip("no BPF program may be loaded here");
                 }
-                assert!(said.contains("not permitted") && said.contains("hint: CAP_BPF"), "{said}");
+                assert!(line.contains("not permitted") && line.contains("hint: CAP_BPF"), "{line}");
             }
             (by, _) => panic!("with BPF {bpf:?}: by {by}"),
         }

@@ -1,5 +1,5 @@
 //! Every response of the tables in `src/strict/responses` through the proxy: what it does not understand becomes 502,
-//! what is cut is never ended cleanly, and a connection on which a server has said too much serves nobody else.
+//! what is cut is never ended cleanly, and a connection on which a server has sent too much serves no other request.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
@@ -76,19 +76,19 @@ async fn check(proxy: &Proxy, origin: &Origin, case: &ResponseCase) -> Result<()
             (true, false)
         }
         Outcome::Passed(seen) => {
-            told(&answer, seen)?;
+            not_hidden(&answer, seen)?;
             (true, true)
         }
         Outcome::Once(seen) => {
-            told(&answer, seen)?;
+            not_hidden(&answer, seen)?;
             (true, false)
         }
         Outcome::Last(seen) => {
-            told(&answer, seen)?;
+            not_hidden(&answer, seen)?;
             (false, false)
         }
         Outcome::Leaves(seen) => {
-            told(&answer, seen)?;
+            not_hidden(&answer, seen)?;
             (false, true)
         }
         Outcome::Aborted => {
@@ -97,7 +97,7 @@ async fn check(proxy: &Proxy, origin: &Origin, case: &ResponseCase) -> Result<()
         }
     };
     if let Then::Says(_) = case.then {
-        // Until it has arrived, nobody can know that it will.
+        // Until it has arrived, it is unknown whether it will.
         tokio::time::sleep(2 * A_MOMENT).await;
     }
     if is_open {
@@ -126,7 +126,7 @@ fn ours(answer: &Response) -> Result<(), String> {
 }
 
 /// Compares an answer with what it should be.
-fn told(answer: &io::Result<Response>, seen: &str) -> Result<(), String> {
+fn not_hidden(answer: &io::Result<Response>, seen: &str) -> Result<(), String> {
     let answer = answer.as_ref().map_err(|error| format!("{error} instead of {seen:?}"))?;
     let heads = answer.interim.iter().chain([&answer.head]);
     let mut text: String = heads.map(head_text).collect();

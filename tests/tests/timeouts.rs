@@ -1,4 +1,4 @@
-//! Timeouts: who is cut off when, what the client is told, what it must never be told, and which counter says so.
+//! Timeouts: when each fires, what the client gets, what it must never get, and which counter counts it.
 //!
 //! The simplest of each are in `misbehaving_clients` and `upstream_failures`.
 

@@ -60,7 +60,7 @@ async fn it_shows_then_applies_and_can_be_undone() {
 }
 
 #[tokio::test]
-async fn irqbalance_and_bad_flags_are_told() {
+async fn irqbalance_and_bad_flags_are_reported() {
     let root = machine_with_far_interrupts();
     fs::create_dir_all(root.path().join("proc/77")).unwrap();
     fs::write(root.path().join("proc/77/comm"), "irqbalance\n").unwrap();

@@ -44,7 +44,7 @@ async fn open(client: &mut Raw) {
     assert_eq!(client.head().await.status().unwrap(), 101);
 }
 
-/// An origin that goes along and then does what `script` says.
+/// An origin that accepts and then does what `script` says.
 async fn switches_and<F, S>(script: F) -> Origin
 where
     F: Fn(Peer) -> S + Copy + Send + Sync + 'static,
@@ -166,12 +166,12 @@ async fn small_talk_goes_on_after_a_flood() {
 async fn either_side_may_finish_first() {
     // The client: its end reaches the server, which goes on.
     let origin = switches_and(|mut peer| async move {
-        let mut said = Vec::new();
+        let mut received = Vec::new();
         while let Some(bytes) = peer.some().await? {
-            said.extend(bytes);
+            received.extend(bytes);
         }
         sleep(Duration::from_millis(300)).await;
-        peer.send(format!("you said {} bytes", said.len())).await
+        peer.send(format!("you sent {} bytes", received.len())).await
     })
     .await;
     let proxy = proxy_to(&origin, &[]).await;
@@ -182,7 +182,7 @@ async fn either_side_may_finish_first() {
     while let Some(bytes) = client.some().await.unwrap() {
         answer.extend_from_slice(&bytes);
     }
-    assert_eq!(answer, b"you said 100000 bytes");
+    assert_eq!(answer, b"you sent 100000 bytes");
     drop(client);
     let after = proxy.counters_until("nothing is left", is_empty).await;
     assert_eq!(after.named("tunnels_aborted"), 0, "{after:?}");
@@ -317,7 +317,7 @@ async fn a_reader_that_has_stopped_stops_its_sender_and_ends_it() {
 }
 
 #[tokio::test]
-async fn a_reset_of_either_side_is_told_to_the_other_and_leaves_nothing() {
+async fn a_reset_of_either_side_is_passed_on_and_leaves_nothing() {
     let origin = switches_and(|mut peer| async move {
         while let Some(bytes) = peer.some().await? {
             if bytes.starts_with(b"reset") {
@@ -343,7 +343,7 @@ async fn a_reset_of_either_side_is_told_to_the_other_and_leaves_nothing() {
                 }
                 2 => drop(client),
                 _ => {
-                    // All that was said before is back when the word is said.
+                    // All that was sent before is back when the last word is sent.
                     let mut back = 0;
                     while back < 1000 * (nth % 40) {
                         back += client.some().await.unwrap().expect("an echo").len();

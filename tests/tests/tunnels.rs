@@ -109,8 +109,8 @@ async fn node_is_content() {
     }
     let flags: &[&str] = if major < 22 { &["--experimental-websocket"] } else { &[] };
     let url = format!("ws://{}/", proxy.address);
-    let said = client::program("node", &[flags, &[&*script, &*url]].concat()).await.unwrap();
-    assert_eq!(said.trim(), "closed 1000 after 3");
+    let output = client::program("node", &[flags, &[&*script, &*url]].concat()).await.unwrap();
+    assert_eq!(output.trim(), "closed 1000 after 3");
 }
 
 #[tokio::test]
@@ -139,8 +139,8 @@ async fn curl_connects_through() {
         "%{http_connect} %{http_code} %{size_download}",
         &url,
     ];
-    let Some(said) = client::program("curl", &arguments).await else { return };
-    assert_eq!(said, "200 200 300000");
+    let Some(output) = client::program("curl", &arguments).await else { return };
+    assert_eq!(output, "200 200 300000");
     assert_counted(&proxy, "tunnels_opened", 1).await;
     let seen = through.recorder.text();
     assert!(
@@ -286,7 +286,7 @@ async fn early_bytes_go_into_the_tunnel_or_nowhere() {
 
     for wait in [false, true] {
         let go = origin::Go::new();
-        let origin = origin::answers_when_told(go.clone()).await;
+        let origin = origin::answers_on_signal(go.clone()).await;
         let proxy = websocket_to(&origin).await;
         let mut client = Raw::connect(proxy.address).await;
         client.send(websocket("/")).await;
@@ -301,7 +301,7 @@ async fn early_bytes_go_into_the_tunnel_or_nowhere() {
         proxy.counters_until("it is there", |now| now.buffers_held > 0 || !wait).await;
         go.steps(10);
         let answer = client.answer_to("GET").await;
-        assert_eq!((&*answer.text(), answer.field("connection")), ("told", Some("close")));
+        assert_eq!((&*answer.text(), answer.field("connection")), ("signalled", Some("close")));
         client.assert_closed().await;
         assert!(!origin.recorder.text().contains("smuggled"), "{}", origin.recorder.text());
         assert_eq!(proxy.counters().await.requests, 1);
@@ -311,9 +311,9 @@ async fn early_bytes_go_into_the_tunnel_or_nowhere() {
 /// ... also when the answer is ours.
 #[tokio::test]
 async fn early_bytes_are_no_request_when_there_is_no_server() {
-    let nobody = origin::refusing();
+    let refusing = origin::refusing();
     let flags = ["--upgrade", "websocket", "--upgrade", "other", "--connect", "1-65535"];
-    let proxy = Proxy::to_with(nobody.address, &flags).await;
+    let proxy = Proxy::to_with(refusing.address, &flags).await;
     let connect = "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n".to_owned();
     for request in [websocket("/"), websocket("/").replace(": websocket", ": other"), connect.clone()] {
         let mut client = Raw::connect(proxy.address).await;
@@ -404,7 +404,7 @@ async fn connect_ends_in_a_tunnel_or_with_the_connection() {
     assert!(!origin.recorder.text().contains("smuggled"));
 }
 
-/// A kept connection that turns out to be dead is no reason to refuse: nothing was said on it.
+/// A kept connection that turns out to be dead is no reason to refuse: nothing was sent on it.
 #[tokio::test]
 async fn an_offer_on_a_dead_kept_connection_is_made_again() {
     let origin = Origin::scripted(|mut peer: Peer| async move {
@@ -475,9 +475,9 @@ async fn hyper_upgrades_on_both_sides() {
     let mut stream = TokioIo::new(within("the upgrade", hyper::upgrade::on(answer)).await.unwrap());
     stream.write_all(b"client then").await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut said = String::new();
-    within("its end", stream.read_to_string(&mut said)).await.unwrap();
-    assert_eq!(said, "server first;client then");
+    let mut output = String::new();
+    within("its end", stream.read_to_string(&mut output)).await.unwrap();
+    assert_eq!(output, "server first;client then");
     server.abort();
     connection.abort();
 }

@@ -1,4 +1,4 @@
-//! Origins that fail in every phase: what the client is told, and what it must never be told.
+//! Origins that fail in every phase: what the client gets, and what it must never get.
 
 use std::{
     io::ErrorKind,
@@ -97,7 +97,7 @@ const BAD_ANSWERS: &[(&str, &str)] = &[
     ("four digits",           "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n"),
     ("letters",               "HTTP/1.1 2xx OK\r\nContent-Length: 0\r\n\r\n"),
     ("below 100",             "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n"),
-    ("switching unasked",     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+    ("unsolicited 101",     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
     ("a length and chunks",   "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     ("two lengths",           "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
     ("a list of lengths",     "HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nab"),
@@ -240,7 +240,7 @@ async fn what_follows_an_answer_is_not_the_next_answer() {
 
 const POISON: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
 
-/// What a server says of itself, right behind an answer or later, answers nobody's request.
+/// What a server sends unsolicited, right behind an answer or later, answers no request.
 #[tokio::test]
 async fn what_an_idle_server_says_is_not_the_next_answer() {
     for (pause_ms, poison) in [
@@ -265,7 +265,7 @@ async fn what_an_idle_server_says_is_not_the_next_answer() {
     }
 }
 
-/// The request and what the server said before it wait for the proxy together, in either order.
+/// The request and what the server sent before it wait for the proxy together, in either order.
 #[tokio::test]
 async fn what_came_before_a_request_was_sent_is_not_its_answer() {
     let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -310,14 +310,14 @@ async fn what_came_before_a_request_was_sent_is_not_its_answer() {
 #[tokio::test]
 async fn a_body_where_none_may_be_is_not_the_next_answer() {
     let poison = "Content-Length: 39\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n ";
-    for (method, status, told) in
+    for (method, status, wanted) in
         [("HEAD", "200 OK", 200), ("GET", "204 No Content", 502), ("GET", "304 Not Modified", 304)]
     {
         let first = format!("HTTP/1.1 {status}\r\n{poison}");
         let origin = origin::answers_first(first, origin::ok("good")).await;
         let proxy = Proxy::to(origin.address).await;
         let mut client = Raw::connect(proxy.address).await;
-        assert_eq!(client.ask(method, "/").await.status(), told, "{method} {status}");
+        assert_eq!(client.ask(method, "/").await.status(), wanted, "{method} {status}");
         // The connection with more on it is not used again, and the client's is.
         assert_eq!(client.ask("GET", "/").await.text(), "good", "{method} {status}");
         assert_eq!(proxy.counters().await.upstream_connects, 2, "{method} {status}");

@@ -31,7 +31,7 @@ async fn begin(origin: &Origin, clients: &mut [Raw], target: &str) {
 async fn end(proxy: &Proxy, go: &Go, clients: &mut [Raw]) {
     for client in clients {
         go.steps(1);
-        assert_eq!(client.answer_to("GET").await.text(), "told");
+        assert_eq!(client.answer_to("GET").await.text(), "signalled");
     }
     proxy.counters_until("all are idle", |now| now.upstream_connections == now.named("upstream_idle")).await;
 }
@@ -53,7 +53,7 @@ async fn clients(proxy: &Proxy, count: usize) -> Vec<Raw> {
 async fn a_peak_is_kept_and_given_back() {
     const PEAK: usize = 100;
     let go = Go::new();
-    let origin = origin::answers_when_told(go.clone()).await;
+    let origin = origin::answers_on_signal(go.clone()).await;
     let proxy = Proxy::to(origin.address).await;
     let mut clients = clients(&proxy, PEAK).await;
     peak(&proxy, &origin, &go, &mut clients, "/first").await;
@@ -86,7 +86,7 @@ async fn a_peak_is_kept_and_given_back() {
 #[tokio::test]
 async fn a_limit_is_a_limit_whatever_the_peak() {
     let go = Go::new();
-    let origin = origin::answers_when_told(go.clone()).await;
+    let origin = origin::answers_on_signal(go.clone()).await;
     let proxy = Proxy::to_with(origin.address, &["--limit-upstream-idle-connections=3"]).await;
     let mut clients = clients(&proxy, 10).await;
     peak(&proxy, &origin, &go, &mut clients, "/").await;
@@ -100,7 +100,7 @@ async fn a_limit_is_a_limit_whatever_the_peak() {
 
 /// A proxy with so few descriptors, and what goes to `/first` and to `/second`.
 async fn confined(descriptors: u32, go: &Go) -> (Proxy, [Origin; 2]) {
-    let origins = [origin::answers_when_told(go.clone()).await, origin::answers_when_told(go.clone()).await];
+    let origins = [origin::answers_on_signal(go.clone()).await, origin::answers_on_signal(go.clone()).await];
     let [first, second] = origins.each_ref().map(|origin| origin.address);
     let config = proxy::config_file(
         ".toml",
@@ -161,7 +161,7 @@ async fn idle_connections_leave_descriptors_for_new_clients() {
 async fn a_post_does_not_go_out_on_a_connection_that_has_just_ended() {
     for streamed in [false, true] {
         let (go, closed) = (Go::new(), Go::new());
-        let origin = origin::ends_idle_when_told(go.clone(), closed.clone()).await;
+        let origin = origin::ends_idle_on_signal(go.clone(), closed.clone()).await;
         let proxy = Proxy::to(origin.address).await;
         let mut client = Raw::connect(proxy.address).await;
         assert_eq!(client.ask("GET", "/").await.text(), "once");
@@ -188,7 +188,7 @@ async fn a_post_does_not_go_out_on_a_connection_that_has_just_ended() {
 #[tokio::test]
 async fn a_get_on_a_connection_that_has_just_ended_is_sent_again() {
     let (go, closed) = (Go::new(), Go::new());
-    let origin = origin::ends_idle_when_told(go.clone(), closed.clone()).await;
+    let origin = origin::ends_idle_on_signal(go.clone(), closed.clone()).await;
     let proxy = Proxy::to(origin.address).await;
     let mut client = Raw::connect(proxy.address).await;
     assert_eq!(client.ask("GET", "/").await.text(), "once");

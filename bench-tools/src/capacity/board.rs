@@ -1,5 +1,5 @@
 //! What the coordinator and the lanes tell each other while a step runs: the coordinator writes the order, each lane
-//! its own counters. Nobody waits for anybody.
+//! its own counters. No thread waits for another.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -43,7 +43,7 @@ pub(super) struct LaneBoard {
     pub(super) failed: AtomicU64,
     /// Open now.
     pub(super) held: AtomicU64,
-    /// Opened and ended by somebody else.
+    /// Opened, and ended by the other side.
     pub(super) lost: AtomicU64,
     pub(super) requests: AtomicU64,
     /// What the lane counted in a step, once it was asked for.

@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(100);
 const POLL_OPENING: Duration = Duration::from_millis(5);
 /// More connections lost than this share of a step are a limit too.
 const LOST_SHARE: f64 = 0.05;
-/// Slab caches that are told per step.
+/// Slab caches that are reported per step.
 const SLABS_TOLD: usize = 8;
 
 pub(super) struct Coordinator<'a> {
@@ -346,7 +346,7 @@ impl Reading {
         Reading::now(None, board)
     }
 
-    /// Share of all CPU time since an earlier reading that nobody used.
+    /// Share of all CPU time since an earlier reading that was idle.
     fn idle_since(&self, earlier: &Reading) -> f64 {
         let total = self.ticks.1.saturating_sub(earlier.ticks.1);
         self.ticks.0.saturating_sub(earlier.ticks.0) as f64 / total.max(1) as f64

@@ -23,7 +23,7 @@ use crate::load::{Arrival, Schedule};
 use crate::ticker::Ticker;
 use crate::wire::{Broken, Request, Wire, connect};
 
-/// How often the lane looks up while it opens connections; they need nobody to look.
+/// How often the lane looks up while it opens connections; they need no look.
 const OPENING_PERIOD: Duration = Duration::from_millis(20);
 /// How finely the schedule of active connections is kept.
 const HOLDING_PERIOD: Duration = Duration::from_millis(1);
@@ -77,11 +77,11 @@ pub(super) fn run(orders: Orders, lane: Lane, board: Arc<Board>) -> Result<(), F
         borrowed: Cell::new(0),
     });
     let failure = Rc::new(RefCell::new(None));
-    let told = failure.clone();
+    let failed = failure.clone();
     let main = async move {
         match Ticker::start(OPENING_PERIOD) {
             Ok(ticker) => conduct(shared, ticker).await,
-            Err(error) => *told.borrow_mut() = Some(error),
+            Err(error) => *failed.borrow_mut() = Some(error),
         }
     };
     runtime.run(main, async || drop(next_connection().await))?;

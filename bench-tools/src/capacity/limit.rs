@@ -61,7 +61,7 @@ pub(super) struct Signs {
     pub(super) somaxconn: u64,
     /// Connections the firewall tracks, and may track, where it does.
     pub(super) tracked: Option<(u64, u64)>,
-    /// Share of all CPU time that nobody used, lately.
+    /// Share of all CPU time that was idle, lately.
     pub(super) idle_share: f64,
 }
 

@@ -1,7 +1,7 @@
-//! `compare`: the same work for sluice and other proxies, in turns on the same CPUs, told as ratios.
+//! `compare`: the same work for sluice and other proxies, in turns on the same CPUs, as ratios.
 //!
 //! All servers run at once and idle while it is not their turn; [`workload`] says what the work is, [`values`] how
-//! figures become ratios, [`report`] how they are told. `foundation` does the same with minimal relays.
+//! figures become ratios, [`report`] how they are printed. `foundation` does the same with minimal relays.
 
 mod report;
 mod values;
@@ -267,7 +267,7 @@ impl<'a> Comparison<'a> {
         self.pace.total = (rounds * loads.len() + idle_rounds) * self.servers.len();
         for round in 0..rounds {
             for &case in &loads {
-                // Nobody always comes after the same neighbour.
+                // No server always comes after the same one.
                 for turn in 0..self.servers.len() {
                     self.turn(case, (turn + round) % self.servers.len(), round);
                 }

@@ -49,7 +49,7 @@ const HOW: &str = "\
 Servers take turns within each round: one worker each on one CPU, load and origin together on another. Values are medians over the rounds and drift with the machine. **Ratios** are what \
 this report says: each server to the reference in the same round, their median, and their quartiles in brackets.";
 
-/// What the machine hides. Said in every report, since reports travel alone.
+/// What the machine hides. It is in every report, since reports travel alone.
 const LIMITS: &str = "\
 ## What this does not show
 

@@ -15,7 +15,7 @@ const CONNECTS_TOLERATED: f64 = 0.05;
 const CONNECTS_NOISE: u64 = 200;
 /// A larger share of requests that were due and not sent could change the 99.9th percentile.
 const BEHIND_TOLERATED: f64 = 0.001;
-/// More connections than this per request that a server closed between requests are told.
+/// More connections than this per request that a server closed between requests are reported.
 const RECONNECTS_TOLERATED: f64 = 0.01;
 
 /// One kind of work.

@@ -16,11 +16,11 @@ pub struct Head<T> {
     pub keeps_alive: bool,
     /// The client waits for `100 Continue`.
     pub expects_continue: bool,
-    /// How the end of its body is told.
+    /// How the end of its body is marked.
     pub body: Body,
 }
 
-/// How the end of a request's body is told.
+/// How the end of a request's body is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// By its length; 0 when there is none.

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_garbage_and_bytes_nobody_asked_for() {
+    fn refuses_garbage_and_unsolicited_bytes() {
         for wrong in [
             &b"SSH-2.0-OpenSSH\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy",

@@ -52,7 +52,7 @@ pub(super) struct Window {
     /// CPU time of this process, in user mode and in the kernel.
     pub(super) tool_user: Duration,
     pub(super) tool_system: Duration,
-    /// Share of the lanes' CPUs that nobody used.
+    /// Share of the lanes' CPUs that was idle.
     pub(super) idle_share: f64,
     /// The server before and after, if it is known; looked at by the first lane only.
     pub(super) server: Option<(Usage, Usage)>,

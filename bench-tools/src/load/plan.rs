@@ -111,7 +111,7 @@ fn sources(count: u16, address: SocketAddr) -> Result<Vec<SocketAddr>, Failure> 
     }
 }
 
-/// Tries one connection, so that a wrong target is told at once.
+/// Tries one connection, so that a wrong target is reported at once.
 fn reach(address: SocketAddr, timeout: Duration) -> Result<(), Failure> {
     TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1)))
         .map(drop)

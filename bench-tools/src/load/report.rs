@@ -17,7 +17,7 @@ use crate::units::{show_bytes, show_count, show_ns};
 const FAULTS_TOLERATED: f64 = 0.01;
 /// A tool that uses more of its CPUs than this may be what is measured.
 const TOOL_SHARE_MAX: f64 = 0.9;
-/// In less time than this nothing can be said.
+/// Less time than this gives no result.
 const WINDOW_MIN_S: f64 = 0.01;
 /// CPUs with less idle time than this may be.
 const IDLE_SHARE_MIN: f64 = 0.03;
@@ -31,7 +31,7 @@ pub struct ToolCpu {
     pub system_s: f64,
     /// Of the wall time of one CPU.
     pub share: f64,
-    /// Share of the CPUs it ran on that nobody used.
+    /// Share of the CPUs it ran on that was idle.
     pub idle_share: f64,
 }
 

@@ -124,7 +124,7 @@ mod tests {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        panic!("nobody listens on {address}");
+        panic!("nothing listens on {address}");
     }
 
     #[cfg(feature = "runtimes")]

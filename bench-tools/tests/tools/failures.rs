@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
-    Origin, PATIENCE, Run, children, count, is_alive, nobody, one_at_a_time, skip, tool,
+    Origin, PATIENCE, Run, children, closed_address, count, is_alive, one_at_a_time, skip, tool,
     tool_with_descriptors,
 };
 
@@ -30,8 +30,8 @@ fn run_with_descriptors(limit: u64, args: &[&str]) -> Run {
 }
 
 #[test]
-fn a_target_that_is_not_there_is_told_at_once() {
-    let target = nobody().to_string();
+fn a_target_that_is_not_there_is_reported_at_once() {
+    let target = closed_address().to_string();
     let url = format!("http://{target}/");
     for args in [&["load", "--url", &url][..], &["capacity", "--target", &target, "--out", "DIR"]] {
         let ended = run(args).end();
@@ -83,7 +83,7 @@ fn a_load_of_a_target_that_dies_ends() {
 
 #[test]
 fn more_connections_than_descriptors_are_refused_with_the_limit() {
-    let url = format!("http://{}/", nobody());
+    let url = format!("http://{}/", closed_address());
     let ended = run_with_descriptors(256, &["load", "-c", "300", "--url", &url]).end();
     assert_eq!(ended.code, Some(2));
     assert!(ended.stderr.contains("the limit of 256 (RLIMIT_NOFILE): raise it"), "{}", ended.stderr);

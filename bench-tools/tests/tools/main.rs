@@ -234,11 +234,11 @@ fn every_peer_that_is_installed_does_its_work() {
 }
 
 #[test]
-fn a_rate_that_is_not_kept_is_told() {
+fn a_rate_that_is_not_kept_is_reported() {
     let json = foundation(&["--cases", "fixed-rate", "--rate", "5M", "--rounds", "1"]);
     let doubts = json.pointer("/doubts").and_then(Value::as_array).expect("doubts");
-    let told = |doubt: &Value| doubt.as_str().is_some_and(|doubt| doubt.contains("due and never sent"));
-    assert!(doubts.iter().any(told), "{json}");
+    let reported = |doubt: &Value| doubt.as_str().is_some_and(|doubt| doubt.contains("due and never sent"));
+    assert!(doubts.iter().any(reported), "{json}");
 }
 
 /// Names that a program chose rather than this tool: servers, kinds of error, caches and counters of the kernel.

@@ -72,7 +72,7 @@ impl Origin {
     pub(crate) fn wait_for_connections(&self, count: usize) {
         let begin = Instant::now();
         while self.connections() < count {
-            assert!(begin.elapsed() < PATIENCE, "nobody connects");
+            assert!(begin.elapsed() < PATIENCE, "no client connects");
             std::thread::sleep(Duration::from_millis(10));
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -108,8 +108,8 @@ pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An address on which nobody listens.
-pub(crate) fn nobody() -> SocketAddr {
+/// An address on which nothing listens.
+pub(crate) fn closed_address() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     free.expect("a port")
 }
@@ -159,16 +159,16 @@ impl Run {
         Run { child, dir }
     }
 
-    /// Waits until it has said something on stderr.
+    /// Waits until it has printed something to stderr.
     pub(crate) fn wait_for(&self, text: &str) {
         let begin = Instant::now();
-        while !self.said("stderr").contains(text) {
-            assert!(begin.elapsed() < PATIENCE, "never said {text}: {}", self.said("stderr"));
+        while !self.printed("stderr").contains(text) {
+            assert!(begin.elapsed() < PATIENCE, "never printed {text}: {}", self.printed("stderr"));
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    pub(crate) fn said(&self, name: &str) -> String {
+    pub(crate) fn printed(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 
@@ -186,10 +186,10 @@ impl Run {
             }
             if begin.elapsed() > PATIENCE {
                 let _ = self.child.kill();
-                panic!("does not end: {}", self.said("stderr"));
+                panic!("does not end: {}", self.printed("stderr"));
             }
         };
-        Ended { code, stdout: self.said("stdout"), stderr: self.said("stderr"), dir: self.dir }
+        Ended { code, stdout: self.printed("stdout"), stderr: self.printed("stderr"), dir: self.dir }
     }
 }
 

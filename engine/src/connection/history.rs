@@ -1,5 +1,5 @@
-//! What is remembered of a client's connection between its requests: how many it had, since when it is open and how it
-//! behaved. Parked, it fits into the two numbers that the connection's table entry has for its owner.
+//! The history of a client's connection between its requests: how many it had, since when it is open, and its abuse score.
+//! Parked, it fits into the two numbers that the connection's table entry has for its owner.
 
 use sluice_sys::Conn;
 

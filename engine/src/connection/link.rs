@@ -1,7 +1,7 @@
-//! The bytes of a connection, both ways: what reads and writes messages does not know what lies below.
+//! The bytes of a connection, both ways: code that reads and writes messages does not depend on the transport below.
 //!
-//! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes
-//! go through [`Link::receive`] and [`Link::send`], unless nothing has to be done to them ([`Link::plain`]).
+//! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes go
+//! through [`Link::receive`] and [`Link::send`], unless they need no processing ([`Link::plain`]).
 
 use std::future::Future;
 use std::io;

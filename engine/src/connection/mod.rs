@@ -1,4 +1,4 @@
-//! What lies below every protocol: bytes in, bytes out, and what is remembered of a client's connection.
+//! Connections below every protocol: bytes in, bytes out, and the history of a client's connection.
 //!
 //! An [`Accepted`] connection is with a worker as long as it has something to read or to send. Between two messages it is
 //! parked: then it has neither a task nor a buffer, only its entry in the ring's table.
@@ -23,7 +23,7 @@ const LINGER_MS: u64 = 2_000;
 /// A client's connection with a worker.
 pub(crate) struct Accepted {
     pub(crate) link: Link,
-    /// What it has said and nothing has used yet.
+    /// Received bytes that nothing has used yet.
     pub(crate) inbox: Inbox,
     pub(crate) history: History,
     /// How often it was parked with a part of the message that is read now.
@@ -33,12 +33,12 @@ pub(crate) struct Accepted {
 /// One end of a tunnel, as it is when that is opened.
 pub(crate) struct End {
     pub(crate) link: Link,
-    /// What it has said already of what the tunnel is to carry.
+    /// Received bytes that the tunnel is to carry.
     pub(crate) inbox: Inbox,
 }
 
 impl Accepted {
-    /// Waits for a client that has said something.
+    /// Waits for a client that has sent something.
     pub(crate) async fn next(age: impl FnOnce() -> AgeLimit) -> Accepted {
         let (conn, partial) = next_partial_connection().await;
         let history = History::load(&conn, age(), now_ms());
@@ -72,11 +72,11 @@ impl Accepted {
         connections_max != u32::MAX && self.link.transport().connections_of_peer() > connections_max
     }
 
-    /// Closes after everything was sent; lingers if the client has said more than was read.
+    /// Closes after everything was sent; lingers if the client has sent more than was read.
     pub(crate) async fn close(mut self) {
-        let has_said_more = self.drop_inbox();
+        let has_sent_more = self.drop_inbox();
         self.link.transport().flushed().await;
-        if has_said_more || has_unread(&self.link, &self.inbox) {
+        if has_sent_more || has_unread(&self.link, &self.inbox) {
             self.linger().await;
         }
     }
@@ -96,14 +96,14 @@ impl Accepted {
         self.link.into_transport().abort();
     }
 
-    /// What the client has said behind its last request keeps no buffer from others while the connection ends; says whether
+    /// What the client has sent behind its last request keeps no buffer from others while the connection ends; says whether
     /// there was anything.
     fn drop_inbox(&mut self) -> bool {
         !std::mem::take(&mut self.inbox).is_empty()
     }
 }
 
-/// Whether the peer has said more than was read.
+/// Whether the peer has sent more than was read.
 #[inline(never)]
 pub(crate) fn has_unread(link: &Link, inbox: &Inbox) -> bool {
     // After a large body no receive is armed, and only the socket knows what else has come.

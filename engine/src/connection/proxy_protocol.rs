@@ -1,7 +1,7 @@
 //! PROXY protocol headers in front of a client's first byte, on the listeners that are configured to expect them.
 //!
-//! A listener either requires the header or takes no notice of the protocol; nothing is guessed from the bytes. Until the
-//! header was read nothing else is, and a connection without a good one is closed without an answer.
+//! A listener either requires the header or does not look for it; nothing is guessed from the bytes. Nothing else is read
+//! before the header, and a connection without a valid one is closed without a response.
 
 use sluice_proto::proxy_protocol::{Ends, Parsed, parse};
 

@@ -1,8 +1,8 @@
-//! Of when a shard's counters are.
+//! The age of a shard's counters.
 //!
-//! Most counters are written as things happen, some (connections, buffers, what the ring counts) only when the shard is asked to
-//! publish. A shard that does not answer, being stuck in a system call or starved of its CPU, shows old ones: a report says so
-//! instead of passing them off as those of now.
+//! Most counters are written when things happen; some (connections, buffers, counters of the ring) only when the shard is asked
+//! to publish. A shard that does not respond, because it is stuck in a system call or starved of its CPU, has old ones. A
+//! report marks them as old.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
-//! The running shards, for `sluice topology --live`: a socket that only the same user and root may ask.
+//! The running shards, for `sluice topology --live`: a socket for the same user and root only.
 //!
-//! The socket has a name in the abstract namespace, so there is no file to place, protect or clean up; both sides check
-//! by the kernel's word who the other one is.
+//! The socket has a name in the abstract namespace, so there is no file to place, protect or clean up. Both sides check the
+//! other's user by the kernel's credentials.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -139,7 +139,7 @@ pub(crate) fn answer(mut stream: UnixStream, live: &Live) {
     let _ = stream.write_all(live.to_json().as_bytes());
 }
 
-/// What can be said of a shard now.
+/// What is known of a shard now.
 pub(crate) fn look_at(member: &Member) -> LiveShard {
     let place = &member.place;
     let task = format!("/proc/self/task/{}", member.thread);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_one_clear_line() {
+    fn a_process_that_is_not_there_is_one_clear_line() {
         let error = ask(u32::MAX).unwrap_err();
         assert!(
             error.starts_with("process 4294967295 does not answer") && error.contains("hint:"),

@@ -1,7 +1,7 @@
 //! `GET /metrics`: the shards' counters and memory in the text format of Prometheus, on an address of its own.
 //!
-//! An ordinary thread answers one visitor after the other and closes the connection behind each answer; the data path knows
-//! nothing of it. What a visitor may send is judged like any request.
+//! An ordinary thread answers one request at a time and closes the connection after each response. Scraping does not affect the
+//! data path. Requests are parsed as strictly as those of clients.
 
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LIMITS: HeadLimits =
     HeadLimits { request_line_bytes_max: 1_024, head_bytes_max: 8_192, fields_max: 64 };
 
-/// An address on which metrics will be told.
+/// An address on which metrics will be served.
 pub(crate) struct Metrics {
     listener: TcpListener,
 }
@@ -108,9 +108,9 @@ fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &Sy
     if !matches!(method, Method::Get | Method::Head) {
         return Answer { fields: &[("Allow", "GET, HEAD")], ..plain(405, "metrics can only be read") };
     }
-    let (reply, told) = channel();
+    let (reply, replied) = channel();
     let asked = events.send(reply.into()).ok();
-    match asked.and_then(|()| told.recv_timeout(PATIENCE).ok()) {
+    match asked.and_then(|()| replied.recv_timeout(PATIENCE).ok()) {
         Some(live) => Answer { body: text(&live), ..plain(200, "") },
         None => plain(503, "the control thread does not answer"),
     }

@@ -1,16 +1,16 @@
-//! Tells the operator when memory of a shard had to be taken from another node than its own.
+//! Warns when memory of a shard had to be taken from another node than its own.
 //!
-//! The kernel counts for each node how often memory was wanted there and came from elsewhere (`numa_foreign`). That is cheap
-//! to read; only when it has grown are the pages of the shards looked up.
+//! The kernel counts for each node how often memory was wanted there and came from elsewhere (`numa_foreign`). That is cheap to
+//! read; only when it has grown are the pages of the shards looked up.
 
 use super::member::Member;
 
 /// Watches the nodes that shards take their memory from.
 pub(crate) struct NumaOverflow {
-    /// Nodes and what their counter said last.
+    /// Nodes and the last value of their counter.
     nodes: Vec<(usize, u64)>,
-    /// The most pages that each shard had elsewhere when it was told.
-    told: Vec<u64>,
+    /// The most pages that each shard had elsewhere when it was reported.
+    reported: Vec<u64>,
     /// Nothing was looked up yet.
     is_first: bool,
 }
@@ -25,20 +25,20 @@ impl NumaOverflow {
         nodes.sort_unstable();
         nodes.dedup();
         let nodes = nodes.into_iter().map(|node| (node, 0)).collect();
-        Some(NumaOverflow { nodes, told: vec![0; members.len()], is_first: true })
+        Some(NumaOverflow { nodes, reported: vec![0; members.len()], is_first: true })
     }
 
-    /// Looks up the pages if there is reason to, and warns of shards that have more than double of what was told.
+    /// Looks up the pages if there is reason to, and warns of shards that have more than double of what was reported.
     pub(crate) fn look(&mut self, members: &[Box<Member>]) {
         if !self.has_grown() {
             return;
         }
-        for (member, told) in members.iter().zip(&mut self.told) {
+        for (member, reported) in members.iter().zip(&mut self.reported) {
             let Ok(parts) = member.memory.locate() else { return };
             let on = parts.iter().map(|(_, pages)| pages.on(member.memory_node)).sum();
             let off = parts.iter().map(|(_, pages)| pages.off(member.memory_node)).sum();
-            if off > *told * 2 {
-                *told = off;
+            if off > *reported * 2 {
+                *reported = off;
                 eprintln!("sluice: warning: {}", warning(member.place.shard, member.memory_node, on, off));
             }
         }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_warning_says_how_much_and_what_to_do() {
-        let said = warning(2, 1, 900, 100);
-        assert!(said.starts_with("node 1 is full: 100 of 1000 pages of shard 2"), "{said}");
+        let line = warning(2, 1, 900, 100);
+        assert!(line.starts_with("node 1 is full: 100 of 1000 pages of shard 2"), "{line}");
     }
 }

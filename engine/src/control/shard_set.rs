@@ -1,4 +1,4 @@
-//! The running shards, as the control thread sees them: what it tells them, and what it reports about them.
+//! The running shards, as the control thread sees them: what it sends to them, and what it reports about them.
 
 use std::fmt::Write as _;
 use std::os::unix::net::UnixStream;
@@ -33,7 +33,7 @@ pub(crate) enum Event {
     Asked(Request),
     Ready(Box<Member>),
     CannotStart(LaunchError),
-    /// Somebody wants to see the shards.
+    /// `sluice topology --live` asks for the shards.
     Live(UnixStream),
     /// So does a monitoring system.
     Metrics(Sender<Live>),
@@ -343,8 +343,8 @@ mod tests {
             CommandLine::default().with("--listen", "127.0.0.1:1").with("--upstream", "http://127.0.0.1:1");
         let config = crate::config::resolve(&flags).unwrap();
         let failed = shard_set.command(&inbox, &config).unwrap_err();
-        let said = failed.to_string();
-        assert!(said.starts_with("shard 3 cannot go on: ") && said.contains("(EBADR)"), "{said}");
+        let line = failed.to_string();
+        assert!(line.starts_with("shard 3 cannot go on: ") && line.contains("(EBADR)"), "{line}");
         assert_eq!(format!("{:?}", failed.exit_code()), format!("{:?}", ExitCode::from(71)));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) enum Request {
 /// Sends a request for every signal from now on.
 ///
 /// # Errors
-/// What sigaction(2) says, or that no thread can be had.
+/// The error of sigaction(2), or of starting the thread.
 pub(crate) fn listen<E: From<Request> + Send + 'static>(events: SyncSender<E>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
     let forward = move || {

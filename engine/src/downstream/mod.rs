@@ -1,4 +1,4 @@
-//! The side of the clients: a client's request, its body, and the way back, whatever protocol the client speaks.
+//! The client's side of an exchange: a request, its body, and the response to it, in every protocol.
 
 pub(crate) mod h1;
 
@@ -25,7 +25,7 @@ pub(crate) enum Responder<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Afterwards {
     GoOn,
-    /// What the client has sent, or is still sending, cannot be told from its next request.
+    /// What the client has sent, or is still sending, could be taken for its next request.
     Close,
 }
 

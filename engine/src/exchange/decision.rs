@@ -1,5 +1,5 @@
-//! What is decided about a request by its head: its route and servers, with the head as a server will see it already written, or a
-//! refusal. Everything here happens while the head lies in the receive buffer, before a server is chosen.
+//! The decision about a request by its head: its route and servers, with the head already written as a server will get it, or a
+//! refusal. All of it is made while the head is in the receive buffer, before a server is chosen.
 
 use std::net::SocketAddr;
 

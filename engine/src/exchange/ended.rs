@@ -1,4 +1,4 @@
-//! How an exchange ends, whatever protocol its client speaks: the protocol turns it into what becomes of a stream or a connection.
+//! How an exchange ends, in every protocol. The client's protocol decides what that means for the stream or the connection.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! What a client is told when its request is refused or breaks off: by a status while none has been sent, else by how its
+//! What a client gets when its request is refused or breaks off: by a status while none has been sent, else by how its
 //! connection or stream ends. The record learns of each failure here, once.
 
 use super::decision::Refusal;

@@ -1,9 +1,9 @@
 //! One request and its response, phases in order: take the decision that was made when its head was read, get a server, send
 //! the request, relay the response. The file to read first.
 //!
-//! Neither side's protocol shows here: a client is a `RequestBody` and a `Responder`, a server an `UpstreamStream`, bodies are
-//! parts that `relay` moves. A request that has arrived whole is sent in one piece and can be sent again; one whose body is still
-//! coming is streamed while the response may already be on its way back.
+//! It depends on neither side's protocol: a client is a `RequestBody` and a `Responder`, a server an `UpstreamStream`, bodies
+//! are parts that `relay` moves. A request that has arrived completely is sent in one piece and can be sent again. One whose
+//! body is still coming is streamed, while the response may already be on its way back.
 
 pub(crate) mod decision;
 pub(crate) mod ended;

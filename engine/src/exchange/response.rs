@@ -1,5 +1,5 @@
-//! The way back: from the head of the server's response to the end of its body, at the client. Interim responses go before it.
-//! What breaks on the way is returned to the caller; the client does not learn of it here.
+//! Relays the response to the client, from its head to the end of its body; interim responses before it. A failure is returned
+//! to the caller, which decides what the client gets.
 
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::{BodyLength, Fault, ResponseHead};

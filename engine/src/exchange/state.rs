@@ -1,4 +1,4 @@
-//! One exchange under way: what was decided, and how far it has come, for those who must know when it breaks off.
+//! One exchange under way: its decision and its progress, for code that handles its interruption.
 
 use std::cell::Cell;
 

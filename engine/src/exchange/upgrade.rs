@@ -1,6 +1,6 @@
-//! Requests that ask for a tunnel, by Upgrade or CONNECT: whether their route allows it, and what a server's response makes of it.
+//! Requests for a tunnel, by Upgrade or CONNECT: whether their route allows it, and whether a server's response opens it.
 //!
-//! Owns everything about such requests that others need not know; they are rare, so it is all out of the way of the others.
+//! Owns everything that only such requests need. They are rare, so it is all kept out of the code of other requests.
 
 use sluice_proto::h1::{Forwarding, write_request, write_upgrade_request};
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};

@@ -1,4 +1,4 @@
-//! Why no plan can be made, each with what would do.
+//! Why a plan is not possible, each cause with its cure.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Which file of `/proc` and `/sys` makes which queue of a network card go to which shard: for `scripts/tune-host --irq`.
+//! Which files of `/proc` and `/sys` send the queues of network cards to shards: for `scripts/tune-host --irq`.
 
 use super::{Plan, ShardPlace};
 use crate::topology::{CpuSet, Nic, Topology};

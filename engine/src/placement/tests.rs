@@ -1,4 +1,4 @@
-//! What is planned for small written machines; tests/tests/placement.rs has the large ones.
+//! Plans for small machines written here; tests/tests/placement.rs has the large ones.
 
 use super::*;
 use crate::topology::fixture::{Machine, one_socket, two_sockets_interleaved};
@@ -79,7 +79,7 @@ fn reserved_cores_are_left_whole_and_from_the_nodes_in_turn() {
 }
 
 #[test]
-fn a_quota_limits_the_default_and_is_told() {
+fn a_quota_limits_the_default_and_is_reported() {
     let machine = two_sockets_interleaved();
     machine.write("proc/self/cgroup", "0::/").write("sys/fs/cgroup/cpu.max", "250000 100000");
     let topology = machine.read();
@@ -87,17 +87,17 @@ fn a_quota_limits_the_default_and_is_told() {
         let plan = plan(&topology, choice).unwrap();
         (cpus(&plan), plan.warnings)
     };
-    let told = |text: &str| vec![text.to_owned()];
+    let warning = |text: &str| vec![text.to_owned()];
     let limited = "the cgroup quota is 2.5 CPUs: 3 shards instead of 4, one per core (--shards overrides)";
-    assert_eq!(of(&ShardChoice::default()), (vec![0, 2, 1], told(limited)));
+    assert_eq!(of(&ShardChoice::default()), (vec![0, 2, 1], warning(limited)));
     assert_eq!(of(&count(3)), (vec![0, 2, 1], vec![]));
     let throttled = "4 shards share a cgroup quota of 2.5 CPUs and will be throttled together";
-    assert_eq!(of(&count(4)), (vec![0, 2, 1, 3], told(throttled)));
+    assert_eq!(of(&count(4)), (vec![0, 2, 1, 3], warning(throttled)));
     assert_eq!(of(&with_policy(Policy::Node(0))), (vec![0, 2], vec![]));
 }
 
 #[test]
-fn a_node_that_cannot_take_shards_is_said_with_those_that_can() {
+fn a_node_that_cannot_take_shards_is_named_with_those_that_can() {
     let machine = Machine::new(&[(0, 0, 0, 0), (1, 1, 1, 0)], &[8, 8, 64]);
     machine.allow("0", "0-2");
     let error = |node| plan(&machine.read(), &with_policy(Policy::Node(node))).unwrap_err().to_string();
@@ -121,7 +121,7 @@ fn a_list_is_taken_as_it_is() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_with_its_fix() {
+fn what_does_not_fit_is_reported_with_its_cure() {
     let machine = one_socket();
     machine.online("0-2").allow("0-1", "0");
     let topology = machine.read();
@@ -134,7 +134,7 @@ fn what_does_not_fit_is_said_with_its_fix() {
 }
 
 #[test]
-fn a_node_without_memory_is_told_once() {
+fn a_node_without_memory_is_reported_once() {
     let cpus = [(0, 0, 0, 0), (1, 1, 1, 0), (2, 1, 1, 1)];
     let plan = plan(&Machine::new(&cpus, &[8, 0]).read(), &per_thread()).unwrap();
     let nodes: Vec<_> = plan.shards.iter().map(|place| (place.node, place.memory_node)).collect();
@@ -166,7 +166,7 @@ fn cores_without_a_large_cache_are_a_group_of_their_own() {
 }
 
 #[test]
-fn uneven_hyper_threads_are_told() {
+fn uneven_hyper_threads_are_reported() {
     let topology = two_sockets_interleaved().read();
     let warnings = |n| plan(&topology, &count(n)).unwrap().warnings;
     assert_eq!(warnings(4), [] as [&str; 0]);

@@ -1,4 +1,4 @@
-//! What is worth knowing about a plan: things that work and are slower than they could be.
+//! Warnings about a plan that works and is slower than it could be.
 
 use super::{Plan, ShardPlace};
 use crate::config::{Policy, ShardChoice, ShardPer};

@@ -1,8 +1,7 @@
 //! From the Host field to the path trees that may answer: the name itself, then longer suffixes before shorter.
 //!
-//! Takes the field as it came: any case, with a port, with a trailing dot. What cannot be a name that somebody
-//! configured (longer than 253 bytes, for one) is looked up nowhere, so that a hostile name costs no more than
-//! a normal one.
+//! Takes the field as it came: any case, with a port, with a trailing dot. A name that cannot be configured
+//! (longer than 253 bytes, for one) is not looked up, so that a hostile name costs no more than a normal one.
 
 use super::NONE;
 use super::hash::{find_byte, hash_ignore_case};

@@ -1,4 +1,4 @@
-//! The routes of one place, told apart by method.
+//! The routes of one place, distinguished by method.
 
 use super::{Lookup, RouteTarget};
 use crate::config::Methods;

@@ -225,7 +225,7 @@ fn plural(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Rounded to the largest unit that leaves at least 10 of it: exact bytes of memory help nobody.
+/// Rounded to the largest unit that leaves at least 10 of it: exact bytes of memory help no reader.
 fn about_bytes(bytes: u64) -> String {
     match bytes {
         0 => "of unknown size".to_owned(),

@@ -92,7 +92,7 @@ impl MemInfo {
         self.bytes("MemTotal").unwrap_or(0)
     }
 
-    /// What can be had without swapping. The kernel estimates it for the machine only; of a node it is what is free and
+    /// Memory that is available without swapping. The kernel estimates it for the machine only; of a node it is what is free and
     /// what is held for files and can be given back.
     pub(super) fn available(&self) -> Option<u64> {
         let estimated = self.bytes("MemAvailable");

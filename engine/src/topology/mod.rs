@@ -40,7 +40,7 @@ pub struct Topology {
     pub quota: Option<Quota>,
     /// Memory of the machine in bytes, of all nodes and with what is still being added; 0 if the kernel does not say.
     pub memory_bytes: u64,
-    /// What of it can be had without swapping, as the kernel estimates it; none if it does not say.
+    /// How much of it is available without swapping, as the kernel estimates it; none if it does not report it.
     pub memory_available_bytes: Option<u64>,
     /// Memory in bytes that control groups allow this process; none for no limit.
     pub memory_limit_bytes: Option<u64>,

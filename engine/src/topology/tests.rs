@@ -264,7 +264,7 @@ fn a_card_is_read_with_its_queues_and_interrupts() {
 }
 
 #[test]
-fn a_card_far_from_the_shards_is_told() {
+fn a_card_far_from_the_shards_is_reported() {
     let machine = two_sockets_interleaved();
     machine.card("eth0", 1, &[(40, "eth0-TxRx-0", "1"), (41, "eth0-TxRx-1", "0,1")]);
     let warnings = |policy: &str| {

@@ -32,7 +32,7 @@ pub(crate) struct ProxyIdentity<'a> {
 }
 
 impl ProxyIdentity<'_> {
-    /// The client's connection as a server is told of it: from the client to where it connected to.
+    /// The client's connection as it is announced to a server: from the client to the address it connected to.
     fn ends(self) -> Ends {
         // Without names there is no connection any more, which its receive will tell.
         let destination = self.conn.ends().map_or(self.client, |(_, destination)| destination);
@@ -41,9 +41,9 @@ impl ProxyIdentity<'_> {
     }
 }
 
-/// A kept connection to the server whose turn it is. The usual case, and nothing in it waits. Where servers are told of
-/// clients, one on which it was told of the same client. For a request that cannot be sent again, one whose socket was looked
-/// at: the ring reports the end of a connection only with the next turn of the loop.
+/// A kept connection to the server whose turn it is: the usual case, without a wait. If clients are announced to servers, one on
+/// which the same client was announced. For a request that cannot be sent again, one whose socket was checked: the ring reports
+/// the end of a connection only with the next iteration of the loop.
 pub(crate) fn take_idle<'s>(
     shard: &Shard,
     group: &'s Group,
@@ -62,7 +62,7 @@ pub(crate) fn take_idle<'s>(
     Some(UpstreamStream::H1(ServerConnection::new(server, link, true, identity.reuse)))
 }
 
-/// Whether the server has neither closed the connection nor said anything, by a system call.
+/// Whether the server has neither closed the connection nor sent anything, by a system call.
 fn is_fresh(shard: &Shard, link: &Link) -> bool {
     let is_fresh = link.transport().is_quiet_by_peek();
     if !is_fresh {
@@ -71,8 +71,8 @@ fn is_fresh(shard: &Shard, link: &Link) -> bool {
     is_fresh
 }
 
-/// A new connection to the server whose turn it is, or to the next one that can be reached. Where servers are
-/// told of clients, that goes first.
+/// A new connection to the server whose turn it is, or to the next one that can be reached. Where clients are
+/// announced to servers, the announcement goes first.
 ///
 /// # Errors
 /// The answer for the client when there is none.

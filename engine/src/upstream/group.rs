@@ -1,4 +1,4 @@
-//! Groups of servers and the choice among them: round robin, past servers that could not be reached a moment ago.
+//! Groups of servers and the choice among them: round robin, except servers that could not be reached a moment ago.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -261,7 +261,7 @@ impl Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeepResult {
     Idle,
-    /// The server has closed it, or said what it was not asked.
+    /// The server has closed it, or sent unsolicited bytes.
     Ended,
     /// There are as many as there may be.
     NoRoom,

@@ -127,7 +127,7 @@ impl<'s> ServerConnection<'s> {
             None => true,
         };
         let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
-        // Nor if the server has said more than it was asked.
+        // Nor if bytes follow the response.
         if used == Used::Whole && is_sent && is_reusable && self.inbox.is_empty() {
             self.give_back(shard, rules);
         }

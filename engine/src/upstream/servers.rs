@@ -1,5 +1,5 @@
-//! The servers that a shard knows, whatever configuration speaks of them: their connections, and what was learnt of them,
-//! survive a change of the configuration that leaves them as they are.
+//! The servers that a shard knows, of every configuration in use. Their connections and state survive a change of configuration
+//! that leaves them unchanged.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

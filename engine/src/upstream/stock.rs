@@ -1,8 +1,8 @@
 //! How many connections to servers a shard keeps open. Numbers only: the connections are in `group`.
 //!
-//! A [`Peak`] says how many connections to one server were in use at once lately: so many, busy and idle, are worth having,
-//! since fewer would mean new connections at the next peak. A [`Stock`] says how many the descriptors allow, over all
-//! servers. Requests only compare and store; `upkeep` calls `tick` once a second while idle connections exist.
+//! A [`Peak`] is how many connections to one server were in use at once lately. That many, busy and idle, are kept, since fewer
+//! would mean new connections at the next peak. A [`Stock`] is how many the descriptors allow, over all servers. Requests only
+//! compare and store; `upkeep` calls `tick` once a second while idle connections exist.
 
 use std::cell::{Cell, OnceCell};
 

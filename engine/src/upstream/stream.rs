@@ -1,4 +1,4 @@
-//! What an exchange sees of a server, whatever protocol the server speaks: a stream that carries one request and its response.
+//! A server as an exchange sees it, in every protocol: a stream that carries one request and its response.
 
 use std::rc::Rc;
 

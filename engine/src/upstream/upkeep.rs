@@ -1,5 +1,5 @@
-//! Gives idle connections to servers back when the peak that needed them is over: a task of each shard that runs once a
-//! second while there are any, whether requests come or not, and sleeps without limit while there are none.
+//! Closes idle connections to servers after the peak that needed them: a task of each shard that runs once a second while there
+//! are any, with or without requests, and sleeps without limit while there are none.
 
 use std::rc::Rc;
 

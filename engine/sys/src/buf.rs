@@ -1,7 +1,7 @@
-//! Buffers of our own: what is sent, and what large bodies are received into.
+//! Our own buffers: for sending, and for receiving large bodies.
 //!
-//! A [`Buf`] is eight bytes wide and moves by value. While an operation uses it the in-flight table owns it, so no
-//! borrow can outlive it. Dropped buffers go back to their thread's stack and are used again, the last one first.
+//! A [`Buf`] is eight bytes wide and moves by value. While an operation uses it the in-flight table owns it, so no borrow can
+//! outlive it. Dropped buffers go back to their thread's stack and are used again, the last one first.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};

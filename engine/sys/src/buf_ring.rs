@@ -1,8 +1,9 @@
 //! The receive buffers of a shard, from which the kernel picks one when bytes arrive (provided-buffer rings).
 //!
 //! Owns the memory and knows for each buffer whether the kernel may write to it, who holds it, in how many pieces and since
-//! when. A buffer goes back when its last piece does. All buffers lie in one place; two rings offer them to the kernel, one for each [`Use`]. Bodies never get the last
-//! quarter of the buffers, so that a shard full of unread bodies still receives requests and response heads.
+//! when. A buffer goes back when its last piece does. All buffers lie in one place; two rings offer them to the kernel, one for
+//! each [`Use`]. Bodies never get the last quarter of the buffers, so that a shard full of unread bodies still receives requests
+//! and response heads.
 //!
 //! Buffers that are not needed wait on a stack: the kernel is offered only as many as lately were needed at once
 //! (`target`), and the buffer used last is offered first, so that a quiet shard works in a few warm pages. The kernel
@@ -346,7 +347,7 @@ impl BufRing {
             .filter(move |(age, _)| u64::from(*age) >= age_ms)
     }
 
-    /// Who has a buffer, if anybody has.
+    /// The holder of a buffer, if there is one.
     pub(crate) fn holder(&self, id: u16) -> Option<Holder> {
         let state = &self.states[usize::from(id)];
         let holder = if state.is_queued { Holder::Socket(state.holder) } else { Holder::Task(state.holder) };
@@ -411,7 +412,7 @@ impl BufRing {
         ring.publish_tail();
     }
 
-    /// Returns the memory of buffers at the bottom of the stack, which nobody has needed for long.
+    /// Returns the memory of buffers at the bottom of the stack, which were not needed for long.
     fn release_cold(&mut self) {
         let Some(page_bytes) = self.returned_pages_bytes else { return };
         let cold = self.stack.len().saturating_sub(self.warm());
@@ -529,7 +530,7 @@ impl BufRing {
     /// Reads a byte of a buffer.
     pub(crate) fn see(&self, id: u16, at: u16) -> u8 {
         assert!(u32::from(at) < self.buffer_bytes);
-        // SAFETY: inside the buffer, which nobody writes to now: there is no kernel behind a rig.
+        // SAFETY: inside the buffer, which nothing writes to now: there is no kernel behind a rig.
         unsafe { self.bytes(id).add(usize::from(at)).read() }
     }
 }
@@ -554,14 +555,14 @@ impl Offers {
     fn entry(&mut self, slot: u16) -> &mut BufRingEntry {
         // SAFETY: callers mask the slot, so it is below count and the mapping holds count entries; the kernel reads entries
         // before the published tail, and only inside io_uring_enter, which this thread is not in now. The tail shares
-        // memory with `resv` of entry 0, which nobody touches through this reference.
+        // memory with `resv` of entry 0, which nothing touches through this reference.
         unsafe { self.entries.base().cast::<BufRingEntry>().add(usize::from(slot)).as_mut() }
     }
 
     /// The buffer of an entry.
     #[cfg(any(test, feature = "rig"))]
     fn id_at(&self, slot: u16) -> u16 {
-        // SAFETY: as in `entry`; nobody writes to it now.
+        // SAFETY: as in `entry`; nothing writes to it now.
         unsafe { self.entries.base().cast::<BufRingEntry>().add(usize::from(slot)).as_ref() }.bid()
     }
 

@@ -1,4 +1,4 @@
-//! Why a connection could not be made: for lack of something here, or by the fault of the server or the network.
+//! Why a connection could not be made: a lack of resources here, or a failure of the server or the network.
 
 use std::fmt;
 use std::io;

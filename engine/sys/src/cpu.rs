@@ -33,7 +33,7 @@ pub(crate) fn affinity() -> io::Result<libc::cpu_set_t> {
     // SAFETY: all zeroes is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let bytes = size_of::<libc::cpu_set_t>();
-    // SAFETY: the set is as long as said and lives through the call; 0 is the calling thread.
+    // SAFETY: the set is as long as stated and lives through the call; 0 is the calling thread.
     crate::socket::check(unsafe { libc::sched_getaffinity(0, bytes, &raw mut set) })?;
     Ok(set)
 }
@@ -41,7 +41,7 @@ pub(crate) fn affinity() -> io::Result<libc::cpu_set_t> {
 /// Lets the calling thread run on these CPUs.
 pub(crate) fn set_affinity(set: &libc::cpu_set_t) -> io::Result<()> {
     let bytes = size_of::<libc::cpu_set_t>();
-    // SAFETY: the set is as long as said and lives through the call; 0 is the calling thread.
+    // SAFETY: the set is as long as stated and lives through the call; 0 is the calling thread.
     crate::socket::check(unsafe { libc::sched_setaffinity(0, bytes, std::ptr::from_ref(set)) }).map(drop)
 }
 

@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket.
+//! The user at the other end of a Unix socket.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -21,7 +21,7 @@ pub struct Credentials {
 pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the structure is as long as said and lives through the call.
+    // SAFETY: the structure is as long as stated and lives through the call.
     check(unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

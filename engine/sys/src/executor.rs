@@ -311,7 +311,7 @@ impl Tasks {
     }
 
     fn poll(&mut self, id: u32) {
-        // A number may outlive its task by a completion; then there is nobody to poll.
+        // A number may outlive its task by a completion; then there is no task to poll.
         let Some(Some(task)) = self.slots.get_mut(id as usize) else { return };
         // Dropping it would do nothing.
         let waker = ManuallyDrop::new(driver::with(|driver| driver.begin_poll(id)));
@@ -328,7 +328,7 @@ impl Tasks {
         self.free.push(id);
     }
 
-    /// Drops the coldest parked workers, of those that nobody needed for a while. What one batch of requests uses and the next
+    /// Drops the coldest parked workers, of those that were not needed for a while. What one batch of requests uses and the next
     /// one uses again is not surplus, however many of them are parked in between.
     fn trim(&mut self) {
         let (now_ms, parked) = driver::with(|driver| (driver.now_ms(), driver.parked_workers.len()));
@@ -411,7 +411,7 @@ pub async fn next_partial_connection() -> (Conn, Option<PartialMessage>) {
 /// What a worker is given to do.
 #[derive(Debug)]
 pub enum Work {
-    /// A connection that has bytes to read, and what it has said of a message already (see [`Conn::park_with`]).
+    /// A connection that has bytes to read, and the bytes of a message that came before (see [`Conn::park_with`]).
     Connection(Conn, Option<PartialMessage>),
     /// A connection that has bytes to read, and the state that it was parked with (see [`Conn::park_with_state`]).
     Session(Conn, Box<dyn Any>),

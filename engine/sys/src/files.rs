@@ -126,7 +126,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: start and length are those of our own mapping, which nobody uses once its owner is dropped.
+        // SAFETY: start and length are those of our own mapping, which is not used once its owner is dropped.
         unsafe {
             let start = self.base.sub(self.skipped_bytes);
             libc::munmap(start.as_ptr().cast(), self.bytes + self.skipped_bytes);
@@ -144,7 +144,7 @@ mod tests {
         for pages in [HugePages::Off, HugePages::Transparent, HugePages::Reserved] {
             let mapping = match Mapping::of_pages(bytes, pages) {
                 Ok(mapping) => mapping,
-                // Nobody has set huge pages aside on this host.
+                // No huge pages are set aside on this host.
                 Err(error) if pages == HugePages::Reserved => {
                     assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
                     continue;

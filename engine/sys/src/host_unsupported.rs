@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_that_are_lacking_and_those_that_do_not_exist_are_told_apart() {
+    fn huge_pages_that_are_lacking_and_those_that_do_not_exist_differ() {
         let say = |errno| {
             HostUnsupported::from_huge_pages(&io::Error::from_raw_os_error(errno), 1 << 30).to_string()
         };

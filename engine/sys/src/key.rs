@@ -1,10 +1,9 @@
 //! The 64 bits that travel with an operation through the kernel and come back in its completion.
 //!
-//! A key names a slot (`index`), what kind of thing the slot is, and which tenant of the slot was meant
-//! (`generation`). Slots are reused at once; a completion that arrives for an earlier tenant is told apart by its
-//! generation and touches nobody.
+//! A key names a slot (`index`), the kind of the slot, and the tenant of the slot (`generation`). Slots are reused at once; a
+//! completion for an earlier tenant has another generation and is ignored.
 
-/// No slot: the end of a list, or "nobody".
+/// No slot: the end of a list, or no task.
 pub(crate) const NONE: u32 = u32::MAX;
 
 const KIND_SHIFT: u32 = 60;
@@ -16,7 +15,7 @@ pub(crate) const GENERATION_MASK: u32 = (1 << (KIND_SHIFT - GENERATION_SHIFT)) -
 /// What the completion is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nobody waits for it: cancel, close.
+    /// No task waits for it: cancel, close.
     Ignored,
     /// The multishot receive of a socket entry.
     Receive,

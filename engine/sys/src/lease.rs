@@ -1,7 +1,7 @@
-//! Received bytes in a buffer the kernel picked, held by whoever reads or forwards them.
+//! Received bytes in a buffer the kernel picked, held by the code that reads or forwards them.
 //!
-//! The rule for what waits: bytes that are kept for an unknown time (for the rest of a frame, for a window, for a slow peer)
-//! are copied out of their buffer where [`Lease::is_small`] says so. Then a shard pins at most [`SMALL_PART`] bytes of
+//! The rule for bytes that wait: bytes that are kept for an unknown time (for the rest of a frame, for a window, for a slow
+//! peer) are copied out of their buffer where [`Lease::is_small`] says so. Then a shard pins at most [`SMALL_PART`] bytes of
 //! receive buffers for each byte that waits, and copies at most that part of a buffer at once.
 
 use std::marker::PhantomData;

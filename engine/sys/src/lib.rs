@@ -121,7 +121,7 @@ pub struct Settings {
     pub sockets_expected: u32,
     /// A new connection that sends nothing for this long is closed.
     pub first_byte_ms: u64,
-    /// Workers kept although nobody needed them for a second.
+    /// Workers kept although they were not needed for a second.
     pub workers_kept: usize,
 }
 

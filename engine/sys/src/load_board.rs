@@ -1,8 +1,7 @@
-//! How much every shard has to do, for all shards to see.
+//! The load of every shard, readable by all shards.
 //!
-//! A shard writes its own two numbers and nobody else's; they lie in a line of memory of their own, so that writing them
-//! disturbs nobody but those who look. The kernel can be among them: a board may lie in a map that programs of extended BPF
-//! read.
+//! A shard writes its own two numbers and no others. They lie on a cache line of their own, so that writing them affects only
+//! their readers. The kernel can be one of them: a board may lie in a map that programs of extended BPF read.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -102,7 +101,7 @@ impl LoadBoard {
         self.0[shard].connections.store(u64::from(connections), Relaxed);
     }
 
-    /// Nobody should give this shard connections from now on. Only for that shard.
+    /// This shard takes no connections from now on. Only for that shard.
     pub(crate) fn close(&self, shard: usize) {
         self.0[shard].work.store(CLOSED, Relaxed);
     }

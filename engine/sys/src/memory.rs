@@ -14,7 +14,7 @@ const MPOL_PREFERRED_MANY: i32 = 5;
 
 type NodeMask = [u64; WORDS];
 
-/// Memory of this thread, kernel memory on its behalf included, comes from the first of `nodes` that can be had, as long
+/// Memory of this thread, kernel memory on its behalf included, comes from the first of `nodes` that has any, as long
 /// as that has any left; then from the nearest one that has. Never refused for lack of memory on a node, as MPOL_BIND
 /// would. Returns the node.
 ///
@@ -36,7 +36,7 @@ pub fn prefer_memory_of(nodes: &[usize]) -> io::Result<usize> {
 }
 
 fn set_policy(mode: i32, mask: &NodeMask) -> io::Result<()> {
-    // SAFETY: the mask is as long as said and lives through the call.
+    // SAFETY: the mask is as long as stated and lives through the call.
     let done = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), MASK_BITS) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -50,7 +50,7 @@ struct Policy {
 impl Policy {
     fn of_this_thread() -> io::Result<Policy> {
         let mut policy = Policy { mode: 0, mask: [0; WORDS] };
-        // SAFETY: mode and mask live through the call and are as long as said; without an address and flags, the call
+        // SAFETY: mode and mask live through the call and are as long as stated; without an address and flags, the call
         // tells the thread's policy.
         let done = unsafe {
             libc::syscall(
@@ -68,7 +68,7 @@ impl Policy {
 
 /// Calls `f` with this thread on `cpu` and its memory from `nodes` (not changed if empty), then returns to where it was. A
 /// thread started by `f` begins its life there: its stack, its thread-locals and the kernel's part of it are near that
-/// CPU. What cannot be had is left as it is.
+/// CPU. What cannot be moved stays as it is.
 pub fn while_visiting<R>(cpu: usize, nodes: &[usize], f: impl FnOnce() -> R) -> R {
     let cpus = crate::cpu::affinity();
     let policy = if nodes.is_empty() { None } else { Policy::of_this_thread().ok() };

@@ -47,7 +47,7 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// Ends with the socket or with its future, since nobody could use its result.
+    /// Ends with the socket or with its future, since its result has no other use.
     pub(crate) fn is_cancelled_with_its_future(&self) -> bool {
         matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(_) | Payload::Address(_))
     }

@@ -149,7 +149,7 @@ fn locate(numbers: Span, page: usize, pages: &mut Pages) -> io::Result<()> {
     while numbers.peek().is_some() {
         addresses.clear();
         addresses.extend(numbers.by_ref().take(PAGES_AT_ONCE).map(|number| number * page));
-        // SAFETY: both arrays are as long as said and live through the call. Without wanted nodes nothing is moved,
+        // SAFETY: both arrays are as long as stated and live through the call. Without wanted nodes nothing is moved,
         // and the addresses are only looked up: any number will do.
         let done = unsafe {
             libc::syscall(

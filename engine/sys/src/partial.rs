@@ -1,8 +1,8 @@
-//! What parked connections have said so far of a message that is not complete, outside of any task and of any buffer.
+//! The bytes that parked connections have sent of a message that is not complete, outside of any task and of any buffer.
 //!
 //! A connection that drips costs its entry and one slot here: its bytes, eight more, and what rounds them up to eight. Slots of
-//! one size lie side by side without holes: the last one moves to where one was taken, and its owner is told. They lie in pages
-//! that serve any size, so that connections that all say a byte more leave no room behind that nobody else could use.
+//! one size lie side by side without holes: the last one moves to where one was taken, and its owner is notified. They lie in pages
+//! that serve any size, so that connections that all send a byte more leave no unusable room behind.
 
 use crate::buf::Buf;
 
@@ -132,7 +132,7 @@ impl KeptBytes {
         number(size, place)
     }
 
-    /// Takes back what was kept in a slot; the slot that takes its place, if one does, is to be told to its owner.
+    /// Takes back what was kept in a slot; the owner of the slot that takes its place, if one does, has to be notified.
     pub(crate) fn take(&mut self, slot: u32) -> (PartialMessage, Option<Moved>) {
         let (size, place) = ((slot >> PLACE_BITS) as usize, (slot & ((1 << PLACE_BITS) - 1)) as usize);
         let (kept, moved_owner) =

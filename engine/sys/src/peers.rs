@@ -1,9 +1,9 @@
 //! How many connections each peer has, by its address, over all shards of the process.
 //!
-//! Every shard counts its own connections in rows of numbers that only it writes; to know a total, a shard adds up what
-//! all shards say. Nothing is locked and no line of memory is written by two shards. Addresses share places by a hash whose
-//! key nobody outside knows: a total may be too high by the connections of others in the same place, never too low (a
-//! count-min sketch, two rows). Two shards that accept at the same moment may not see each other's new connection.
+//! Every shard counts its own connections in rows of numbers that only it writes; a total is the sum of the rows of all shards.
+//! Nothing is locked, and no cache line is written by two shards. Addresses share places by a hash with a secret key: a total
+//! may be too high by the connections of others in the same place, never too low (a count-min sketch, two rows). Two shards
+//! that accept at the same moment may not see each other's new connection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -84,7 +84,7 @@ impl PeerShare {
     fn change(&self, address: IpAddr, by: u32) {
         let Some(rows) = self.counts.shards[self.shard].get() else { return };
         for place in self.counts.places(address) {
-            // Nobody else writes it: no locked instruction is needed.
+            // It has no other writer: no locked instruction is needed.
             rows[place].store(rows[place].load(Relaxed).wrapping_add(by), Relaxed);
         }
     }

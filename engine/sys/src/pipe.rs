@@ -40,7 +40,7 @@ impl Pipe {
         let mut fds = [-1; 2];
         // SAFETY: the array has room for both descriptors.
         check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-        // SAFETY: the kernel just gave us these descriptors; nobody else owns them.
+        // SAFETY: the kernel just gave us these descriptors; nothing else owns them.
         let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         // SAFETY: F_SETPIPE_SZ takes an int.
         let granted =

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_level_of_the_oldest_series_is_told_and_no_other() {
+    fn an_old_level_of_the_oldest_series_is_warned_about_and_no_other() {
         let debian = |level| {
             format!("Linux version 6.1.0-42-amd64 (gcc) #1 SMP PREEMPT_DYNAMIC Debian {level}-1 (2026-01-01)")
         };
@@ -113,11 +113,11 @@ mod tests {
             ("6.18.44-fc-v657", vanilla, None),
             ("", "", None),
         ];
-        for (release, build, told) in rows {
+        for (release, build, named) in rows {
             let warning = warning_about(release, build);
-            assert_eq!(warning.is_some(), told.is_some(), "{release}, {build}: {warning:?}");
-            let names_it = told.is_none_or(|told| {
-                warning.is_some_and(|warning| warning.contains(&format!("kernel {told} ")))
+            assert_eq!(warning.is_some(), named.is_some(), "{release}, {build}: {warning:?}");
+            let names_it = named.is_none_or(|named| {
+                warning.is_some_and(|warning| warning.contains(&format!("kernel {named} ")))
             });
             assert!(names_it, "{release}");
         }

@@ -1,5 +1,5 @@
 //! A driver without a kernel: receives, sends and closes are completed by hand, in any order, while a model knows who has
-//! which receive buffer and what each stream has said. For tests and the fuzz target `buffers`.
+//! which receive buffer and the bytes each stream has sent. For tests and the fuzz target `buffers`.
 //!
 //! The ring is real and detached: what the driver submits goes nowhere. The rig plays the kernel's part: it picks buffers in
 //! the order they were offered, writes bytes that tell their stream and place, and posts the completion.
@@ -403,7 +403,7 @@ impl Rig {
         (ring.available(Use::Message), ring.available(Use::Body))
     }
 
-    /// Asserts that every buffer is in one place, and that what the driver believes of it is so.
+    /// Asserts that every buffer is in one place, and that the driver's records of it are right.
     ///
     /// # Panics
     /// When that is not so.
@@ -497,7 +497,7 @@ impl BufRing {
         self.offered_ids(purpose).first().copied()
     }
 
-    /// Buffers that nobody holds.
+    /// Buffers without a holder.
     fn unheld(&self) -> Vec<u16> {
         let offered = Use::ALL.into_iter().flat_map(|purpose| self.offered_ids(purpose));
         self.unused_ids().iter().copied().chain(offered).collect()

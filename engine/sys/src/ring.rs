@@ -60,7 +60,7 @@ pub struct RingFailed {
 }
 
 impl RingFailed {
-    /// With what io_uring_enter(2) has said.
+    /// With the error of io_uring_enter(2).
     pub fn from_errno(errno: i32) -> RingFailed {
         RingFailed { errno }
     }
@@ -242,7 +242,7 @@ impl Ring {
         self.backlog.len()
     }
 
-    /// Submits what was pushed, runs deferred kernel work, and waits as told when no completion is ready.
+    /// Submits what was pushed, runs deferred kernel work, and waits as asked when no completion is ready.
     ///
     /// What io_uring_enter(2) can say, and what follows:
     ///

@@ -1,5 +1,5 @@
-//! What few sockets need besides their entry in the table: addresses that do not fit into it, and the sessions of parked
-//! connections.
+//! Data that few sockets need in addition to their entry in the table: addresses that do not fit into it, and the sessions of
+//! parked connections.
 
 use std::any::Any;
 use std::net::{Ipv6Addr, SocketAddr};

@@ -34,7 +34,7 @@ impl Flags {
     pub(crate) const STOPPING: Flags = Flags(1 << 2);
     /// Owned by the table: no handle, no task; bytes give it to a worker.
     pub(crate) const IDLE: Flags = Flags(1 << 3);
-    /// Owned by a handle that nobody waits on (a pooled upstream connection): bytes or an end make it useless.
+    /// Owned by a handle that no task waits on (a pooled upstream connection): bytes or an end make it useless.
     pub(crate) const RESTING: Flags = Flags(1 << 4);
     /// The peer has finished sending.
     pub(crate) const ENDED: Flags = Flags(1 << 5);
@@ -56,7 +56,7 @@ impl Flags {
     pub(crate) const ONE_BY_ONE: Flags = Flags(1 << 13);
     /// A send broke off in the middle of its bytes: nothing may follow them.
     pub(crate) const SEND_BROKEN: Flags = Flags(1 << 14);
-    /// Somebody waits for bytes.
+    /// A task waits for bytes.
     pub(crate) const WANTED: Flags = Flags(1 << 15);
 
     pub(crate) fn has(self, flag: Flags) -> bool {

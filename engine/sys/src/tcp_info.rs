@@ -43,7 +43,7 @@ pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<u64> {
 fn tcp_info(fd: RawFd) -> io::Result<TcpInfo> {
     let mut info = TcpInfo::default();
     let mut bytes = size_of::<TcpInfo>() as libc::socklen_t;
-    // SAFETY: the structure is as long as said, plain integers, and lives through the call.
+    // SAFETY: the structure is as long as stated, plain integers, and lives through the call.
     crate::socket::check(unsafe {
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut bytes)
     })?;

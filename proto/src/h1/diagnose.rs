@@ -1,6 +1,6 @@
-//! Tells what is wrong with a head that `scan` did not accept, or that nothing is and the rest has not arrived.
+//! Finds what is wrong with a head that `scan` did not accept, or that the head is only incomplete.
 //!
-//! Owns the slow, byte-by-byte reading of a head, in which the first byte that breaks a rule decides the [`Fault`]. Nobody asks
+//! Owns the slow, byte-by-byte reading of a head, in which the first byte that breaks a rule decides the [`Fault`]. It is not asked
 //! here about a head that is whole and well-formed, so this file is written for clarity and never accepts anything. It looks at
 //! nothing behind the first offending byte: the verdict on a head cannot change when more of it arrives.
 

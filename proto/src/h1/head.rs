@@ -301,7 +301,7 @@ impl<'a> Seen<'a> {
         !self.connection.close && (version == Version::Http11 || self.connection.keep_alive)
     }
 
-    /// True when the client holds its body back until it is told to go on.
+    /// True when the client holds its body back until it gets 100 (Continue).
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
     fn is_waiting_for_continue(&self, version: Version, body: BodyLength) -> Result<bool, Fault> {
         match (version, self.expect) {

@@ -1,6 +1,6 @@
 //! Fields that tell a server whose request it is and by which way it came.
 //!
-//! Owns which of them a request gains, loses and keeps on its way: what a stranger says about himself is replaced, what a
+//! Owns which of them a request gains, loses and keeps on its way: what an untrusted peer sends is replaced, what a
 //! trusted proxy says is continued. Called by `write` for every request; whom to trust is the caller's decision.
 
 use alloc::string::String;
@@ -74,7 +74,7 @@ pub enum RequestId {
 pub enum Trust {
     /// It is a proxy whose word is taken.
     Trusted,
-    /// It is anybody.
+    /// It may be any client.
     Untrusted,
 }
 
@@ -165,19 +165,19 @@ impl IdentityPolicy {
     /// What a trusted proxy says, where that is well-formed, and its own address.
     #[inline(never)]
     fn continue_x_forwarded(&self, out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
-        let told = self.told(head, sender);
+        let named = self.named(head, sender);
         put(out, "X-Forwarded-For: ");
         let hop = self.continue_list(out, head, sender, HopList::XForwardedFor);
         out.extend_from_slice(hop);
         put(out, "\r\nX-Forwarded-Proto: ");
-        out.extend_from_slice(told.proto.unwrap_or(sender.proto.as_bytes()));
-        let host = told.host.unwrap_or(head.authority.as_bytes());
+        out.extend_from_slice(named.proto.unwrap_or(sender.proto.as_bytes()));
+        let host = named.host.unwrap_or(head.authority.as_bytes());
         if !host.is_empty() {
             put(out, "\r\nX-Forwarded-Host: ");
             out.extend_from_slice(host);
         }
         // A proxy that ends TLS in front of us knows the port; ours would be a wrong guess beside its scheme.
-        if let Some(port) = told.port {
+        if let Some(port) = named.port {
             put(out, "\r\nX-Forwarded-Port: ");
             out.extend_from_slice(port);
         }
@@ -185,10 +185,10 @@ impl IdentityPolicy {
     }
 
     /// What a trusted proxy says of the client's request, where that is well-formed: in the fields that it maintains, since
-    /// the others may have come from anybody.
-    fn told<'a>(&self, head: &RequestHead<'a>, sender: &ClientIdentity<'_>) -> Told<'a> {
+    /// the others may have come from any client.
+    fn named<'a>(&self, head: &RequestHead<'a>, sender: &ClientIdentity<'_>) -> Named<'a> {
         if sender.trust == Trust::Untrusted {
-            return Told::default();
+            return Named::default();
         }
         let (proto, host, port) = match self.trusted_list {
             HopList::XForwardedFor => (
@@ -203,7 +203,7 @@ impl IdentityPolicy {
                 (element.proto, element.host, None)
             }
         };
-        Told {
+        Named {
             proto: proto.filter(|value| is_scheme(value)),
             host: host.filter(|value| is_authority(value)),
             port: port.filter(|value| is_port(value)),
@@ -217,7 +217,7 @@ impl IdentityPolicy {
         let start = out.len();
         let hop = self.continue_list(out, head, sender, HopList::Forwarded);
         // An element that begins the list is about the client, one that continues it about the proxy in front of us.
-        let told = if out.len() == start { self.told(head, sender) } else { Told::default() };
+        let named = if out.len() == start { self.named(head, sender) } else { Named::default() };
         //= https://www.rfc-editor.org/rfc/rfc7239#section-6
         // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
         let (before, after) = if hop.contains(&b':') { ("for=\"[", "]\"") } else { ("for=", "") };
@@ -228,7 +228,7 @@ impl IdentityPolicy {
             put(out, ";by=");
             put(out, &self.by);
         }
-        let host = told.host.unwrap_or(head.authority.as_bytes());
+        let host = named.host.unwrap_or(head.authority.as_bytes());
         if !host.is_empty() {
             // A valid authority holds neither quotes nor backslashes, but may well hold a colon.
             put(out, ";host=\"");
@@ -236,7 +236,7 @@ impl IdentityPolicy {
             put(out, "\"");
         }
         put(out, ";proto=");
-        out.extend_from_slice(told.proto.unwrap_or(sender.proto.as_bytes()));
+        out.extend_from_slice(named.proto.unwrap_or(sender.proto.as_bytes()));
         put(out, "\r\n");
     }
 
@@ -292,7 +292,7 @@ fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIde
 
 /// What a trusted proxy says of the client's request.
 #[derive(Default)]
-struct Told<'a> {
+struct Named<'a> {
     proto: Option<&'a [u8]>,
     host: Option<&'a [u8]>,
     port: Option<&'a [u8]>,

@@ -18,7 +18,7 @@ use crate::trailers::Trailers;
 //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
 pub const CHUNK_END: &[u8] = b"\r\n";
 
-/// What a request gains and is told on its way upstream.
+/// What a request gains on its way upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
     /// Which fields tell whose request it is.

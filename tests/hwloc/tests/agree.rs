@@ -45,8 +45,8 @@ fn a_difference_is_found() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice-hwloc"));
     let output = command.arg(root.path()).env("HWLOC_FSROOT", other.path()).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     for what in ["CPUs: ", "packages: ", "nodes: ", "memory: ", "distances: "] {
-        assert!(said.contains(what), "{what} in {said}");
+        assert!(text.contains(what), "{what} in {text}");
     }
 }

@@ -1,7 +1,7 @@
 //! Origins for the proxy to talk to.
 //!
 //! Owns the listening, the writing down of what arrived ([`Recorder`]) and the [`Peer`] that scripts
-//! speak through. The scripts themselves are in `scripted`, each named by its misbehaviour; a well-behaved
+//! speak through. The scripts themselves are in `scripted`, each named by what it does wrong; a well-behaved
 //! origin on a foreign HTTP implementation is in `real`.
 
 mod real;
@@ -107,7 +107,7 @@ pub struct Origin {
 
 impl Origin {
     /// An origin that runs `script` on every connection. Errors end the script of that connection only:
-    /// the proxy may well hang up on a peer that misbehaves.
+    /// the proxy may well close the connection of such a peer.
     pub async fn scripted<F, S>(script: F) -> Self
     where
         F: Fn(Peer) -> S + Send + 'static,
@@ -228,9 +228,9 @@ impl Peer {
     }
 }
 
-/// An address on which nobody listens: connecting to it is refused.
+/// An address on which nothing listens: connecting to it is refused.
 ///
-/// The socket stays bound while the value lives, so that nobody else is given the port.
+/// The socket stays bound while the value lives, so that no other process gets the port.
 #[derive(Debug)]
 pub struct Refusing {
     /// The address.

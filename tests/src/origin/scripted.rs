@@ -89,7 +89,7 @@ pub async fn answers_and_echoes(answer: impl Into<Vec<u8>>) -> Origin {
     .await
 }
 
-/// Goes along with every offer to change protocols and with CONNECT, and then echoes whatever comes until its end. Other
+/// Accepts every offer to change protocols and CONNECT, and then echoes all bytes until their end. Other
 /// requests get a 200.
 pub async fn switches_and_echoes() -> Origin {
     Origin::scripted(|mut peer: Peer| async move {
@@ -157,7 +157,7 @@ pub async fn answers_first(first: impl Into<Vec<u8>>, then: impl Into<Vec<u8>>) 
     .await
 }
 
-/// Answers with a chunk that is good and one that is none, in one piece with the head, or `later` when told to.
+/// Answers with a chunk that is good and one that is none, in one piece with the head, or `later` on a signal.
 pub async fn breaks_mid_chunks(later: bool, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -258,15 +258,15 @@ pub async fn stalls_in_the_head() -> Origin {
     .await
 }
 
-/// Reads requests and answers each once it is told to.
-pub async fn answers_when_told(go: Go) -> Origin {
+/// Reads requests and answers each on a signal.
+pub async fn answers_on_signal(go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
         async move {
             loop {
                 peer.request().await?;
                 go.wait().await?;
-                peer.send(ok("told")).await?;
+                peer.send(ok("signalled")).await?;
             }
         }
     })
@@ -304,7 +304,7 @@ pub async fn closes_mid_chunks(sent: usize) -> Origin {
     .await
 }
 
-/// Promises a body of [`PROMISED`] bytes and resets the connection after `sent` of them, once told to:
+/// Promises a body of [`PROMISED`] bytes and resets the connection after `sent` of them, on a signal:
 /// a reset overtakes what is still queued.
 pub async fn resets_mid_body(sent: usize, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
@@ -325,9 +325,9 @@ pub async fn closes_idle_after_first_answer() -> Origin {
     answers_and_closes(ok("once")).await
 }
 
-/// Answers the first request of each connection; when told to, closes its side of it, and says so by `closed`. What comes then is
-/// read and not answered.
-pub async fn ends_idle_when_told(go: Go, closed: Go) -> Origin {
+/// Answers the first request of each connection; on a signal, closes its side of it, and reports that by `closed`. Later
+/// bytes are read and not answered.
+pub async fn ends_idle_on_signal(go: Go, closed: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let (go, closed) = (go.clone(), closed.clone());
         async move {
@@ -393,7 +393,7 @@ pub async fn early_answer_to_a_post() -> Origin {
     .await
 }
 
-/// Answers `served` requests of the first connection with its number, then says `poison` when told to, which nobody asked
+/// Answers `served` requests of the first connection with its number, then sends `poison` on a signal, which nothing asked
 /// for. Other connections answer with their number only.
 pub async fn speaks_unasked(served: usize, poison: &'static str, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
@@ -412,7 +412,7 @@ pub async fn speaks_unasked(served: usize, poison: &'static str, go: Go) -> Orig
     .await
 }
 
-/// Refuses after the request head and, when told to, closes with the body unread, which resets the connection.
+/// Refuses after the request head and, on a signal, closes with the body unread, which resets the connection.
 pub async fn early_answer_and_close(go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -436,7 +436,7 @@ pub async fn http10() -> Origin {
     answers_and_closes(*b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nfrom 1995").await
 }
 
-/// Reads the head of an upload, and the body only once told to; then answers with the count of its bytes.
+/// Reads the head of an upload, and the body only on a signal; then answers with the count of its bytes.
 pub async fn slow_reader(go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -512,7 +512,7 @@ pub async fn echoes_trailers() -> Origin {
     .await
 }
 
-/// Sends each of `events` as one chunk, the next one only when told to, like a server of events.
+/// Sends each of `events` as one chunk, the next one only on a signal, like a server of events.
 pub async fn sends_events(events: &'static [&'static str], go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -530,7 +530,7 @@ pub async fn sends_events(events: &'static [&'static str], go: Go) -> Origin {
     .await
 }
 
-/// Begins its answer to `/slow` at once and ends it when told to; answers all else with the target.
+/// Begins its answer to `/slow` at once and ends it on a signal; answers all else with the target.
 pub async fn takes_its_time(go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -590,7 +590,7 @@ pub enum Cut {
     Reset,
 }
 
-/// Promises `promised` bytes of the pattern, sends `sent` of them and, once told to, ends the connection.
+/// Promises `promised` bytes of the pattern, sends `sent` of them and, on a signal, ends the connection.
 pub async fn cuts_large_body(promised: usize, sent: usize, cut: Cut, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -609,7 +609,7 @@ pub async fn cuts_large_body(promised: usize, sent: usize, cut: Cut, go: Go) -> 
 }
 
 /// Sends a part of its answer before it reads the upload and a part after it, `half` bytes of the pattern in
-/// all; the second half only once told to.
+/// all; the second half only on a signal.
 pub async fn pauses_after_the_upload(half: usize, go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -628,7 +628,7 @@ pub async fn pauses_after_the_upload(half: usize, go: Go) -> Origin {
     .await
 }
 
-/// Answers each request with what it understood: method, target, length of the body; one for `/wait` once told to.
+/// Answers each request with what it understood: method, target, length of the body; one for `/wait` on a signal.
 pub async fn names_requests(go: Go) -> Origin {
     Origin::scripted(move |mut peer: Peer| {
         let go = go.clone();
@@ -662,7 +662,7 @@ pub fn repeated(target: &str, length: usize) -> String {
     target.chars().cycle().take(length).collect()
 }
 
-/// Answers with the target; to `/large` with `length` bytes of the pattern and an answer that nobody asked for.
+/// Answers with the target; to `/large` with `length` bytes of the pattern and an unsolicited answer.
 pub async fn says_too_much_after_a_large_answer(length: usize) -> Origin {
     Origin::scripted(move |mut peer: Peer| async move {
         loop {
@@ -720,7 +720,7 @@ pub async fn only_hints() -> Origin {
     .await
 }
 
-/// Once told to, answers with `length` bytes of the pattern in pieces small and large. The pauses keep them apart on
+/// On a signal, answers with `length` bytes of the pattern in pieces small and large. The pauses keep them apart on
 /// the wire.
 pub async fn large_answer_in_pieces(length: usize, go: Go) -> Origin {
     const PIECES: [usize; 3] = [3_000, 20_000, 40_000];

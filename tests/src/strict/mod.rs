@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_arrived_is_told_apart() {
+    fn what_arrived_is_distinguished() {
         let wire = b"POST / HTTP/1.1\r\nHost: a\r\nVia: 1.1 x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\nX: 1\r\n\r\n\
             PUT / HTTP/1.1\r\nContent-Length: 2\r\n\r\nokGET / HTTP/1.1\r\n\r\nGET /x HT";
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The way back on a client's HTTP/1.1 connection.
+//! Writes responses to a client's HTTP/1.1 connection.
 
 use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_response};
 use sluice_proto::{ResponseHead, Version};

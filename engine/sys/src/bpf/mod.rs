@@ -1,5 +1,5 @@
-//! Programs and maps of extended BPF, by bpf(2) alone: what is needed is a few hundred bytes of instructions and four
-//! commands, less than any library for it brings along. What they are for is in [`crate::steer`].
+//! Programs and maps of extended BPF, by bpf(2) alone: they need a few hundred bytes of instructions and four commands, less
+//! than any library would add. [`crate::steer`] says what they are for.
 
 mod assembler;
 
@@ -39,9 +39,9 @@ pub enum NotLoaded {
     Forbidden(io::Error),
     /// The kernel has looked at it and does not want it.
     Refused {
-        /// What the call said.
+        /// The error of the call.
         error: io::Error,
-        /// The end of what its verifier said; may be empty.
+        /// The end of its verifier's log; may be empty.
         log: String,
     },
 }
@@ -115,7 +115,7 @@ impl Map {
         };
         // SAFETY: the command takes such a structure.
         let fd = unsafe { bpf(MAP_CREATE, &create) }?;
-        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+        // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
         Ok(Map { fd: unsafe { OwnedFd::from_raw_fd(fd) }, value_bytes, entries })
     }
 
@@ -205,7 +205,7 @@ impl MappedValues {
 
 impl Drop for MappedValues {
     fn drop(&mut self) {
-        // SAFETY: start and length are those of our own mapping, which nobody uses once its owner is dropped.
+        // SAFETY: start and length are those of our own mapping, which is not used once its owner is dropped.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
@@ -219,14 +219,14 @@ impl ReuseportProgram {
         match load(code, &mut []) {
             Ok(fd) => Ok(ReuseportProgram(fd)),
             Err(error) => {
-                // Once more, to be told why; who may not load any program is told nothing.
+                // Once more, for the verifier's log; a process without permission gets none.
                 let mut log = vec![0; LOG_BYTES];
                 let again = load(code, &mut log);
-                let said = log.split(|&byte| byte == 0).next().unwrap_or_default();
+                let text = log.split(|&byte| byte == 0).next().unwrap_or_default();
                 match again {
                     Ok(fd) => Ok(ReuseportProgram(fd)),
-                    Err(_) if said.is_empty() => Err(NotLoaded::from_call(error)),
-                    Err(_) => Err(NotLoaded::Refused { error, log: end_of(said) }),
+                    Err(_) if text.is_empty() => Err(NotLoaded::from_call(error)),
+                    Err(_) => Err(NotLoaded::Refused { error, log: end_of(text) }),
                 }
             }
         }
@@ -264,9 +264,9 @@ fn load(code: &[Instruction], log: &mut [u8]) -> io::Result<OwnedFd> {
         prog_flags: 0,
         prog_name: NAME,
     };
-    // SAFETY: the command takes such a structure; code, license and log are as long as said and live through the call.
+    // SAFETY: the command takes such a structure; code, license and log are as long as stated and live through the call.
     let fd = unsafe { bpf(PROG_LOAD, &program) }?;
-    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_program_that_the_verifier_refuses_comes_back_with_its_words() {
         let mut program = Assembler::default();
-        // Nobody has written to R9.
+        // R9 was never written.
         program.set(R0, R9);
         program.exit();
         match ReuseportProgram::load(&program.finish()) {

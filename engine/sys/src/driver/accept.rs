@@ -17,7 +17,7 @@ impl Driver {
     pub(super) fn accepted(&mut self, completion: Completion) -> Wake {
         let fd = completion.result;
         let Some(listener) = self.table.current(completion.key) else {
-            // The listener is gone, yet somebody was accepted: the descriptor is ours to close.
+            // The listener is gone, yet a connection was accepted: the descriptor is ours to close.
             if fd >= 0 {
                 self.close_descriptor(fd);
             }
@@ -62,12 +62,12 @@ impl Driver {
 
     fn admit(&mut self, fd: RawFd, listener: u32) {
         let Entry { listener: id, owner_byte, .. } = *self.table.at(listener);
-        let is_told_later = owner_byte != 0;
+        let is_announced_later = owner_byte != 0;
         if let Some(shard) = self.better_place() {
             self.stats.accepted += 1;
             // SAFETY: the kernel has just given us this descriptor, and it is in no entry.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            self.pass_on(fd, id, !is_told_later, shard);
+            self.pass_on(fd, id, !is_announced_later, shard);
             return;
         }
         if !self.limit.has_place(self.connections) {
@@ -81,8 +81,8 @@ impl Driver {
         self.connections += 1;
         self.connections_changed();
         self.table.at(index).listener = id;
-        // Behind a balancer, everybody's peer is the balancer, until it has said who the client is.
-        if is_told_later || self.may_stay(index) {
+        // Behind a load balancer, the peer is the balancer until its header has named the client.
+        if is_announced_later || self.may_stay(index) {
             self.set_deadline(index, self.first_byte_ms);
             self.arm_receive(index);
         }

@@ -6,7 +6,7 @@
 //! there is none, the send that the task waits for which received it; bytes that nothing has read are dropped with their
 //! connection. So what waits for a slow peer costs that peer's connection and not the next request of another.
 //!
-//! The age of a buffer is that of its bytes: splitting it, or giving a piece to somebody else, makes it no younger.
+//! The age of a buffer is that of its bytes: splitting it, or passing a piece on, makes it no younger.
 
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;

@@ -4,7 +4,7 @@
 //! first, so that whatever the client sends from then on waits in the socket until the other shard has armed one. If the
 //! client was faster, its request is served here and the connection leaves the next time it is idle.
 //!
-//! The descriptor and what has to go along (peer, owner data, deadline) are laid down at the other shard's doorbell, and a message
+//! The descriptor and what belongs to it (peer, owner data, deadline) are put down at the other shard's doorbell, and a message
 //! says so. They are owned in every state: until the other shard takes them they belong to its doorbell, which closes the
 //! descriptor when that shard ends. A message that does not arrive is answered by taking them back, if they are still there.
 
@@ -47,7 +47,7 @@ pub struct Share<C = ConnectionId> {
     pub samples: u32,
 }
 
-/// A connection between two shards: its descriptor and what goes along with it.
+/// A connection between two shards: its descriptor and what belongs to it.
 #[derive(Debug)]
 pub(crate) struct Handed {
     fd: OwnedFd,
@@ -55,7 +55,7 @@ pub(crate) struct Handed {
     owner_byte: u8,
     owner_word: u32,
     peer: Option<SocketAddr>,
-    /// What a proxy in front of us said of it.
+    /// What a proxy in front of us announced about it.
     announced: Option<ProxiedAddresses>,
     /// Accepted a moment ago, and by the wrong shard: the limit of connections has not been looked at.
     is_new: bool,

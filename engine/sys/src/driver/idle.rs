@@ -29,7 +29,7 @@ impl Driver {
         self.let_go(index, Flags::IDLE, idle_ms)
     }
 
-    /// Parks the connection in the middle of a message; what it has said so far is kept for the worker that gets it next.
+    /// Parks the connection in the middle of a message; its bytes so far are kept for the worker that gets it next.
     /// Its deadline stays as it is, and when that has passed a worker gets the connection too. Refused when bytes or an
     /// end are there already, or the deadline has passed.
     pub(crate) fn park_with(&mut self, index: u32, bytes: &[u8], pieces: u32) -> bool {
@@ -39,7 +39,7 @@ impl Driver {
         let slot = self.kept.put(index, bytes, pieces);
         let entry = self.table.at(index);
         entry.flags.set(Flags::IDLE);
-        // Nobody waits for a parked connection, so the place of its waiter is free.
+        // No task waits for a parked connection, so the place of its waiter is free.
         self.waits.forget(&mut entry.waiter);
         entry.waiter = slot;
         self.arm_receive(index);
@@ -104,12 +104,12 @@ impl Driver {
         self.kept.len()
     }
 
-    /// What they have said.
+    /// The bytes that they have sent.
     pub(crate) fn partial_bytes(&self) -> usize {
         self.kept.bytes()
     }
 
-    /// Keeps the connection open with nobody waiting on it. Refused like [`Driver::park`].
+    /// Keeps the connection open without a task that waits on it. Refused like [`Driver::park`].
     pub(crate) fn keep_idle(&mut self, index: u32, idle_ms: u64) -> bool {
         self.let_go(index, Flags::RESTING, idle_ms)
     }
@@ -119,7 +119,7 @@ impl Driver {
             return false;
         }
         let entry = self.table.at(index);
-        // Without an armed receive, nobody has looked at the socket itself.
+        // Without an armed receive, the socket itself was not looked at.
         if flag == Flags::RESTING && !entry.flags.has(Flags::ARMED) && peek(entry.fd) != Peeked::Nothing {
             return false;
         }
@@ -145,7 +145,7 @@ impl Driver {
         entry.queue_len == 0 && entry.error().is_none() && !entry.flags.has(Flags::ENDED)
     }
 
-    /// Whether bytes have arrived that nobody took.
+    /// Whether bytes have arrived that were not taken.
     pub(crate) fn has_unread(&mut self, index: u32) -> bool {
         let entry = self.table.at(index);
         if entry.queue_len > 0 {

@@ -1,7 +1,7 @@
 //! The state of a shard's ring: which sockets exist, what is in flight, who waits for what.
 //!
 //! Handles (`Conn`, `Lease`, `Sending`, ...) reach the driver through a thread-local pointer, which keeps them a few
-//! bytes wide. Inside, a completion is turned into a [`Wake`]: the one task that waited for it, or nobody. The
+//! bytes wide. Inside, a completion is turned into a [`Wake`]: the one task that waited for it, or none. The
 //! driver never polls a task and never runs foreign code, so it is never entered twice.
 
 mod accept;
@@ -155,7 +155,7 @@ pub(crate) struct Driver {
     trim_due_ms: u64,
     /// How much an armed receive may take before it has to be armed again: from a client, from a server.
     read_ahead: ReadAheadBytes,
-    /// What parked connections have said of an incomplete message.
+    /// The bytes that parked connections have sent of an incomplete message.
     kept: KeptBytes,
     /// What connections are parked with.
     states: States,
@@ -181,7 +181,7 @@ pub(crate) struct Driver {
     pub(crate) connections: u32,
     /// The limit of connections, which shards may share.
     limit: LimitShare,
-    /// Counts connections by their peer's address, if somebody wants to know.
+    /// Counts connections by their peer's address, if there is a limit.
     peers: Option<PeerShare>,
     started: Instant,
     now_ms: u64,

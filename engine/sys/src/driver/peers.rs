@@ -1,5 +1,5 @@
 //! Counting connections by their peer's address, where that is wanted. Every accepted connection whose peer is known is
-//! counted, once, for that address, until it is closed or turns out to be somebody else's.
+//! counted, once, for that address, until it is closed or turns out to have another client.
 
 use std::net::SocketAddr;
 

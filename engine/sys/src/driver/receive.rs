@@ -1,4 +1,4 @@
-//! Receiving: armed once per socket, queued in its entry, stopped when nobody keeps up.
+//! Receiving: armed once per socket, queued in its entry, stopped when its reader does not keep up.
 //!
 //! A multishot receive hands over everything the socket has before a cancel can reach it, so each is armed with a bound
 //! ([`ReadAheadBytes`]); where the kernel has no such bound, buffers are received one by one.
@@ -148,7 +148,7 @@ impl Driver {
             return self.unpark(index);
         }
         if entry.flags.has(Flags::RESTING) {
-            // Bytes that nobody asked for: whatever they are, no request may get them as its answer.
+            // Unsolicited bytes: no request may get them as its response.
             self.retire(index);
             return Wake::Nobody;
         }

@@ -68,7 +68,7 @@ impl Driver {
         self.table.at(index).send != NONE
     }
 
-    /// Whether a completion has told that some bytes of a send are gone, or that it is over.
+    /// Whether a completion has reported that some bytes of a send are gone, or that it is over.
     pub(crate) fn has_begun(&mut self, op: u32) -> bool {
         let op = self.ops.at(op);
         op.state == State::Done || op.payload.is_begun()

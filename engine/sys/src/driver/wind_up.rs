@@ -49,7 +49,7 @@ impl Driver {
         self.handles_left
     }
 
-    /// The kernel said that the ring is of no more use: what it was lent may never come back.
+    /// The ring has failed: memory that was lent to the kernel may never come back.
     pub(crate) fn has_failed(&self) -> bool {
         self.ring.has_failed()
     }

@@ -1,4 +1,4 @@
-//! What is asked of a socket by plain system calls: on the way to the ring, and where the ring has no answer.
+//! Plain system calls on sockets: before a socket is in the ring, and where the ring has no operation.
 
 use std::io;
 use std::net::SocketAddr;
@@ -72,7 +72,7 @@ pub(super) fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: socket takes no memory.
     let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -99,7 +99,7 @@ pub(super) fn name_of(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
     // SAFETY: all zeroes is a valid sockaddr_storage.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: the storage is as long as said and lives through the call.
+    // SAFETY: the storage is as long as stated and lives through the call.
     check(unsafe { call(fd, (&raw mut storage).cast(), &raw mut bytes) })?;
     match i32::from(storage.ss_family) {
         libc::AF_INET => {

@@ -1,4 +1,4 @@
-//! Sockets that listen: bound by whoever opens the port, started by the shard that accepts from them.
+//! Listening sockets: bound by the thread that opens the port, started by the shard that accepts from them.
 
 use std::future::poll_fn;
 use std::io;
@@ -66,7 +66,7 @@ impl BoundListener {
         Ok(listener)
     }
 
-    /// Finds out whether the address could be had by one process alone: with SO_REUSEPORT, a second instance would
+    /// Finds out whether the address is free for one process alone: with SO_REUSEPORT, a second instance would
     /// silently share the port of the first.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl BoundListener {
         set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         // Accepted sockets inherit these.
         set_option(raw, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is said to be readable.
+        // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is reported as readable.
         set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
         bind(raw, &on.address)?;
         Ok(BoundListener { slot: None, fd })

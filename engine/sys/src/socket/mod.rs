@@ -98,7 +98,7 @@ impl Conn {
         Some(Lease::from_raw(lease))
     }
 
-    /// Whether neither bytes nor an end have arrived that nobody took yet.
+    /// Whether no bytes and no end have arrived that are not taken yet.
     pub fn is_quiet(&self) -> bool {
         driver::with(|driver| driver.is_quiet(self.index))
     }
@@ -108,7 +108,7 @@ impl Conn {
         self.is_quiet() && peek(self.fd()) == Peeked::Nothing
     }
 
-    /// Whether the peer has said something that nobody took, in a buffer or still in the socket: what closing would answer
+    /// Whether the peer has sent bytes that were not taken, in a buffer or still in the socket: what closing would answer
     /// with a reset. By a system call, unless the answer is known without one.
     pub fn has_unread(&self) -> bool {
         driver::with(|driver| driver.has_unread(self.index))
@@ -190,8 +190,8 @@ impl Conn {
     /// too. Bytes and the peer's end are no failure.
     pub async fn failed(&self) -> io::Error {
         loop {
-            let told = poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await;
-            if let Some(errno) = told {
+            let failed = poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await;
+            if let Some(errno) = failed {
                 return io::Error::from_raw_os_error(errno);
             }
             // No receive is armed: the peer has finished sending, or has sent ahead. The ring's poll cannot wait for a
@@ -317,8 +317,8 @@ impl Conn {
         });
     }
 
-    /// Notes the ends of the connection that this one is a part of: those that a proxy in front of us has told, or those
-    /// that a server was told. From now on [`Conn::peer`] is `source`.
+    /// Notes the ends of the connection that this one is a part of: those that a proxy in front of us has announced, or
+    /// those that were announced to a server. From now on [`Conn::peer`] is `source`.
     pub fn set_proxied(&self, source: SocketAddr, destination: SocketAddr) {
         let announced = ProxiedAddresses { source, destination };
         driver::with(|driver| driver.set_proxied(self.index, announced));
@@ -357,13 +357,13 @@ impl Conn {
         Ok(peer)
     }
 
-    /// Says who the peer is, as somebody in front of us tells: from now on [`Conn::peer`] says so, and the connection
+    /// Sets the peer, as a proxy in front of us announced it: from now on [`Conn::peer`] returns it, and the connection
     /// counts for that address.
     pub(crate) fn set_peer(&self, peer: SocketAddr) {
         driver::with(|driver| driver.set_peer(self.index, peer));
     }
 
-    /// Connections that the peer's address has now, over all shards, this one included; 0 where nobody counts them (see
+    /// Connections that the peer's address has now, over all shards, this one included; 0 where they are not counted (see
     /// [`Runtime::count_peers`](crate::Runtime::count_peers)).
     pub fn connections_of_peer(&self) -> u32 {
         driver::with(|driver| driver.connections_of_peer(self.index))

@@ -106,7 +106,7 @@ impl Future for Ready<'_> {
 /// fn is_sent_to_another_thread<T: Send>() {}
 /// is_sent_to_another_thread::<sluice_sys::Sending>();
 /// ```
-#[must_use = "a send whose end nobody waits for should say so with `detach`"]
+#[must_use = "a send whose end is not waited for needs `detach`"]
 pub struct Sending(pub(super) Operation);
 
 /// How a send ended.

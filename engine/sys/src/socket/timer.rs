@@ -1,4 +1,4 @@
-//! Deadlines without a socket: entries of the socket table all the same, so that one wheel serves both.
+//! Deadlines without a socket. They are entries of the socket table too, so that one wheel serves both.
 
 use std::future::poll_fn;
 use std::marker::PhantomData;

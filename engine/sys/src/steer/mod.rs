@@ -1,5 +1,5 @@
-//! Which of a port's listeners gets a connection: by socket options, which everybody may use, or by a program of extended
-//! BPF, which needs a privilege and can look at the shards' loads.
+//! Which of a port's listeners gets a connection: by socket options, which need no capability, or by a program of extended BPF,
+//! which needs CAP_BPF and can read the shards' loads.
 
 mod options;
 mod program;

@@ -1,4 +1,4 @@
-//! Which listener of a port gets a connection. Both ways need no privilege.
+//! Steering by socket options. Neither of the two ways needs a capability.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -9,7 +9,7 @@ use crate::socket::{check, set_option};
 const INSTRUCTIONS_MAX: usize = 4096;
 
 /// A listener's index that no group has: the kernel then decides by its hash.
-const NOBODY: u32 = u32::MAX;
+const NO_SHARD: u32 = u32::MAX;
 
 /// This listener is for connections that are received on `cpu`.
 pub(crate) fn prefer_incoming_cpu(fd: RawFd, cpu: usize) -> io::Result<()> {
@@ -46,7 +46,7 @@ fn program(listeners: &[(usize, usize)]) -> Vec<libc::sock_filter> {
         program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, cpu as u32));
         program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, listener as u32));
     }
-    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, NOBODY));
+    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, 0, NO_SHARD));
     program
 }
 
@@ -61,7 +61,7 @@ mod tests {
     /// Takes what waits at a listener; returns how many there were.
     fn landed(listener: &BoundListener) -> usize {
         let accepted = std::iter::from_fn(|| accept_queued(listener.raw_fd()));
-        // SAFETY: the descriptors were just accepted and belong to nobody else.
+        // SAFETY: the descriptors were just accepted and have no other owner.
         accepted.inspect(|&fd| drop(unsafe { OwnedFd::from_raw_fd(fd) })).count()
     }
 

@@ -1,9 +1,9 @@
-//! The program of extended BPF that chooses the shard for a new connection: the shard of the CPU that received it, and if
-//! that one is busy another one near it that has less to do. It runs in the kernel, on that CPU, once per connection.
+//! The program of extended BPF that chooses the shard for a new connection: the shard of the CPU that received it, or, if that
+//! is busy, another one near it with less load. It runs in the kernel, on that CPU, once per connection.
 //!
-//! Maps say what the machine is like, which listener is which shard's, and how much each shard has to do: the latter is the
-//! [`LoadBoard`], whose memory is a map, so that a shard says it with a plain store. A listener's place is emptied before its
-//! shard stops accepting; whoever finds it empty is sent to a neighbour, and the kernel's hash decides where there is none.
+//! Maps hold the machine's topology, the listener of each shard, and the load of each shard. The last is the [`LoadBoard`],
+//! whose memory is a map, so that a shard reports its load by a plain store. A listener's place is emptied before its shard
+//! stops accepting; a connection that finds it empty goes to a neighbour, or by the kernel's hash if there is none.
 
 use std::io;
 use std::ops::Range;
@@ -21,12 +21,12 @@ use crate::load_board::{BUSY_WORK, LoadBoard, WORK_OFFSET};
 use crate::socket::set_option;
 
 /// The shard of a CPU that none was chosen for.
-const NOBODY: u32 = u32::MAX;
+const NO_SHARD: u32 = u32::MAX;
 
 /// Neighbours that are looked at for each distance, from a random one on: all of them in most machines.
 const LOOKS: usize = 4;
 
-/// More work than this is not told apart; keeps products of it in 64 bits. A shard that is closed shows more.
+/// More work than this counts as this much; keeps products of it in 64 bits. A shard that is closed shows more.
 const WORK_MAX: i32 = i32::MAX;
 
 /// What the program answers with: the listener that was selected, or the kernel's choice if none was.
@@ -83,8 +83,10 @@ impl SteeringMaps {
             let receivers = Map::new(MapKind::Array, 4, cpus)?;
             for cpu in 0..cpus {
                 let receiver = tables.receivers.iter().find(|&&(of, _)| of == cpu);
-                receivers
-                    .set(number(cpu), &receiver.map_or(NOBODY, |&(_, shard)| number(shard)).to_ne_bytes())?;
+                receivers.set(
+                    number(cpu),
+                    &receiver.map_or(NO_SHARD, |&(_, shard)| number(shard)).to_ne_bytes(),
+                )?;
             }
             let shards = tables.order.len();
             let order = Map::new(MapKind::Array, 4, shards)?;
@@ -141,7 +143,7 @@ impl Drop for Slot {
 
 /// Numbers of CPUs and shards are small.
 fn number(of: usize) -> u32 {
-    u32::try_from(of).unwrap_or(NOBODY)
+    u32::try_from(of).unwrap_or(NO_SHARD)
 }
 
 /// Where on the stack what is.
@@ -155,7 +157,7 @@ mod stack {
     pub(super) const CIRCLES: i16 = -40;
 }
 
-/// The program in the making. R6 is its context and R7 the shard that it is about to choose; what R8 and R9 are is said
+/// The program in the making. R6 is its context and R7 the shard that it is about to choose; what R8 and R9 are is described
 /// where they are used.
 struct Code<'m> {
     program: Assembler,
@@ -369,7 +371,7 @@ mod tests {
 
     fn accept_all(listener: &BoundListener) -> usize {
         let accepted = std::iter::from_fn(|| accept_queued(listener.raw_fd()));
-        // SAFETY: the descriptors were just accepted and belong to nobody else.
+        // SAFETY: the descriptors were just accepted and have no other owner.
         accepted.inspect(|&fd| drop(unsafe { OwnedFd::from_raw_fd(fd) })).count()
     }
 
@@ -462,7 +464,7 @@ mod tests {
             let landed = port.landed(cpu, 100);
             match wanted {
                 Some(shard) => assert_eq!(landed[shard], 100, "{landed:?}"),
-                // Nobody is left on the node: the kernel's choice.
+                // No shard is left on the node: the kernel's choice.
                 None => assert!(landed.iter().all(|&count| count < 100), "{landed:?}"),
             }
         }

@@ -248,7 +248,7 @@ fn a_receive_that_ended_at_its_bound_goes_on_where_nothing_is_left_behind() {
     }
 }
 
-/// A task that waits until its receive is out of the kernel need not be told by a buffer that it is.
+/// A task that waits until its receive is out of the kernel needs no buffer to notice it.
 #[test]
 fn a_disarm_that_meets_a_lack_of_buffers_is_over() {
     let mut rig = Rig::with_buffers(BUFFERS);
@@ -282,7 +282,7 @@ fn burst(rig: &mut Rig) {
 }
 
 #[test]
-fn nobody_is_ended_for_buffers_that_are_only_on_offer() {
+fn no_connection_is_ended_for_buffers_that_are_only_on_offer() {
     let mut rig = Rig::with_buffers(BUFFERS);
     burst(&mut rig);
     for _ in 0..BODIES - 1 {

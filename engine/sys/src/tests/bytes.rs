@@ -223,7 +223,7 @@ fn receives_and_sends_wait_although_sockets_are_non_blocking() {
 }
 
 #[test]
-fn unacknowledged_bytes_are_told() {
+fn unacknowledged_bytes_are_reported() {
     let left = run(&small(), async {
         let (conn, mut peer) = pair().await;
         assert_eq!(conn.unacknowledged_bytes().expect("tcp_info"), 0);

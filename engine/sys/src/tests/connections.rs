@@ -94,7 +94,7 @@ fn idle_connections_wake_a_worker_with_their_bytes() {
     assert_eq!(seen, [[0; 20], [1; 20], [2; 20]].concat());
 }
 
-/// A worker that parks every connection with what it has said, and writes down what it was given and how it went on.
+/// A worker that parks every connection with the bytes it has sent, and writes down what it was given and how it went on.
 fn collect(
     seen: &Rc<RefCell<Vec<String>>>,
 ) -> impl FnMut() -> std::pin::Pin<Box<dyn Future<Output = ()>>> + 'static {
@@ -104,22 +104,22 @@ fn collect(
         Box::pin(async move {
             loop {
                 let (conn, kept) = next_partial_connection().await;
-                let (mut said, pieces) =
+                let (mut received, pieces) =
                     kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
                 if pieces == 0 {
                     conn.set_deadline(3_000);
                 }
                 while let Some(lease) = conn.receive_ready() {
-                    said.extend_from_slice(&lease);
+                    received.extend_from_slice(&lease);
                 }
-                let Err(conn) = conn.park_with(&said, pieces + 1) else { continue };
+                let Err(conn) = conn.park_with(&received, pieces + 1) else { continue };
                 let how = match conn.receive().await {
                     Ok(None) => "ended".to_owned(),
                     other => other.map(drop).unwrap_err().kind().to_string(),
                 };
                 seen.borrow_mut().push(format!(
                     "{} after {}, {how}",
-                    String::from_utf8_lossy(&said),
+                    String::from_utf8_lossy(&received),
                     pieces + 1
                 ));
             }
@@ -128,7 +128,7 @@ fn collect(
 }
 
 #[test]
-fn a_parked_connection_keeps_what_it_has_said() {
+fn a_parked_connection_keeps_its_bytes() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let bound = BoundListener::bind(LOOPBACK, 64).expect("bind");
     let address = bound.local().expect("address");
@@ -275,13 +275,13 @@ fn a_send_begins_when_the_kernel_has_taken_some_of_it() {
         sleep(20).await;
         assert!(second.reuse());
         second_peer.write_all(b"wake").expect("write");
-        first_peer.write_all(b"unasked").expect("write");
+        first_peer.write_all(b"earlier").expect("write");
         // One turn brings both, and this task runs between the two.
         assert_eq!(&*receive_all(&second, 4).await, b"wake");
         assert!(first.reuse(), "what came has not been seen yet");
         let sending = first.send(buf(b"request"), 0);
         assert!(!sending.has_begun());
-        assert_eq!(&*receive_all(&first, 7).await, b"unasked");
+        assert_eq!(&*receive_all(&first, 7).await, b"earlier");
         assert!(!sending.has_begun(), "these bytes are older than the request");
         first_peer.write_all(b"later").expect("write");
         assert_eq!(&*receive_all(&first, 5).await, b"later");

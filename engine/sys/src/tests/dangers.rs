@@ -51,7 +51,7 @@ fn accept_completes_after_drop_closes_fd() {
         let read = client.read(&mut [0; 1]);
         assert!(
             !matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock),
-            "nobody closed it: {read:?}"
+            "it is still open: {read:?}"
         );
         assert_eq!(sockets_open(), 0);
     });
@@ -65,7 +65,7 @@ fn cancelled_op_returns_ring_buffer() {
         let mut receive = Box::pin(async { conn.receive().await.map(drop) });
         start(receive.as_mut()).await;
         sleep(40).await;
-        peer.write_all(b"nobody reads this").expect("write");
+        peer.write_all(b"never to be read").expect("write");
         drop(receive);
         drop(conn);
         sleep(100).await;

@@ -363,7 +363,7 @@ fn a_ring_that_has_failed_ends_its_runtime_with_the_reason() {
         (libc::EPERM, "io_uring_enter failed: "),
     ] {
         let ended = thread::spawn(move || ends_with(errno)).join().expect("no panic");
-        assert!(ended.as_ref().is_err_and(|said| said.contains(reason)), "{errno}: {ended:?}");
+        assert!(ended.as_ref().is_err_and(|message| message.contains(reason)), "{errno}: {ended:?}");
     }
 }
 

@@ -330,7 +330,7 @@ fn connections_that_move_keep_within_the_limit_of_both_shards() {
     two.end();
 }
 
-/// What a proxy in front could have said: source and destination.
+/// What a proxy in front could have announced: source and destination.
 const ANNOUNCED: (SocketAddr, SocketAddr) = (
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 2),
@@ -428,17 +428,17 @@ fn a_begun_message_stays_with_its_connection() {
             let mut known = Vec::new();
             loop {
                 let (conn, kept) = next_partial_connection().await;
-                let (mut said, pieces) =
+                let (mut received, pieces) =
                     kept.map_or((Vec::new(), 0), |kept| (kept.bytes.to_vec(), kept.pieces));
                 while let Some(lease) = conn.receive_ready() {
-                    said.extend_from_slice(&lease);
+                    received.extend_from_slice(&lease);
                 }
-                if said.ends_with(b".") {
-                    served.borrow_mut().push(String::from_utf8_lossy(&said).into_owned());
+                if received.ends_with(b".") {
+                    served.borrow_mut().push(String::from_utf8_lossy(&received).into_owned());
                     continue;
                 }
                 known.push(conn.id());
-                conn.park_with(&said, pieces + 1).expect("nothing more has come");
+                conn.park_with(&received, pieces + 1).expect("nothing more has come");
                 known.iter().for_each(|&connection| hand_over(connection, 1));
             }
         }

@@ -295,11 +295,11 @@ fn waking_takes_no_memory() {
 fn another_thread_wakes_a_task_of_a_shard_that_sleeps() {
     let left = run(&small(), async {
         let (sender, receiver) = channel::<Waker>();
-        let (told, tell) = channel();
+        let (ready, tell) = channel();
         // It answers each waker with a word, then wakes, and drops it last.
         let other = thread::spawn(move || {
             for waker in receiver {
-                told.send(()).expect("the task is there");
+                ready.send(()).expect("the task is there");
                 waker.wake_by_ref();
                 drop(waker.clone());
                 waker.wake();

@@ -404,13 +404,13 @@ fn the_state_of_a_closed_connection_is_dropped_outside_the_driver() {
         assert_eq!((all, connections_open(), connections_with_state()), (vec![0, 1, 2, 3, 4], 0, 0));
         // Their own connections were used in their ends.
         for other in &mut others {
-            let mut said = Vec::new();
-            let mut look = || match other.read_to_end(&mut said) {
+            let mut received = Vec::new();
+            let mut look = || match other.read_to_end(&mut received) {
                 Ok(_) => true,
                 Err(error) => error.kind() != ErrorKind::WouldBlock,
             };
             until("its end", &mut look).await;
-            assert_eq!(said, b"bye");
+            assert_eq!(received, b"bye");
         }
     });
     assert_eq!(end.borrow().len(), 5);

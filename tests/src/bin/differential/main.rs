@@ -17,7 +17,7 @@ use sluice_tests::{
 
 use crate::peers::{PROXIES, Running};
 
-/// A proxy that has said nothing for so long will say nothing more.
+/// A proxy that was silent for so long will send nothing more.
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// The verdicts on one case, in the order of [`PROXIES`].

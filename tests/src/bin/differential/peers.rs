@@ -90,9 +90,9 @@ async fn until_it_accepts(name: &str, address: SocketAddr) {
 /// `nginx 1.22.1`, `HAProxy 2.6.12`.
 async fn version_of(name: &str) -> String {
     let output = Command::new(format!("/usr/sbin/{name}")).arg("-v").output().await;
-    let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said).replace('/', " ");
-    let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let output_text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let output_text = String::from_utf8_lossy(&output_text).replace('/', " ");
+    let number = output_text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     format!(
         "{} {}",
         if name == "nginx" { "nginx" } else { "HAProxy" },

@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<RequestCase> {
         passes("Proxy-Connection stays behind", "9110 7.6.1", get!("Proxy-Connection: close\r\n"), [get!()]),
         passes("Proxy-Authorization stays behind", "9110 11.7.2", get!("Proxy-Authorization: Basic eDp5\r\n"), [get!()]),
         passes("TE without trailers stays behind", "9110 10.1.4", get!("TE: gzip\r\nConnection: TE\r\n"), [get!()]),
-        passes("TE with trailers is said anew", "9110 10.1.4", get!("TE: gzip, trailers\r\nConnection: TE\r\n"), [get!("TE: trailers\r\nConnection: TE\r\n")]),
+        passes("TE with trailers is written anew", "9110 10.1.4", get!("TE: gzip, trailers\r\nConnection: TE\r\n"), [get!("TE: trailers\r\nConnection: TE\r\n")]),
         passes("Trailer without chunks stays behind", "9110 6.6.2", post!("Trailer: X\r\nContent-Length: 3\r\n", "abc"), [post!("Content-Length: 3\r\n", "abc")]),
         refused(400, "an upgrade to WebSocket", "9110 7.8", get!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n")),
         refused(400, "an upgrade to WebSocket and bytes behind it", "9110 7.8", concat!(get!("Connection: Upgrade\r\nUpgrade: websocket\r\n"), "GET /x HTTP/1.1\r\nHost: a\r\n\r\n")),

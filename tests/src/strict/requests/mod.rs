@@ -33,7 +33,7 @@ pub fn all() -> impl Iterator<Item = (&'static str, Vec<RequestCase>)> {
     .into_iter()
 }
 
-/// Cases for a proxy that lets `websocket`, `own/1` and CONNECT to port 443 through, and an origin that goes along with none.
+/// Cases for a proxy that lets `websocket`, `own/1` and CONNECT to port 443 through, and an origin that accepts none.
 pub fn tunnels() -> Vec<RequestCase> {
     tunnels::cases()
 }

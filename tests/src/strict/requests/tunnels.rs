@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<RequestCase> {
         last("a WebSocket offer in HTTP/1.0", "9110 7.8", "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", [get!()]),
         last("a WebSocket offer and close", "9112 9.6", websocket!("Connection: close\r\n"), [WEBSOCKET]),
         passes("only h2c where WebSocket is allowed", "h2c smuggling", get!("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"), [get!()]),
-        // Whether these wait for the answer nobody knows.
+        // Whether these wait for the answer is unknown.
         last("another allowed protocol", "9931 5", own!(""), [OWN]),
         last("another allowed protocol and what follows", "9931 4.1", concat!(own!(""), "GET /admin HTTP/1.1\r\nHost: a\r\n\r\n"), [OWN]),
         refused(400, "a protocol of another version", "9110 7.8", get!("Connection: Upgrade\r\nUpgrade: own/2\r\n")),

@@ -14,7 +14,7 @@ pub(super) fn cases() -> Vec<ResponseCase> {
         passed("sixteen interim answers", "house", "HTTP/1.1 103 X\r\n\r\n".repeat(16) + ok!("Content-Length: 2\r\n", "ok"), &("HTTP/1.1 103 X\r\n\r\n".repeat(16) + ok!("Content-Length: 2\r\n", "ok"))),
         bad("seventeen interim answers", "house", "HTTP/1.1 103 X\r\n\r\n".repeat(17) + ok!("Content-Length: 2\r\n", "ok")),
         response("interim answers are nothing for HTTP/1.0", "9110 15.2", Ask::Old, concat!("HTTP/1.1 103 X\r\n\r\n", ok!("Content-Length: 2\r\n", "ok")), Outcome::Passed(ok!("Connection: keep-alive\r\nContent-Length: 2\r\n", "ok").to_owned())),
-        bad("101 that nobody asked for", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        bad("unsolicited 101", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
         bad("101 without Upgrade", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\n\r\n"),
         bad("101 after 100", "9110 15.2.2", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"),
         bad("100 of HTTP/1.0", "9110 15.2", concat!("HTTP/1.0 100 Continue\r\n\r\n", ok!("Content-Length: 2\r\n", "ok"))),

@@ -1,4 +1,4 @@
-//! Bytes behind the end of a response: what a server was made to say for somebody else. They poison its connection.
+//! Bytes behind the end of a response: what an attacker made a server send. They poison its connection.
 
 use super::{Ask, Outcome, ResponseCase, Then, ok, once, response};
 
