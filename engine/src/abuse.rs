@@ -43,7 +43,7 @@ impl Abuse {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Score(Cell<u8>);
 
-/// What an abuse leads to.
+/// The consequence of an abuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     GoOn,

@@ -24,7 +24,7 @@ const LOOKS_BEFORE_MOVES: u32 = 3;
 /// Connections given away at one look.
 const MOVES_MAX: usize = 32;
 
-/// What a shard needs to share connections with the others.
+/// Everything a shard needs to share connections with the others.
 pub(crate) struct ShardPeers {
     pub(crate) me: usize,
     pub(crate) board: Arc<LoadBoard>,
@@ -68,7 +68,7 @@ pub(crate) async fn run(peers: ShardPeers) {
         moves.clear();
         let mean = mean(&board);
         let is_at_end = patience.look(work, mean);
-        // What was given away shows in the loads only at the next look.
+        // Migrated connections show in the loads only at the next look.
         if is_at_end && !was_moving {
             let proximity = proximity.iter().map(|distance| least(&board, distance));
             choose(work, mean, proximity, &mut shares, &mut moves);

@@ -1,4 +1,4 @@
-//! What every shard is made from. All shards read the same one.
+//! The input from which every shard is made. All shards read the same one.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::route::RouteTable;
 use crate::upstream::servers::Resolved;
 use crate::upstream::stock::Descriptors;
 
-/// What every shard is made from.
+/// The input from which every shard is made.
 pub(crate) struct Blueprint {
     pub(crate) config: Config,
     pub(crate) resolved: Resolved,

@@ -63,7 +63,7 @@ impl Budget {
         }
     }
 
-    /// What an operator should know, if memory decides anything.
+    /// A line for the operator, if memory limits anything.
     pub(crate) fn explain(&self, topology: &Topology) -> Option<String> {
         let limit = topology.memory_limit_bytes?;
         Some(format!(

@@ -9,7 +9,7 @@ pub(crate) mod resolve;
 pub(crate) mod signals;
 mod numa_overflow;
 
-/// What the control thread can tell a shard.
+/// Messages of the control thread to a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
     /// Stop accepting, finish what is in flight, end.

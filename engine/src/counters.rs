@@ -1,4 +1,4 @@
-//! What a shard counts. Each shard alone writes its own set; any thread may read it at any time.
+//! The counters of a shard. Each shard alone writes its own set; any thread may read it at any time.
 //!
 //! A counter is a plain load and store by its one writer: no locked instruction, and no line of memory that two
 //! shards write.

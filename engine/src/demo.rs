@@ -49,7 +49,7 @@ pub fn start_origin() -> Result<SocketAddr, LaunchError> {
     }
 }
 
-/// What to try, once the proxy listens.
+/// Commands to try, once the proxy listens.
 pub fn introduction(listen: SocketAddr, origin: SocketAddr) -> String {
     format!(
         "An origin answers on {origin}, Sluice listens on {listen} in front of it. Try:\n\

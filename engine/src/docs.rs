@@ -14,7 +14,7 @@ const LIMITS: &str = include_str!("../../docs/limits.md");
 const UPSTREAMS: &str = include_str!("../../docs/upstreams.md");
 const COMING_FROM: &str = include_str!("../../docs/coming-from.md");
 
-/// What stands between backquotes, on lines of text and of tables.
+/// The text between backquotes, on lines of text and of tables.
 fn quoted(page: &str) -> impl Iterator<Item = &str> {
     page.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }

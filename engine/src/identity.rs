@@ -26,7 +26,7 @@ pub(crate) struct ClientTexts {
     client: AddressText,
 }
 
-/// Whose request it is.
+/// The client of the request.
 #[derive(Clone, Copy)]
 pub(crate) struct Client<'t> {
     /// As the fields of the request will say it.

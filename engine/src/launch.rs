@@ -138,7 +138,7 @@ fn report_host(host: &Host) {
     }
 }
 
-/// What polling costs: processors are busy without work.
+/// The cost of polling: processors are busy without work.
 fn cost_of_busy_poll(time: Duration) -> String {
     format!(
         "busy poll: a shard spends up to {} us of processor time before each sleep: {:.1} % of a core at 1,000 sleeps a \

@@ -74,7 +74,7 @@ pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Erro
     LaunchError::Refused(format!("cannot listen {purpose}on {address}: {error} (hint: {hint})"))
 }
 
-/// What decides which shard gets a connection.
+/// How the shard of a connection is chosen.
 pub(crate) enum SteeringMethod {
     /// The kernel's hash.
     Hash,

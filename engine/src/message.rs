@@ -26,7 +26,7 @@ pub(crate) enum Part {
     End,
 }
 
-/// Whose doing it was.
+/// The side that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Downstream,
@@ -118,7 +118,7 @@ impl Aborted {
     }
 }
 
-/// What [`BodySource::show_ready`] came upon.
+/// The result of [`BodySource::show_ready`].
 pub(crate) enum ReadyPart {
     Data,
     Trailers(Box<Trailers>),

@@ -9,7 +9,7 @@ use sluice_proto::{Fault, RequestHead};
 use crate::config::{Config, PathForward, RoutePaths};
 use crate::counters::Counters;
 
-/// What is judged before the route is known.
+/// The rules that apply before the route is known.
 pub(crate) fn rules_before_route(config: &Config) -> PathRules {
     let mut rules = config.paths.rules();
     // One route that takes encoded slashes is enough for all to be let through to the routes, where the others refuse them.

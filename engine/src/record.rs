@@ -37,7 +37,7 @@ pub(crate) struct Record {
     broken: Cell<Option<(Phase, Aborted)>>,
 }
 
-/// What of an exchange was broken off.
+/// The part of an exchange that was broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The request's head could not be read.
@@ -93,7 +93,7 @@ impl Record {
         self.sent_bytes.set(bytes as u64);
     }
 
-    /// What counts the bytes of the response.
+    /// The counter of the response's bytes.
     pub(crate) fn sent_bytes(&self) -> &Cell<u64> {
         &self.sent_bytes
     }

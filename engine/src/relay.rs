@@ -52,7 +52,7 @@ pub(crate) async fn relay(source: &mut impl BodySource, sink: &mut impl BodySink
         if relay_ready(source, sink, &mut trailers).await? == At::End {
             return sink.finish().await;
         }
-        // What was taken so far must not wait for what may never come.
+        // Bytes taken so far must not wait for bytes that may never come.
         sink.flush().await?;
         if !splice_rest(source, sink).await? {
             source.more().await?;

@@ -24,7 +24,7 @@ use crate::upstream::stock::{Descriptors, Stock, Upkeep};
 
 /// The state of one shard.
 pub(crate) struct Shard {
-    /// What the configuration says now.
+    /// The configuration in force.
     snapshot: RefCell<Rc<Snapshot>>,
     /// The servers of every configuration that is still in use.
     pub(crate) servers: Servers,
@@ -81,7 +81,7 @@ impl Shard {
         }
     }
 
-    /// What the configuration says now. Whoever waits keeps the reference for as long as its work has to agree with itself.
+    /// The configuration in force. A task keeps the reference for as long as its work has to see one configuration.
     #[inline]
     pub(crate) fn snapshot(&self) -> Rc<Snapshot> {
         self.snapshot.borrow().clone()

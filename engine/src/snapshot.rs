@@ -26,7 +26,7 @@ use crate::upstream::servers::{Resolved, Servers};
 pub(crate) struct Snapshot {
     pub(crate) times: Times,
     pub(crate) limits: Limits,
-    /// What of a path is judged before its route is known.
+    /// The rules for paths that apply before the route is known.
     pub(crate) path_rules: PathRules,
     pub(crate) identity: IdentityRules,
     pub(crate) proxy_senders: ProxySenders,
@@ -51,7 +51,7 @@ pub(crate) struct Route {
     pub(crate) paths: RoutePaths,
     /// Which Host servers get.
     pub(crate) send_host: SendHost,
-    /// What may leave HTTP.
+    /// The tunnels that are allowed.
     pub(crate) tunnels: RouteTunnels,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Limits {
     response_min_rate: u32,
 }
 
-/// What a lookup in a snapshot finds.
+/// The result of a lookup in a snapshot.
 pub(crate) enum Found<'s> {
     Route(&'s Route, &'s Group),
     /// The path is there, the method is not.

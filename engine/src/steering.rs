@@ -31,7 +31,7 @@ impl Steering {
     }
 }
 
-/// What the kernel's program goes by.
+/// The tables of the kernel's program.
 pub(crate) fn tables(topology: &Topology, plan: &Plan) -> SteeringTables {
     let mut near_each_other: Vec<&ShardPlace> = plan.shards.iter().collect();
     near_each_other.sort_by_key(|place| (place.node, place.l3_group, place.shard));

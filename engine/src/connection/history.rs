@@ -47,7 +47,7 @@ impl AgeLimit {
     }
 }
 
-/// What is remembered.
+/// The history of one connection.
 #[derive(Debug)]
 pub(crate) struct History {
     /// Requests answered.

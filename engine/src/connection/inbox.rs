@@ -28,12 +28,12 @@ enum Held {
 }
 
 impl Inbox {
-    /// What was kept of a message that had only begun.
+    /// The bytes kept of a message that had only begun.
     pub(crate) fn resume(partial: PartialMessage) -> Inbox {
         Inbox { held: Held::Joined { buf: partial.bytes, start: 0 } }
     }
 
-    /// What has arrived and is not used.
+    /// Bytes that have arrived and are not used yet.
     pub(crate) fn unread(&self) -> &[u8] {
         match &self.held {
             Held::Nothing => &[],

@@ -12,7 +12,7 @@ use sluice_sys::{Buf, Conn, Lease, Leases, Patience, Sending};
 
 /// A connection to a client or a server.
 pub(crate) enum Link {
-    /// What is sent and received is what the messages are made of.
+    /// The bytes that are sent and received are those of the messages.
     Plain(Conn),
 }
 

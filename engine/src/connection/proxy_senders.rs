@@ -1,4 +1,4 @@
-//! Who may begin a connection with a PROXY protocol header, by listener.
+//! The peers that may begin a connection with a PROXY protocol header, by listener.
 
 use sluice_sys::Conn;
 
@@ -26,7 +26,7 @@ impl ProxySenders {
         self.by_listener.get(usize::from(listener)).is_some_and(Option::is_some)
     }
 
-    /// Who may send the header that is still to come on a connection; `None` if none is.
+    /// The peers that may send the header that is still to come on a connection; `None` if none is to come.
     pub(crate) fn of(&self, conn: &Conn) -> Option<&Networks> {
         if self.by_listener.is_empty() {
             return None;

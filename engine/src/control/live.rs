@@ -27,7 +27,7 @@ pub struct Live {
     pub pid: u32,
     /// Which shard is to get a connection, as `--steering` has it.
     pub steering: String,
-    /// What sees to it: `hash`, `socket options`, `BPF program`.
+    /// How it is done: `hash`, `socket options`, `BPF program`.
     pub steered_by: String,
     /// Its shards, in the order of their numbers.
     pub shards: Vec<LiveShard>,
@@ -139,7 +139,7 @@ pub(crate) fn answer(mut stream: UnixStream, live: &Live) {
     let _ = stream.write_all(live.to_json().as_bytes());
 }
 
-/// What is known of a shard now.
+/// The state of a shard now.
 pub(crate) fn look_at(member: &Member) -> LiveShard {
     let place = &member.place;
     let task = format!("/proc/self/task/{}", member.thread);

@@ -21,6 +21,6 @@ pub(crate) struct Member {
     pub(crate) memory: ShardMemory,
     /// The kernel's number of its thread.
     pub(crate) thread: i32,
-    /// What the operator should know.
+    /// A warning for the operator.
     pub(crate) warning: Option<String>,
 }

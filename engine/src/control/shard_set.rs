@@ -28,7 +28,7 @@ const PUBLISH_STEP: Duration = Duration::from_millis(2);
 /// How often a machine with several nodes is asked whether memory had to be taken from the wrong one.
 const SPILL_LOOK: Duration = Duration::from_secs(5);
 
-/// What the control thread waits for.
+/// An event that the control thread waits for.
 pub(crate) enum Event {
     Asked(Request),
     Ready(Box<Member>),
@@ -70,7 +70,7 @@ pub(crate) struct ShardSet {
     members: Vec<Box<Member>>,
     ring_sender: MsgRingSender,
     steering: Steering,
-    /// What steers.
+    /// How connections are steered.
     steered_by: &'static str,
 }
 
@@ -89,7 +89,7 @@ impl ShardSet {
         self.members.insert(at, member);
     }
 
-    /// What a shard needs to share connections with the others.
+    /// Everything a shard needs to share connections with the others.
     pub(crate) fn peers(&self, shard: usize, board: &Arc<LoadBoard>) -> ShardPeers {
         let places: Vec<_> = self.members.iter().map(|member| &member.place).collect();
         ShardPeers {
@@ -118,7 +118,7 @@ impl ShardSet {
             match next_event(inbox, numa_overflow.is_some()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
                 Some(Event::Live(stream)) => live::answer(stream, &self.live()),
-                // Who asked may have lost patience.
+                // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
                 Some(Event::Asked(Request::End)) if is_draining => {
                     eprintln!("sluice: ended at once, by a second signal");

@@ -30,7 +30,7 @@ pub(crate) enum Afterwards {
 }
 
 impl RequestBody<'_> {
-    /// What has come of it keeps no receive buffer from others while nothing is done with it.
+    /// Its received bytes keep no receive buffer from others while they wait.
     pub(crate) fn release_buffers(&mut self) {
         match self {
             Self::H1(body) => body.release_buffers(),
@@ -74,7 +74,7 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// What writes the body of the response, behind what is in `out`.
+    /// The writer of the response's body, behind the bytes in `out`.
     pub(crate) fn body(self, out: Buf) -> BodyWriter<'a> {
         match self {
             Self::H1(responder) => responder.body(out),
@@ -109,7 +109,7 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// What is known of the exchange.
+    /// The record of the exchange.
     pub(crate) fn record(self) -> &'a Record {
         match self {
             Self::H1(responder) => &responder.record,

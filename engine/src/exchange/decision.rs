@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::snapshot::{Found, Route, Snapshot};
 use crate::upstream::group::Group;
 
-/// What was decided about a request when its head was read.
+/// The decision about a request, made when its head was read.
 pub(crate) struct Decision<'s> {
     pub(crate) route: &'s Route,
     pub(crate) group: &'s Group,

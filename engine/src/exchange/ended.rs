@@ -20,14 +20,14 @@ pub(crate) enum Ended {
     Tunnel(Box<TunnelUpstream>),
 }
 
-/// Whose response it was.
+/// The origin of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Server,
     Local,
 }
 
-/// What broke an exchange off: by whose doing, and what is lost with it.
+/// Why an exchange broke off: the side, and what is lost with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interrupted {
     pub(crate) aborted: Aborted,

@@ -80,7 +80,7 @@ impl<'a> Exchange<'a> {
         let mut server = self.take_idle(rest);
         loop {
             if server.is_none() {
-                // What has come of the body keeps no buffer from others while a server is looked for.
+                // Received bytes of the body keep no buffer from others while a server is looked for.
                 body.release_buffers();
                 match cold!(self.connect_new()) {
                     Ok(connected) => server = Some(connected),

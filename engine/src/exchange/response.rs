@@ -16,11 +16,11 @@ use crate::upstream::stream::{ResponseBody, ResponseStream, Unanswered};
 /// A response that went through.
 pub(super) struct Finished {
     pub(super) is_large: bool,
-    /// What follows is no HTTP any more.
+    /// The following bytes are no HTTP any more.
     pub(super) is_tunnel: bool,
 }
 
-/// What a response head is.
+/// The kind of a response head.
 enum Kind {
     Interim,
     /// It opens the tunnel that was asked for.

@@ -13,19 +13,19 @@ use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Route;
 
-/// What a server was offered to change to.
+/// The protocol that a server was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     /// Nothing. The usual case.
     None,
     /// The protocol with this number among those that the route allows.
     Protocol(u16),
-    /// What CONNECT asks for.
+    /// A connection by CONNECT.
     Connect,
 }
 
 impl Switch {
-    /// What a request for a tunnel asks for, if its route allows it and it is made as it should be.
+    /// The tunnel that a request asks for, if its route allows it and the request is valid.
     #[cold]
     pub(super) fn of<'s>(
         shard: &Shard,

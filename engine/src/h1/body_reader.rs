@@ -72,7 +72,7 @@ impl BodyProgress {
     }
 }
 
-/// What was decoded.
+/// A decoded part.
 enum Event {
     /// So many bytes of data are next in the inbox.
     Data(usize),
@@ -117,7 +117,7 @@ impl BodyReader<'_> {
                 self.inbox.join();
                 return Ok(Some(Event::End));
             }
-            // What has been announced may be too much already.
+            // The announced size may be too much already.
             BodyEvent::NeedMore => self.check_announced(self.progress.bytes_left).map(|()| None)?,
         };
         self.inbox.consume(used);

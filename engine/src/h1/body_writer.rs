@@ -14,7 +14,7 @@ use crate::min_rate::{MinRate, short};
 const WAITING_BYTES_MAX: usize = 48 * 1024;
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 
-/// What to do with the last send of a body.
+/// How the last send of a body is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Last {
     /// Wait until the kernel has taken everything: the connection is closed next.
@@ -26,7 +26,7 @@ pub(crate) enum Last {
 /// A body that is being written.
 pub(crate) struct BodyWriter<'a> {
     link: &'a Link,
-    /// What waits to be sent: the head, and small parts behind it; then large ones, in the buffers they came in.
+    /// Bytes that wait to be sent: the head, and small parts behind it; then large ones, in the buffers they came in.
     out: Option<Buf>,
     parts: Leases,
     is_chunked: bool,
@@ -132,7 +132,7 @@ impl BodySink for BodyWriter<'_> {
         if self.is_chunked { ChunkForm::AsReceived } else { ChunkForm::Decoded }
     }
 
-    /// What is copied must not overtake what waits in other buffers.
+    /// Copied bytes must not overtake those that wait in other buffers.
     fn is_blocked_for(&self, part: &Part) -> bool {
         !self.parts.is_empty()
             && match part {

@@ -62,7 +62,7 @@ pub enum PlacementError {
     NoCpu,
 }
 
-/// What decides which CPUs a process may use.
+/// The limit that says which CPUs a process may use.
 const WHO_DECIDES: &str = "taskset, the container or the service's CPUAffinity decides that set";
 
 impl fmt::Display for PlacementError {

@@ -8,9 +8,9 @@ use crate::topology::{CpuSet, Nic, Topology};
 pub struct Alignment {
     /// Below the root, such as `proc/irq/40/smp_affinity_list`.
     pub file: String,
-    /// What should be in it.
+    /// The value that it should have.
     pub value: String,
-    /// What it is, for people.
+    /// A description for people.
     pub what: String,
 }
 

@@ -22,7 +22,7 @@ pub struct Plan {
     pub shards: Vec<ShardPlace>,
     /// CPUs left for interrupts and the control plane; empty if none were asked for.
     pub reserved: CpuSet,
-    /// What the operator should know, to be logged.
+    /// Warnings for the operator, to be logged.
     pub warnings: Vec<String>,
 }
 

@@ -31,7 +31,7 @@ fn quota(topology: &Topology, choice: &ShardChoice, plan: &Plan) -> Option<Strin
     if choice.count.is_some() || matches!(choice.policy, Policy::Cpus(_)) {
         return None;
     }
-    // What there would be without the quota.
+    // The shards without the quota.
     let without = ShardChoice { count: None, ..choice.clone() };
     let free = super::plan(&Topology { quota: None, ..topology.clone() }, &without).ok()?.shards.len();
     let per = match choice.per {

@@ -32,7 +32,7 @@ use sluice_proto::path::{PathStore, normalize};
 /// "No such node" or "no such place" in the tables.
 const NONE: u32 = u32::MAX;
 
-/// What a lookup says. Borrows from the table for the Allow field only.
+/// The result of a lookup. Borrows from the table for the Allow field only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup<'t> {
     /// A route takes the request.

@@ -11,7 +11,7 @@ use crate::config::{
     RoutePaths, Segment, SendHost, ShardChoice, Tail, Timeouts,
 };
 
-/// What routes do about paths when they say nothing.
+/// How routes treat paths by default.
 pub(super) const ORDINARY: RoutePaths =
     RoutePaths { forward: PathForward::Normal, encoded_slash: sluice_proto::path::SlashLike::Refuse };
 

@@ -13,7 +13,7 @@ impl CpuSet {
     /// Reads a list such as `0-3,8`. Empty text is the empty set.
     ///
     /// # Errors
-    /// What is wrong with the list, in words.
+    /// The error in the list, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
@@ -83,7 +83,7 @@ impl CpuSet {
         self.0.first().copied()
     }
 
-    /// What is in both.
+    /// The CPUs in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self(self.iter().filter(|&n| other.contains(n)).collect())

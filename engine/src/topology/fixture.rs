@@ -80,7 +80,7 @@ impl Machine {
         self.write("sys/devices/system/cpu/online", cpus)
     }
 
-    /// What the process may use.
+    /// The CPUs and nodes that the process may use.
     pub(crate) fn allow(&self, cpus: &str, nodes: &str) -> &Self {
         let status =
             format!("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t{cpus}\nMems_allowed_list:\t{nodes}");

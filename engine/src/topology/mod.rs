@@ -1,4 +1,4 @@
-//! What the machine looks like: nodes, CPUs, caches, network cards, and the part of it this process may use.
+//! The topology of the machine: nodes, CPUs, caches, network cards, and the part of it this process may use.
 //!
 //! Data only. `sysfs`, `nic`, `quota` and `memory_limit` read it, `placement` decides with it, `draw` shows it. Read once at start, on the
 //! control thread; numbers are the kernel's own and may have gaps.
@@ -58,7 +58,7 @@ pub struct Node {
     /// Memory in bytes that the kernel has put to use here; 0 for a node without. Of memory that was added while the
     /// machine runs this is less than the machine has, and grows.
     pub memory_bytes: u64,
-    /// What of it is free or can be made free without swapping; none if the kernel does not say.
+    /// How much of it is free or can be made free without swapping; none if the kernel does not report it.
     pub memory_available_bytes: Option<u64>,
     /// Whether this process may take memory here (cpuset).
     pub allowed: bool,

@@ -41,7 +41,7 @@ pub struct Queue {
 pub struct Interrupt {
     /// The kernel's number.
     pub irq: usize,
-    /// What the driver calls it; empty while it is not in use.
+    /// The driver's name for it; empty while it is not in use.
     pub name: String,
     /// The queue it serves, by the number in its name; none for those that serve no queue (configuration, events).
     pub queue: Option<usize>,

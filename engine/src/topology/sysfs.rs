@@ -17,7 +17,7 @@ use super::{Cache, Cpu, CpuSet, Distance, Node, Topology};
 pub struct TopologyError {
     /// The file that is missing or strange.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The error.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! What is read from written machines, and how it is shown.
+//! Reads machines written as files, and draws them.
 
 use super::fixture::{Machine, one_socket, two_sockets_interleaved};
 use super::*;

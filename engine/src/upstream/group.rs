@@ -24,10 +24,10 @@ pub(crate) struct Group {
     pub(crate) rules: GroupRules,
 }
 
-/// What a configuration says of the connections to a group's servers.
+/// A configuration's rules for the connections to a group's servers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupRules {
-    /// What a new connection begins with.
+    /// The header that begins a new connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
     /// The longest time to connect.
     pub(crate) connect_ms: u64,
@@ -37,7 +37,7 @@ pub(crate) struct GroupRules {
     pub(crate) idle_connections_max: usize,
 }
 
-/// What makes two entries of two configurations the same server: connections to one are as good as connections to the other.
+/// The identity of a server across configurations: entries with equal keys share connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerKey {
     /// The group that it serves in.
@@ -46,7 +46,7 @@ pub(crate) struct ServerKey {
     pub(crate) authority: String,
     /// Where it can be reached; the first address that works is used.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// What a connection begins with.
+    /// The header that begins a connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Server {
     busy: Cell<u32>,
     /// How many were in use at once, lately.
     peak: Peak,
-    /// What all servers of the shard may have.
+    /// The connections that all servers of the shard may have.
     stock: Rc<Stock>,
     /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
     large_lately: Cell<u8>,
@@ -257,7 +257,7 @@ impl Server {
     }
 }
 
-/// What became of a connection that a request needs no more.
+/// The fate of a connection after its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeepResult {
     Idle,

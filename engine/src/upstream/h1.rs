@@ -29,7 +29,7 @@ pub(crate) struct ServerConnection<'s> {
     /// The sending of the request's head, or of all of it.
     sending: Option<Sending>,
     request_bytes: u32,
-    /// What was read of the response's head.
+    /// The framing in the response's head.
     response: ResponseFraming,
 }
 
@@ -86,7 +86,7 @@ impl<'s> ServerConnection<'s> {
     }
 
     pub(super) fn expect_tunnel(&self) {
-        // What it says behind its response may be a flood.
+        // Its bytes behind the response may be a flood.
         self.link().transport().set_read_ahead(ReadAhead::OneBuffer);
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Unanswered {
     pub(crate) is_silent: bool,
 }
 
-/// What of a request follows the part that is sent first.
+/// The rest of a request behind the part that is sent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// It was all of it, and may be sent again.
@@ -51,7 +51,7 @@ pub(crate) enum Rest {
     Body,
 }
 
-/// What an exchange has made of its stream.
+/// How an exchange has used its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Used {
     /// The request was sent to its end, and the response received to its end.
@@ -151,7 +151,7 @@ impl<'a> RequestStream<'a> {
         }
     }
 
-    /// What writes the rest of the request's body.
+    /// The writer of the rest of the request's body.
     pub(crate) fn body(self, is_streamed: bool, snapshot: &Snapshot) -> BodyWriter<'a> {
         match self {
             Self::H1(stream) => stream.body(is_streamed, snapshot.times.write_stall),

@@ -38,7 +38,7 @@ use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::tunnel::Tunnel;
 
-/// What becomes of a connection that was served.
+/// How a connection that was served goes on.
 enum Served {
     /// Its next request has begun and the rest of the head has not arrived.
     Wait,
@@ -164,7 +164,7 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     }
 }
 
-/// What reads the body of a request whose head was read.
+/// The reader of the body of a request whose head was read.
 fn request_body<'a>(
     responder: &'a Responder<'_>,
     decision: &Decision<'_>,

@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::shard::Shard;
 use crate::snapshot::Limits;
 
-/// What becomes of the connection.
+/// How the connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// It may send another request.
@@ -32,7 +32,7 @@ pub(super) enum Next {
     Abort,
 }
 
-/// What speaks for and against another request on the connection.
+/// The reasons for and against another request on the connection.
 pub(super) struct Persistence {
     version: Version,
     is_head_only: bool,
@@ -46,7 +46,7 @@ pub(super) struct Persistence {
     response: Cell<Response>,
 }
 
-/// What the head of the final response says.
+/// The head of the final response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Response {
     None,
@@ -142,7 +142,7 @@ impl Persistence {
     }
 
     fn may_go_on(&self, afterwards: Afterwards, has_unread: impl FnOnce() -> bool) -> bool {
-        // What has come behind an offer that is not taken up may be no request.
+        // Bytes behind an offer that is not accepted may be no request.
         self.is_wanted.get() && afterwards == Afterwards::GoOn && !(self.asks_for_tunnel && has_unread())
     }
 
@@ -165,7 +165,7 @@ impl Persistence {
         matches!(self.response.get(), Response::Persistent(_))
     }
 
-    /// What becomes of the connection after an exchange that has ended like this. Tunnels are not asked about.
+    /// How the connection goes on after an exchange that has ended like this. Not for tunnels.
     pub(super) fn after(&self, ended: &Ended, record: &Record, has_unread: impl FnOnce() -> bool) -> Next {
         match *ended {
             Ended::Answered { by: Origin::Server, is_request_sent } => {
@@ -197,7 +197,7 @@ impl Persistence {
         }
     }
 
-    /// What becomes of the connection after the answer to a head that was at fault.
+    /// How the connection goes on after the answer to a malformed or late head.
     pub(super) fn after_head(aborted: Aborted, is_answered: bool) -> Next {
         match aborted.cause {
             // Nothing is on its way that would overtake the answer by a reset, or it drips; a flood of them must not linger.

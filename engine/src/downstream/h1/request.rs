@@ -19,7 +19,7 @@ const HEAD_PIECES_MAX: u32 = 32;
 /// After that, so many pieces more are an abuse.
 const PIECES_PER_ABUSE: u32 = 16;
 
-/// What came of reading a request head.
+/// The result of reading a request head.
 pub(super) enum Read {
     /// All of it is there, and was shown.
     Request,
@@ -46,7 +46,7 @@ impl HeadReader<'_> {
         mut self,
         visit: impl FnOnce(&RequestHead<'_>, &Client<'_>),
     ) -> Result<Read, Aborted> {
-        // What was kept was looked at before.
+        // Kept bytes were parsed before.
         let mut parsed_bytes = if *self.pieces > 0 { self.inbox.unread().len() } else { 0 };
         loop {
             let unread = self.inbox.unread();
@@ -89,7 +89,7 @@ impl HeadReader<'_> {
         }
     }
 
-    /// Whose request it is.
+    /// The client of the request.
     fn client<'t>(&self, head: &RequestHead<'_>, texts: &'t mut ClientTexts) -> Result<Client<'t>, Aborted> {
         let peer = self.link.transport().peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
         let number = self.shard.request_ids.next();

@@ -98,7 +98,7 @@ impl<'a> Responder<'a> {
     }
 
     pub(crate) fn may_begin(&self) -> bool {
-        // What is on its way, an interim response or one of ours, must not be followed by another.
+        // A response on its way, interim or our own, must not be followed by another.
         !self.record.has_begun() && !self.link.transport().is_sending()
     }
 
