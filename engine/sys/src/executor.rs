@@ -286,7 +286,7 @@ impl Tasks {
         F: Future<Output = ()> + 'static,
     {
         match wake {
-            Wake::Nobody => {}
+            Wake::NoTask => {}
             Wake::Task(id) => self.poll(id),
             Wake::Worker(connection) => self.give(Job::Connection(connection), worker),
         }

@@ -21,7 +21,7 @@ impl Driver {
             if fd >= 0 {
                 self.close_descriptor(fd);
             }
-            return Wake::Nobody;
+            return Wake::NoTask;
         };
         let entry = self.table.at(listener);
         if !completion.has_more() {
@@ -39,13 +39,13 @@ impl Driver {
             libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => {
                 self.stats.accept_errors += 1;
                 self.set_deadline(listener, ACCEPT_PAUSE_MS);
-                return Wake::Nobody;
+                return Wake::NoTask;
             }
-            libc::ECANCELED => return Wake::Nobody,
+            libc::ECANCELED => return Wake::NoTask,
             _ => self.stats.accept_errors += 1,
         }
         self.arm_accept(listener);
-        Wake::Nobody
+        Wake::NoTask
     }
 
     pub(crate) fn limit_connections(&mut self, share: LimitShare) {

@@ -62,7 +62,7 @@ pub(crate) const BATCH: usize = 32;
 /// Whom a completion concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
-    Nobody,
+    NoTask,
     /// A task that waited for it.
     Task(u32),
     /// An idle connection that has bytes now and needs a worker.
@@ -293,7 +293,7 @@ impl Driver {
         self.stats.completions += 1;
         self.sample(&completion);
         match completion.key.kind() {
-            Kind::Ignored => Wake::Nobody,
+            Kind::Ignored => Wake::NoTask,
             Kind::Receive => self.received(completion),
             Kind::Accept => self.accepted(completion),
             Kind::Op => self.op_completed(completion),
@@ -303,15 +303,15 @@ impl Driver {
             }
             Kind::Handed => {
                 self.fetch_handed();
-                Wake::Nobody
+                Wake::NoTask
             }
             Kind::Returned => {
                 self.take_back(completion);
-                Wake::Nobody
+                Wake::NoTask
             }
             Kind::Woken => {
                 self.woken(completion);
-                Wake::Nobody
+                Wake::NoTask
             }
         }
     }

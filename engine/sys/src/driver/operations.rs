@@ -61,12 +61,12 @@ impl Driver {
 
     pub(super) fn op_completed(&mut self, completion: Completion) -> Wake {
         let Some(index) = self.ops.completed(completion.key) else {
-            return Wake::Nobody;
+            return Wake::NoTask;
         };
         let is_send = self.ops.at(index).is_send();
         let result =
             if is_send { self.send_goes_on(index, completion.result) } else { Some(completion.result) };
-        let Some(result) = result else { return Wake::Nobody };
+        let Some(result) = result else { return Wake::NoTask };
         self.stalls.set(&mut self.ops, index, NEVER);
         let is_late = self.ops.at(index).timed_out && result == -libc::ECANCELED;
         let result = if is_late { -libc::ETIMEDOUT } else { result };

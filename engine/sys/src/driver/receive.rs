@@ -95,7 +95,7 @@ impl Driver {
                 // Its end was asked for when it was closed; a peer that never pauses must not put it off.
                 self.cancel(completion.key);
             }
-            return Wake::Nobody;
+            return Wake::NoTask;
         };
         let entry = self.table.at(index);
         if !completion.has_more() {
@@ -109,7 +109,7 @@ impl Driver {
                 self.starve(index);
                 let entry = self.table.at(index);
                 if entry.flags.has(Flags::IDLE) || entry.flags.has(Flags::RESTING) {
-                    return Wake::Nobody;
+                    return Wake::NoTask;
                 }
                 // Whoever waits for bytes goes on waiting; whoever waits for the receive to be out of the kernel need not.
                 return self.waits.take(&mut entry.waiter);
@@ -120,7 +120,7 @@ impl Driver {
                     if !self.try_to_leave(index) {
                         self.arm_receive(index);
                     }
-                    return Wake::Nobody;
+                    return Wake::NoTask;
                 }
                 return self.waits.take(&mut entry.waiter);
             }
@@ -134,11 +134,11 @@ impl Driver {
         if self.table.at(index).error().is_some() {
             // What came before it may have been dropped: nothing may be read behind a gap.
             self.buffers.give_back(id);
-            return Wake::Nobody;
+            return Wake::NoTask;
         }
         if !self.join_last(index, id, bytes) && self.table.queue_push(index, id, bytes).is_err() {
             self.overrun(index, id);
-            return Wake::Nobody;
+            return Wake::NoTask;
         }
         let entry = self.table.at(index);
         if entry.flags.has(Flags::IDLE) {
@@ -150,7 +150,7 @@ impl Driver {
         if entry.flags.has(Flags::RESTING) {
             // Unsolicited bytes: no request may get them as its response.
             self.retire(index);
-            return Wake::Nobody;
+            return Wake::NoTask;
         }
         if entry.flags.has(Flags::ARMED) && entry.flags.has(Flags::BODY) {
             // More of the same receive may be among the completions that are being read: what goes on in one send costs less.
@@ -227,7 +227,7 @@ impl Driver {
         } else {
             return self.waits.take(&mut entry.waiter);
         }
-        Wake::Nobody
+        Wake::NoTask
     }
 
     pub(super) fn arm_receive(&mut self, index: u32) {

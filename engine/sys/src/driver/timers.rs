@@ -32,7 +32,7 @@ impl Driver {
     pub(crate) fn expire(&mut self) -> Option<Wake> {
         if let Some(index) = self.stalls.expire(&mut self.ops, self.now_ms) {
             if self.goes_on(index) {
-                return Some(Wake::Nobody);
+                return Some(Wake::NoTask);
             }
             let op = self.ops.at(index);
             op.timed_out = true;
@@ -42,7 +42,7 @@ impl Driver {
                 self.stats.sends_stalled += 1;
             }
             self.cancel(self.ops.key(index));
-            return Some(Wake::Nobody);
+            return Some(Wake::NoTask);
         }
         let index = self.deadlines.expire(&mut self.table, self.now_ms)?;
         let entry = self.table.at(index);
@@ -61,7 +61,7 @@ impl Driver {
         } else {
             return Some(self.waits.take(&mut entry.waiter));
         }
-        Some(Wake::Nobody)
+        Some(Wake::NoTask)
     }
 
     /// Whether a send that the socket takes nothing of makes progress all the same: the kernel's buffer may be megabytes, and

@@ -140,11 +140,11 @@ impl Waits {
     #[inline]
     pub(crate) fn take(&mut self, place: &mut u32) -> Wake {
         match std::mem::replace(place, NONE) {
-            NONE => Wake::Nobody,
+            NONE => Wake::NoTask,
             task if task & LIST == 0 => Wake::Task(task),
             list => {
                 self.ready_all(list);
-                Wake::Nobody
+                Wake::NoTask
             }
         }
     }
@@ -258,7 +258,7 @@ mod tests {
             }
             waits.add(&mut places[1 - round % 2], 2);
             assert_eq!(waits.tasks(places[round % 2]).count(), 3);
-            assert_eq!(waits.take(&mut places[round % 2]), Wake::Nobody);
+            assert_eq!(waits.take(&mut places[round % 2]), Wake::NoTask);
             assert_eq!(ready(&mut waits), [0, 1, 4]);
             assert_eq!(waits.take(&mut places[1 - round % 2]), Wake::Task(2));
             assert_eq!(places, [NONE; 2]);

@@ -147,7 +147,7 @@ fn stale_cqe_hits_no_new_op() {
         }
         let sending = conn.send(buf(b"y"), 0);
         let forged = Completion { key: stale, result: -libc::EIO, flags: 0 };
-        assert_eq!(driver::with(|driver| driver.complete(forged)), Wake::Nobody);
+        assert_eq!(driver::with(|driver| driver.complete(forged)), Wake::NoTask);
         assert!(sending.await.result.is_ok(), "the old key must not end the new operation");
         let mut got = [0; 2];
         peer.read_exact(&mut got).expect("read");
@@ -157,7 +157,7 @@ fn stale_cqe_hits_no_new_op() {
         drop(conn);
         let (conn, mut peer) = pair().await;
         let forged = Completion { key: stale, result: 0, flags: 0 };
-        assert_eq!(driver::with(|driver| driver.complete(forged)), Wake::Nobody);
+        assert_eq!(driver::with(|driver| driver.complete(forged)), Wake::NoTask);
         peer.write_all(b"z").expect("write");
         assert_eq!(receive_all(&conn, 1).await, b"z", "the old end must not end the new connection");
     });

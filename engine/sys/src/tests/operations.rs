@@ -90,7 +90,7 @@ fn the_rest_of_a_send_does_not_go_to_the_next_connection() {
         // As if the kernel had sent some of it and then no more.
         let key = Key::new(Kind::Op, driver::with(|driver| driver.op_generation(op)), op);
         let short = Completion { key, result: 10, flags: 0 };
-        assert_eq!(driver::with(|driver| driver.complete(short)), Wake::Nobody);
+        assert_eq!(driver::with(|driver| driver.complete(short)), Wake::NoTask);
         assert!(second.send(buf(b"2"), 2_000).await.result.is_ok());
         drop(second);
         sleep(20).await;
