@@ -1,5 +1,5 @@
 //! Requests on the wire: connecting, sending one, reading its answer. The place where another protocol (TLS, HTTP/2,
-//! WebSocket) would be put under the same load: whoever measures only sees [`Wire::exchange`].
+//! WebSocket) would be put under the same load: measuring code only sees [`Wire::exchange`].
 
 use std::cell::RefCell;
 use std::io;

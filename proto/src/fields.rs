@@ -2,7 +2,7 @@
 //!
 //! Owns [`FieldId`] (the names the proxy treats specially), [`FieldSpan`] (where a field lies in the head) and [`Fields`]
 //! (both together, to iterate). Each name is classified when it is parsed; framing, hop-by-hop rules and rewriting look at
-//! ids from then on and never compare a name again. Filled by `h1::head` and `h1::trailers`, read by everybody.
+//! ids from then on and never compare a name again. Filled by `h1::head` and `h1::trailers`, read by all others.
 
 use core::fmt;
 use core::ops::Range;

@@ -12,7 +12,7 @@ use crate::fields::{FieldId, Fields};
 /// A list of the addresses that a request came by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HopList {
-    /// Addresses with commas in between, with or without a port. No standard has it, everybody writes it.
+    /// Addresses with commas in between, with or without a port. No standard has it, all proxies write it.
     #[default]
     XForwardedFor,
     /// `for=`, `by=`, `host=`, `proto=`.

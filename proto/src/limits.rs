@@ -52,7 +52,7 @@ impl HeadLimits {
     }
 }
 
-/// Limits on the parts of a chunked body that are not data. The data itself is limited by whoever relays it.
+/// Limits on the parts of a chunked body that are not data. The data itself is limited by its relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLimits {
     /// Most bytes of chunk extensions, on one chunk-size line and in the whole body beyond one for each byte of data: a body

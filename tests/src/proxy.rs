@@ -316,7 +316,7 @@ impl Proxy {
 
     /// From now on it is given no new descriptor; those it has stay good.
     pub fn refuse_descriptors(&self) {
-        // It has our hard limit, which has to stay: not everybody may raise it again.
+        // It has our hard limit, which has to stay: not every user may raise it again.
         let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Nofile) };
         prlimit(Some(self.pid), Resource::Nofile, limit).expect("a lower limit");
     }

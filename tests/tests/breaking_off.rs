@@ -12,7 +12,7 @@ use sluice_tests::{
 };
 use tokio::time::sleep;
 
-/// A 504 behind it would be read as the answer to the next request by whoever takes the 103 for complete.
+/// A 504 behind it would be read as the answer to the next request by a client that takes the 103 for complete.
 #[tokio::test]
 async fn a_request_that_is_overdue_behind_a_stuck_103_is_reset() {
     let origin = origin::only_hints().await;

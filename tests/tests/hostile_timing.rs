@@ -132,7 +132,7 @@ async fn answers_that_are_not_read_are_not_collected() {
     }
 }
 
-/// One byte at a time, clients that waited for an answer took all receive buffers of their shard, and everybody else
+/// One byte at a time, clients that waited for an answer took all receive buffers of their shard, and all others
 /// waited until their requests timed out. Now those that have held a buffer the longest give it up.
 #[tokio::test]
 async fn pieces_of_requests_starve_no_neighbour() {
@@ -214,7 +214,7 @@ async fn large_answers_survive_a_lack_of_buffers() {
             client.body_to(Framing::Length(LENGTH as u64), |piece| check.feed(piece)).await.unwrap();
         });
     }
-    // Buffers come back a few at a time, and everybody who waits for one gets up.
+    // Buffers come back a few at a time, and every task that waits for one wakes.
     for hog in hogs.drain(..many.count.min(150)) {
         hog.reset();
         sleep(Duration::from_millis(10)).await;

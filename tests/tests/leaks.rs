@@ -400,7 +400,7 @@ impl Garbage {
         let bytes = self.bytes();
         let pieces = self.below(3) + 1;
         for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
-            // A reader of nothing stops whoever sends to it; what counts is what is left of both.
+            // A reader of nothing stops its sender; what counts is what is left of both.
             if !matches!(timeout(Duration::from_millis(300), client.try_send(piece)).await, Ok(Ok(()))) {
                 break;
             }

@@ -343,7 +343,7 @@ async fn connections_of_one_address_are_limited() {
     let most = (LIMIT + REFUSED + 2) as u64;
     assert!((LIMIT as u64 + 1..=most).contains(&counters.connections), "{counters:?}");
 
-    // Those that were served before still are, and so is everybody else.
+    // Those that were served before still are, and so are all others.
     for client in &mut served {
         client.assert_open().await;
     }

@@ -52,7 +52,7 @@ JSON keys:
   failures  sentences: measurements that failed
 Exit code 1 when a server could not be started or a measurement failed, 130 after Ctrl-C; the report is written.";
 
-/// How the work is measured, whoever does it.
+/// How the work is measured, for every server.
 #[derive(Clone, Debug, Args)]
 pub struct WorkArgs {
     /// How often each server has its turn

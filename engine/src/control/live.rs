@@ -112,7 +112,7 @@ pub fn ask(pid: u32) -> Result<Live, String> {
     serde_json::from_str(&json).map_err(|error| format!("process {pid} is of another version: {error}"))
 }
 
-/// Listens for whoever wants to see the shards, and passes on those who may.
+/// Listens for requests to see the shards, and passes on those that are permitted.
 pub(crate) fn listen<E: From<UnixStream> + Send + 'static>(events: SyncSender<E>) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
     let serve = move || {

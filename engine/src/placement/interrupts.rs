@@ -31,7 +31,7 @@ fn align(topology: &Topology, plan: &Plan, nic: &Nic) -> Vec<Alignment> {
             what: format!("interrupt {} {}", interrupt.irq, interrupt.name),
         });
     }
-    // The only queue of a card is everybody's, and takes no mask.
+    // The only queue of a card serves all CPUs, and takes no mask.
     if nic.tx.len() < 2 {
         return files;
     }

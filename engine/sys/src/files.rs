@@ -39,8 +39,8 @@ pub fn has_transparent_huge_pages() -> bool {
 }
 
 /// Keeps huge pages out of this memory, whole pages of it. Neighbouring mappings become one for the kernel: where it uses huge
-/// pages on its own, one of them can hold the end of one shard's memory and the beginning of another's, on the node of whoever
-/// touched it first.
+/// pages on its own, one of them can hold the end of one shard's memory and the beginning of another's, on the node of the
+/// shard that touched it first.
 pub(crate) fn use_ordinary_pages(start: usize, bytes: usize) {
     let page = page_bytes();
     let (first, end) = (start.next_multiple_of(page), (start + bytes) / page * page);

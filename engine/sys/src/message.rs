@@ -25,7 +25,7 @@ struct Shared {
 /// Connections on their way to a runtime.
 ///
 /// The kernel may take a message for a ring whose runtime ends before it reads the message, and says nothing then. So a
-/// message only says that there is something here: whoever takes a connection out owns it, and what no runtime has taken is
+/// message only says that there is something here: the thread that takes a connection out owns it, and what no runtime has taken is
 /// closed, by the runtime as it ends or with the last doorbell.
 #[derive(Debug, Default)]
 struct Transit {

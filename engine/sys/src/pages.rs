@@ -48,7 +48,7 @@ impl Pages {
                 }
                 self.by_node[node] += 1;
             }
-            // Never touched, or touched by reading only, which gives everybody the same page of zeroes.
+            // Never touched, or touched by reading only, which maps the same page of zeroes for all.
             Err(_) if status == -libc::ENOENT || status == -libc::EFAULT => {}
             Err(_) => self.unknown += 1,
         }

@@ -99,7 +99,7 @@ impl PeerShare {
     }
 }
 
-/// Whom an address stands for. Whoever has one IPv6 address usually has the 2^64 of its network.
+/// The client that an address stands for. A host with one IPv6 address usually has the 2^64 of its network.
 fn party(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),

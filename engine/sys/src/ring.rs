@@ -303,7 +303,7 @@ impl Ring {
 
     fn refill_from_backlog(&mut self) {
         while let Some(entry) = self.backlog.front() {
-            // SAFETY: whoever pushed the entry first keeps its memory valid until it completes.
+            // SAFETY: the code that pushed the entry first keeps its memory valid until it completes.
             if unsafe { self.ring.submission().push(entry) }.is_err() {
                 return;
             }

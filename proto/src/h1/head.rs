@@ -181,7 +181,7 @@ fn accept_response<'a>(
         return Err(Fault::InvalidStatus);
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2
-    // "HTTP/1.0 did not define any 1xx status codes": whoever sends one in that version means something else by it.
+    // "HTTP/1.0 did not define any 1xx status codes": a server that sends one in that version means something else by it.
     if version == Version::Http10 && status < 200 {
         return Err(Fault::InterimInHttp10);
     }

@@ -21,7 +21,7 @@ pub struct IdentityPolicy {
     pub x_forwarded: bool,
     /// Send Forwarded.
     pub forwarded: bool,
-    /// The list that trusted proxies maintain; the other one is begun anew, whoever sent it.
+    /// The list that trusted proxies maintain; the other one is begun anew.
     pub trusted_list: HopList,
     /// What becomes of X-Real-IP.
     pub real_ip: RealIp,

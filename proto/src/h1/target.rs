@@ -153,7 +153,7 @@ pub(super) fn check_host<'a>(
     // CONNECT has no scheme that would imply a port.
     let port_default = if method == Method::Connect { NO_PORT } else { HTTP_PORT };
     match named {
-        // A proxy may trust the target and drop Host. Whoever stands in front of us may have decided by Host.
+        // A proxy may trust the target and drop Host. A proxy in front of us may have decided by Host.
         Some((_, named)) if !authority.is_same_as(&named, port_default) => Err(Fault::HostMismatch),
         _ => Ok(target),
     }

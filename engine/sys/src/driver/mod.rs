@@ -59,7 +59,7 @@ static STARTED: OnceLock<Instant> = OnceLock::new();
 /// Completions read from the ring at a time.
 pub(crate) const BATCH: usize = 32;
 
-/// Whom a completion concerns.
+/// The task that a completion concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
     NoTask,

@@ -133,7 +133,7 @@ impl Driver {
         let op = self.ops.at(index);
         op.is_owned = false;
         if op.is_send() {
-            // Whoever waits until the socket is flushed has its number here, too: it is polled and comes back to its place.
+            // A task that waits until the socket is flushed has its number here, too: it is polled and comes back to its place.
             self.waits.make_waiting_ready(&mut op.waiter);
         } else {
             self.waits.forget(&mut op.waiter);

@@ -111,10 +111,10 @@ impl Driver {
                 if entry.flags.has(Flags::IDLE) || entry.flags.has(Flags::RESTING) {
                     return Wake::NoTask;
                 }
-                // Whoever waits for bytes goes on waiting; whoever waits for the receive to be out of the kernel need not.
+                // A task that waits for bytes goes on waiting; one that waits for the receive to be out of the kernel need not.
                 return self.waits.take(&mut entry.waiter);
             }
-            // Stopped on request; whoever waits arms it again when the queue is empty.
+            // Stopped on request; the waiting task arms it again when the queue is empty.
             (errno, _) if errno == -libc::ECANCELED => {
                 if entry.flags.has(Flags::RESTING) || entry.flags.has(Flags::IDLE) {
                     if !self.try_to_leave(index) {

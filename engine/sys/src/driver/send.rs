@@ -211,7 +211,7 @@ impl Driver {
         }
     }
 
-    /// A connection has failed in a way that its receive does not tell, such as a send that nothing waits for: whoever reads
+    /// A connection has failed in a way that its receive does not tell, such as a send that nothing waits for: a task that reads
     /// it learns of it.
     pub(super) fn fail_socket(&mut self, socket: u32, errno: i32) {
         let entry = self.table.at(socket);

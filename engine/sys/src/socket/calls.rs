@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use crate::op::SockAddr;
 
-/// Ends both directions of a socket, so that whoever waits on it sees an end.
+/// Ends both directions of a socket, so that a waiting task sees an end.
 pub(crate) fn shutdown_both(fd: RawFd) {
     // SAFETY: shutdown takes no memory; an invalid descriptor is an error we need not know.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };

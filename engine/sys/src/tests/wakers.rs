@@ -15,7 +15,7 @@ use super::{buf, pair, run, small};
 use crate::driver;
 use crate::*;
 
-/// A wait that would be far too long: whoever still sleeps then was not woken.
+/// A wait that would be far too long: a task that still sleeps then was not woken.
 const LONG_MS: u64 = 20_000;
 
 /// An event as any library could have it: it knows of no runtime, only of the waker that it was polled with.
