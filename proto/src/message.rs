@@ -130,7 +130,7 @@ impl BodyLength {
     }
 }
 
-/// What is to become of the trailers of a body.
+/// How trailers are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrailerRule {
     /// Those that may come late are forwarded.
@@ -140,7 +140,7 @@ pub enum TrailerRule {
     Drop,
 }
 
-/// What a response must know about the request it answers to find its own end.
+/// The facts about a request that decide where its response ends.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
@@ -188,7 +188,7 @@ pub struct RequestHead<'a> {
     /// True when the client offers other protocols: an Upgrade field, named by Connection, in HTTP/1.1.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.8
     pub wants_upgrade: bool,
-    /// What is to become of trailers.
+    /// How trailers are handled.
     pub trailers: TrailerRule,
     pub(crate) fields: Fields<'a>,
 }
@@ -265,7 +265,7 @@ pub struct ResponseHead<'a> {
     pub persistent: bool,
     /// True when the response carries a Date field.
     pub has_date: bool,
-    /// What is to become of trailers.
+    /// How trailers are handled.
     pub trailers: TrailerRule,
     pub(crate) fields: Fields<'a>,
 }

@@ -22,7 +22,7 @@ use alloc::string::String;
 use crate::ascii::{PCHAR, UNRESERVED};
 use crate::fault::Fault;
 
-/// What to do about the spellings on which servers differ.
+/// How spellings that servers read differently are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathRules {
     /// `.` and `..` segments, written out or encoded.
@@ -53,7 +53,7 @@ impl Default for PathRules {
     }
 }
 
-/// What becomes of `.` and `..` segments.
+/// How `.` and `..` segments are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DotSegments {
     /// They are resolved.
@@ -63,7 +63,7 @@ pub enum DotSegments {
     Refuse,
 }
 
-/// What becomes of empty segments before the last one.
+/// How empty segments before the last one are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepeatedSlashes {
     /// They become one slash.
@@ -74,7 +74,7 @@ pub enum RepeatedSlashes {
     Refuse,
 }
 
-/// What becomes of a byte that some servers take for a slash.
+/// How a byte that some servers take for a slash is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlashLike {
     /// The request is refused.
@@ -85,7 +85,7 @@ pub enum SlashLike {
     Slash,
 }
 
-/// What becomes of encoded control characters other than NUL.
+/// How encoded control characters other than NUL are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodedControls {
     /// The request is refused.
@@ -94,7 +94,7 @@ pub enum EncodedControls {
     Keep,
 }
 
-/// What becomes of a `;` in a segment and what follows it there.
+/// How a `;` in a segment is handled, with the bytes behind it.
 //= https://www.rfc-editor.org/rfc/rfc3986#section-3.3
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameters {
@@ -113,7 +113,7 @@ pub struct PathForms<'a> {
     pub path_and_query: &'a str,
     /// The same without the query.
     pub path: &'a str,
-    /// What routes are compared with.
+    /// The form that is compared with routes.
     pub matching: &'a str,
     /// The normal form is what was received.
     pub is_as_received: bool,
@@ -254,7 +254,7 @@ fn careful_forms<'a>(
     Ok(PathForms { path_and_query, path, matching, is_as_received, has_encoded_slash, had_dot_segments })
 }
 
-/// What the writer has come upon.
+/// An element that the writer has found.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     /// An encoded sub-delimiter, `:` or `@`.

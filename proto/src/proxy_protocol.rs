@@ -44,7 +44,7 @@ pub struct Ends {
     pub destination: SocketAddr,
 }
 
-/// What the header was read as.
+/// The result of reading the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Nothing is wrong so far; call again, with the same bytes and more.

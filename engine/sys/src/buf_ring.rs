@@ -23,7 +23,7 @@ use crate::lease::RawLease;
 use crate::pages::MemoryRange;
 use crate::ring::Ring;
 
-/// What a receive is for.
+/// The purpose of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     /// The beginning of a message: a request, a response head, what comes together with it.
@@ -48,7 +48,7 @@ impl Use {
     }
 }
 
-/// Who has a buffer that is out of the kernel's hands.
+/// The holder of a buffer that is out of the kernel's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// The queue of a socket: its bytes have arrived and nothing has taken them.
@@ -99,7 +99,7 @@ pub(crate) struct BufRing {
     returned_pages_bytes: Option<usize>,
 }
 
-/// What is known of a buffer.
+/// The record of a buffer.
 #[derive(Clone, Copy)]
 struct State {
     /// When it was taken, in milliseconds modulo 2^32.
@@ -495,17 +495,17 @@ impl BufRing {
     }
 }
 
-/// What a [`Rig`](crate::rig::Rig) sees and does.
+/// The parts that a [`Rig`](crate::rig::Rig) sees and calls.
 #[cfg(any(test, feature = "rig"))]
 impl BufRing {
-    /// What the kernel is offered, in the order in which it picks.
+    /// The buffers offered to the kernel, in the order in which it picks.
     pub(crate) fn offered_ids(&self, purpose: Use) -> Vec<u16> {
         let ring = &self.rings[purpose as usize];
         let first = ring.tail.wrapping_sub(ring.offered);
         (0..ring.offered).map(|nth| ring.id_at(first.wrapping_add(nth) & self.mask)).collect()
     }
 
-    /// What is not even offered.
+    /// The buffers that are not offered.
     pub(crate) fn unused_ids(&self) -> &[u16] {
         &self.stack
     }

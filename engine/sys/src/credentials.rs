@@ -17,7 +17,7 @@ pub struct Credentials {
 /// Who connected to a Unix socket; for the side that connected, who listens there.
 ///
 /// # Errors
-/// What getsockopt(2) says of SO_PEERCRED.
+/// The error of getsockopt(2) for SO_PEERCRED.
 pub fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;

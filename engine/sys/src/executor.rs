@@ -408,7 +408,7 @@ pub async fn next_partial_connection() -> (Conn, Option<PartialMessage>) {
     .await
 }
 
-/// What a worker is given to do.
+/// Work for a worker.
 #[derive(Debug)]
 pub enum Work {
     /// A connection that has bytes to read, and the bytes of a message that came before (see [`Conn::park_with`]).
@@ -466,7 +466,7 @@ pub fn now_ms() -> u64 {
     driver::with(|driver| driver.now_ms())
 }
 
-/// What the runtime of this thread did so far.
+/// The counters of this thread's runtime.
 pub fn stats() -> Stats {
     driver::with(|driver| driver.stats)
 }

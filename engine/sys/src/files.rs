@@ -11,7 +11,7 @@ pub(crate) fn page_bytes() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 * 1024)
 }
 
-/// What pages a large mapping is made of.
+/// The kind of pages of a large mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The kernel's ordinary pages.

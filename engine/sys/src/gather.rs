@@ -12,7 +12,7 @@ use crate::op::{Unsent, message_of, vector_of};
 /// The head, and the leases.
 const PARTS_MAX: usize = 1 + LEASES_MAX;
 
-/// What lies behind the head's bytes.
+/// The room behind the head's bytes.
 #[repr(C)]
 struct Room {
     header: libc::msghdr,
@@ -114,7 +114,7 @@ impl Gathered {
         room.cast_const().cast()
     }
 
-    /// What is left of each part that has any left, and how many these are.
+    /// The rest of each part that has any left, and how many these are.
     fn unsent(&self, start_of: impl Fn(RawLease) -> NonNull<u8>) -> ([Unsent; PARTS_MAX], usize) {
         let (mut parts, mut count) = ([(std::ptr::dangling(), 0); PARTS_MAX], 0);
         let of_head = self.head.get(self.sent..).unwrap_or_default();

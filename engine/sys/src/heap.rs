@@ -22,7 +22,7 @@ const OWN_BLOCK_BYTES: usize = 32 << 10;
 /// one may get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arena {
-    /// What the first word of its heaps is.
+    /// The first word of its heaps.
     address: usize,
 }
 

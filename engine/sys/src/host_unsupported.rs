@@ -9,9 +9,9 @@ use crate::files::huge_page_bytes;
 /// and ends with [`HostUnsupported::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostUnsupported {
-    /// What is missing or forbidden.
+    /// The cause: a lack, or a prohibition.
     pub cause: String,
-    /// What the operator can do.
+    /// The cure for the operator.
     pub fix: String,
 }
 

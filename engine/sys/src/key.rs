@@ -12,7 +12,7 @@ const GENERATION_SHIFT: u32 = 32;
 /// Generations are this wide in a key; counters wrap within it.
 pub(crate) const GENERATION_MASK: u32 = (1 << (KIND_SHIFT - GENERATION_SHIFT)) - 1;
 
-/// What the completion is for.
+/// The kind of the completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// No task waits for it: cancel, close.

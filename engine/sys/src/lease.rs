@@ -37,7 +37,7 @@ impl RawLease {
         usize::from(self.end - self.start)
     }
 
-    /// What is left without the first `count` bytes.
+    /// The rest without the first `count` bytes.
     pub(crate) fn behind(self, count: usize) -> RawLease {
         RawLease { start: self.start + count.min(self.len()) as u16, ..self }
     }
@@ -219,7 +219,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// What owns a head and this while they are sent.
+    /// The owner of a head and this while they are sent.
     #[inline]
     pub(crate) fn behind(self, mut head: Buf) -> Payload {
         let body = match self {

@@ -108,7 +108,7 @@ pub struct Settings {
     /// Bytes that are received from a server before they are asked for, at least one buffer; one buffer more may come. From
     /// a client (an accepted connection) it is one buffer. 0 receives buffers one by one, as kernels before 6.17 always do.
     pub read_ahead_bytes: u32,
-    /// What pages the receive buffers lie in.
+    /// The kind of pages of the receive buffers.
     pub huge_pages: HugePages,
     /// How long the kernel polls the network queues of the ring's sockets before it lets the shard sleep.
     pub busy_poll: Option<Duration>,

@@ -5,7 +5,7 @@ use std::io;
 /// Soft and hard RLIMIT_NOFILE.
 ///
 /// # Errors
-/// What getrlimit(2) says.
+/// The error of getrlimit(2).
 pub fn descriptor_limit() -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure lives through the call.
@@ -16,7 +16,7 @@ pub fn descriptor_limit() -> io::Result<(u64, u64)> {
 /// Raises the soft RLIMIT_NOFILE to the hard one and returns what it was and what it is.
 ///
 /// # Errors
-/// What getrlimit(2) and setrlimit(2) say.
+/// The errors of getrlimit(2) and setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<(u64, u64)> {
     let (soft, hard) = descriptor_limit()?;
     if soft < hard {

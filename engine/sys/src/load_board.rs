@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::bpf::{Map, MapKind, MappedValues, NotLoaded};
 
-/// What a shard shows that takes no connections any more.
+/// The value of a shard that takes no connections any more.
 const CLOSED: u64 = u64::MAX;
 
 /// Completions in a tenth of a second below which a shard is as good as idle: some 50 requests a second.
@@ -80,7 +80,7 @@ impl LoadBoard {
         self.0.len()
     }
 
-    /// What a shard had to do lately; `None` if it takes no connections any more.
+    /// The recent load of a shard; `None` if it takes no connections any more.
     pub fn work(&self, shard: usize) -> Option<u64> {
         let work = self.0[shard].work.load(Relaxed);
         (work != CLOSED).then_some(work)

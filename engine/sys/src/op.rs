@@ -16,7 +16,7 @@ use crate::lease::RawLease;
 use crate::message::Doorbell;
 use crate::wheel::{Link, Links, NEVER};
 
-/// What an operation owns while the kernel may use it.
+/// The memory that an operation owns while the kernel may use it.
 pub(crate) enum Payload {
     Nothing,
     /// Nothing either; the operation waits until the peer has taken something.
@@ -115,7 +115,7 @@ impl Payload {
     }
 }
 
-/// What is sent behind a head.
+/// The parts sent behind a head.
 pub(crate) enum RawPart {
     Lease(RawLease),
     Buf(Buf),

@@ -12,7 +12,7 @@ const PAGES_AT_ONCE: usize = 4096;
 /// A part of a shard's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryRange {
-    /// What it holds.
+    /// Its content.
     pub(crate) what: &'static str,
     /// Its first address.
     pub(crate) start: usize,
@@ -75,7 +75,7 @@ impl ShardMemory {
     /// Any thread of the process may ask; it takes about a tenth of a microsecond per page, resident or not.
     ///
     /// # Errors
-    /// What move_pages(2) says: EPERM where a seccomp profile forbids it, ENOSYS without NUMA in the kernel.
+    /// The error of move_pages(2): EPERM where a seccomp profile forbids it, ENOSYS without NUMA in the kernel.
     pub fn locate(&self) -> io::Result<Vec<(&'static str, Pages)>> {
         let heap = self.heap.map(Arena::ranges).unwrap_or_default();
         locate_parts(&[&self.made[..], &heap].concat())

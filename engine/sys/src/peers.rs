@@ -15,7 +15,7 @@ const ROWS: usize = 2;
 /// Places in a row; a shard's rows take 256 KiB.
 const PLACES: usize = 1 << 15;
 
-/// What one shard counts.
+/// The counts of one shard.
 type Rows = Box<[AtomicU32]>;
 
 /// The counts of all shards.

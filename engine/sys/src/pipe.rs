@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::socket::{Conn, check};
 
-/// What a splice call did.
+/// The result of a splice call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spliced {
     /// So many bytes moved.
@@ -65,7 +65,7 @@ impl Pipe {
     /// Moves up to `count` bytes from a connection into the pipe. The connection's receive must be disarmed.
     ///
     /// # Errors
-    /// What splice(2) says, but for EAGAIN.
+    /// The errors of splice(2), except EAGAIN.
     pub fn fill_from(&mut self, conn: &Conn, count: usize) -> io::Result<Spliced> {
         let spliced = splice(conn.fd(), self.write.as_raw_fd(), count)?;
         if let Spliced::Bytes(bytes) = spliced {

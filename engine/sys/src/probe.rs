@@ -51,7 +51,7 @@ pub(crate) fn check(ring: &Ring) -> Result<(), HostUnsupported> {
     }
 }
 
-/// What to tell the operator about this kernel, if anything.
+/// A warning about this kernel, if there is one.
 pub fn kernel_warning() -> Option<String> {
     let build = std::fs::read_to_string("/proc/version").unwrap_or_default();
     warning_about(&kernel_release(), &build)

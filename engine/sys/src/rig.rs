@@ -387,7 +387,7 @@ impl Rig {
         self.driver.ring().pushed
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn stats(&self) -> crate::Stats {
         self.driver.stats
     }
@@ -490,7 +490,7 @@ fn byte_of(stream: u8, at: u64) -> u8 {
     (at % 251) as u8 ^ stream.wrapping_mul(31)
 }
 
-/// What only the rig may see of the buffers.
+/// The parts of the buffers that only the rig may see.
 impl BufRing {
     /// The buffer that the kernel would pick next.
     fn pick(&self, purpose: Use) -> Option<u16> {

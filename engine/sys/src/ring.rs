@@ -165,7 +165,7 @@ impl Ring {
     /// bound refuses the entry; one that does looks for the descriptor, which is none.
     ///
     /// # Errors
-    /// What io_uring_enter(2) says.
+    /// The error of io_uring_enter(2).
     pub(crate) fn bounds_multishot(&mut self) -> Result<bool, HostUnsupported> {
         let probe = bounded_multishot(types::Fd(-1), 0, 1).user_data(Key::IGNORED.bits());
         // SAFETY: without a descriptor nothing is received, so no memory is used.
@@ -244,7 +244,7 @@ impl Ring {
 
     /// Submits what was pushed, runs deferred kernel work, and waits as asked when no completion is ready.
     ///
-    /// What io_uring_enter(2) can say, and what follows:
+    /// The errors of io_uring_enter(2), and what follows:
     ///
     /// | errno | when | what follows |
     /// |---|---|---|

@@ -342,7 +342,7 @@ impl Table {
 }
 
 impl Entry {
-    /// What its next receive is for.
+    /// The purpose of its next receive.
     pub(crate) fn purpose(&self) -> Use {
         if self.flags.has(Flags::BODY) { Use::Body } else { Use::Message }
     }

@@ -1,4 +1,4 @@
-//! What TCP knows about a connection.
+//! TCP's state of a connection (TCP_INFO).
 
 use std::io;
 use std::os::fd::RawFd;

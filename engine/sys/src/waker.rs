@@ -141,7 +141,7 @@ pub(crate) struct Registration {
 
 impl Registration {
     /// # Errors
-    /// What eventfd(2) says.
+    /// The error of eventfd(2).
     pub(crate) fn new() -> io::Result<Registration> {
         // SAFETY: eventfd takes no memory.
         let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };

@@ -12,7 +12,7 @@ use crate::limits::ChunkLimits;
 use crate::message::TrailerRule;
 use crate::trailers::Trailers;
 
-/// What was found next in a body.
+/// The next event of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyEvent {
     /// Data, as a non-empty range of the input given.

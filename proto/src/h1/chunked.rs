@@ -15,7 +15,7 @@ use crate::fault::Fault;
 use crate::limits::ChunkLimits;
 use crate::message::TrailerRule;
 
-/// What a chunked body consists of: the same events as any other body.
+/// The events of a chunked body: the same as those of any other body.
 pub type ChunkEvent = BodyEvent;
 
 /// Size lines with more digits than this are not passed on as they came: we never write as many ourselves, and a peer may be at the
@@ -46,7 +46,7 @@ pub struct ChunkedDecoder {
 /// The last chunk and the end of a body without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// What [`ChunkedDecoder::pass`] found.
+/// The result of [`ChunkedDecoder::pass`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
     /// So many bytes of the input may be sent on as they are.
@@ -67,7 +67,7 @@ struct TrailerSection {
     bytes: Vec<u8>,
 }
 
-/// What the next byte belongs to.
+/// The element that the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,
@@ -122,7 +122,7 @@ impl ChunkedDecoder {
         }
     }
 
-    /// What to do with trailers. Dropped ones are checked all the same.
+    /// How trailers are handled. Dropped ones are checked too.
     pub fn set_trailers(&mut self, rule: TrailerRule) {
         self.trailers = rule;
     }

@@ -11,7 +11,7 @@ use crate::limits::{HeadLimits, METHOD_BYTES_MAX};
 /// Either the first fault, or the end of the bytes without one.
 type Verdict = Result<(), Fault>;
 
-/// What a head comes to that `scan` did not accept.
+/// The verdict on a head that `scan` did not accept.
 type Cause = Result<Incomplete, Fault>;
 
 /// Nothing is wrong so far, and more is to come.

@@ -30,7 +30,7 @@ pub struct HeadStore {
     target: String,
 }
 
-/// What the parser made of the bytes so far.
+/// The result of parsing the bytes so far.
 #[derive(Clone, Copy, Debug)]
 pub enum Parsed<T> {
     /// The head is complete and acceptable.
@@ -207,7 +207,7 @@ enum Direction {
     Response,
 }
 
-/// What one pass over the fields has found.
+/// The result of one pass over the fields.
 #[derive(Default)]
 struct Seen<'a> {
     present: FieldSet,
@@ -219,7 +219,7 @@ struct Seen<'a> {
     fault: Option<Fault>,
 }
 
-/// What the Expect fields of a request ask for.
+/// The expectation in the Expect fields of a request.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Expect {
     #[default]

@@ -23,9 +23,9 @@ pub struct IdentityPolicy {
     pub forwarded: bool,
     /// The list that trusted proxies maintain; the other one is begun anew.
     pub trusted_list: HopList,
-    /// What becomes of X-Real-IP.
+    /// How X-Real-IP is handled.
     pub real_ip: RealIp,
-    /// What becomes of X-Request-Id.
+    /// How X-Request-Id is handled.
     pub request_id: RequestId,
     /// Our name in Via: a token, or host and port.
     pub via: String,
@@ -47,7 +47,7 @@ impl Default for IdentityPolicy {
     }
 }
 
-/// What becomes of X-Real-IP.
+/// How X-Real-IP is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RealIp {
     /// A trusted proxy's passes, any other is removed.
@@ -58,7 +58,7 @@ pub enum RealIp {
     Remove,
 }
 
-/// What becomes of X-Request-Id.
+/// How X-Request-Id is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestId {
     /// A trusted proxy's is kept, if it is well-formed; else a new one is made.
@@ -78,7 +78,7 @@ pub enum Trust {
     Untrusted,
 }
 
-/// What is known about where one request came from.
+/// The identity of a request's client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientIdentity<'a> {
     /// The address of the connection as text; IPv6 without brackets.
@@ -269,7 +269,7 @@ fn can_go_on(value: &[u8], list: HopList) -> bool {
     !value.is_empty() && (list == HopList::XForwardedFor || !has_open_quotes())
 }
 
-/// What we know ourselves. The usual case.
+/// Our own values. The usual case.
 fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) {
     let is_https = sender.proto == "https";
     put(out, "X-Forwarded-For: ");
@@ -290,7 +290,7 @@ fn put_x_forwarded(out: &mut Vec<u8>, head: &RequestHead<'_>, sender: &ClientIde
     }
 }
 
-/// What a trusted proxy says of the client's request.
+/// A trusted proxy's values for the client's request.
 #[derive(Default)]
 struct Named<'a> {
     proto: Option<&'a [u8]>,

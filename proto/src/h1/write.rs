@@ -23,7 +23,7 @@ pub const CHUNK_END: &[u8] = b"\r\n";
 pub struct Forwarding<'a> {
     /// Which fields tell whose request it is.
     pub identity: &'a IdentityPolicy,
-    /// Whose request it is.
+    /// The client of the request.
     pub sender: ClientIdentity<'a>,
     /// The value for Host.
     pub host: &'a str,
@@ -83,7 +83,7 @@ pub fn write_upgrade_request(
     write_request_offering(out, head, fwd, Some(protocol))
 }
 
-/// What stands between the target and the authority of a request.
+/// The text between the target and the authority of a request.
 const BEFORE_AUTHORITY: &str = " HTTP/1.1\r\nHost: ";
 
 /// Where the parts of a request are in the lines that [`write_request`] has written: the form in which a request is kept until its

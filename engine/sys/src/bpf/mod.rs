@@ -20,7 +20,7 @@ const PROG_LOAD: libc::c_long = 5;
 
 const PROG_TYPE_SK_REUSEPORT: u32 = 21;
 
-/// What the kernel shows as name of maps and programs.
+/// The name that the kernel shows for maps and programs.
 const NAME: [u8; 16] = *b"sluice_steering\0";
 
 /// Our own words only: no function that is reserved for the GPL is called.

@@ -132,7 +132,7 @@ impl Driver {
 
     #[cold]
     fn reclaim_oldest(&mut self, purpose: Use, patience_ms: u64, waiting: usize) {
-        // What was taken in this turn is about to be used.
+        // Buffers taken in this turn are about to be used.
         let age_ms = patience_ms.max(1);
         // Bodies have none of those that are kept from them to give; messages may get what bodies have held for longer.
         let uses = if purpose == Use::Message { &Use::ALL[..] } else { &[Use::Body] };

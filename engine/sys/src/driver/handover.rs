@@ -335,7 +335,7 @@ impl Driver {
         );
     }
 
-    /// What another shard would call this connection if it knew it.
+    /// The name of this connection for other shards.
     #[cfg(test)]
     pub(crate) fn connection_id(&self, index: u32) -> ConnectionId {
         ConnectionId { index, generation: self.table.generation(index) }

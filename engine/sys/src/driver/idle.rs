@@ -14,12 +14,12 @@ use crate::side_tables::States;
 use crate::socket::{Peeked, peek};
 use crate::table::{Entry, Flags};
 
-/// What a parked connection was parked with.
+/// The state that a parked connection was parked with.
 pub(crate) enum Kept {
     Nothing,
     /// The beginning of a message.
     Partial(PartialMessage),
-    /// What its owner gave with it.
+    /// The state that its owner attached.
     State(Box<dyn Any>),
 }
 

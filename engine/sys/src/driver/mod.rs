@@ -69,7 +69,7 @@ pub(crate) enum Wake {
     Worker(u32),
 }
 
-/// What a worker is given to do.
+/// Work for a worker.
 pub(crate) enum Job {
     /// A connection that was parked.
     Connection(u32),
@@ -82,7 +82,7 @@ pub(crate) struct StreamJob {
     pub(crate) stream: u64,
 }
 
-/// What the loop does between two system calls although nothing has completed.
+/// Work of the loop between two system calls although nothing has completed.
 pub(crate) struct Errands {
     /// A task that was woken.
     pub(crate) task: Option<u32>,
@@ -157,7 +157,7 @@ pub(crate) struct Driver {
     read_ahead: ReadAheadBytes,
     /// The bytes that parked connections have sent of an incomplete message.
     kept: KeptBytes,
-    /// What connections are parked with.
+    /// The state that connections are parked with.
     states: States,
     /// Of connections that were closed; to be dropped outside of the driver.
     abandoned: Vec<Box<dyn Any>>,

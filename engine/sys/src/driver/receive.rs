@@ -132,7 +132,7 @@ impl Driver {
 
     fn bytes_arrived(&mut self, index: u32, id: u16, bytes: u16) -> Wake {
         if self.table.at(index).error().is_some() {
-            // What came before it may have been dropped: nothing may be read behind a gap.
+            // Bytes before it may have been dropped: nothing may be read behind a gap.
             self.buffers.give_back(id);
             return Wake::NoTask;
         }

@@ -154,7 +154,7 @@ impl Driver {
             return Some(result);
         }
         if let Payload::SendGathered(gathered) = &mut op.payload {
-            // What a slow peer has taken does not wait for the rest.
+            // Bytes that a slow peer has taken do not wait for the rest.
             while let Some(lease) = gathered.take_sent() {
                 if lease.has_buffer() {
                     self.buffers.give_back(lease.id);

@@ -43,7 +43,7 @@ pub(crate) struct Waits {
 
 impl Waits {
     /// # Errors
-    /// What eventfd(2) says.
+    /// The error of eventfd(2).
     pub(crate) fn new() -> io::Result<Waits> {
         Ok(Waits {
             registration: Registration::new()?,
@@ -167,7 +167,7 @@ impl Waits {
         }
     }
 
-    /// What was waited for is gone, and what waited with it.
+    /// The object of a wait is gone, and its waiters with it.
     #[inline]
     pub(crate) fn forget(&mut self, place: &mut u32) {
         let list = std::mem::replace(place, NONE);

@@ -65,7 +65,7 @@ impl Driver {
     }
 }
 
-/// What a runtime still holds. All zero after a clean end.
+/// The resources that a runtime still holds. All zero after a clean end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outstanding {
     /// Sockets, listeners and timers that are open.

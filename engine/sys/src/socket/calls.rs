@@ -44,7 +44,7 @@ pub(super) fn unacknowledged(fd: RawFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// What a receive would find in a socket.
+/// The state that a receive would find in a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peeked {
     /// It would have to wait.

@@ -96,7 +96,7 @@ impl BoundListener {
     /// Of the listeners of this port, this one is for connections that are received on `cpu`.
     ///
     /// # Errors
-    /// What setsockopt(2) says of SO_INCOMING_CPU.
+    /// The error of setsockopt(2) for SO_INCOMING_CPU.
     pub fn prefer_incoming_cpu(&self, cpu: usize) -> io::Result<()> {
         steer::prefer_incoming_cpu(self.raw_fd(), cpu)
     }
@@ -105,7 +105,7 @@ impl BoundListener {
     /// second as its number, counted from 0 in the order in which they began to listen; others by the kernel's hash.
     ///
     /// # Errors
-    /// What setsockopt(2) says of SO_ATTACH_REUSEPORT_CBPF.
+    /// The error of setsockopt(2) for SO_ATTACH_REUSEPORT_CBPF.
     pub fn steer_by_cpu(&self, listeners: &[(usize, usize)]) -> io::Result<()> {
         steer::steer_by_cpu(self.raw_fd(), listeners)
     }
@@ -113,7 +113,7 @@ impl BoundListener {
     /// The program decides for all listeners of this port from now on, and this one is the shard's.
     ///
     /// # Errors
-    /// What bpf(2) says of the listener, or setsockopt(2) of SO_ATTACH_REUSEPORT_EBPF.
+    /// The error of bpf(2) for the listener, or of setsockopt(2) for SO_ATTACH_REUSEPORT_EBPF.
     pub fn steer_by_program(&mut self, program: &SteeringProgram, shard: usize) -> io::Result<()> {
         self.slot = Some(program.admit(self.raw_fd(), shard)?);
         Ok(())
@@ -132,7 +132,7 @@ impl BoundListener {
     /// The bound address, with the port the kernel picked.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local(&self) -> io::Result<SocketAddr> {
         name_of(self.fd.as_raw_fd(), libc::getsockname)
     }

@@ -49,7 +49,7 @@ impl Conn {
     /// Connects to an address, within `timeout_ms` (0: as long as the kernel tries).
     ///
     /// # Errors
-    /// What socket(2) and connect(2) say; ETIMEDOUT also when the time is over.
+    /// The errors of socket(2) and connect(2); ETIMEDOUT also when the time is over.
     pub async fn connect(address: SocketAddr, timeout_ms: u64) -> Result<Conn, ConnectError> {
         Conn::connect_from(None, address, timeout_ms).await
     }
@@ -334,7 +334,7 @@ impl Conn {
     /// that the ends cost no system call with every message; they are kept beside the table then, as if announced.
     ///
     /// # Errors
-    /// What getpeername(2) and getsockname(2) say.
+    /// The errors of getpeername(2) and getsockname(2).
     pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         if let Some(announced) = self.proxied() {
             return Ok(announced);
@@ -347,7 +347,7 @@ impl Conn {
     /// The peer's address, asked of the kernel once.
     ///
     /// # Errors
-    /// What getpeername(2) says.
+    /// The error of getpeername(2).
     pub fn peer(&self) -> io::Result<SocketAddr> {
         if let Some(peer) = driver::with(|driver| driver.table().peer(self.index)) {
             return Ok(peer);
@@ -372,7 +372,7 @@ impl Conn {
     /// Our own address on this connection.
     ///
     /// # Errors
-    /// What getsockname(2) says.
+    /// The error of getsockname(2).
     pub fn local(&self) -> io::Result<SocketAddr> {
         name_of(self.fd(), libc::getsockname)
     }
@@ -406,7 +406,7 @@ impl Conn {
     /// Whether the peer's kernel has acknowledged everything that was sent on this connection.
     ///
     /// # Errors
-    /// What ioctl(2) says of SIOCOUTQ.
+    /// The error of ioctl(2) for SIOCOUTQ.
     pub fn is_acknowledged(&self) -> io::Result<bool> {
         Ok(!self.is_sending() && unacknowledged(self.fd())? == 0)
     }
@@ -414,7 +414,7 @@ impl Conn {
     /// Bytes the kernel has sent on this connection that the peer's kernel has not acknowledged, or not sent at all.
     ///
     /// # Errors
-    /// What getsockopt(2) says of TCP_INFO.
+    /// The error of getsockopt(2) for TCP_INFO.
     pub fn unacknowledged_bytes(&self) -> io::Result<u64> {
         crate::tcp_info::unacknowledged(self.fd())
     }

@@ -29,14 +29,14 @@ const LOOKS: usize = 4;
 /// More work than this counts as this much; keeps products of it in 64 bits. A shard that is closed shows more.
 const WORK_MAX: i32 = i32::MAX;
 
-/// What the program answers with: the listener that was selected, or the kernel's choice if none was.
+/// The verdict of the program: the listener that was selected, or the kernel's choice if none was.
 const SK_PASS: i32 = 1;
 
 /// For every distance: where its bounds are among the bounds of a shard's neighbours, and how many eighths of our work are clearly
 /// less than ours: three quarters with the same cache, half on the same node.
 const CIRCLES: [(i16, i32); 2] = [(0, 6), (8, 4)];
 
-/// What the program goes by.
+/// The tables of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SteeringTables {
     /// For a CPU the shard that gets what the CPU receives.
