@@ -38,16 +38,16 @@ pub(crate) struct Tunnel {
     last_ms: Cell<u32>,
     /// Longest time in which a side may take nothing of what waits for it.
     stall_ms: u32,
-    /// Longest time in which neither side says anything.
+    /// Longest time in which neither side sends a byte.
     idle_ms: u32,
     failure: Cell<Option<Failure>>,
 }
 
 /// How a tunnel ended.
 enum Ending {
-    /// Both sides had said all they wanted.
+    /// Both sides had finished sending.
     Finished,
-    /// Neither side said anything for too long.
+    /// Neither side sent a byte for too long.
     Idle,
     /// One side failed.
     Cut(Failure),
@@ -79,17 +79,17 @@ impl Tunnel {
             idle_ms: short(times.tunnel_idle),
             failure: Cell::new(None),
         };
-        for (side, mut said) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
+        for (side, mut inbox) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
             let (from, to) = tunnel.ends(side);
             // Nothing is received that cannot be passed on: a sender that floods a stuck reader keeps no buffers from others.
             from.transport().set_read_ahead(ReadAhead::Body);
             from.transport().clear_deadline();
             // The worker may have watched the client while it waited for the server.
             from.transport().forget_waiters();
-            let bytes = said.unread().len();
+            let bytes = inbox.unread().len();
             if bytes > 0 {
                 // If it fails, so does what follows.
-                to.send(said.take(bytes), u64::from(tunnel.stall_ms)).detach();
+                to.send(inbox.take(bytes), u64::from(tunnel.stall_ms)).detach();
             }
         }
         tunnel
@@ -112,7 +112,7 @@ impl Tunnel {
         }
     }
 
-    /// From whom and to whom goes what this side says.
+    /// The source and the destination of this side's bytes.
     fn ends(&self, side: Side) -> (&Link, &Link) {
         match side {
             Side::Downstream => (&self.client, &self.server),
@@ -120,7 +120,7 @@ impl Tunnel {
         }
     }
 
-    /// Moves what else one side has said by now past our memory.
+    /// Splices the other bytes that one side has sent by now.
     async fn burst(&self, side: Side) -> Result<(), Aborted> {
         let (from, to) = self.ends(side);
         let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(()) };
@@ -154,7 +154,7 @@ impl Tunnel {
         left_ms == 0
     }
 
-    /// Closes both connections after one of them has failed. The other end is told by a reset, so that it does not take what it
+    /// Closes both connections after one of them has failed. The other end gets a reset, so that it does not take what it
     /// got for complete; but not where that would throw away what is still on its way to it.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
     // "the intermediary MUST attempt to send any outstanding data that came from the closed side to the other side"
@@ -186,7 +186,7 @@ fn since_ms(then_ms: u32, now_ms: u64) -> u32 {
     (now_ms as u32).wrapping_sub(then_ms)
 }
 
-/// Carries bytes both ways until both sides have finished, one has failed, or neither has said anything for too long.
+/// Carries bytes both ways until both sides have finished, one has failed, or neither has sent a byte for too long.
 struct Carry<'t> {
     tunnel: &'t Tunnel,
     /// By the side whose bytes they carry.
@@ -207,7 +207,7 @@ impl Future for Carry<'_> {
             }
         }
         if let Some(failure) = tunnel.failure.get() {
-            // What the failed side had said before is still sent, as far as it is in our hands.
+            // Bytes that the failed side had sent before still go out, as far as we hold them.
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
             let is_sent = !ways[failure.side() as usize].is_in_hand();
             return if is_sent { Poll::Ready(Ending::Cut(failure)) } else { Poll::Pending };
@@ -230,7 +230,7 @@ enum Way<'t> {
 
 /// One direction without a burst.
 enum Step {
-    /// Waits for what its side says next. There is nothing in hand.
+    /// Waits for the next bytes of its side. There is nothing in hand.
     Receiving,
     /// Sends what was received.
     Sending { sending: Sending, is_full: bool },
@@ -241,7 +241,7 @@ enum Step {
 }
 
 impl<'t> Way<'t> {
-    /// Carries what one side says to the other, and then that it has finished.
+    /// Carries the bytes of one side to the other, and then its end.
     fn poll(
         &mut self,
         tunnel: &'t Tunnel,

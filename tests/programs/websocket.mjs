@@ -8,9 +8,9 @@ let answered = 0;
 socket.onopen = () => messages.forEach((message) => socket.send(message));
 socket.onerror = (event) => { console.error("error", event.message ?? ""); process.exit(1); };
 socket.onmessage = ({ data }) => {
-  const said = messages[answered++];
-  const same = typeof said === "string" ? data === said : Buffer.from(data).equals(Buffer.from(said));
-  if (!same) { console.error(`message ${answered}: ${size(data)} bytes, not ${size(said)}`); process.exit(1); }
+  const expected = messages[answered++];
+  const same = typeof expected === "string" ? data === expected : Buffer.from(data).equals(Buffer.from(expected));
+  if (!same) { console.error(`message ${answered}: ${size(data)} bytes, not ${size(expected)}`); process.exit(1); }
   if (answered === messages.length) socket.close(1000, "done");
 };
 socket.onclose = ({ code }) => { console.log(`closed ${code} after ${answered}`); process.exit(code === 1000 ? 0 : 1); };

@@ -39,7 +39,7 @@ async fn obey(mut peer: Peer, mut commands: watch::Receiver<Command>) -> io::Res
     let mut has_finished = false;
     loop {
         tokio::select! {
-            said = peer.some() => match said? {
+            received = peer.some() => match received? {
                 Some(_) if has_finished => {}
                 Some(bytes) => peer.send(bytes).await?,
                 None if has_finished => return Ok(()),
@@ -269,7 +269,7 @@ async fn one_side_of_silent_tunnels_speaks_as_the_other_is_reset() {
             silent.commands.send_replace(Command::Reset);
             let mut sent = Vec::new();
             for client in &mut silent.clients {
-                // It may be reset by then, and is told so once.
+                // It may be reset by then, and sees that once.
                 sent.push(client.try_send("hello").await);
             }
             for (client, sent) in silent.clients.iter_mut().zip(sent) {

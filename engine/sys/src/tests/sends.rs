@@ -363,7 +363,7 @@ fn what_two_parts_cost() {
 fn segments_received(stream: &TcpStream) -> u32 {
     let mut info = [0_u32; 64];
     let mut bytes = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the kernel writes at most as many bytes as said to `info`, which lives through the call.
+    // SAFETY: the kernel writes at most as many bytes as stated to `info`, which lives through the call.
     let result = unsafe {
         let to = info.as_mut_ptr().cast();
         libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut bytes)
