@@ -85,7 +85,8 @@ fn write_keys(out: &mut String, values: &Values) {
 }
 
 fn write_key(out: &mut String, name: &str, key: &Key, field: &Field<Value>) {
-    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) {
+    // What was included is here already.
+    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) || key.name == "include" {
         return;
     }
     let (value, origin) = match field.given() {
