@@ -434,6 +434,15 @@ mod tests {
         let top = "limits.head_bytes = \"${file:secret}\"\nsmt = \"${file:no}\"\nforwarding.via = \"a$${b\"";
         let error = check(&files, top).unwrap_err();
         assert!(error.starts_with("f.toml:3:18: forwarding.via: `a${b` cannot"), "{error}");
+        let whole = [
+            "cpus = \"0-1\"",
+            "paths.encoded_slash = \"slash\"",
+            "limits.body_bytes = 1\nforwarding.trusted_proxies = [\"10.0.0.0/8\"]",
+            "timeouts.request = \"1500ms\"\nlimits.receive_buffers_bytes = 512000001",
+        ];
+        for top in whole {
+            check(&[], top).expect("in order, and again as it is printed");
+        }
         let config = check(&files, top.split_once("\nfor").expect("a key").0).expect("in order");
         assert_eq!(config.limits.head_bytes, 32 << 10);
         let error = check(&[], "placement = \"${PATH}\"").unwrap_err();
