@@ -291,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn long_help_has_every_flag() {
+        let help = Cli::command().render_long_help().to_string();
+        for (_, key) in flags() {
+            assert!(
+                help.contains(&format!("{} ", key.flag)) || help.contains(&format!("{}\n", key.flag)),
+                "{}",
+                key.flag
+            );
+        }
+        for flag in list_flags() {
+            assert!(help.contains(&format!("{} <{}>", flag.flag, flag.placeholder)), "{}", flag.flag);
+        }
+    }
+
+    #[test]
     fn flags_keep_their_order_and_their_values() {
         let args = "sluice --listen 127.0.0.1:1 --limit-head-bytes 8KiB --smt --listen 127.0.0.1:2 --upstream http://a \
                     --set limits.body_bytes=1 -c f.toml";

@@ -102,6 +102,42 @@ async fn paths_literal_then_param_then_rest_then_prefix() {
 }
 
 #[tokio::test]
+async fn several_hosts_of_one_route() {
+    let routes = [
+        ("two", "hosts = [\"one.example\", \"*.two.example\"]\npath = \"/item\"\nmethods = [\"GET\"]"),
+        ("write", "host = \"one.example\"\npath = \"/item\"\nmethods = [\"PUT\"]"),
+        ("exact", "hosts = [\"a.two.example\"]"),
+    ];
+    let routed = Routed::new(&routes).await;
+    let requests = [
+        ("GET", "one.example", "/item", "two"),
+        ("GET", "ONE.example:80", "/item", "two"),
+        ("GET", "b.two.example", "/item", "two"),
+        ("GET", "c.b.two.example", "/item", "two"),
+        ("GET", "a.two.example", "/item", "exact"),
+        ("GET", "two.example", "/item", "404"),
+        ("GET", "b.two.example", "/other", "404"),
+        ("GET", "three.example", "/item", "404"),
+        ("PUT", "one.example", "/item", "write"),
+        ("PUT", "b.two.example", "/item", "405"),
+        ("POST", "one.example", "/item", "405"),
+    ];
+    routed.assert(&requests).await;
+    // Each host has the methods of its own routes.
+    for (host, allowed, others) in [
+        ("one.example", &["GET", "HEAD", "PUT"][..], &["POST"][..]),
+        ("b.two.example", &["GET", "HEAD"], &["PUT"]),
+    ] {
+        let request = format!("DELETE /item HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = client::exchange(routed.proxy.address, request).await;
+        let allow = &answer.head.fields;
+        assert_eq!(answer.status(), 405);
+        assert!(allowed.iter().all(|method| allow.lists("allow", method)), "{host}: {allow:?}");
+        assert!(!others.iter().any(|method| allow.lists("allow", method)), "{host}: {allow:?}");
+    }
+}
+
+#[tokio::test]
 async fn methods_choose_among_routes_of_one_path() {
     let routes = [
         ("read", "path = \"/item\"\nmethods = [\"GET\"]"),

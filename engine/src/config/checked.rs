@@ -123,7 +123,11 @@ fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// A request line longer than the whole head is a limit that can never be met.
 fn check_head_limits(written: &Values, limits: &Limits, report: &mut Report) {
-    if limits.request_line_bytes <= limits.head_bytes {
+    let is_faulty = |key| *written.field(key) == Field::Faulty;
+    if limits.request_line_bytes <= limits.head_bytes
+        || is_faulty("request_line_bytes")
+        || is_faulty("head_bytes")
+    {
         return;
     }
     let at = |key| written.field(key).given().map(|given| &given.at);
@@ -291,7 +295,6 @@ host = \"*\"
             "4:42: listen: `127.0.0.1:1` is there twice",
             "6:16: timeouts.request_head: 0s is too small",
             "8:14: limits.head_bytes: 128KiB is too large (hint: at most 64KiB)",
-            "9:22: limits.request_line_bytes: a request line of 32768 bytes does not fit",
             "12:12: upstream.servers: `https://a`: TLS to upstreams",
             "12:37: upstream.servers: `b` is there twice",
             "13:1: upstream.name: an upstream needs a name",
@@ -306,6 +309,108 @@ host = \"*\"
         for (line, start) in lines.iter().zip(starts) {
             assert!(line.starts_with(start), "{line}\nwanted: {start}");
         }
+    }
+
+    #[test]
+    fn one_slip_is_one_error_at_its_place() {
+        let top_and_bottom = [
+            ("route = 5", "", "1:9: route: expected a list of tables"),
+            ("upstream = 5", "", "1:12: upstream: expected a list of tables"),
+            ("listener = [5]", "", "1:13: listener: expected a table, found a number"),
+            ("limits = 5", "", "1:10: limits: expected a table"),
+            ("limits.head_bytes = 1", "", "1:21: limits.head_bytes: 1 is too small"),
+            ("limits.request_line_bytes = \"x\"", "", "1:29: limits.request_line_bytes: `x` is not a size"),
+            ("limits.connections = \"+2\"", "", "1:22: limits.connections: `+2` is not a whole number"),
+            ("limits.connections = -2", "", "1:22: limits.connections: expected a whole number"),
+            ("smt = \"true\"", "", "1:7: smt: expected true or false"),
+            ("\"$schema\" = 1", "", "1:13: $schema: expected a string"),
+            ("", "\"$schema\" = \"x\"", "8:1: route.$schema: unknown key"),
+            (
+                "",
+                "limits.header_fields = 9",
+                "8:8: limits.header_fields: unknown key (hint: `header_fields` is set for all in [limits], not for one route)",
+            ),
+            ("", "hosts = [\"a\"]\nhost = \"b\"", "8:9: route.hosts: `host` and `hosts` exclude each other"),
+            ("", "hosts = [\"a.example\", \"A.Example\"]", "8:23: route.hosts: `A.Example` is there twice"),
+            ("", "hosts = []", "8:9: route.hosts: no host is left"),
+            ("", "hosts = [1]", "8:10: route.hosts: expected a string"),
+            ("", "hosts = [\"a\", \"*\"]", "8:15: route.hosts: `*` is not a host"),
+            ("", "timeouts = 5", "8:12: route.timeouts: expected a table"),
+            ("", "timeouts.upstream_connect = \"1s\"", "8:10: timeouts.upstream_connect: unknown key"),
+            (
+                "",
+                "hosts = [\"a\", \"b\"]\n[[route]]\nupstream = \"app\"\nhosts = [\"b\", \"a\"]",
+                "9:1: route: a second route for every method on b",
+            ),
+            (
+                "",
+                "[[listener]]\naddress = \"127.0.0.1:1\"\ntimeouts.request = \"1s\"",
+                "10:1: listener.timeouts: unknown key (hint: `timeouts` belongs at the top",
+            ),
+        ];
+        let mut failed = Vec::new();
+        for (top, bottom, wanted) in top_and_bottom {
+            let mut text = file(top, bottom);
+            // A key of the wrong type takes the place of its tables.
+            if let Some(of) = ["route", "upstream"].into_iter().find(|name| top.starts_with(name)) {
+                let (start, rest) = text.split_once(&format!("[[{of}]]")).expect("a table");
+                text = format!("{start}{}", rest.find("[[").map_or("", |next| &rest[next..]));
+            }
+            let found = errors(&text);
+            if found.len() != 1 || !found[0].starts_with(wanted) {
+                failed.push((wanted, found));
+            }
+        }
+        assert!(failed.is_empty(), "{failed:#?}");
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_read_is_one_error() {
+        let text = "listen = [\"127.0.0.1:80\"]\nroute = [5, { upstream = \"app\" }]\nupstream = [5]\n";
+        let wanted = [
+            "2:10: route: expected a table, found a number",
+            "3:13: upstream: expected a table, found a number",
+        ];
+        assert_eq!(errors(text), wanted);
+    }
+
+    #[test]
+    fn json_may_name_its_schema() {
+        let text = include_str!("../../../examples/minimal.json").replacen(
+            '{',
+            "{\"$schema\": \"sluice.schema.json\",",
+            1,
+        );
+        assert_eq!(check("f.json", &text).unwrap(), example("minimal.json"));
+        let twice = text.replacen("\"listen\"", "\"shards\": 1, \"shards\": 2, \"listen\"", 1);
+        let error = check("f.json", &twice).unwrap_err().to_string();
+        assert_eq!(error, "f.json:2:16: shards: is there twice (hint: the first is at f.json:2:3)");
+    }
+
+    #[test]
+    fn a_route_inherits_from_its_upstream_and_from_the_file() {
+        let bottom = "timeouts.request = \"3s\"\n[[route]]\nupstream = \"app\"\nhost = \"b\"\n\
+                      [[route]]\nupstream = \"other\"\nhost = \"c\"\nlimits.body_bytes = 1\n\
+                      [[upstream]]\nname = \"other\"\nservers = [\"http://b\"]\n";
+        let top = "timeouts = { request = \"1s\", upstream_connect = \"9s\" }\nlimits.body_bytes = 3";
+        let text = file(top, bottom).replacen(
+            "[\"http://a\"]",
+            "[\"http://a\"]\ntimeouts = { request = \"2s\", upstream_response = \"8s\" }\nlimits.body_bytes = 2",
+            1,
+        );
+        let config = check("f.toml", &text).unwrap();
+        let of = |route: &Route| {
+            (
+                route.timeouts.request.as_secs(),
+                route.timeouts.upstream_response.as_secs(),
+                route.limits.body_bytes,
+            )
+        };
+        assert_eq!(config.routes.iter().map(of).collect::<Vec<_>>(), [(3, 8, 2), (2, 8, 2), (1, 60, 1)]);
+        assert!(config.upstreams.iter().all(|group| group.timeouts.upstream_connect.as_secs() == 9));
+        // What the upstream says wrongly is one error, and no route inherits it as another.
+        let error = only_error(&text.replace("request = \"2s\"", "request = \"2\""));
+        assert!(error.contains("timeouts.request: `2` is not a duration"), "{error}");
     }
 
     #[test]

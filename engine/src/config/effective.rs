@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+use sluice_proto::path::SlashLike;
+
+use super::choices::Choice;
 use super::key::{Key, Kind};
 use super::raw::Raw;
 use super::table::{RouteKeys, Top, UpstreamKeys};
@@ -72,20 +75,31 @@ fn write_table(out: &mut String, name: &str, values: &Values, tables: &[(&str, V
     write_keys(out, values);
     let scope = values.section().scope();
     for (inner, table) in tables {
-        for (key, field) in table.iter().filter(|(key, _)| key.scopes.has(scope)) {
+        for (key, field) in
+            table.iter().filter(|(key, field)| key.scopes.has(scope) && !is_global(key, field))
+        {
             write_key(out, &format!("{inner}.{}", key.name), key, field);
         }
     }
 }
 
+/// Whether a value is one that no table of a list may have for itself: which route it is depends on how slashes are read.
+fn is_global(key: &Key, field: &Field<Value>) -> bool {
+    key.name == "encoded_slash"
+        && field.given().is_some_and(|given| given.value == Value::Text(SlashLike::Slash.word().to_owned()))
+}
+
 fn write_keys(out: &mut String, values: &Values) {
-    for (key, field) in values.iter() {
+    // `cpus` stands for a placement: beside it there is none, not that of the default.
+    let has_cpus = values.section().name.is_empty() && values.field("cpus").given().is_some();
+    for (key, field) in values.iter().filter(|(key, _)| !(has_cpus && key.name == "placement")) {
         write_key(out, key.name, key, field);
     }
 }
 
 fn write_key(out: &mut String, name: &str, key: &Key, field: &Field<Value>) {
-    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) {
+    // What was included is here already.
+    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) || key.name == "include" {
         return;
     }
     let (value, origin) = match field.given() {

@@ -222,6 +222,11 @@ impl Kind {
         matches!(self, Kind::Texts(_) | Kind::Ports)
     }
 
+    /// Whether what an included file says is added to it.
+    pub(crate) fn grows(&self) -> bool {
+        self.is_list() || matches!(self, Kind::Table(_) | Kind::Tables(_))
+    }
+
     /// Reads a number written as text.
     pub(crate) fn parse_number(&self, text: &str) -> Result<Number, Fault> {
         match self {

@@ -45,7 +45,7 @@ pub(super) fn check_listeners(top: &Top, whole: &Origin, report: &mut Report) ->
             report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
         }
     }
-    for raw in raws {
+    for raw in raws.iter().filter(|raw| !raw.is_faulty) {
         let keys = ListenerKeys::settle(raw);
         let proxy_protocol = check_proxy_protocol(raw, &keys, report);
         match &keys.address {

@@ -169,6 +169,67 @@ mod tests {
     }
 
     #[test]
+    fn set_reads_what_a_file_would() {
+        let config = over_example(&[
+            "--set",
+            "limits.head_bytes=32KiB",
+            "--set",
+            "listen=127.0.0.1:1, 127.0.0.1:2",
+            "--set",
+            "listen=127.0.0.1:3",
+            "--set",
+            "forwarding.via=a=b",
+            "--set",
+            "timeouts.upstream_connect=1s",
+        ]);
+        assert_eq!(
+            config.unwrap_err().to_string(),
+            "--set forwarding.via: `a=b` cannot stand in a Via field (hint: a word such as edge-1, or host:port, without spaces)"
+        );
+        let config =
+            over_example(&["--set", "listen=127.0.0.1:1, 127.0.0.1:2", "--set", "listen=127.0.0.1:3"])
+                .unwrap();
+        let ports: Vec<_> = config.listeners.iter().map(|listener| listener.address.port()).collect();
+        assert_eq!(ports[..3], [1, 2, 3]);
+        // The file's own value is wrong no longer than it counts.
+        let config =
+            over_example(&["--limit-head-bytes", "8KiB", "--set", "limits.head_bytes=32KiB"]).unwrap();
+        assert_eq!(config.limits.head_bytes, 32 << 10);
+    }
+
+    #[test]
+    fn set_refuses_each_slip_once() {
+        for (set, wanted) in [
+            (
+                "limits.head_bytes",
+                "--set limits.head_bytes: there is no value (hint: write --set limits.head_bytes=VALUE)",
+            ),
+            ("limits.head_bytes=", "--set limits.head_bytes: `` is not a size"),
+            ("limits.head_bytes=1", "--set limits.head_bytes: 1 is too small"),
+            ("limits=5", "--set limits: `limits` is a table"),
+            ("upstream=a", "--set upstream: `upstream` is a table"),
+            ("limits.=5", "--set limits.: unknown key"),
+            (".listen=5", "--set .listen: unknown key (hint: did you mean `listen`)"),
+            ("=5", "--set : unknown key"),
+            ("", "--set : there is no value"),
+            ("route.path=/a", "--set route.path: unknown key"),
+            (
+                "limits.head_byte=1KiB",
+                "--set limits.head_byte: unknown key (hint: did you mean `limits.head_bytes`)",
+            ),
+            ("listen=", "--set listen: `` "),
+            ("smt=yes", "--set smt: `yes` is neither true nor false"),
+            ("steering=cup", "--set steering: `cup` is none of"),
+            ("include=conf.d/*.toml", "--set include: only a file includes others"),
+            ("shards=${N}", "--set shards: `${N}` is not a whole number"),
+        ] {
+            let error = run(&["--listen", "127.0.0.1:0", "--upstream", "http://a", "--set", set]);
+            let error = error.expect_err(set).to_string();
+            assert!(error.starts_with(wanted) && error.lines().count() == 1, "{set}: {error}");
+        }
+    }
+
+    #[test]
     fn missing_file_is_one_clear_line() {
         let errors = run(&["--config", "/nonexistent.toml", "--listen", "x"]).unwrap_err();
         assert_eq!(errors.errors.len(), 1);

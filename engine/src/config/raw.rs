@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::choices::{Choice, ProxyProtocolIn};
 use super::key::Scopes;
-use super::load;
+use super::load::{self, Loaded};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
-use super::source::{Node, Sources};
+use super::source::Sources;
 use super::table::{self, LISTENERS, ROUTES, SECTIONS, TOP, UPSTREAMS};
 use super::values::{Field, Reader, Value, Values};
 
@@ -170,12 +170,16 @@ impl Raw {
     fn read(
         file: &Path,
         sources: &Sources,
-        root: Option<Node>,
+        loaded: Option<Loaded>,
         report: Report,
     ) -> Result<Self, ConfigErrors> {
-        let Some(root) = root else { return Err(report.into_errors()) };
+        let Some(Loaded { root, is_whole }) = loaded else { return Err(report.into_errors()) };
         let mut reader = Reader { sources, sections: &SECTIONS, report };
         let top = reader.read(&TOP, Scopes::GLOBAL, &root);
+        // Whatever the missing part says would now be called missing.
+        if !is_whole {
+            return Err(reader.report.into_errors());
+        }
         Ok(Raw { file: Some(Origin::WholeFile(file.into())), top, report: reader.report })
     }
 
@@ -272,11 +276,18 @@ impl Raw {
         let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
         let at = Origin::Flag(format!("--set {name}").into());
         let (section, key) = name.split_once('.').unwrap_or(("", name));
+        let is_name = !name.starts_with('.');
         let settable = || SECTIONS.into_iter().filter(|section| section.scope() == Scopes::GLOBAL);
-        let found = settable().find(|known| known.name == section).and_then(|section| section.find(key));
+        let found =
+            settable().find(|known| is_name && known.name == section).and_then(|section| section.find(key));
         match found {
             _ if !assignment.contains('=') => {
                 let fault = Fault::new("there is no value").hint(format!("write --set {name}=VALUE"));
+                self.report.error(&at, name, fault);
+            }
+            Some((_, known)) if known.name == "include" => {
+                let fault =
+                    Fault::new("only a file includes others").hint("write it into a file, or use --config");
                 self.report.error(&at, name, fault);
             }
             Some((_, known)) if known.kind.placeholder().is_empty() => {

@@ -6,7 +6,7 @@ use sluice_proto::path::{PathRules, SlashLike};
 
 use super::choices::{PathForward, SendHost};
 use super::pattern::{HostPattern, PathPattern};
-use super::problem::{Fault, Located, Origin, Report, closest};
+use super::problem::{Fault, Origin, Report, closest};
 use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
 use super::tunnels::{RouteTunnels, check_tunnels};
 use super::upstreams::Upstreams;
@@ -85,7 +85,10 @@ pub(super) fn check_routes(
     let mut some_unread = false;
     for raw in raws {
         let keys = RouteKeys::settle(raw);
-        some_unread |= keys.upstream == Field::Faulty;
+        some_unread |= raw.is_faulty || keys.upstream == Field::Faulty;
+        if raw.is_faulty {
+            continue;
+        }
         let upstream = check_route_upstream(raw, &keys, upstreams, report);
         used.extend(upstream);
         let hosts = check_route_hosts(&keys, report);
@@ -93,9 +96,7 @@ pub(super) fn check_routes(
         let path = check_route_path(&keys, &of_route.rules(paths), report);
         let methods = check_route_methods(&keys, report);
         let (Some(hosts), Some(path), Some(methods)) = (hosts, path, methods) else { continue };
-        for host in &hosts {
-            check_duplicate(raw, host, &path, &methods, &mut taken, report);
-        }
+        check_duplicate(raw, &hosts, &path, &methods, &mut taken, report);
         let tunnels = check_tunnels(&keys, &path, &methods, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
         let Some(upstream) = upstream else { continue };
@@ -184,11 +185,17 @@ fn check_route_hosts(keys: &RouteKeys, report: &mut Report) -> Option<Vec<HostPa
         report.error(&hosts.at, key, fault);
         return None;
     }
-    let parse = |host: &Located<String>| {
-        HostPattern::parse(&host.value).map_err(|fault| report.error(&host.at, key, fault)).ok()
-    };
-    let parsed: Vec<Option<HostPattern>> = given.iter().map(parse).collect();
-    parsed.into_iter().collect()
+    let mut hosts = Vec::new();
+    for host in given {
+        match HostPattern::parse(&host.value) {
+            Err(fault) => report.error(&host.at, key, fault),
+            Ok(pattern) if hosts.contains(&pattern) => {
+                report.error(&host.at, key, Fault::new(format!("`{}` is there twice", host.value)));
+            }
+            Ok(pattern) => hosts.push(pattern),
+        }
+    }
+    (hosts.len() == given.len()).then_some(hosts)
 }
 
 fn check_route_paths(keys: &RouteKeys, paths: &Paths, report: &mut Report) -> RoutePaths {
@@ -296,7 +303,7 @@ fn check_route_methods(keys: &RouteKeys, report: &mut Report) -> Option<Methods>
 
 fn check_duplicate(
     raw: &Values,
-    host: &HostPattern,
+    hosts: &[HostPattern],
     path: &PathPattern,
     methods: &Methods,
     taken: &mut BTreeMap<(HostPattern, String, Option<String>), Origin>,
@@ -308,8 +315,8 @@ fn check_duplicate(
     };
     let shape = path.shape();
     let mut reported = false;
-    for method in wanted {
-        let key = (host.clone(), shape.clone(), method);
+    for (host, method) in hosts.iter().flat_map(|host| wanted.iter().map(move |method| (host, method))) {
+        let key = (host.clone(), shape.clone(), method.clone());
         if let Some(first) = taken.get(&key) {
             if !reported {
                 let method = key.2.as_deref().unwrap_or("every method");

@@ -58,6 +58,8 @@ pub(crate) enum Value {
     Table(Vec<(Key, Node)>),
     /// Anything the schema has no use for, by its name: "a fraction".
     Other(&'static str),
+    /// It was to come from the environment or from another file, and did not; that is reported.
+    Unknown,
 }
 
 impl Value {
@@ -70,6 +72,7 @@ impl Value {
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
             Self::Other(kind) => kind,
+            Self::Unknown => "nothing",
         }
     }
 }
@@ -390,6 +393,7 @@ mod tests {
             Value::Number(number) => number.to_string(),
             Value::Boolean(is_so) => is_so.to_string(),
             Value::Other(kind) => format!("<{kind}>"),
+            Value::Unknown => "<unknown>".to_owned(),
             Value::List(items) => format!("[{}]", items.iter().map(strip).collect::<Vec<_>>().join(" ")),
             Value::Table(entries) => {
                 let entries: Vec<_> =

@@ -301,3 +301,94 @@ pub fn flags() -> impl Iterator<Item = (&'static Section, &'static Key)> {
     let all = SECTIONS.into_iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
     all.filter(|(_, key)| !key.flag.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::list_flags;
+    use super::super::values::Value;
+    use super::*;
+
+    fn all() -> impl Iterator<Item = (&'static Section, &'static Key)> {
+        SECTIONS.into_iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+    }
+
+    #[test]
+    fn ranges_have_two_ends_and_defaults_lie_within() {
+        for (section, Key { name, kind, default, .. }) in all() {
+            let name = section.full_name(name);
+            if let Some((least, most)) = kind.range() {
+                let (least, most) = (kind.ours(least).plain(), kind.ours(most).plain());
+                assert!(least < most, "{name}: from {least} to {most}");
+            }
+            if !default.is_empty() {
+                Value::parse(kind, default).unwrap_or_else(|fault| panic!("{name}: default: {fault}"));
+            }
+            if let Kind::Word(words) = kind {
+                let words = words();
+                let distinct: BTreeSet<_> = words.iter().collect();
+                assert!(distinct.len() == words.len() && words.len() > 1, "{name}: {words:?}");
+            }
+        }
+    }
+
+    /// What is settled of a section of which nothing is written: it panics where a key without a default needs one, or where the
+    /// kind of a key is not for the type of its field.
+    #[test]
+    fn every_section_settles_without_a_word() {
+        let _ = (Top::default(), Timeouts::default(), Limits::default(), Paths::default());
+        let _ = (
+            ForwardingKeys::default(),
+            ListenerKeys::default(),
+            UpstreamKeys::default(),
+            RouteKeys::default(),
+        );
+    }
+
+    #[test]
+    fn names_are_distinct_and_flags_are_named_after_keys() {
+        let mut names = BTreeSet::new();
+        let mut flags: BTreeSet<&str> = ["--config", "--set", "--test", "--help", "--version"].into();
+        flags.extend(list_flags().map(|flag| flag.flag));
+        for (section, key) in all() {
+            let name = section.full_name(key.name);
+            assert!(names.insert(name.clone()), "{name} is there twice");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte)), "{name}");
+            assert!(
+                !key.doc.is_empty() && !key.doc.ends_with('.') && !key.doc.contains('\n'),
+                "{name}: {}",
+                key.doc
+            );
+            if key.flag.is_empty() {
+                continue;
+            }
+            let before = match section.name {
+                "" => "--",
+                "timeouts" => "--timeout-",
+                "limits" => "--limit-",
+                "paths" => "--path-",
+                "forwarding" => "--forwarding-",
+                name => panic!("[[{name}]] has a flag: {}", key.flag),
+            };
+            let after_key = format!("{before}{}", key.name.replace('_', "-"));
+            assert!(
+                key.flag == after_key || key.flag == "--trusted-proxy",
+                "{name}: {}, not {after_key}",
+                key.flag
+            );
+            assert!(flags.insert(key.flag), "{} is there twice", key.flag);
+        }
+    }
+
+    #[test]
+    fn keys_of_tables_are_global_too() {
+        for (section, key) in all() {
+            let own = section.scope();
+            assert!(key.scopes.has(own), "{}: {}", section.full_name(key.name), key.scopes);
+            if own != GLOBAL {
+                assert!(key.scopes == own && key.flag.is_empty(), "{}", section.full_name(key.name));
+            }
+        }
+    }
+}

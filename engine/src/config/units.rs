@@ -123,7 +123,9 @@ fn meant_bytes(text: &str) -> Option<u64> {
 /// # Errors
 /// Anything but a whole number.
 pub(crate) fn parse_count(text: &str) -> Result<u64, Fault> {
-    text.parse().map_err(|_| {
+    // Rust reads +5 as well, the schema does not.
+    let number = text.parse().ok().filter(|_| !text.starts_with('+'));
+    number.ok_or_else(|| {
         if let Some(fault) = without_number(text) {
             return fault;
         }
@@ -279,6 +281,10 @@ mod tests {
             assert!(fault.hint.as_ref().is_some_and(|h| h.contains(hint)), "{text}: {fault}");
         }
         assert!(parse_bytes("99999999999999GiB").is_err());
+        assert_eq!(
+            (parse_count("5"), parse_count("+5").is_err(), parse_count("").is_err()),
+            (Ok(5), true, true)
+        );
     }
 
     #[test]

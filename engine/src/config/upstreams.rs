@@ -55,6 +55,10 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
     }
     for raw in raws {
+        if raw.is_faulty {
+            upstreams.some_unnamed = true;
+            continue;
+        }
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
         let name = match &keys.name {

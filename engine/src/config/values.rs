@@ -70,6 +70,8 @@ pub struct Values {
     section: &'static Section,
     /// Where its table starts.
     pub at: Origin,
+    /// It is no table at all, which is reported: nothing in it is missing.
+    pub(crate) is_faulty: bool,
     fields: Vec<Field<Value>>,
 }
 
@@ -84,7 +86,8 @@ impl Eq for Values {}
 impl Values {
     /// A section of which nothing is written.
     pub(crate) fn empty(section: &'static Section, at: Origin) -> Values {
-        Values { section, at, fields: section.keys.iter().map(|_| Field::Absent).collect() }
+        let fields = section.keys.iter().map(|_| Field::Absent).collect();
+        Values { section, at, is_faulty: false, fields }
     }
 
     pub(crate) fn section(&self) -> &'static Section {
@@ -144,7 +147,8 @@ impl Values {
             Field::Absent => wider.clone(),
             own => own.clone(),
         };
-        Values { section: self.section, at: self.at.clone(), fields: fields.map(narrowest).collect() }
+        let fields = fields.map(narrowest).collect();
+        Values { section: self.section, at: self.at.clone(), is_faulty: self.is_faulty, fields }
     }
 
     /// The same where a whole table may be missing.
@@ -320,6 +324,9 @@ impl<T: FromValue> Settle for Field<T> {
 
 // ---- reading a file ----
 
+/// By this key a JSON file names its schema, for editors. It says nothing to us.
+const SCHEMA: &str = "$schema";
+
 /// Reads the tree of a configuration by the table of keys, and collects what is wrong.
 pub(crate) struct Reader<'s> {
     pub(crate) sources: &'s Sources,
@@ -335,10 +342,17 @@ impl Reader<'_> {
         let mut values = Values::empty(section, self.origin(node.at));
         let source::Value::Table(entries) = &node.value else {
             self.wrong_type(node, section.name, "a table");
+            values.is_faulty = true;
             return values;
         };
         let mut misspelled = Vec::new();
         for (key, value) in entries {
+            if section.name.is_empty() && key.name == SCHEMA {
+                if !matches!(value.value, source::Value::Text(_)) {
+                    self.wrong_type(value, SCHEMA, "a string");
+                }
+                continue;
+            }
             let known = section.find(&key.name).filter(|(_, known)| known.scopes.has(scope));
             let Some((number, known)) = known else {
                 let meant = self.unknown_key(key, section, scope);
@@ -346,15 +360,19 @@ impl Reader<'_> {
                 continue;
             };
             // TOML forbids a repeated key, JSON lets it through and leaves open which one counts.
-            if values.fields[number] != Field::Absent {
-                self.report.error(
-                    &self.origin(key.at),
-                    &section.full_name(&key.name),
-                    Fault::new("is there twice"),
-                );
-                continue;
+            let first = entries
+                .iter()
+                .find(|(first, _)| first.name == key.name)
+                .map_or(key.at, |(first, _)| first.at);
+            let read = self.read_value(section, scope, known, value);
+            if first == key.at {
+                values.fields[number] = read;
+            } else if first.file == key.at.file || !known.kind.grows() {
+                let fault =
+                    Fault::new("is there twice").hint(format!("the first is at {}", self.origin(first)));
+                self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
             }
-            values.fields[number] = self.read_value(section, scope, known, value);
+            // What is left is a list or a table of one file and something else of another, which is reported already.
         }
         // One slip, one error: its value is read as what was meant, so that it is not called missing too.
         for ((number, meant), value) in misspelled {
@@ -416,7 +434,7 @@ impl Reader<'_> {
             }
             _ => {
                 self.wrong_type(node, name, "a list of tables");
-                return Field::Faulty;
+                vec![Values { is_faulty: true, ..Values::empty(section, at.clone()) }]
             }
         };
         Field::Given(Located::new(Value::Tables(tables), at))
@@ -451,6 +469,9 @@ impl Reader<'_> {
     }
 
     fn wrong_type(&mut self, node: &Node, key: &str, wanted: &str) {
+        if node.value == source::Value::Unknown {
+            return;
+        }
         let fault = Fault::new(format!("expected {wanted}, found {}", node.value.kind()));
         let fault = match (&node.value, wanted) {
             (source::Value::Text(text), "a list of strings" | "a list of ports") => {
