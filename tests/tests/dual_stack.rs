@@ -76,8 +76,11 @@ async fn servers_get_proxy_headers_of_the_right_family() {
     let (_proxy, port) = start(&["--listen", "[::]:0"], origin.address, &flags).await;
     for (address, line) in [(v4(port), "PROXY TCP4 127.0.0.1 127.0.0.1 "), (v6(port), "PROXY TCP6 ::1 ::1 ")]
     {
-        let told = client::get(address, "/").await.text();
-        assert!(told.starts_with(line) && told.trim_end().ends_with(&format!(" {port}")), "{told}");
+        let line_seen = client::get(address, "/").await.text();
+        assert!(
+            line_seen.starts_with(line) && line_seen.trim_end().ends_with(&format!(" {port}")),
+            "{line_seen}"
+        );
     }
 }
 

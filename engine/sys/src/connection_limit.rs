@@ -142,7 +142,7 @@ mod tests {
                 first.closed(here);
                 fill(&mut second, &mut there);
             }
-            assert_eq!(here + there, max, "a place that is given up can be had at once");
+            assert_eq!(here + there, max, "a place that is given up is free at once");
         }
     }
 

@@ -29,7 +29,7 @@ impl ListenOn {
     fn socket(self) -> io::Result<OwnedFd> {
         let fd = tcp_socket(&self.address)?;
         if self.address.is_ipv6() {
-            // Said either way: the default is net.ipv6.bindv6only.
+            // Set in both cases: the default is net.ipv6.bindv6only.
             let only = libc::c_int::from(self.is_ipv6_only);
             set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
         }
