@@ -117,7 +117,7 @@ section! {
     drain_timeout: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--drain-timeout",
         "After SIGTERM or SIGINT, how long requests in flight may take to finish";
     metrics: Field<String> = Kind::Text("ADDR:PORT"), "", GLOBAL, Restart, "--metrics",
-        "Address for GET /metrics, counters and memory of all shards for Prometheus; whoever reaches it may read";
+        "Address for GET /metrics, counters and memory of all shards for Prometheus; every peer that reaches it may read";
     timeouts: Values = Kind::Table(&TIMEOUTS), "", GLOBAL, Reload, "", "How long Sluice waits";
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";

@@ -480,6 +480,11 @@ impl Reader<'_> {
             (source::Value::List(items), _) if items.len() == 1 => {
                 fault.hint("write the value without the brackets")
             }
+            (source::Value::List(_), _) if key == "route.host" => fault.hint("write `hosts` for several"),
+            (source::Value::Other("a negative number"), _) => fault.hint("write 0 or more"),
+            (source::Value::Other("a fraction"), "a duration") => {
+                fault.hint("write a whole number and a unit, such as \"1500ms\"")
+            }
             _ => fault,
         };
         self.report.error(&self.origin(node.at), key, fault);

@@ -52,7 +52,7 @@ impl Driver {
         Some(lease)
     }
 
-    /// Whoever has waited for the socket waits no more.
+    /// Tasks that waited for the socket no longer wait.
     pub(crate) fn forget_waiters(&mut self, index: u32) {
         self.waits.forget(&mut self.table.at(index).waiter);
     }

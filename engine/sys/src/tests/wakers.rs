@@ -524,7 +524,7 @@ fn tasks_that_a_connection_has_left_are_not_woken_for_it() {
                 let (conn, polls) = (conn.clone(), polls.clone());
                 spawn(poll_fn(move |context| {
                     polls.set(polls.get() + 1);
-                    // Whoever is polled again for bytes leaves them to others.
+                    // A task that is polled again for bytes leaves them to others.
                     if conn.is_quiet() {
                         assert!(pin!(conn.receive()).poll(context).is_pending());
                     }
