@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{CommandLine, Key, Kind, Section, flags, list_flags, parse_listen};
+use crate::exit::Exit;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,8 +20,13 @@ Examples:
 Durations are written 500ms, 10s, 2m or 1h; sizes 16KiB, 1MiB, 1GiB or a number of bytes.
 Flags override the file, --set overrides flags. Without flags, SLUICE_CONFIG or /etc/sluice/sluice.toml is read.
 Messages go to stderr.
-Exit codes: 0 done, 1 wrong configuration, 2 wrong flags, 71 the kernel failed a shard's ring,
-78 this machine cannot run Sluice (the message says why).";
+
+Exit codes:
+";
+
+fn after_help() -> String {
+    format!("{EXAMPLES}{}", Exit::table())
+}
 
 /// The file that is read where the command line names none.
 pub const DEFAULT_FILE: &str = "/etc/sluice/sluice.toml";
@@ -31,7 +37,7 @@ pub const DEFAULT_FILE: &str = "/etc/sluice/sluice.toml";
     name = "sluice",
     version,
     about = "Reverse proxy for bare-metal Linux: one io_uring shard per core",
-    after_long_help = EXAMPLES,
+    after_long_help = after_help(),
     after_help = "`sluice --help` has the other flags and examples.",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true

@@ -9,6 +9,7 @@ use crate::cli::{CheckArgs, Cli, Command, ConfigArgs, DEFAULT_FILE, DemoArgs, Ru
 use crate::config::{self, CommandLine, Config, ConfigErrors, Origin, Raw, ShardChoice};
 use crate::control::live;
 use crate::demo;
+use crate::exit::Exit;
 use crate::launch;
 use crate::launch_error::LaunchError;
 use crate::placement::{self, Plan};
@@ -23,20 +24,20 @@ pub fn run(cli: &Cli) -> ExitCode {
         Some(Command::Config(args)) => show_config(args),
         Some(Command::Schema) => {
             println!("{:#}", config::schema());
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
         Some(Command::Demo(args)) => run_demo(args),
         Some(Command::Topology(args)) => show_topology(args),
         #[cfg(feature = "completions")]
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
         #[cfg(feature = "completions")]
         Some(Command::Man) => show_man(),
         Some(Command::Version) => {
             print!("{}", crate::version::long());
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
     }
 }
@@ -55,7 +56,7 @@ fn serve_by(flags: &RunFlags) -> ExitCode {
     if line.says_nothing() {
         eprint!("{FIRST_STEPS}");
         debug_assert!(FIRST_STEPS.contains(DEFAULT_FILE));
-        return ExitCode::from(WRONG_FLAGS);
+        return Exit::WrongFlags.into();
     }
     match config::resolve(&line) {
         Ok(config) => serve(config, |_| {}),
@@ -67,7 +68,7 @@ fn check(args: &CheckArgs) -> ExitCode {
     let line = args.run.with_file();
     if line.says_nothing() {
         eprintln!("sluice: nothing to check: add --config FILE");
-        return ExitCode::from(WRONG_FLAGS);
+        return Exit::WrongFlags.into();
     }
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
     let (raw, config) = match checked {
@@ -78,13 +79,13 @@ fn check(args: &CheckArgs) -> ExitCode {
     let obstacles = crate::preflight::obstacles(&config);
     if !obstacles.is_empty() {
         obstacles.iter().for_each(|obstacle| eprintln!("{obstacle}"));
-        return ExitCode::FAILURE;
+        return Exit::Refused.into();
     }
     match &args.explain {
         Some(wanted) => explain(&raw, &config, wanted),
         None => {
             println!("{}: ok; {}", name_of(&line), config.summary());
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
     }
 }
@@ -103,14 +104,14 @@ fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
     match number.and_then(|number| config::explain(raw, number)) {
         Some(text) => {
             print!("{text}");
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
         None => {
             eprintln!(
                 "sluice: --explain: no route for `{wanted}` (hint: a number from 1 to {}, or \"GET host/path\")",
                 config.routes.len()
             );
-            ExitCode::from(WRONG_FLAGS)
+            Exit::WrongFlags.into()
         }
     }
 }
@@ -122,7 +123,7 @@ fn show_config(args: &ConfigArgs) -> ExitCode {
         Ok((raw, config)) => {
             config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             print!("{}", config::effective(&raw));
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
         Err(errors) => complain(&errors),
     }
@@ -131,8 +132,8 @@ fn show_config(args: &ConfigArgs) -> ExitCode {
 #[cfg(feature = "completions")]
 fn show_man() -> ExitCode {
     match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => Exit::Done.into(),
+        Err(_) => Exit::Refused.into(),
     }
 }
 
@@ -174,7 +175,7 @@ fn show_topology(args: &TopologyArgs) -> ExitCode {
     } else {
         print!("{}", topology::draw(&topology, &plan));
     }
-    ExitCode::SUCCESS
+    Exit::Done.into()
 }
 
 fn show_live(pid: u32, as_json: bool) -> ExitCode {
@@ -183,16 +184,16 @@ fn show_live(pid: u32, as_json: bool) -> ExitCode {
         Ok(shown) => print!("{}", shown.draw()),
         Err(why) => {
             eprintln!("sluice: {why}");
-            return ExitCode::FAILURE;
+            return Exit::Refused.into();
         }
     }
-    ExitCode::SUCCESS
+    Exit::Done.into()
 }
 
 fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
     let refuse = |why: &dyn std::fmt::Display| {
         eprintln!("sluice: {why}");
-        ExitCode::FAILURE
+        ExitCode::from(Exit::Refused)
     };
     let topology = Topology::read(root).map_err(|error| refuse(&error))?;
     let plan = placement::plan(&topology, choice).map_err(|error| refuse(&error))?;
@@ -213,23 +214,20 @@ fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> Ex
     placement::summary(&plan).iter().for_each(|line| eprintln!("sluice: placement: {line}"));
     plan.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
     match launch::run(config, &topology, &plan, when_ready) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done.into(),
         Err(error) => fail(&error),
     }
 }
-
-/// The exit code for flags that are wrong, as the parser of the command line has it.
-const WRONG_FLAGS: u8 = 2;
 
 /// Reports errors: 2 where a flag is among what is wrong, 1 for files alone.
 fn complain(errors: &ConfigErrors) -> ExitCode {
     eprintln!("{errors}");
     let is_flag = |at: &Origin| matches!(at, Origin::Flag(_) | Origin::CommandLine);
     let is_by_flag = errors.errors.iter().any(|error| is_flag(&error.at));
-    if is_by_flag { ExitCode::from(WRONG_FLAGS) } else { ExitCode::FAILURE }
+    if is_by_flag { Exit::WrongFlags.into() } else { Exit::Refused.into() }
 }
 
 fn fail(error: &LaunchError) -> ExitCode {
     eprintln!("sluice: {error}");
-    error.exit_code()
+    error.exit().into()
 }

@@ -1,8 +1,8 @@
 //! Why the proxy does not start, or cannot go on: the line on stderr and the exit code.
 
-use std::process::ExitCode;
-
 use sluice_sys::{HostUnsupported, RingFailed};
+
+use crate::exit::Exit;
 
 /// Why the proxy does not run, or not any more.
 #[derive(Debug)]
@@ -38,15 +38,12 @@ impl std::fmt::Display for LaunchError {
 impl std::error::Error for LaunchError {}
 
 impl LaunchError {
-    /// EX_OSERR of sysexits.h.
-    const RING_FAILED: u8 = 71;
-
-    /// The exit code of the process.
-    pub fn exit_code(&self) -> ExitCode {
+    /// How the process ends.
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::HostUnsupported(_) => ExitCode::from(HostUnsupported::EXIT_CODE),
-            Self::Refused(_) => ExitCode::FAILURE,
-            Self::RingFailed { .. } => ExitCode::from(Self::RING_FAILED),
+            Self::HostUnsupported(_) => Exit::HostUnsupported,
+            Self::Refused(_) => Exit::Refused,
+            Self::RingFailed { .. } => Exit::RingFailed,
         }
     }
 }

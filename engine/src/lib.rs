@@ -6,6 +6,7 @@
 
 #[macro_use]
 mod cold;
+pub mod exit;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
