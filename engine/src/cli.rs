@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand}
 
 use crate::config::{CommandLine, Key, Kind, Section, flags, list_flags, parse_listen};
 use crate::exit::Exit;
+use crate::log::Level;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,6 +88,13 @@ pub struct RunFlags {
     pub line: CommandLine,
 }
 
+/// Those of them that say which messages are written, and how.
+#[derive(Debug, Clone, Default)]
+pub struct LogFlags {
+    /// What they say.
+    pub line: CommandLine,
+}
+
 /// Those of them that place shards.
 #[derive(Debug, Clone, Default)]
 pub struct PlacementFlags {
@@ -96,6 +104,15 @@ pub struct PlacementFlags {
 
 /// The keys that [`PlacementFlags`] set.
 const PLACEMENT: [&str; 5] = ["shards", "placement", "cpus", "smt", "reserve"];
+
+/// The keys that [`LogFlags`] set.
+const MESSAGES: [&str; 2] = ["log_format", "log_level"];
+
+/// Flags for a level.
+const LEVELS: [(&str, char, &str, Level, &str); 2] = [
+    ("-q", 'q', "quiet", Level::Warn, "Only warnings and errors: short for --log-level warn"),
+    ("-v", 'v', "verbose", Level::Debug, "Details too: short for --log-level debug"),
+];
 
 /// The flags that short help has.
 const COMMON: [&str; 9] = [
@@ -135,7 +152,7 @@ impl Args for RunFlags {
             if flag.requires.is_empty() { arg } else { arg.requires(flag.requires) }
         });
         let of_keys = flags().map(|(section, key)| key_arg(section, key));
-        command.arg(config).arg(set).args(of_lists).args(of_keys)
+        command.arg(config).arg(set).args(level_args()).args(of_lists).args(of_keys)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -143,11 +160,34 @@ impl Args for RunFlags {
     }
 }
 
+impl Args for LogFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(level_args()).args(args_of(&MESSAGES))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+/// `-q` and `-v`.
+fn level_args() -> impl Iterator<Item = Arg> {
+    LEVELS.into_iter().map(|(id, short, long, _, help)| {
+        let others = LEVELS.iter().map(|(other, ..)| *other).filter(move |other| *other != id);
+        let arg = Arg::new(id).short(short).long(long).action(ArgAction::SetTrue).help(help);
+        arg.conflicts_with_all(others.chain(["--log-level"]))
+    })
+}
+
+/// The flags of these keys at the top of the file.
+fn args_of(keys: &'static [&'static str]) -> impl Iterator<Item = Arg> {
+    let wanted = flags().filter(move |(section, key)| section.name.is_empty() && keys.contains(&key.name));
+    wanted.map(|(section, key)| key_arg(section, key))
+}
+
 impl Args for PlacementFlags {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let placing =
-            flags().filter(|(section, key)| section.name.is_empty() && PLACEMENT.contains(&key.name));
-        command.args(placing.map(|(section, key)| key_arg(section, key)))
+        command.args(args_of(&PLACEMENT))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -188,6 +228,11 @@ fn line_of(matches: &ArgMatches) -> CommandLine {
         let texts = texts.map(|text| if is_switch { "true".to_owned() } else { text });
         given.extend(places.zip(texts).map(|(place, text)| (place, flag, text)));
     }
+    for (id, _, _, level, _) in LEVELS {
+        if matches.try_get_one::<bool>(id).ok().flatten() == Some(&true) {
+            given.push((matches.index_of(id).unwrap_or(0), "--log-level", level.word().to_owned()));
+        }
+    }
     given.sort_by_key(|(place, ..)| *place);
     let set = matches.try_get_many::<String>("--set").ok().flatten().into_iter().flatten().cloned();
     CommandLine {
@@ -211,7 +256,7 @@ macro_rules! from_matches {
         }
     )+ };
 }
-from_matches!(RunFlags, PlacementFlags);
+from_matches!(RunFlags, LogFlags, PlacementFlags);
 
 impl RunFlags {
     /// The command line, with a file where it names none: that of `SLUICE_CONFIG`, or the default one where no flag says what
@@ -259,6 +304,9 @@ pub struct DemoArgs {
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub placement: PlacementFlags,
+    /// Which messages are written, and how.
+    #[command(flatten)]
+    pub log: LogFlags,
 }
 
 /// `sluice topology`.

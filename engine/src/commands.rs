@@ -12,6 +12,7 @@ use crate::demo;
 use crate::exit::Exit;
 use crate::launch;
 use crate::launch_error::LaunchError;
+use crate::log;
 use crate::placement::{self, Plan};
 use crate::topology::{self, Topology};
 
@@ -48,13 +49,12 @@ sluice needs an address to listen on and a server to send requests to:
   sluice --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
 or a configuration file (/etc/sluice/sluice.toml is not there):
   sluice --config FILE
-`sluice demo` shows it at work, `sluice --help` has every flag.
-";
+`sluice demo` shows it at work, `sluice --help` has every flag.";
 
 fn serve_by(flags: &RunFlags) -> ExitCode {
     let line = flags.with_file();
     if line.says_nothing() {
-        eprint!("{FIRST_STEPS}");
+        log::plain(FIRST_STEPS);
         debug_assert!(FIRST_STEPS.contains(DEFAULT_FILE));
         return Exit::WrongFlags.into();
     }
@@ -67,7 +67,7 @@ fn serve_by(flags: &RunFlags) -> ExitCode {
 fn check(args: &CheckArgs) -> ExitCode {
     let line = args.run.with_file();
     if line.says_nothing() {
-        eprintln!("sluice: nothing to check: add --config FILE");
+        log::plain("sluice: nothing to check: add --config FILE");
         return Exit::WrongFlags.into();
     }
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
@@ -75,10 +75,10 @@ fn check(args: &CheckArgs) -> ExitCode {
         Ok(checked) => checked,
         Err(errors) => return complain(&errors),
     };
-    config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    config.warnings.iter().for_each(|warning| log::plain(format_args!("warning: {warning}")));
     let obstacles = crate::preflight::obstacles(&config);
     if !obstacles.is_empty() {
-        obstacles.iter().for_each(|obstacle| eprintln!("{obstacle}"));
+        obstacles.iter().for_each(log::plain);
         return Exit::Refused.into();
     }
     match &args.explain {
@@ -107,10 +107,10 @@ fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
             Exit::Done.into()
         }
         None => {
-            eprintln!(
+            log::plain(format_args!(
                 "sluice: --explain: no route for `{wanted}` (hint: a number from 1 to {}, or \"GET host/path\")",
                 config.routes.len()
-            );
+            ));
             Exit::WrongFlags.into()
         }
     }
@@ -121,7 +121,7 @@ fn show_config(args: &ConfigArgs) -> ExitCode {
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
     match checked {
         Ok((raw, config)) => {
-            config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            config.warnings.iter().for_each(|warning| log::plain(format_args!("warning: {warning}")));
             print!("{}", config::effective(&raw));
             Exit::Done.into()
         }
@@ -142,10 +142,11 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
         Ok(origin) => origin,
         Err(error) => return fail(&error),
     };
-    let flags = args.placement.line.clone().with("--listen", args.listen.to_string());
+    let mut flags = args.placement.line.clone().with("--listen", args.listen.to_string());
+    flags.flags.extend(args.log.line.flags.iter().cloned());
     let flags = flags.with("--upstream", format!("http://{origin}"));
     match config::resolve(&flags) {
-        Ok(config) => serve(config, |listen| eprint!("{}", demo::introduction(listen[0], origin))),
+        Ok(config) => serve(config, |listen| log::plain(demo::introduction(listen[0], origin))),
         Err(errors) => complain(&errors),
     }
 }
@@ -161,7 +162,13 @@ fn show_topology(args: &TopologyArgs) -> ExitCode {
             config::resolve(&line).map(|config| config.shards)
         }
     };
-    let placed = choice.map_err(|errors| complain(&errors)).and_then(|choice| plan(&args.root, &choice));
+    let plan_or_say = |choice| {
+        plan(&args.root, &choice).map_err(|why| {
+            log::plain(format_args!("sluice: {why}"));
+            Exit::Refused.into()
+        })
+    };
+    let placed = choice.map_err(|errors| complain(&errors)).and_then(plan_or_say);
     let (topology, plan) = match placed {
         Ok(placed) => placed,
         Err(code) => return code,
@@ -183,36 +190,33 @@ fn show_live(pid: u32, as_json: bool) -> ExitCode {
         Ok(shown) if as_json => println!("{}", shown.to_json()),
         Ok(shown) => print!("{}", shown.draw()),
         Err(why) => {
-            eprintln!("sluice: {why}");
+            log::plain(format_args!("sluice: {why}"));
             return Exit::Refused.into();
         }
     }
     Exit::Done.into()
 }
 
-fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), ExitCode> {
-    let refuse = |why: &dyn std::fmt::Display| {
-        eprintln!("sluice: {why}");
-        ExitCode::from(Exit::Refused)
-    };
-    let topology = Topology::read(root).map_err(|error| refuse(&error))?;
-    let plan = placement::plan(&topology, choice).map_err(|error| refuse(&error))?;
+fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), String> {
+    let topology = Topology::read(root).map_err(|error| error.to_string())?;
+    let plan = placement::plan(&topology, choice).map_err(|error| error.to_string())?;
     Ok((topology, plan))
 }
 
 fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> ExitCode {
+    log::set(config.log);
+    log::debug(crate::version::line());
     if cfg!(debug_assertions) {
-        eprintln!(
-            "sluice: this is a debug build, many times slower than a release build (cargo build --release)"
-        );
+        log::warn("this is a debug build, many times slower than a release build (cargo build --release)");
     }
-    config.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
+    config.warnings.iter().for_each(log::warn);
+    log::debug(format_args!("configuration: {}", config.summary()));
     let (topology, plan) = match plan(Path::new("/"), &config.shards) {
         Ok(placed) => placed,
-        Err(code) => return code,
+        Err(why) => return fail(&LaunchError::Refused(why)),
     };
-    placement::summary(&plan).iter().for_each(|line| eprintln!("sluice: placement: {line}"));
-    plan.warnings.iter().for_each(|warning| eprintln!("sluice: warning: {warning}"));
+    placement::summary(&plan).iter().for_each(|line| log::info(format_args!("placement: {line}")));
+    plan.warnings.iter().for_each(log::warn);
     match launch::run(config, &topology, &plan, when_ready) {
         Ok(()) => Exit::Done.into(),
         Err(error) => fail(&error),
@@ -221,13 +225,13 @@ fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> Ex
 
 /// Reports errors: 2 where a flag is among what is wrong, 1 for files alone.
 fn complain(errors: &ConfigErrors) -> ExitCode {
-    eprintln!("{errors}");
+    log::plain(errors);
     let is_flag = |at: &Origin| matches!(at, Origin::Flag(_) | Origin::CommandLine);
     let is_by_flag = errors.errors.iter().any(|error| is_flag(&error.at));
     if is_by_flag { Exit::WrongFlags.into() } else { Exit::Refused.into() }
 }
 
 fn fail(error: &LaunchError) -> ExitCode {
-    eprintln!("sluice: {error}");
+    log::error(error);
     error.exit().into()
 }

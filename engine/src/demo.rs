@@ -15,6 +15,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader};
 use crate::launch_error::LaunchError;
+use crate::log;
 use crate::message::{BodySource, ChunkForm, Part, Side};
 use crate::min_rate::MinRate;
 
@@ -33,7 +34,7 @@ pub fn start_origin() -> Result<SocketAddr, LaunchError> {
             Ok((runtime, bound, address)) => {
                 let _ = sender.send(Ok(address));
                 if let Err(error) = runtime.run(accept(bound), worker) {
-                    eprintln!("sluice: the demo origin has ended: {error}");
+                    log::error(format_args!("the demo origin has ended: {error}"));
                 }
             }
             Err(error) => drop(sender.send(Err(error))),
@@ -55,7 +56,7 @@ pub fn introduction(listen: SocketAddr, origin: SocketAddr) -> String {
         "An origin answers on {origin}, Sluice listens on {listen} in front of it. Try:\n\
          \n    curl -i http://{listen}/\n    curl -i http://{listen}/any/path -d 'a body'\n    \
          curl -i http://{listen}/ -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
-         sluice-bench load --url http://{listen}/ --duration 5s\n\nCtrl-C ends both.\n"
+         sluice-bench load --url http://{listen}/ --duration 5s\n\nCtrl-C ends both."
     )
 }
 

@@ -4,6 +4,7 @@ use sluice_sys::HostUnsupported;
 
 use crate::config::Config;
 use crate::launch_error::LaunchError;
+use crate::log;
 use crate::upstream::stock::Descriptors;
 
 /// Descriptors a shard needs beside its connections: ring, doorbell, listeners, a few upstream connections.
@@ -20,9 +21,13 @@ const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
     let Raised { before, now, needed } = raise(shards)?;
     if now > before {
-        eprintln!("sluice: descriptor limit raised from {before} to {now}");
+        log::info(format_args!("descriptor limit raised from {before} to {now}"));
     }
-    Ok(share_out(now - needed, config.limits.connections as u64, shards as u64))
+    let (connections, descriptors) = share_out(now - needed, config.limits.connections as u64, shards as u64);
+    log::debug(format_args!(
+        "descriptors: {now}, {needed} of them beside connections; at most {connections} client connections of a shard"
+    ));
+    Ok((connections, descriptors))
 }
 
 /// The limit of descriptors.

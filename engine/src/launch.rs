@@ -21,6 +21,7 @@ use crate::control::{live, resolve};
 use crate::descriptors::descriptors_for;
 pub use crate::launch_error::LaunchError;
 use crate::listen::{Reserved, SteeringMethod, why_not_bound};
+use crate::log::{self, Level};
 use crate::placement::Plan;
 use crate::shard_thread::{self, Go};
 use crate::topology::Topology;
@@ -72,16 +73,25 @@ pub fn run(
         serve_metrics(metrics, events.clone())?;
     }
     if let Err(error) = live::listen(events) {
-        eprintln!("sluice: warning: `sluice topology --live` will not find this process: {error}");
+        log::warn(format_args!("`sluice topology --live` will not find this process: {error}"));
     }
     report_host(&blueprint.config.host);
     if let Some(line) = budget.explain(topology) {
-        eprintln!("sluice: {line}");
+        log::info(line);
     }
     for address in &blueprint.listen {
-        eprintln!("sluice: listening on {address}");
+        log::write(
+            Level::Info,
+            format_args!("listening on {address}"),
+            &[("address", address.to_string().into())],
+        );
     }
-    eprintln!("sluice: ready ({} shard{})", plan.shards.len(), if plan.shards.len() == 1 { "" } else { "s" });
+    let shards = plan.shards.len();
+    log::write(
+        Level::Info,
+        format_args!("ready ({shards} shard{})", if shards == 1 { "" } else { "s" }),
+        &[("shards", shards.into())],
+    );
     when_ready(&blueprint.listen);
     shard_set.command(&inbox, &blueprint.config)
 }
@@ -118,23 +128,28 @@ fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
 
 fn serve_metrics(metrics: Metrics, events: SyncSender<Event>) -> Result<(), LaunchError> {
     let refused = |error: io::Error| LaunchError::Refused(format!("cannot serve metrics: {error}"));
-    eprintln!("sluice: metrics on http://{}/metrics", metrics.address().map_err(refused)?);
+    let address = metrics.address().map_err(refused)?;
+    log::write(
+        Level::Info,
+        format_args!("metrics on http://{address}/metrics"),
+        &[("address", address.to_string().into())],
+    );
     metrics.serve(events).map_err(refused)
 }
 
 /// What the kernel lacks of what the configuration asks for, or what that costs.
 fn report_host(host: &Host) {
     if host.huge_pages == HugePages::Transparent && !sluice_sys::has_transparent_huge_pages() {
-        eprintln!(
-            "sluice: warning: transparent huge pages are switched off in this kernel, receive buffers have ordinary ones \
-             (hint: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled)"
+        log::warn(
+            "transparent huge pages are switched off in this kernel, receive buffers have ordinary ones (hint: echo madvise \
+             > /sys/kernel/mm/transparent_hugepage/enabled)",
         );
     }
     if let Some(warning) = sluice_sys::kernel_warning() {
-        eprintln!("sluice: warning: {warning}");
+        log::warn(warning);
     }
     if let Some(time) = host.busy_poll {
-        eprintln!("sluice: {}", cost_of_busy_poll(time));
+        log::info(cost_of_busy_poll(time));
     }
 }
 

@@ -7,6 +7,7 @@
 #[macro_use]
 mod cold;
 pub mod exit;
+pub mod log;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

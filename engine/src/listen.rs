@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sluice_sys::{BoundListener, ListenOn, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
 
 use crate::launch_error::LaunchError;
+use crate::log;
 use crate::placement::{Plan, ShardPlace};
 use crate::steering::{self, Steering};
 use crate::topology::Topology;
@@ -94,10 +95,17 @@ impl SteeringMethod {
     ) -> (SteeringMethod, Option<Arc<LoadBoard>>) {
         let shards = plan.shards.len();
         if steering == Steering::Off || shards == 1 {
+            let why = if shards == 1 { "there is one shard" } else { "it is switched off" };
+            log::debug(format_args!("steering: none, {why}; the kernel's hash chooses the listener"));
             return (SteeringMethod::Hash, None);
         }
         let shares_load = steering == Steering::Load;
         let tables = steering::tables(topology, plan);
+        log::debug(format_args!(
+            "steering: {} wanted; the CPUs that receive, and their shards: {:?}",
+            steering.word(),
+            tables.receivers
+        ));
         let load = || {
             let board = shares_load.then(|| LoadBoard::for_programs(shards).map(Arc::new)).transpose()?;
             let maps = SteeringMaps::new(&tables, board.clone())?;
@@ -106,7 +114,7 @@ impl SteeringMethod {
         };
         match load() {
             Ok(loaded) => {
-                eprintln!("sluice: steering: a BPF program chooses the shard {}", whose(steering));
+                log::info(format_args!("steering: a BPF program chooses the shard {}", whose(steering)));
                 loaded
             }
             Err(why) => {
@@ -169,16 +177,16 @@ fn whose(steering: Steering) -> &'static str {
 fn say_why_not(why: &NotLoaded, steering: Steering) {
     let whatever = if steering == Steering::Load { ", whatever that has to do" } else { "" };
     match why {
-        NotLoaded::Forbidden(error) => eprintln!(
-            "sluice: steering: socket options choose the shard of the CPU that receives a connection{whatever}; a BPF \
-             program is not to be had: {error} (hint: CAP_BPF, such as AmbientCapabilities=CAP_BPF in systemd, and a \
-             seccomp profile that allows bpf)"
-        ),
-        NotLoaded::Refused { error, log } => {
-            eprintln!(
-                "sluice: warning: the kernel refuses the BPF program for steering, socket options take its place: {error}"
-            );
-            log.lines().for_each(|line| eprintln!("sluice:   verifier: {line}"));
+        NotLoaded::Forbidden(error) => log::info(format_args!(
+            "steering: socket options choose the shard of the CPU that receives a connection{whatever}; the BPF program could \
+             not be loaded: {error} (hint: CAP_BPF, such as AmbientCapabilities=CAP_BPF in systemd, and a seccomp profile \
+             that allows bpf)"
+        )),
+        NotLoaded::Refused { error, log: verifier } => {
+            log::warn(format_args!(
+                "steering: the kernel refuses the BPF program, socket options take its place: {error}"
+            ));
+            verifier.lines().for_each(|line| log::warn(format_args!("steering: verifier: {line}")));
         }
     }
 }

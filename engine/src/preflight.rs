@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::control::resolve;
 use crate::descriptors;
 use crate::listen::{Reserved, why_not_bound};
+use crate::log;
 use crate::placement;
 use crate::topology::Topology;
 
@@ -21,7 +22,7 @@ pub(crate) fn obstacles(config: &Config) -> Vec<String> {
     for (purpose, address) in listen.chain(config.metrics.map(|address| ("for metrics ", address))) {
         match Reserved::try_one(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                eprintln!("warning: {}", why_not_bound(purpose, address, &error));
+                log::plain(format_args!("warning: {}", why_not_bound(purpose, address, &error)));
             }
             Err(error) => obstacles.push(why_not_bound(purpose, address, &error).to_string()),
             Ok(()) => {}

@@ -13,9 +13,18 @@ pub(crate) fn long() -> String {
     format!(
         "sluice {}\ncommit {}\nfeatures {}\ntarget {}-{}\n",
         env!("CARGO_PKG_VERSION"),
-        option_env!("SLUICE_COMMIT").unwrap_or("unknown"),
+        commit(),
         features.join(" "),
         std::env::consts::ARCH,
         std::env::consts::OS,
     )
+}
+
+/// Version and commit in a line, for messages.
+pub(crate) fn line() -> String {
+    format!("sluice {}, commit {}", env!("CARGO_PKG_VERSION"), commit())
+}
+
+fn commit() -> &'static str {
+    option_env!("SLUICE_COMMIT").unwrap_or("unknown")
 }

@@ -9,7 +9,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::{Mutex, OnceCell, watch},
 };
@@ -100,9 +100,23 @@ impl Stopped {
     /// Panics unless the proxy left with code 0 and reported that nothing is left over.
     pub fn assert_clean(&self) {
         assert_eq!(self.status.code(), Some(0), "exit code; stderr: {:#?}", self.stderr);
-        let nothing = "sluice: leftover connections=0 upstream_connections=0 tasks_busy=0 buffers_held=0";
-        assert!(self.stderr.iter().any(|line| line == nothing), "leftovers: {:#?}", self.stderr);
-        assert_eq!(self.stderr.last().map(String::as_str), Some("sluice: stopped"));
+        let nothing = "leftover connections=0 upstream_connections=0 tasks_busy=0 buffers_held=0";
+        assert!(self.stderr.iter().any(|line| message(line) == nothing), "leftovers: {:#?}", self.stderr);
+        assert_eq!(self.stderr.last().map(|line| message(line)), Some("stopped"));
+    }
+}
+
+/// What a line on stderr says, without the time and the level before it; a line without these as it is.
+pub fn message(line: &str) -> &str {
+    // `2026-11-22T01:02:03.123Z INFO  `
+    const PREFIX: usize = 31;
+    match line.split_at_checked(PREFIX) {
+        Some((prefix, message))
+            if ["Z ERROR ", "Z WARN  ", "Z INFO  ", "Z DEBUG "].contains(&&prefix[PREFIX - 8..]) =>
+        {
+            message
+        }
+        _ => line,
     }
 }
 
@@ -115,6 +129,16 @@ pub struct Finished {
     pub stdout: String,
     /// All it printed to stderr.
     pub stderr: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 /// A running proxy.
@@ -170,8 +194,8 @@ impl Proxy {
             proxy = Self::spawned(&mut command);
         }
         proxy._config = config;
-        proxy.line("sluice: ready (").await;
-        let listening = proxy.line("sluice: listening on ").await;
+        proxy.line("ready (").await;
+        let listening = proxy.line("listening on ").await;
         proxy.address = listening.parse().expect("an address in the listening line");
         proxy
     }
@@ -188,9 +212,9 @@ impl Proxy {
     /// Whether it ended because there is too little memory that may be locked; no as soon as it is ready.
     async fn lacks_locked_memory(&self) -> bool {
         let says = |lines: &Vec<String>, what: &str| lines.iter().any(|line| line.contains(what));
+        let is_ready = |lines: &Vec<String>| lines.iter().any(|line| message(line).starts_with("ready ("));
         let mut stderr = self.stderr.clone();
-        let announced =
-            stderr.wait_for(|lines| says(lines, "sluice: ready (") || says(lines, "RLIMIT_MEMLOCK"));
+        let announced = stderr.wait_for(|lines| is_ready(lines) || says(lines, "RLIMIT_MEMLOCK"));
         // Without either it has ended for another reason, which is reported where its readiness is waited for.
         within("a proxy that is ready or says why not", announced)
             .await
@@ -202,7 +226,7 @@ impl Proxy {
         format!("http://{}{path}", self.address)
     }
 
-    /// Waits for a line on stderr that starts with `start`, past or future, and gives back the rest of it.
+    /// Waits for a message on stderr that starts with `start`, past or future, and gives back the rest of it.
     pub async fn line(&self, start: &str) -> String {
         self.line_after(0, start).await
     }
@@ -211,7 +235,7 @@ impl Proxy {
     async fn line_after(&self, skip: usize, start: &str) -> String {
         let mut stderr = self.stderr.clone();
         let rest = |lines: &Vec<String>| {
-            lines.iter().skip(skip).find_map(|line| line.strip_prefix(start).map(str::to_owned))
+            lines.iter().skip(skip).find_map(|line| message(line).strip_prefix(start).map(str::to_owned))
         };
         let waiting = stderr.wait_for(|lines| rest(lines).is_some());
         match within(&format!("the line {start:?}"), waiting).await {
@@ -225,6 +249,11 @@ impl Proxy {
         self.stderr.borrow().clone()
     }
 
+    /// The same without times and levels.
+    pub fn messages(&self) -> Vec<String> {
+        self.stderr.borrow().iter().map(|line| message(line).to_owned()).collect()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("the proxy is there");
@@ -235,7 +264,7 @@ impl Proxy {
         let _one_at_a_time = self.asking.lock().await;
         let skip = self.stderr.borrow().len();
         self.signal(Signal::USR1);
-        let json = self.line_after(skip, "sluice: counters ").await;
+        let json = self.line_after(skip, "counters ").await;
         Counters::parse(&json).unwrap_or_else(|error| panic!("counters {json}: {error}"))
     }
 
@@ -369,15 +398,24 @@ pub async fn run(arguments: &[&str]) -> Finished {
     finish(command).await
 }
 
+/// The same with variables in its environment and text on its standard input.
+pub async fn run_with(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Finished {
+    let mut command = Command::new(binary().await);
+    command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A command that does not read it closes it.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = within("the end of the command", child.wait_with_output()).await.expect("a child of ours");
+    Finished::from(output)
+}
+
 /// Runs a command that ends by itself.
 pub async fn finish(mut command: Command) -> Finished {
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = within("the end of the command", command.output()).await.expect("it starts");
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    Finished::from(within("the end of the command", command.output()).await.expect("it starts"))
 }
 
 /// A configuration file of the format that `suffix` says; it lives as long as the value.
@@ -435,7 +473,8 @@ fn profile() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
 }
 
-fn workspace() -> PathBuf {
+/// The directory of this repository.
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a package of the workspace").to_owned()
 }
 

@@ -82,7 +82,7 @@ async fn a_request_that_arrives_as_a_drain_begins_is_served() {
         let mut client = Raw::connect(proxy.address).await;
         proxy.counters_until("it is accepted", |now| now.connections == 1).await;
         proxy.signal(Signal::TERM);
-        proxy.line("sluice: draining").await;
+        proxy.line("draining").await;
         // Long enough for a shard to close what it may close at once.
         sleep(Duration::from_millis(5)).await;
         let _ = client.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;

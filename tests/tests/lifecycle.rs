@@ -24,9 +24,9 @@ async fn it_says_when_and_where_it_is_ready() {
     let shards = usable_cpus().len().min(2);
     let flags = ["--shards", &shards.to_string(), "--upstream", &upstream];
     let proxy = Proxy::start(&[&listeners[..], &flags].concat()).await;
-    let stderr = proxy.stderr();
-    let listening = positions(&stderr, "sluice: listening on 127.0.0.1:");
-    let ready = positions(&stderr, ["", "sluice: ready (1 shard)", "sluice: ready (2 shards)"][shards]);
+    let stderr = proxy.messages();
+    let listening = positions(&stderr, "listening on 127.0.0.1:");
+    let ready = positions(&stderr, ["", "ready (1 shard)", "ready (2 shards)"][shards]);
     assert!(listening.len() == 2 && ready.len() == 1 && listening[1] < ready[0], "{stderr:#?}");
     for line in listening {
         let address = stderr[line].rsplit(' ').next().unwrap().parse().expect("an address");

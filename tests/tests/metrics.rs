@@ -11,8 +11,8 @@ use sluice_tests::{
 /// A proxy that tells metrics, and where.
 async fn with_metrics(origin: SocketAddr) -> (Proxy, SocketAddr) {
     let proxy = Proxy::to_with(origin, &["--metrics", "127.0.0.1:0"]).await;
-    let line = proxy.line("sluice: metrics on http://").await;
-    let address = line.trim_start_matches("sluice: metrics on http://").trim_end_matches("/metrics");
+    let line = proxy.line("metrics on http://").await;
+    let address = line.trim_end_matches("/metrics");
     let address = address.parse().unwrap();
     (proxy, address)
 }

@@ -248,7 +248,7 @@ async fn a_running_proxy_keeps_to_the_plan() {
             .map(|place| (format!("shard-{}", number(place, "shard")), number(place, "cpu").to_string()))
             .collect();
         assert_eq!(proxy.shard_cpus().into_iter().collect::<BTreeSet<_>>(), want, "{flags:?}");
-        let lines = proxy.stderr().iter().filter(|line| line.starts_with("sluice: placement: node ")).count();
+        let lines = proxy.messages().iter().filter(|line| line.starts_with("placement: node ")).count();
         assert!(lines > 0, "{:#?}", proxy.stderr());
 
         let reserved: Vec<String> = list(&json, "reserved").map(ToString::to_string).collect();

@@ -223,11 +223,8 @@ async fn listeners_of_both_kinds_live_together() {
     );
     let proxy = Proxy::configured(1, &tables).await;
     let plain = proxy.address;
-    let listening: Vec<SocketAddr> = proxy
-        .stderr()
-        .iter()
-        .filter_map(|line| line.strip_prefix("sluice: listening on ")?.parse().ok())
-        .collect();
+    let listening: Vec<SocketAddr> =
+        proxy.messages().iter().filter_map(|line| line.strip_prefix("listening on ")?.parse().ok()).collect();
     assert_eq!((listening.len(), listening[0]), (2, plain));
     let mut client = Raw::connect(plain).await;
     client.ask("GET", "/").await;

@@ -187,7 +187,7 @@ async fn busy_poll_says_what_it_costs_or_that_the_kernel_lacks_it() {
     assert!(last.contains("cannot poll network queues") && last.contains("6.9 or newer"), "{last}");
     let proxy = Proxy::start(&flags).await;
     assert_eq!(client::get(proxy.address, "/").await.text(), "real");
-    let cost = proxy.line("sluice: busy poll: ").await;
+    let cost = proxy.line("busy poll: ").await;
     assert!(cost.contains("up to 50 us") && cost.contains("5.0 % of a core"), "{cost}");
     proxy.drain().await.assert_clean();
 }

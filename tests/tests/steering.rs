@@ -70,7 +70,7 @@ async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
     let has_ipv6 = has_ipv6();
     for bpf in [Bpf::AsItIs, Bpf::Refused] {
         let proxy = start(cpus, "cpu", bpf, origin.address).await;
-        let line = proxy.line("sluice: steering: ").await;
+        let line = proxy.line("steering: ").await;
         match (steered_by(&proxy).await.as_str(), bpf) {
             ("BPF program", Bpf::AsItIs) => assert!(line.starts_with("a BPF program chooses"), "{line}"),
             ("socket options", _) => {
@@ -82,8 +82,8 @@ async fn connections_reach_the_shard_of_the_cpu_that_received_them() {
             (by, _) => panic!("with BPF {bpf:?}: by {by}"),
         }
         // The port of the second address is in the second line.
-        let second = proxy.stderr().into_iter().find_map(|line| {
-            let address = line.strip_prefix("sluice: listening on [::1]:")?;
+        let second = proxy.messages().into_iter().find_map(|line| {
+            let address = line.strip_prefix("listening on [::1]:")?;
             Some(SocketAddr::from((Ipv6Addr::LOCALHOST, address.parse().expect("a port"))))
         });
         assert_eq!(second.is_some(), has_ipv6, "{:?}", proxy.stderr());
@@ -107,7 +107,7 @@ async fn without_steering_the_hash_decides() {
     assert_eq!(steered_by(&proxy).await, "hash");
     let accepted = accepted_of(&proxy, proxy.address, cpus[0], 100).await;
     assert!(accepted.iter().all(|(_, accepted)| *accepted > 10), "{accepted:?}");
-    assert!(!proxy.stderr().iter().any(|line| line.starts_with("sluice: steering:")));
+    assert!(!proxy.messages().iter().any(|line| line.starts_with("steering:")));
     proxy.drain().await.assert_clean();
 }
 

@@ -371,7 +371,7 @@ async fn a_drain_leaves_tunnels_their_time() {
     let proxy = proxy_to(&origin, &["--drain-timeout=10m"]).await;
     let mut client = tunnel(&proxy).await;
     proxy.signal(Signal::TERM);
-    proxy.line("sluice: draining").await;
+    proxy.line("draining").await;
     sleep(Duration::from_millis(300)).await;
     assert_works(&mut client).await;
     drop(client);

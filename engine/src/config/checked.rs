@@ -16,6 +16,7 @@ use super::shards::ShardChoice;
 use super::table::{ForwardingKeys, Limits, Paths, Timeouts, Top};
 use super::upstreams::{UpstreamGroup, check_upstreams};
 use super::values::{Field, Values};
+use crate::log::Log;
 
 /// A checked configuration. Immutable; what a reload brings is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Which messages are written, and how.
+    pub log: Log,
     /// How long to wait for peers.
     pub timeouts: Timeouts,
     /// How much to take from peers.
@@ -67,6 +70,7 @@ impl Config {
             host: Host::check(&top, &mut report),
             drain_timeout: top.drain_timeout,
             metrics: None,
+            log: Log { format: top.log_format, level: top.log_level },
             timeouts: Timeouts::settle(&top.timeouts),
             limits,
             paths,

@@ -8,6 +8,7 @@ use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlash
 use sluice_sys::HugePages;
 
 use super::problem::{Fault, parse_word};
+use crate::log::{Level, LogFormat};
 use crate::steering::Steering;
 
 /// One of a few words.
@@ -56,6 +57,8 @@ pub enum Pinning {
 choice!(Pinning: "on" => On, "off" => Off);
 
 choice!(Steering: "off" => Off, "cpu" => Cpu, "load" => Load);
+choice!(LogFormat: "text" => Text, "json" => Json);
+choice!(Level: "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug);
 choice!(HugePages: "off" => Off, "transparent" => Transparent, "reserved" => Reserved);
 
 /// Which path a server gets.

@@ -50,9 +50,10 @@ impl CommandLine {
         self
     }
 
-    /// Whether there is no flag at all.
+    /// Whether there is no flag at all, apart from those that say how messages are written.
     pub fn says_nothing(&self) -> bool {
-        self.config.is_none() && self.flags.is_empty() && self.set.is_empty()
+        let is_about_messages = |(flag, _): &(Cow<'_, str>, String)| flag.starts_with("--log-");
+        self.config.is_none() && self.flags.iter().all(is_about_messages) && self.set.is_empty()
     }
 
     fn has(&self, flags: &[&str]) -> bool {

@@ -16,6 +16,7 @@ use super::choices::{FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyPro
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
 use super::values::{Field, Settle, Values};
+use crate::log::{Level, LogFormat};
 use crate::steering::Steering;
 
 type Texts = Vec<Located<String>>;
@@ -118,6 +119,10 @@ section! {
         "After SIGTERM or SIGINT, how long requests in flight may take to finish";
     metrics: Field<String> = Kind::Text("ADDR:PORT"), "", GLOBAL, Restart, "--metrics",
         "Address for GET /metrics, counters and memory of all shards for Prometheus; every peer that reaches it may read";
+    log_format: LogFormat = Kind::Word(words::<LogFormat>), "text", GLOBAL, Restart, "--log-format",
+        "Messages on stderr: lines of text, or of JSON with time, level, message and its values";
+    log_level: Level = Kind::Word(words::<Level>), "info", GLOBAL, Restart, "--log-level",
+        "Which messages: errors, warnings too, what every start and end says too, or details too";
     timeouts: Values = Kind::Table(&TIMEOUTS), "", GLOBAL, Reload, "", "How long Sluice waits";
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";

@@ -4,6 +4,7 @@
 //! read; only when it has grown are the pages of the shards looked up.
 
 use super::member::Member;
+use crate::log;
 
 /// Watches the nodes that shards take their memory from.
 pub(crate) struct NumaOverflow {
@@ -39,7 +40,7 @@ impl NumaOverflow {
             let off = parts.iter().map(|(_, pages)| pages.off(member.memory_node)).sum();
             if off > *reported * 2 {
                 *reported = off;
-                eprintln!("sluice: warning: {}", warning(member.place.shard, member.memory_node, on, off));
+                log::warn(warning(member.place.shard, member.memory_node, on, off));
             }
         }
     }

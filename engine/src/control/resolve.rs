@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::config::{Config, UpstreamServer};
+use crate::log;
 use crate::upstream::servers::Resolved;
 
 /// The addresses of all servers.
@@ -10,7 +11,12 @@ use crate::upstream::servers::Resolved;
 /// # Errors
 /// The first name that cannot be resolved.
 pub(crate) fn resolve(config: &Config) -> Result<Resolved, String> {
-    config.upstreams.iter().map(|group| group.servers.iter().map(of_server).collect()).collect()
+    let resolve = |server| {
+        let addresses = of_server(server)?;
+        log::debug(format_args!("server {} is at {addresses:?}", server.authority));
+        Ok(addresses)
+    };
+    config.upstreams.iter().map(|group| group.servers.iter().map(resolve).collect()).collect()
 }
 
 /// The addresses of one server.

@@ -17,6 +17,8 @@ use super::signals::Request;
 use crate::balance::{self, ShardPeers};
 use crate::config::Config;
 use crate::launch_error::LaunchError;
+use crate::log::{self, Level};
+use crate::placement::ShardPlace;
 use crate::steering::Steering;
 
 /// How long a shard may take to bring its counters up to date for a report.
@@ -83,8 +85,10 @@ impl ShardSet {
         if let Some(warning) = &member.warning
             && !self.members.iter().any(|other| other.warning.as_ref() == Some(warning))
         {
-            eprintln!("sluice: warning: shard {}: {warning}", member.place.shard);
+            log::warn(format_args!("shard {}: {warning}", member.place.shard));
         }
+        let ShardPlace { shard, cpu, .. } = member.place;
+        log::debug(format_args!("shard {shard} is ready: CPU {cpu}, memory of node {}", member.memory_node));
         let at = self.members.partition_point(|other| other.place.shard < member.place.shard);
         self.members.insert(at, member);
     }
@@ -121,12 +125,14 @@ impl ShardSet {
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
                 Some(Event::Asked(Request::End)) if is_draining => {
-                    eprintln!("sluice: ended at once, by a second signal");
+                    log::warn("ended at once, by a second signal");
                     return Ok(());
                 }
                 Some(Event::Asked(Request::End)) => {
                     is_draining = true;
-                    eprintln!("sluice: draining for at most {drain_timeout:?}; a second signal ends at once");
+                    log::info(format_args!(
+                        "draining for at most {drain_timeout:?}; a second signal ends at once"
+                    ));
                     self.tell_all(Message::Drain);
                 }
                 Some(Event::Ended { shard, outcome }) => {
@@ -142,7 +148,7 @@ impl ShardSet {
             }
         }
         self.say_leftover(&left);
-        eprintln!("sluice: stopped");
+        log::info("stopped");
         Ok(())
     }
 
@@ -184,7 +190,7 @@ impl ShardSet {
         for (name, value) in self.totals().into_iter().chain(self.age()) {
             let _ = write!(line, "{}\"{name}\":{value}", if line.is_empty() { "" } else { "," });
         }
-        eprintln!("sluice: counters {{{line}}}");
+        log::write_object("counters", &format!("{{{line}}}"));
     }
 
     /// Everything about every shard.
@@ -223,12 +229,17 @@ impl ShardSet {
         let total = |name: &str| {
             self.totals().iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
         };
-        eprintln!(
-            "sluice: leftover connections={} upstream_connections={} tasks_busy={} buffers_held={}",
-            total("connections"),
-            total("upstream_connections"),
-            total("tasks_busy"),
-            u64::from(left.buffers).max(total("buffers_held")),
+        let left = [
+            ("connections", total("connections")),
+            ("upstream_connections", total("upstream_connections")),
+            ("tasks_busy", total("tasks_busy")),
+            ("buffers_held", u64::from(left.buffers).max(total("buffers_held"))),
+        ];
+        let text: String = left.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        log::write(
+            Level::Info,
+            format_args!("leftover{text}"),
+            &left.map(|(name, value)| (name, value.into())),
         );
     }
 }
@@ -253,7 +264,6 @@ mod tests {
     use crate::config::CommandLine;
     use crate::control::freshness::Freshness;
     use crate::counters::Counters;
-    use crate::placement::ShardPlace;
 
     /// A shard that publishes as often as it is allowed to when it is asked, and then falls silent.
     fn shard(number: usize, answers: usize) -> (Box<Member>, Sender<()>) {

@@ -23,6 +23,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         host: Host::default(),
         drain_timeout: std::time::Duration::ZERO,
         metrics: None,
+        log: crate::log::Log::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         paths: Paths::default(),
