@@ -111,7 +111,7 @@ fn start(
         match inbox.recv() {
             Ok(Event::Ready(member)) => shard_set.add(member),
             Ok(Event::CannotStart(error)) => return Err(error),
-            Ok(Event::Asked(Request::End)) => {
+            Ok(Event::Asked(Request::End(_))) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
             }
             Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Metrics(_) | Event::Ended { .. }) => {}

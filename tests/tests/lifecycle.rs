@@ -132,16 +132,40 @@ async fn the_drain_timeout_cuts_what_does_not_end() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_at_once_a_second_after_the_first() {
     let origin = origin::never_answers().await;
     let proxy = Proxy::to_with(origin.address, &["--drain-timeout=10m"]).await;
     let mut client = busy_client(&proxy, &origin).await;
     let mut idle = Raw::connect(proxy.address).await;
+    let begun = Instant::now();
     proxy.signal(Signal::TERM);
     idle.assert_closed().await;
-    proxy.signal(Signal::TERM);
-    proxy.stopped().await;
+    let is_ended = || proxy.messages().iter().any(|line| line.starts_with("ended at once"));
+    while !is_ended() {
+        assert!(begun.elapsed() < sluice_tests::PATIENCE, "{:#?}", proxy.stderr());
+        if begun.elapsed() > Duration::from_secs(1) {
+            proxy.signal(Signal::TERM);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let stopped = proxy.stopped().await;
+    assert_eq!(stopped.status.code(), Some(0), "{:#?}", stopped.stderr);
     assert!(client.response("GET").await.is_err());
+}
+
+/// A supervisor may signal the process and its group at once: that is one signal, and aborts no request.
+#[tokio::test]
+async fn two_signals_at_once_are_one() {
+    let go = origin::Go::new();
+    let origin = origin::answers_on_signal(go.clone()).await;
+    let proxy = Proxy::to_with(origin.address, &["--drain-timeout=10m"]).await;
+    let mut client = busy_client(&proxy, &origin).await;
+    proxy.signal(Signal::TERM);
+    proxy.signal(Signal::INT);
+    proxy.line("signal ignored: ").await;
+    go.steps(1);
+    assert_eq!(client.answer_to("GET").await.text(), "signalled");
+    proxy.stopped().await.assert_clean();
 }
 
 /// A client whose request is at an origin that does not answer.

@@ -13,7 +13,7 @@ use super::Message;
 use super::live::{self, Live};
 use super::member::Member;
 use super::numa_overflow::NumaOverflow;
-use super::signals::Request;
+use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
 use crate::balance::{self, ShardPeers};
 use crate::config::Config;
 use crate::launch_error::LaunchError;
@@ -116,7 +116,7 @@ impl ShardSet {
         let (drain_timeout, is_pinned) = (config.drain_timeout, config.host.pinning);
         let mut running = self.members.len();
         let mut left = Outstanding::default();
-        let mut is_draining = false;
+        let mut ending = Ending::default();
         let mut numa_overflow = if is_pinned { NumaOverflow::watch(&self.members) } else { None };
         while running > 0 {
             match next_event(inbox, numa_overflow.is_some()) {
@@ -124,17 +124,21 @@ impl ShardSet {
                 Some(Event::Live(stream)) => live::answer(stream, &self.live()),
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
-                Some(Event::Asked(Request::End)) if is_draining => {
-                    log::warn("ended at once, by a second signal");
-                    return Ok(());
-                }
-                Some(Event::Asked(Request::End)) => {
-                    is_draining = true;
-                    log::info(format_args!(
-                        "draining for at most {drain_timeout:?}; a second signal ends at once"
-                    ));
-                    self.tell_all(Message::Drain);
-                }
+                Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
+                    EndBy::Draining => {
+                        log::info(format_args!(
+                            "draining for at most {drain_timeout:?}; another signal, from {SECOND_SIGNAL_AFTER:?} on, ends at once"
+                        ));
+                        self.tell_all(Message::Drain);
+                    }
+                    EndBy::Ignoring => log::info(format_args!(
+                        "signal ignored: it came within {SECOND_SIGNAL_AFTER:?} of the first one"
+                    )),
+                    EndBy::Aborting => {
+                        log::warn("ended at once, by a second signal");
+                        return Ok(());
+                    }
+                },
                 Some(Event::Ended { shard, outcome }) => {
                     let outstanding = outcome.map_err(|error| LaunchError::RingFailed { shard, error })?;
                     self.has_ended(shard);
