@@ -37,6 +37,7 @@ pub const DEFAULT_FILE: &str = "/etc/sluice/sluice.toml";
 #[command(
     name = "sluice",
     version,
+    long_version = crate::version::details(),
     about = "Reverse proxy for bare-metal Linux: one io_uring shard per core",
     after_long_help = after_help(),
     after_help = "`sluice --help` has the other flags and examples.",

@@ -131,7 +131,9 @@ fn show_config(args: &ConfigArgs) -> ExitCode {
 
 #[cfg(feature = "completions")]
 fn show_man() -> ExitCode {
-    match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+    // What short help leaves out would stand there without its text.
+    let command = Cli::command().long_version(None).mut_args(|arg| arg.hide_short_help(false));
+    match clap_mangen::Man::new(command).render(&mut std::io::stdout()) {
         Ok(()) => Exit::Done.into(),
         Err(_) => Exit::Refused.into(),
     }

@@ -2,6 +2,11 @@
 
 /// Version, and the commit where it was built from a checkout.
 pub(crate) fn long() -> String {
+    format!("sluice {}\n", details())
+}
+
+/// The same without the name, for `--version`.
+pub(crate) fn details() -> String {
     let features: Vec<&str> = [
         (cfg!(feature = "count-alloc"), "count-alloc"),
         (cfg!(feature = "completions"), "completions"),
@@ -11,7 +16,7 @@ pub(crate) fn long() -> String {
     .filter_map(|(is_on, name)| is_on.then_some(name))
     .collect();
     format!(
-        "sluice {}\ncommit {}\nfeatures {}\ntarget {}-{}\n",
+        "{}\ncommit {}\nfeatures {}\ntarget {}-{}",
         env!("CARGO_PKG_VERSION"),
         commit(),
         features.join(" "),
