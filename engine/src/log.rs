@@ -3,7 +3,7 @@
 //! Owns the form of a line, and which levels are written. Set once, before the proxy starts, and never changed. The control thread
 //! writes messages, and a shard only before it serves: a request never does.
 //!
-//! What a command prints that answers and ends (`check`, `config`, `topology`) has neither time nor level: see [`plain`].
+//! What a command prints that answers and ends (`check`, `config`, `topology`) has neither time nor level: see `plain`.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
@@ -118,6 +118,7 @@ pub(crate) fn write_object(name: &'static str, object: &str) {
 }
 
 /// Writes a line as it is, without time and level: for commands that answer and end, whose output other programs read.
+#[cfg(feature = "cli")]
 pub(crate) fn plain(line: impl Display) {
     write_line(&format!("{line}\n"));
 }
