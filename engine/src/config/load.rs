@@ -402,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_missing_file_would_have_said_is_not_called_missing() {
+        let directory = write(&[("a.toml", "shards = ")]);
+        for (file, wanted) in
+            [("a.toml", "a.toml:1:10: not valid TOML"), ("b.toml", "f.toml:1:12: include: cannot read")]
+        {
+            let error =
+                check_in(directory.path(), &format!("include = [\"{file}\"]\nshards = 0")).unwrap_err();
+            let (first, second) = error.split_once('\n').expect("two slips, two errors");
+            let own = "f.toml:2:10: shards: 0 is too small (hint: at least 1)";
+            let (first, own_found) = if first == own { (second, first) } else { (first, second) };
+            assert!(first.starts_with(wanted) && own_found == own, "{error}");
+        }
+    }
+
+    #[test]
     fn a_link_to_the_file_itself_is_the_file_itself() {
         let directory = write(&[("f.toml", "")]);
         std::os::unix::fs::symlink("f.toml", directory.path().join("link.toml")).expect("a link");

@@ -193,7 +193,8 @@ impl Source {
             errors.truncate(1);
         }
         for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
-            let at = error.span().map_or_else(|| self.whole(), |span| self.at(span.start));
+            // Of all errors only nesting without an end has no place.
+            let at = self.at(error.span().map_or_else(|| self.most_nested_line(), |span| span.start));
             let fault = Fault::new(format!("not valid TOML: {}", error.message()));
             let fault = match other.or_else(|| line(error).and_then(|line| slip_in(self.text_of(line)))) {
                 Some(hint) => fault.hint(hint),
@@ -210,6 +211,15 @@ impl Source {
             );
         }
         is_empty.then(|| self.toml_table(table.span().start, table.get_ref()))
+    }
+
+    /// The start of the line that nests most: it has the most brackets, or dots in a key.
+    fn most_nested_line(&self) -> usize {
+        let nesting = |&line: &usize| {
+            let line = self.text[line..].lines().next().unwrap_or_default();
+            line.bytes().filter(|byte| b"[{.".contains(byte)).count()
+        };
+        self.line_starts.iter().copied().max_by_key(nesting).unwrap_or(0)
     }
 
     fn parse_json(&self, report: &mut Report) -> Option<Node> {
@@ -448,6 +458,21 @@ mod tests {
                 let (node, report) = parse(name, &text);
                 proptest::prop_assert_eq!(node.is_none(), !report.errors.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn nesting_without_an_end_has_its_place() {
+        for (name, text) in [
+            ("f.toml", format!("shards = 1\na = {}1", "[".repeat(1000))),
+            ("f.toml", format!("shards = 1\na{} = 1", ".a".repeat(1000))),
+            ("f.toml", format!("shards = 1\n[a{}]", ".a".repeat(1000))),
+            ("f.json", format!("{{\n\"a\": {}1", "[".repeat(1000))),
+        ] {
+            let (mut sources, mut report) = (Sources::default(), Report::default());
+            assert_eq!(sources.add(Path::new(name), text, &mut report), None);
+            let lines: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
+            assert!(lines.len() == 1 && lines[0].starts_with(&format!("{name}:2:")), "{lines:?}");
         }
     }
 
