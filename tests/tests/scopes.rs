@@ -20,38 +20,50 @@ fn route(upstream: &str, path: &str, keys: &str) -> String {
     format!("[[route]]\nupstream = \"{upstream}\"\npath = \"{path}\"\n{keys}\n")
 }
 
-/// `key` is one of the timeouts that end with 504 where a server does not answer.
-async fn timeouts_of_all_scopes(key: &str, counter: &str) {
+/// `key` is one of the timeouts that end with 504 where a server does not answer; `other` is the other one.
+///
+/// Each of three scopes is the shortest once, which shows in the request's end, and the longest once, which shows in its
+/// beginning: all else has an hour.
+async fn timeouts_of_all_scopes(key: &str, other: &str, counter: &str) {
+    const HOUR: &str = "1h";
     let origin = origin::never_answers().await;
-    let tables = [
-        format!("timeouts.{key} = \"300ms\"\n"),
-        upstream("global", origin.address, ""),
-        upstream("own", origin.address, &format!("timeouts.{key} = \"900ms\"")),
-        upstream("long", origin.address, &format!("timeouts.{key} = \"1h\"")),
-        route("global", "/global", ""),
-        route("own", "/upstream", ""),
-        route("own", "/route", &format!("timeouts.{key} = \"1500ms\"")),
-        route("long", "/shorter", &format!("timeouts = {{ {key} = \"400ms\" }}")),
-    ];
-    let proxy = Proxy::configured(1, &tables.concat()).await;
-    for (path, least) in [("/global", 300), ("/upstream", 900), ("/route", 1500), ("/shorter", 400)] {
-        let begun = Instant::now();
-        let mut client = Raw::connect(proxy.address).await;
-        let answer = client.ask("GET", path).await;
-        assert_eq!(answer.status(), 504, "{key} {path}");
-        assert_took(begun, Duration::from_millis(least), DEFAULT);
+    let of = |time: &str| format!("timeouts.{key} = \"{time}\"");
+    for (file, least) in
+        [(HOUR, [None, Some(300), Some(400)]), ("300ms", [Some(300), Some(1200), Some(1500)])]
+    {
+        let (of_upstream, of_route) = if file == HOUR { ("300ms", "400ms") } else { ("1200ms", "1500ms") };
+        let wide = if file == HOUR { HOUR } else { "300ms" };
+        let tables = [
+            format!("timeouts = {{ upstream_connect = \"1h\", {other} = \"1h\", {key} = \"{file}\" }}\n"),
+            upstream("plain", origin.address, ""),
+            upstream("own", origin.address, &of(of_upstream)),
+            upstream("wide", origin.address, &of(wide)),
+            route("plain", "/file", ""),
+            route("own", "/upstream", ""),
+            route("wide", "/route", &of(of_route)),
+        ];
+        let proxy = Proxy::configured(1, &tables.concat()).await;
+        let expected = ["/file", "/upstream", "/route"].into_iter().zip(least);
+        let expected = expected.filter_map(|(path, least)| Some((path, least?)));
+        let mut ended = 0;
+        for (path, least) in expected {
+            let begun = Instant::now();
+            assert_eq!(client::get(proxy.address, path).await.status(), 504, "{key} {path}");
+            assert_took(begun, Duration::from_millis(least), DEFAULT);
+            ended += 1;
+        }
+        assert_eq!(proxy.counters().await.named(counter), ended, "{key}");
     }
-    assert_eq!(proxy.counters().await.named(counter), 4, "{key}");
 }
 
 #[tokio::test]
 async fn upstream_response_of_file_upstream_and_route() {
-    timeouts_of_all_scopes("upstream_response", "upstream_timeouts").await;
+    timeouts_of_all_scopes("upstream_response", "request", "upstream_timeouts").await;
 }
 
 #[tokio::test]
 async fn request_of_file_upstream_and_route() {
-    timeouts_of_all_scopes("request", "request_timeouts").await;
+    timeouts_of_all_scopes("request", "upstream_response", "request_timeouts").await;
 }
 
 #[tokio::test]
