@@ -2,9 +2,8 @@
 //!
 //! Owns both connections, in a task of its own, since tunnels live long and are mostly silent. A silent one holds no buffer, and
 //! its task is 88 bytes: each direction is a small machine ([`Way`]) that is polled by hand, where an `async fn` would keep room
-//! for its largest step all the time. Only a burst, which has more to remember, is a future of its own, on the heap while it
-//! lasts. How a tunnel came about, and what it carries, does not matter here. Started by `serve` when an exchange has ended in
-//! one.
+//! for its largest step all the time. What a burst has to remember beyond that is kept with its pipe (see `splice`). How a tunnel
+//! came about, and what it carries, does not matter here. Started by `serve` when an exchange has ended in one.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -20,7 +19,7 @@ use crate::message::{Aborted, Cause, PlainRest, PlainSink, Side};
 use crate::min_rate::short;
 use crate::shard::Shard;
 use crate::snapshot::Times;
-use crate::splice;
+use crate::splice::Splicing;
 use crate::upstream::group::Server;
 
 /// A piece of this size fills its receive buffer: there is probably more, which splice(2) moves at less cost.
@@ -121,12 +120,17 @@ impl Tunnel {
     }
 
     /// Splices the other bytes that one side has sent by now.
-    async fn burst(&self, side: Side) -> Result<(), Aborted> {
+    fn poll_burst<'t>(
+        &'t self,
+        side: Side,
+        splicing: &mut Splicing<'t>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Aborted>> {
         let (from, to) = self.ends(side);
-        let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(()) };
+        let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Poll::Ready(Ok(())) };
         let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, min_rate: None, side };
         let mut sink = PlainSink { conn: to, stall_ms: self.stall_ms, min_rate: None, side: side.other() };
-        splice::run(&mut rest, &mut sink).await.map(drop)
+        splicing.poll(&mut rest, &mut sink, context).map_ok(drop)
     }
 
     /// What was in hand has been sent.
@@ -221,11 +225,11 @@ impl Future for Carry<'_> {
     }
 }
 
-/// One direction: 16 bytes, since the box's pointer tells the two apart.
+/// One direction: 16 bytes, since the phase of the splicing tells the two apart.
 enum Way<'t> {
     Steady(Step),
     /// Moves what else has come past our memory.
-    Bursting(Pin<Box<dyn Future<Output = Result<(), Aborted>> + 't>>),
+    Bursting(Splicing<'t>),
 }
 
 /// One direction without a burst.
@@ -280,14 +284,14 @@ impl<'t> Way<'t> {
             Way::Steady(Step::Sending { sending, is_full }) => {
                 let sent = ready!(Pin::new(sending).poll(context)).result;
                 sent.map_err(|error| Aborted::sending(side.other(), &error))?;
-                if *is_full {
-                    return Poll::Ready(Ok(Way::Bursting(Box::pin(tunnel.burst(side)))));
+                if *is_full && let Some(splicing) = Splicing::begin() {
+                    return Poll::Ready(Ok(Way::Bursting(splicing)));
                 }
                 tunnel.put_down();
                 Step::Receiving
             }
-            Way::Bursting(burst) => {
-                ready!(burst.as_mut().poll(context))?;
+            Way::Bursting(splicing) => {
+                ready!(tunnel.poll_burst(side, splicing, context))?;
                 tunnel.put_down();
                 Step::Receiving
             }

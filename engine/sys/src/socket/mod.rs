@@ -183,7 +183,14 @@ impl Conn {
     /// Takes the receive out of the kernel's hands; bytes that arrive meanwhile stay queued for [`Conn::receive`].
     /// The next `receive` puts it back.
     pub async fn disarm(&self) {
-        poll_fn(|_| driver::with(|driver| driver.poll_disarmed(self.index))).await;
+        poll_fn(|_| self.poll_disarmed()).await;
+    }
+
+    /// The same for a task that has no room for a future; until the receive is out of the kernel's hands, it is polled again when
+    /// that is so. It may stop polling, or close the connection: there is nothing to cancel, since the receive belongs to the
+    /// table, and a completion that comes after the close finds another generation there.
+    pub fn poll_disarmed(&self) -> Poll<()> {
+        driver::with(|driver| driver.poll_disarmed(self.index))
     }
 
     /// Waits until the connection has failed, such as by the peer's reset, for a task that waits for something else

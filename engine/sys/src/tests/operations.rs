@@ -1,16 +1,18 @@
 //! Operations whose future or connection is gone before they have ended.
 
-use std::io::Read;
+use std::future::poll_fn;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::pin::pin;
 use std::time::Duration;
 
-use super::{LOOPBACK, buf, pair, run, small, start};
+use super::{LOOPBACK, buf, pair, receive_all, run, small, start};
 use crate::driver::{self, Wake};
 use crate::key::{Key, Kind};
 use crate::op::Payload;
 use crate::ring::Completion;
+use crate::table::Flags;
 use crate::*;
 
 /// Turns of the loop, until the kernel has ended what was cancelled.
@@ -44,6 +46,47 @@ fn a_wait_for_a_socket_ends_with_its_future() {
         drop(conn);
         assert!(stuck.await.result.is_err());
         until_nothing_is_in_flight().await;
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// A task that polls by hand until a receive is out of the kernel has no future that could end the wait.
+#[test]
+fn a_disarm_may_be_left_while_it_is_pending() {
+    let left = run(&small(), async {
+        let is_armed = || driver::with(|driver| driver.table().at(0).flags.has(Flags::ARMED));
+        let (first, mut first_peer) = pair().await;
+        start(pin!(first.receive())).await;
+        assert!(is_armed() && first.poll_disarmed().is_pending());
+        // Nothing waits for that any more; the next receive gets its bytes all the same.
+        first_peer.write_all(b"first").expect("write");
+        assert_eq!(receive_all(&first, 5).await, b"first");
+        start(pin!(first.receive())).await;
+        poll_fn(|_| first.poll_disarmed()).await;
+        assert!(!is_armed() && first.is_quiet());
+
+        // All in one turn: the receive is still in the kernel when another connection has the slot and receives.
+        start(pin!(first.receive())).await;
+        assert!(is_armed() && first.poll_disarmed().is_pending());
+        drop(first);
+        let listener = TcpListener::bind(LOOPBACK).expect("bind");
+        let stream = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (mut second_peer, _) = listener.accept().expect("accept");
+        let index = driver::with(|driver| driver.open_socket(stream.into_raw_fd()));
+        assert_eq!(index, 0, "the slot of the first");
+        let second = Conn::from_index(index);
+        start(pin!(second.receive())).await;
+        // The kernel closes the first connection when its receive has ended.
+        first_peer.set_nonblocking(true).expect("non-blocking");
+        let limit = Timer::new(20_000);
+        while first_peer.read(&mut [0]).is_err() {
+            assert!(limit.poll_expired().is_pending(), "the first connection stays open");
+            sleep(1).await;
+        }
+        sleep(1).await;
+        assert!(is_armed(), "the receive that ended was not the second's");
+        second_peer.write_all(b"second").expect("write");
+        assert_eq!(receive_all(&second, 6).await, b"second");
     });
     assert_eq!(left, Outstanding::default());
 }
