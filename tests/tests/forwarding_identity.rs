@@ -308,7 +308,7 @@ async fn wrong_settings_are_reported_with_a_way_out() {
         (["--forwarding-by", "edge"], "\"_edge\""),
     ] {
         let finished = run(&[&start[..], &flags[..]].concat()).await;
-        assert_eq!(finished.code, Some(1), "{flags:?}");
+        assert_eq!(finished.code, Some(2), "{flags:?}");
         assert!(
             finished.stderr.contains(words) && finished.stderr.lines().count() == 1,
             "{}",
