@@ -288,8 +288,8 @@ pub struct CheckArgs {
 /// `sluice config`.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
-    /// Every key with its value and where that came from
-    #[arg(long, required = true)]
+    /// Every key with its value and where that came from, which is what is shown in any case
+    #[arg(long)]
     pub effective: bool,
     /// What is shown.
     #[command(flatten)]

@@ -67,7 +67,7 @@ fn serve_by(flags: &RunFlags) -> ExitCode {
 fn check(args: &CheckArgs) -> ExitCode {
     let line = args.run.with_file();
     if line.says_nothing() {
-        log::plain("sluice: nothing to check: add --config FILE");
+        log::plain(format_args!("sluice: nothing to check: add --config FILE ({DEFAULT_FILE} is not there)"));
         return Exit::WrongFlags.into();
     }
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
@@ -98,20 +98,25 @@ fn name_of(line: &CommandLine) -> String {
 /// Shows a route by its number, or the one that a request comes to.
 fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
     let number = match wanted.parse::<usize>() {
-        Ok(number) => number.checked_sub(1),
+        Ok(number) => number.checked_sub(1).ok_or_else(String::new),
         Err(_) => crate::route::find(config, wanted),
     };
-    match number.and_then(|number| config::explain(raw, number)) {
-        Some(text) => {
+    let explained = number.and_then(|number| config::explain(raw, number).ok_or_else(String::new));
+    match explained {
+        Ok(text) => {
             print!("{text}");
             Exit::Done.into()
         }
-        None => {
+        Err(response) if response.is_empty() => {
+            let count = config.routes.len();
             log::plain(format_args!(
-                "sluice: --explain: no route for `{wanted}` (hint: a number from 1 to {}, or \"GET host/path\")",
-                config.routes.len()
+                "sluice: --explain: there is no route {wanted} (hint: they are 1 to {count})"
             ));
             Exit::WrongFlags.into()
+        }
+        Err(response) => {
+            println!("{wanted}: {response}");
+            Exit::Done.into()
         }
     }
 }

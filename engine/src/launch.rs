@@ -114,7 +114,12 @@ fn start(
             Ok(Event::Asked(Request::End(_))) => {
                 return Err(LaunchError::Refused("ended before it was ready".into()));
             }
-            Ok(Event::Asked(Request::Report) | Event::Live(_) | Event::Metrics(_) | Event::Ended { .. }) => {}
+            Ok(
+                Event::Asked(Request::Report | Request::Reload)
+                | Event::Live(_)
+                | Event::Metrics(_)
+                | Event::Ended { .. },
+            ) => {}
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }

@@ -287,9 +287,15 @@ async fn check_explains_a_route_by_number_or_request() {
     );
     assert_eq!(explain("GET example.com/b/17").await.stdout, by_number.stdout);
     assert_says(&explain("GET example.com/a").await, 0, &["path = \"/a\"", "timeouts.request = \"0s\""]);
-    for none in ["0", "3", "GET example.com/c"] {
-        assert_says(&explain(none).await, 2, &["no route for", "1 to 2"]);
+    for none in ["0", "3"] {
+        assert_says(&explain(none).await, 2, &["there is no route", "1 to 2"]);
     }
+    assert_says(&explain("GET example.com/c").await, 0, &["404: no route has this host and path"]);
+    assert_says(&explain("GET example.com/%zz").await, 0, &["400: "]);
+    let restricted =
+        config_file(".toml", &GOOD.replace("path = \"/a\"", "path = \"/a\"\nmethods = [\"GET\"]"));
+    let args = ["check", "-c", restricted.path().to_str().unwrap(), "--explain", "POST example.com/a"];
+    assert_says(&run(&args).await, 0, &["405, Allow: GET, HEAD"]);
 }
 
 // ---- what a start would find ----

@@ -168,6 +168,22 @@ async fn two_signals_at_once_are_one() {
     proxy.stopped().await.assert_clean();
 }
 
+/// Operators of other proxies send SIGHUP to reload, and log rotation does: it must not abort requests.
+#[tokio::test]
+async fn a_hangup_ends_nothing_and_a_quit_drains() {
+    let go = origin::Go::new();
+    let origin = origin::answers_on_signal(go.clone()).await;
+    let proxy = Proxy::to_with(origin.address, &["--drain-timeout=10m"]).await;
+    let mut client = busy_client(&proxy, &origin).await;
+    proxy.signal(Signal::HUP);
+    proxy.line("SIGHUP ignored: ").await;
+    proxy.signal(Signal::QUIT);
+    proxy.line("draining for at most").await;
+    go.steps(1);
+    assert_eq!(client.answer_to("GET").await.text(), "signalled");
+    proxy.stopped().await.assert_clean();
+}
+
 /// A client whose request is at an origin that does not answer.
 async fn busy_client(proxy: &Proxy, origin: &origin::Origin) -> Raw {
     let mut client = Raw::connect(proxy.address).await;

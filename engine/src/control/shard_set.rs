@@ -121,6 +121,9 @@ impl ShardSet {
         while running > 0 {
             match next_event(inbox, numa_overflow.is_some()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
+                Some(Event::Asked(Request::Reload)) => log::warn(
+                    "SIGHUP ignored: the configuration cannot be changed while Sluice runs (hint: restart to apply a new one)",
+                ),
                 Some(Event::Live(stream)) => live::answer(stream, &self.live()),
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live())),

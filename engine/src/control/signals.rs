@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 /// A signal to end counts as a second one only after this time: supervisors and terminals may send two at once (to the process
@@ -15,8 +15,10 @@ pub(crate) const SECOND_SIGNAL_AFTER: Duration = Duration::from_secs(1);
 /// A request of the operator, by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// SIGTERM or SIGINT, and when it came.
+    /// SIGTERM, SIGINT or SIGQUIT, and when it came.
     End(Instant),
+    /// SIGHUP, by which other proxies reload: it must not end this one.
+    Reload,
     /// SIGUSR1: print the counters.
     Report,
 }
@@ -57,10 +59,14 @@ impl Ending {
 /// # Errors
 /// The error of sigaction(2), or of starting the thread.
 pub(crate) fn listen<E: From<Request> + Send + 'static>(events: SyncSender<E>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1])?;
     let forward = move || {
         for signal in signals.forever() {
-            let request = if signal == SIGUSR1 { Request::Report } else { Request::End(Instant::now()) };
+            let request = match signal {
+                SIGUSR1 => Request::Report,
+                SIGHUP => Request::Reload,
+                _ => Request::End(Instant::now()),
+            };
             if events.send(request.into()).is_err() {
                 return;
             }

@@ -87,16 +87,23 @@ impl Node {
 }
 
 /// The number of the route that a request comes to, as people write one: `GET host/path`, the method left out for GET.
-pub fn find(config: &Config, request: &str) -> Option<usize> {
+///
+/// # Errors
+/// The response that it gets where it comes to none.
+pub fn find(config: &Config, request: &str) -> Result<usize, String> {
     let (method, target) = request.split_once(' ').unwrap_or(("GET", request));
     let target = target.trim_start_matches("http://");
     let (host, path) = target.find('/').map_or((target, "/"), |at| target.split_at(at));
     let path = path.split('?').next().unwrap_or_default();
     let mut store = PathStore::default();
-    let forms = normalize(path, path, &crate::path_policy::rules_before_route(config), &mut store).ok()?;
+    let rules = crate::path_policy::rules_before_route(config);
+    let forms = normalize(path, path, &rules, &mut store).map_err(|fault| format!("400: {fault}"))?;
     match RouteTable::build(config).lookup(host, forms.matching, method) {
-        Lookup::Found(target) => Some(target.route),
-        Lookup::MethodNotAllowed { .. } | Lookup::NotFound => None,
+        Lookup::Found(target) => Ok(target.route),
+        Lookup::MethodNotAllowed { allow } => {
+            Err(format!("405, Allow: {allow}: the most specific route for this path has other methods"))
+        }
+        Lookup::NotFound => Err("404: no route has this host and path".to_owned()),
     }
 }
 
