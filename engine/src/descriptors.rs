@@ -25,7 +25,7 @@ pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, De
     }
     let (connections, descriptors) = share_out(now - needed, config.limits.connections as u64, shards as u64);
     log::debug(format_args!(
-        "descriptors: {now}, {needed} of them beside connections; at most {connections} client connections of a shard"
+        "descriptors: {now}, {needed} of them beside connections; at most {connections} client connections"
     ));
     Ok((connections, descriptors))
 }

@@ -98,7 +98,8 @@ section! {
     listen: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen",
         "Address and port to accept connections on; repeatable";
     shards: Field<u64> = count("1", "4096"), "", GLOBAL, Restart, "--shards",
-        "Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process may use, no more than a cgroup quota allows]";
+        "Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process may \
+         use, no more than a cgroup quota allows]";
     placement: Field<String> = Kind::Text("POLICY"), "pack", GLOBAL, Restart, "--placement",
         "Which CPUs: pack (fill one cache, one node, before the next), spread (nodes and caches in turn), node=N, or cpus=LIST";
     cpus: Field<String> = Kind::Text("LIST"), "", GLOBAL, Restart, "--cpus",
@@ -110,11 +111,13 @@ section! {
     pinning: Pinning = Kind::Word(words::<Pinning>), "on", GLOBAL, Restart, "--pinning",
         "on: every shard stays on its CPU and takes its memory from the node of that CPU; off: the scheduler decides";
     steering: Steering = Kind::Word(words::<Steering>), "load", GLOBAL, Restart, "--steering",
-        "Which shard gets a connection: any, by a hash (off), that of the CPU which received it (cpu), or that one unless it is busier than others (load); by a BPF program where CAP_BPF allows one";
+        "Which shard gets a connection: any, by a hash (off), that of the CPU which received it (cpu), or that one unless it is \
+         busier than others (load); by a BPF program where CAP_BPF allows one";
     huge_pages: HugePages = Kind::Word(words::<HugePages>), "off", GLOBAL, Restart, "--huge-pages",
         "Pages of the receive buffers: off, transparent (where the kernel finds some), reserved (vm.nr_hugepages)";
     busy_poll: Field<String> = Kind::Text("TIME|off"), "off", GLOBAL, Restart, "--busy-poll",
-        "Before it sleeps, a shard polls its network queues for so long, such as 50us: packets wait less, at the price of processor time; needs Linux 6.9";
+        "Before it sleeps, a shard polls its network queues for so long, such as 50us: packets wait less, at the price of \
+         processor time; needs Linux 6.9";
     drain_timeout: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--drain-timeout",
         "After SIGTERM or SIGINT, how long requests in flight may take to finish";
     metrics: Field<String> = Kind::Text("ADDR:PORT"), "", GLOBAL, Restart, "--metrics",
@@ -189,7 +192,8 @@ section! {
     receive_buffers_bytes: usize = bytes("0", "512MiB"), "0", GLOBAL, Restart, "--limit-receive-buffers-bytes",
         "Most memory for the receive buffers of one shard; 0 for 256MiB, or for all shards a 16th of the memory if less";
     read_ahead_bytes: u32 = bytes("0", "512KiB"), "48KiB", GLOBAL, Restart, "--limit-read-ahead-bytes",
-        "Most bytes received from a server, or of a request body, before the other side takes any (and a buffer of 16KiB more); 0, or before Linux 6.17, one buffer";
+        "Most bytes received from a server, or of a request body, before the other side takes any (and a buffer of 16KiB more); \
+         0, or before Linux 6.17, one buffer";
     requests_per_connection: u32 = count("0", "1000000"), "10000", GLOBAL, Reload, "--limit-requests-per-connection",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize = count("0", "100000000"), "0", GLOBAL, Restart, "--limit-connections",

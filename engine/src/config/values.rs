@@ -117,26 +117,18 @@ impl Values {
         found.unwrap_or_else(|| panic!("[{}] has no key {name}", self.section.name)).0
     }
 
-    /// A table in it; one of which nothing is written where there is none.
-    pub(crate) fn table(&self, name: &str) -> Values {
-        match (self.field(name), &self.section.keys[self.number(name)].kind) {
-            (Field::Given(Located { value: Value::Table(values), .. }), _) => values.clone(),
-            (_, Kind::Table(section)) => Values::empty(section, self.at.clone()),
-            _ => panic!("{name} is no table"),
-        }
-    }
-
     /// A table in it, to be written to.
     pub(crate) fn table_mut(&mut self, name: &str) -> &mut Values {
-        let empty = self.table(name);
-        let field = self.field_mut(name);
+        let number = self.number(name);
+        let Kind::Table(section) = self.section.keys[number].kind else { panic!("{name} is no table") };
+        let field = &mut self.fields[number];
         if field.given().is_none() {
-            let at = empty.at.clone();
-            *field = Field::Given(Located::new(Value::Table(empty), at));
+            let empty = Values::empty(section, self.at.clone());
+            *field = Field::Given(Located::new(Value::Table(empty), self.at.clone()));
         }
         match field {
             Field::Given(Located { value: Value::Table(values), .. }) => values,
-            _ => panic!("{name} is no table"),
+            _ => unreachable!("what the table of keys calls a table is read as one"),
         }
     }
 
