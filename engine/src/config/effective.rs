@@ -27,10 +27,10 @@ pub fn effective(raw: &Raw) -> String {
         let _ = write!(out, "\n[{name}]\n");
         write_keys(&mut out, table);
     }
-    for listener in &top.listener {
+    for listener in top.listener.iter() {
         write_table(&mut out, "listener", listener, &[]);
     }
-    for upstream in &top.upstream {
+    for upstream in top.upstream.iter() {
         let keys = UpstreamKeys::settle(upstream);
         let tables = [
             ("timeouts", Values::scoped(&keys.timeouts, &top.timeouts)),
@@ -38,7 +38,7 @@ pub fn effective(raw: &Raw) -> String {
         ];
         write_table(&mut out, "upstream", upstream, &tables);
     }
-    for route in &top.route {
+    for route in top.route.iter() {
         write_route(&mut out, &top, route);
     }
     out

@@ -268,8 +268,8 @@ impl Raw {
             self.report.error(&origin, &key, fault);
         }
         *self.top.field_mut("upstream") =
-            Field::Given(Located::new(Value::Tables(vec![upstream]), at.clone()));
-        *self.top.field_mut("route") = Field::Given(Located::new(Value::Tables(vec![route]), at));
+            Field::Given(Located::new(Value::Tables([upstream].into()), at.clone()));
+        *self.top.field_mut("route") = Field::Given(Located::new(Value::Tables([route].into()), at));
     }
 
     /// Sets what `--set` says.

@@ -83,7 +83,7 @@ pub(super) fn check_routes(
     // What is taken, by place and method, and where it was taken; `None` stands for every method.
     let mut taken: BTreeMap<(HostPattern, String, Option<String>), Origin> = BTreeMap::new();
     let mut some_unread = false;
-    for raw in raws {
+    for raw in raws.iter() {
         let keys = RouteKeys::settle(raw);
         some_unread |= raw.is_faulty || keys.upstream == Field::Faulty;
         if raw.is_faulty {

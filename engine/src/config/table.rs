@@ -5,6 +5,7 @@
 //! a property of the JSON Schema. To add a key, add a row and use the field. Where rows of one struct are not enough (what values
 //! mean together), the field is a [`Field`], which keeps the place it was written at, and a check elsewhere settles it.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use sluice_proto::forwarded::HopList;
@@ -130,9 +131,9 @@ section! {
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
     forwarding: Values = Kind::Table(&FORWARDING), "", GLOBAL, Reload, "", "What servers learn of clients";
-    listener: Vec<Values> = Kind::Tables(&LISTENERS), "", GLOBAL, Restart, "", "Addresses with settings of their own";
-    upstream: Vec<Values> = Kind::Tables(&UPSTREAMS), "", GLOBAL, Reload, "", "Groups of servers";
-    route: Vec<Values> = Kind::Tables(&ROUTES), "", GLOBAL, Reload, "", "Which requests go to which upstream";
+    listener: Rc<[Values]> = Kind::Tables(&LISTENERS), "", GLOBAL, Restart, "", "Addresses with settings of their own";
+    upstream: Rc<[Values]> = Kind::Tables(&UPSTREAMS), "", GLOBAL, Reload, "", "Groups of servers";
+    route: Rc<[Values]> = Kind::Tables(&ROUTES), "", GLOBAL, Reload, "", "Which requests go to which upstream";
 }
 
 section! {

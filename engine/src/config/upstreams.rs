@@ -54,7 +54,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         };
         report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
     }
-    for raw in raws {
+    for raw in raws.iter() {
         if raw.is_faulty {
             upstreams.some_unnamed = true;
             continue;

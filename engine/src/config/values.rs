@@ -4,6 +4,7 @@
 //! mean together is judged by `checked`. A value of the wrong type is reported here and stays behind as [`Field::Faulty`], so
 //! that nothing later calls it missing.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::choices::Choice;
@@ -61,7 +62,8 @@ pub(crate) enum Value {
     Text(String),
     Texts(Vec<Located<String>>),
     Table(Values),
-    Tables(Vec<Values>),
+    /// Shared, since there may be thousands.
+    Tables(Rc<[Values]>),
 }
 
 /// One section as written.
@@ -196,7 +198,7 @@ impl Value {
         match key.kind {
             Kind::Texts(_) | Kind::Ports => Value::Texts(Vec::new()),
             Kind::Table(section) => Value::Table(Values::empty(section, Origin::CommandLine)),
-            Kind::Tables(_) => Value::Tables(Vec::new()),
+            Kind::Tables(_) => Value::Tables(Rc::default()),
             _ => Value::parse(&key.kind, key.default).unwrap_or_else(ours),
         }
     }
@@ -281,8 +283,8 @@ impl FromValue for Values {
     }
 }
 
-impl FromValue for Vec<Values> {
-    fn from_value(value: &Value) -> Vec<Values> {
+impl FromValue for Rc<[Values]> {
+    fn from_value(value: &Value) -> Rc<[Values]> {
         let Value::Tables(tables) = value else { mismatch(value) };
         tables.clone()
     }
@@ -376,7 +378,8 @@ impl Reader<'_> {
     }
 
     fn read_value(&mut self, section: &Section, scope: Scopes, key: &Key, node: &Node) -> Field<Value> {
-        let name = section.full_name(key.name);
+        // Made for what is wrong only: there may be thousands of tables.
+        let name = || section.full_name(key.name);
         let at = self.origin(node.at);
         let read = match (&key.kind, &node.value) {
             (Kind::Table(inner), source::Value::Table(_)) => Ok(Value::Table(self.read(inner, scope, node))),
@@ -394,19 +397,19 @@ impl Reader<'_> {
             }
             (Kind::Boolean, source::Value::Text(text)) if node.is_expanded => Value::parse(&key.kind, text),
             (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports, _) => {
-                self.wrong_type(node, &name, key.kind.expected());
+                self.wrong_type(node, &name(), key.kind.expected());
                 return Field::Faulty;
             }
             (kind, source::Value::Text(text)) => Value::parse(kind, text),
             (kind, _) => {
-                self.wrong_type(node, &name, kind.expected());
+                self.wrong_type(node, &name(), kind.expected());
                 return Field::Faulty;
             }
         };
         match read {
             Ok(value) => Field::Given(Located::new(value, at)),
             Err(fault) => {
-                self.report.error(&at, &name, fault);
+                self.report.error(&at, &name(), fault);
                 Field::Faulty
             }
         }
@@ -416,7 +419,7 @@ impl Reader<'_> {
     fn read_tables(&mut self, section: &'static Section, node: &Node, at: Origin) -> Field<Value> {
         let scope = section.scope();
         let name = section.name;
-        let tables = match &node.value {
+        let tables: Vec<Values> = match &node.value {
             source::Value::List(items) => items.iter().map(|item| self.read(section, scope, item)).collect(),
             // The commonest slip in TOML: one pair of brackets. Read it as a list of one after saying so.
             source::Value::Table(_) => {
@@ -429,10 +432,16 @@ impl Reader<'_> {
                 vec![Values { is_faulty: true, ..Values::empty(section, at.clone()) }]
             }
         };
-        Field::Given(Located::new(Value::Tables(tables), at))
+        Field::Given(Located::new(Value::Tables(tables.into()), at))
     }
 
-    fn read_list(&mut self, name: &str, key: &Key, items: &[Node], at: Origin) -> Field<Value> {
+    fn read_list(
+        &mut self,
+        name: &dyn Fn() -> String,
+        key: &Key,
+        items: &[Node],
+        at: Origin,
+    ) -> Field<Value> {
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
             let text = match (&key.kind, &item.value) {
@@ -441,7 +450,7 @@ impl Reader<'_> {
                 (kind, _) => {
                     self.wrong_type(
                         item,
-                        name,
+                        &name(),
                         if matches!(kind, Kind::Ports) { "a port" } else { "a string" },
                     );
                     continue;
