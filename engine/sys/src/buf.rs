@@ -21,8 +21,12 @@ pub const LARGE_BYTES: usize = 256 * 1024;
 const SMALL_KEPT: usize = 512;
 /// So many buffers are freed in one turn: bounded work, also after the peak of a flood.
 const FREED_PER_TURN: usize = 256;
-// At most 2 MiB each.
-const GROWN_KEPT: usize = 32;
+/// Buffers for more than a small one are this much larger than was asked for at most, so that they serve others.
+const GROWN_STEP_BYTES: usize = 8 * 1024;
+/// So many of them are looked at for one that is large enough.
+const GROWN_LOOKED_AT: usize = 4;
+// At most 8 MiB, and 2.
+const GROWN_KEPT: usize = 128;
 const LARGE_KEPT: usize = 8;
 
 struct Storage {
@@ -64,6 +68,13 @@ impl Pool {
         let taken = self.small.pop();
         self.small_least = self.small_least.min(self.small.len());
         taken
+    }
+
+    /// The last one kept that has the room, among the last few.
+    fn take_grown(&mut self, bytes: usize) -> Option<Box<Storage>> {
+        let fits = |storage: &Box<Storage>| storage.bytes.capacity() >= bytes;
+        let at = self.grown.iter().rev().take(GROWN_LOOKED_AT).position(fits)?;
+        Some(self.grown.swap_remove(self.grown.len() - 1 - at))
     }
 
     fn keep(&mut self, storage: Box<Storage>) {
@@ -131,6 +142,15 @@ impl Buf {
     /// An empty buffer for a few bytes that may have to wait long. Not pooled.
     pub fn tiny(bytes: usize) -> Buf {
         Buf(Some(Storage::with_room(bytes)))
+    }
+
+    /// An empty buffer with room for so many bytes.
+    pub fn with_room(bytes: usize) -> Buf {
+        if bytes <= SMALL_BYTES {
+            return Buf::small();
+        }
+        let pooled = POOL.with_borrow_mut(|pool| pool.take_grown(bytes));
+        Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(bytes.next_multiple_of(GROWN_STEP_BYTES)))))
     }
 
     /// An empty buffer with room for [`LARGE_BYTES`].

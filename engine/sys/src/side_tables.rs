@@ -105,16 +105,20 @@ impl<T> Slab<T> {
 /// have all the high bits set (see `partial`).
 const STATE: u32 = !0 << PLACE_BITS;
 
+/// A state that goes with its connection to other shards; others stay.
+const SESSION: u32 = 1;
+
 /// The states of parked connections that have one, such as the session of TLS or HTTP/2. Memory is taken when more are parked
 /// at once than ever before.
 pub(crate) struct States {
     slab: Slab<Box<dyn Any>>,
+    sessions: Slab<Box<dyn Any + Send>>,
     count: usize,
 }
 
 impl States {
     pub(crate) const fn new() -> States {
-        States { slab: Slab::new(), count: 0 }
+        States { slab: Slab::new(), sessions: Slab::new(), count: 0 }
     }
 
     /// Whether the number is one of a state.
@@ -122,21 +126,40 @@ impl States {
         number != NONE && number & STATE == STATE
     }
 
-    /// Whether no number is left: 33 million parked sessions.
+    /// Whether the number is one of a session.
+    pub(crate) fn is_session(number: u32) -> bool {
+        States::is_state(number) && number & SESSION != 0
+    }
+
+    /// Whether no number is left: 16 million parked states.
     pub(crate) fn is_full(&self) -> bool {
-        self.count >= (1 << PLACE_BITS) - 1
+        self.count >= (1 << (PLACE_BITS - 1)) - 1
     }
 
     pub(crate) fn put(&mut self, state: Box<dyn Any>) -> u32 {
         // The caller has asked `is_full`, and there are no more slots than there were states at once.
         assert!(!self.is_full());
         self.count += 1;
-        self.slab.add(state) | STATE
+        self.slab.add(state) << 1 | STATE
+    }
+
+    pub(crate) fn put_session(&mut self, session: Box<dyn Any + Send>) -> u32 {
+        assert!(!self.is_full());
+        self.count += 1;
+        self.sessions.add(session) << 1 | SESSION | STATE
     }
 
     pub(crate) fn take(&mut self, number: u32) -> Option<Box<dyn Any>> {
+        if States::is_session(number) {
+            return self.take_session(number).map(|session| session as Box<dyn Any>);
+        }
         self.count -= 1;
-        self.slab.remove(number & !STATE)
+        self.slab.remove((number & !STATE) >> 1)
+    }
+
+    pub(crate) fn take_session(&mut self, number: u32) -> Option<Box<dyn Any + Send>> {
+        self.count -= 1;
+        self.sessions.remove((number & !STATE) >> 1)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -180,8 +203,24 @@ mod tests {
             assert!(States::is_state(state));
         }
         assert!(!States::is_state(NONE));
-        let last = STATE | ((1 << PLACE_BITS) - 2);
+        let last = STATE | ((1 << (PLACE_BITS - 1)) - 2) << 1 | SESSION;
         assert!(States::is_state(last), "the greatest number that a state has");
+    }
+
+    #[test]
+    fn sessions_and_other_states_do_not_meet() {
+        let mut states = States::new();
+        let numbers: Vec<(u32, u32)> = (0..50_u32)
+            .map(|number| (states.put(Box::new(number)), states.put_session(Box::new(number + 100))))
+            .collect();
+        let known = |state: Option<Box<dyn Any>>| *state.expect("there").downcast::<u32>().expect("u32");
+        for (number, (state, session)) in (0..).zip(numbers) {
+            assert_eq!((States::is_session(state), States::is_session(session)), (false, true));
+            assert!(States::is_state(state) && States::is_state(session) && session != NONE);
+            assert_eq!((known(states.take(state)), known(states.take(session))), (number, number + 100));
+        }
+        assert_eq!(states.len(), 0);
+        assert!(!States::is_session(NONE));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! says so. They are owned in every state: until the other shard takes them they belong to its doorbell, which closes the
 //! descriptor when that shard ends. A message that does not arrive is answered by taking them back, if they are still there.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub(crate) struct Handed {
     /// The limit of its peer's address has not been looked at.
     is_unchecked: bool,
     idle_ms: u64,
+    /// What it was parked with.
+    session: Option<Box<dyn Any + Send>>,
 }
 
 #[cfg(test)]
@@ -81,6 +84,7 @@ impl Handed {
             is_new: false,
             is_unchecked: false,
             idle_ms: 0,
+            session: None,
         }
     }
 }
@@ -266,8 +270,9 @@ impl Driver {
     fn leave_if_at_rest(&mut self, index: u32, to: usize) -> bool {
         let is_quiet = self.is_quiet(index);
         let entry = self.table.at(index);
-        // With a waiter, a beginning of a message or a state is kept here (see `idle`).
-        let is_at_rest = entry.flags.has(Flags::IDLE) && entry.send == NONE && entry.waiter == NONE;
+        // With another waiter, a beginning of a message or a state is kept here (see `idle`).
+        let may_go = entry.waiter == NONE || entry.has_session();
+        let is_at_rest = entry.flags.has(Flags::IDLE) && entry.send == NONE && may_go;
         if !is_quiet || !is_at_rest {
             return false;
         }
@@ -290,13 +295,25 @@ impl Driver {
         self.unstarve(index);
         let idle_ms = self.deadline_in_ms(index);
         let peer = self.table.peer(index);
+        let waiter = std::mem::replace(&mut self.table.at(index).waiter, NONE);
+        let session = if waiter == NONE { None } else { self.states.take_session(waiter) };
         let entry = self.table.at(index);
         let Entry { listener, owner_byte, owner_word, .. } = *entry;
         let fd = entry.take_fd();
         let announced = self.table.proxied(index);
         let (is_new, is_unchecked) = (false, false);
-        let handed =
-            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_new, is_unchecked, idle_ms };
+        let handed = Handed {
+            fd,
+            listener,
+            owner_byte,
+            owner_word,
+            peer,
+            announced,
+            is_new,
+            is_unchecked,
+            idle_ms,
+            session,
+        };
         self.forget_peer(index);
         self.deadlines.remove(&mut self.table, index);
         self.table.remove(index);
@@ -328,11 +345,20 @@ impl Driver {
     /// A new connection that is better off elsewhere, before anything of it is here.
     pub(super) fn pass_on(&mut self, fd: OwnedFd, listener: u8, is_unchecked: bool, to: usize) {
         let (owner_byte, owner_word, peer, announced) = (0, 0, None, None);
-        let (is_new, idle_ms) = (true, self.first_byte_ms);
-        self.post_handed(
-            Handed { fd, listener, owner_byte, owner_word, peer, announced, is_new, is_unchecked, idle_ms },
-            to,
-        );
+        let (is_new, idle_ms, session) = (true, self.first_byte_ms, None);
+        let handed = Handed {
+            fd,
+            listener,
+            owner_byte,
+            owner_word,
+            peer,
+            announced,
+            is_new,
+            is_unchecked,
+            idle_ms,
+            session,
+        };
+        self.post_handed(handed, to);
     }
 
     /// The name of this connection for other shards.
@@ -388,6 +414,12 @@ impl Driver {
         }
         if handed.is_unchecked && !self.may_stay(index) {
             return;
+        }
+        if let Some(session) = handed.session {
+            if self.states.is_full() {
+                return self.close(index);
+            }
+            self.table.at(index).waiter = self.states.put_session(session);
         }
         self.set_deadline(index, handed.idle_ms);
         self.arm_receive(index);

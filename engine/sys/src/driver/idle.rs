@@ -46,7 +46,8 @@ impl Driver {
         true
     }
 
-    /// Parks the connection with a state. Refused like [`Driver::park`]; the state is handed back then.
+    /// Parks the connection with a state. Once its deadline has passed, a worker gets the connection although there are no bytes.
+    /// Refused like [`Driver::park`]; the state is handed back then.
     pub(crate) fn park_with_state(
         &mut self,
         index: u32,
@@ -63,6 +64,28 @@ impl Driver {
         entry.waiter = number;
         self.set_deadline(index, idle_ms);
         self.arm_receive(index);
+        Ok(())
+    }
+
+    /// The same, with a state that goes with the connection to other shards.
+    pub(crate) fn park_session(
+        &mut self,
+        index: u32,
+        session: Box<dyn Any + Send>,
+        idle_ms: u64,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        if !self.is_quiet(index) || self.states.is_full() {
+            return Err(session);
+        }
+        let number = self.states.put_session(session);
+        let entry = self.table.at(index);
+        entry.flags.set(Flags::IDLE);
+        self.waits.forget(&mut entry.waiter);
+        entry.waiter = number;
+        self.set_deadline(index, idle_ms);
+        if !self.try_to_leave(index) {
+            self.arm_receive(index);
+        }
         Ok(())
     }
 
@@ -176,7 +199,12 @@ impl Driver {
             entry.send == NONE && !entry.has_partial() && peek(entry.fd) == Peeked::Nothing
         });
         for &index in &idle {
-            self.close(index);
+            if self.table.at(index).has_state() {
+                // A worker is to say goodbye.
+                self.set_deadline(index, 0);
+            } else {
+                self.close(index);
+            }
         }
         idle.len()
     }
@@ -190,7 +218,12 @@ impl Entry {
     }
 
     /// It was parked with a state.
-    fn has_state(&self) -> bool {
+    pub(super) fn has_state(&self) -> bool {
         States::is_state(self.waiter)
+    }
+
+    /// It was parked with a state that goes with it.
+    pub(super) fn has_session(&self) -> bool {
+        States::is_session(self.waiter)
     }
 }

@@ -54,6 +54,9 @@ impl Driver {
                 return Some(self.unpark(index));
             }
             self.stats.idle_expired += 1;
+            if entry.has_state() {
+                return Some(self.unpark(index));
+            }
             self.close(index);
         } else if entry.flags.has(Flags::RESTING) {
             self.stats.idle_expired += 1;
@@ -90,7 +93,7 @@ impl Driver {
     }
 
     /// Time left until a socket's deadline; the longest there is if it has none.
-    pub(super) fn deadline_in_ms(&mut self, index: u32) -> u64 {
+    pub(crate) fn deadline_in_ms(&mut self, index: u32) -> u64 {
         self.table.link(index).due_in_ms(self.now_ms)
     }
 

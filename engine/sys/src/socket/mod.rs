@@ -230,6 +230,11 @@ impl Conn {
         driver::with(|driver| driver.set_deadline(self.index, after_ms));
     }
 
+    /// Milliseconds until the deadline; the most there are if there is none.
+    pub fn deadline_in_ms(&self) -> u64 {
+        driver::with(|driver| driver.deadline_in_ms(self.index))
+    }
+
     /// Whether the deadline has passed.
     pub fn is_late(&self) -> bool {
         driver::with(|driver| driver.table().at(self.index).flags.has(Flags::EXPIRED))
@@ -276,9 +281,10 @@ impl Conn {
     }
 
     /// Like [`Conn::park`], with a state such as a session of TLS or HTTP/2: the worker that gets the connection next gets both
-    /// (see [`next_work`](crate::next_work)). When the connection is closed instead, by its peer, its deadline or
-    /// [`close_idle`], the state is dropped soon after, where its destructor may use connections, leases and timers. A connection
-    /// with a state stays on its shard.
+    /// (see [`next_work`](crate::next_work)). Once the deadline has passed, and in a drain ([`close_idle`]), a worker gets them
+    /// although there are no bytes, to end the connection properly ([`Conn::is_late`]). When the peer closes the connection
+    /// instead, the state is dropped soon after, where its destructor may use connections, leases and timers. A connection with a
+    /// state stays on its shard.
     ///
     /// # Errors
     /// Hands both back when bytes, an end or an error are there already.
@@ -289,6 +295,25 @@ impl Conn {
                 Ok(())
             }
             Err(state) => Err((self, state)),
+        }
+    }
+
+    /// Like [`Conn::park_with_state`], with a state that goes with the connection to other shards: its destructor must not use
+    /// connections or other things of a shard.
+    ///
+    /// # Errors
+    /// Hands both back when bytes, an end or an error are there already.
+    pub fn park_session(
+        self,
+        session: Box<dyn Any + Send>,
+        idle_ms: u64,
+    ) -> Result<(), (Conn, Box<dyn Any + Send>)> {
+        match driver::with(|driver| driver.park_session(self.index, session, idle_ms)) {
+            Ok(()) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(session) => Err((self, session)),
         }
     }
 
