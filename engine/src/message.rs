@@ -106,6 +106,8 @@ impl Aborted {
     pub(crate) fn io(side: Side, error: &io::Error) -> Aborted {
         let cause = match (error.kind(), error.raw_os_error()) {
             (io::ErrorKind::TimedOut, _) => Cause::TimedOut,
+            // Of TLS, where an end without its announcement is none of a message.
+            (io::ErrorKind::UnexpectedEof, _) => Cause::Closed,
             (_, errno) => Cause::Failed(errno.unwrap_or(0)),
         };
         Aborted::by(side, cause)

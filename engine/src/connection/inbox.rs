@@ -4,7 +4,7 @@
 
 use std::io;
 
-use sluice_sys::{Buf, Lease, PartialMessage};
+use sluice_sys::{Buf, Lease};
 
 use super::link::{Data, Link};
 
@@ -29,8 +29,8 @@ enum Held {
 
 impl Inbox {
     /// The bytes kept of a message that had only begun.
-    pub(crate) fn resume(partial: PartialMessage) -> Inbox {
-        Inbox { held: Held::Joined { buf: partial.bytes, start: 0 } }
+    pub(crate) fn resume(buf: Buf) -> Inbox {
+        if buf.is_empty() { Inbox::default() } else { Inbox { held: Held::Joined { buf, start: 0 } } }
     }
 
     /// Bytes that have arrived and are not used yet.
@@ -75,6 +75,10 @@ impl Inbox {
             }
             return Data::Lease(taken);
         }
+        let is_whole = matches!(&self.held, Held::Joined { buf, start: 0 } if buf.len() == count);
+        if is_whole && let Held::Joined { buf, .. } = std::mem::take(&mut self.held) {
+            return Data::Buf(buf);
+        }
         let mut buf = Buf::small();
         buf.extend_from_slice(&self.unread()[..count]);
         self.consume(count);
@@ -83,7 +87,7 @@ impl Inbox {
 
     /// Adds what has arrived already; says whether there was anything.
     pub(crate) fn take_ready(&mut self, link: &Link) -> bool {
-        link.receive_ready().map(|lease| self.add(lease)).is_some()
+        link.receive_ready().map(|data| self.add(data)).is_some()
     }
 
     /// Waits for more bytes; `false` once the peer has finished sending.
@@ -92,20 +96,23 @@ impl Inbox {
     /// Those of [`Link::receive`].
     pub(crate) async fn receive(&mut self, link: &Link) -> io::Result<bool> {
         self.join();
-        let lease = link.receive().await?;
-        Ok(lease.map(|lease| self.add(lease)).is_some())
+        let data = link.receive().await?;
+        Ok(data.map(|data| self.add(data)).is_some())
     }
 
-    fn add(&mut self, lease: Lease) {
+    fn add(&mut self, data: Data) {
         if self.is_empty() {
-            self.held = Held::Lease(lease);
+            self.held = match data {
+                Data::Lease(lease) => Held::Lease(lease),
+                Data::Buf(buf) => Held::Joined { buf, start: 0 },
+            };
             return;
         }
         self.join();
         if let Held::Joined { buf, start } = &mut self.held {
             buf.drain(..*start);
             *start = 0;
-            buf.extend_from_slice(&lease);
+            buf.extend_from_slice(data.bytes());
         }
     }
 

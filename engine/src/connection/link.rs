@@ -3,17 +3,21 @@
 //! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes go
 //! through [`Link::receive`] and [`Link::send`], unless they need no processing ([`Link::plain`]).
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use sluice_sys::{Buf, Conn, Lease, Leases, Patience, Sending};
 
+use super::tls::Tls;
+
 /// A connection to a client or a server.
 pub(crate) enum Link {
     /// The bytes that are sent and received are those of the messages.
     Plain(Conn),
+    /// They are sealed in records.
+    Tls(Tls),
 }
 
 impl Link {
@@ -22,6 +26,7 @@ impl Link {
     pub(crate) fn transport(&self) -> &Conn {
         match self {
             Link::Plain(conn) => conn,
+            Link::Tls(tls) => tls.conn(),
         }
     }
 
@@ -30,6 +35,7 @@ impl Link {
     pub(crate) fn scheme(&self) -> &'static str {
         match self {
             Link::Plain(_) => "http",
+            Link::Tls(_) => "https",
         }
     }
 
@@ -37,6 +43,7 @@ impl Link {
     pub(crate) fn into_transport(self) -> Conn {
         match self {
             Link::Plain(conn) => conn,
+            Link::Tls(tls) => tls.into_conn(),
         }
     }
 
@@ -45,33 +52,55 @@ impl Link {
     pub(crate) fn plain(&self) -> Option<&Conn> {
         match self {
             Link::Plain(conn) => Some(conn),
+            Link::Tls(_) => None,
+        }
+    }
+
+    /// The session of TLS, if there is one.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Link::Plain(_) => None,
+            Link::Tls(tls) => Some(tls),
         }
     }
 
     /// The next bytes; `None` once the peer has finished sending.
     ///
     /// # Errors
-    /// Those of [`Conn::receive`].
+    /// Those of [`Conn::receive`]; what a peer has done against the rules of TLS; an end without its announcement.
     #[inline]
-    pub(crate) async fn receive(&self) -> io::Result<Option<Lease>> {
+    pub(crate) async fn receive(&self) -> io::Result<Option<Data>> {
         match self {
-            Link::Plain(conn) => conn.receive().await,
+            Link::Plain(conn) => Ok(conn.receive().await?.map(Data::Lease)),
+            Link::Tls(tls) => poll_fn(|context| tls.poll_receive(context)).await,
         }
     }
 
     /// The same for a task that has no room for a future; if there are none yet, it is polled again when they come.
     #[inline]
-    pub(crate) fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+    pub(crate) fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Data>>> {
         match self {
-            Link::Plain(conn) => Pin::new(&mut conn.receive()).poll(context),
+            Link::Plain(conn) => {
+                Pin::new(&mut conn.receive()).poll(context).map_ok(|lease| lease.map(Data::Lease))
+            }
+            Link::Tls(tls) => tls.poll_receive_or_rest(context),
         }
     }
 
     /// Bytes that have arrived already, if any.
     #[inline]
-    pub(crate) fn receive_ready(&self) -> Option<Lease> {
+    pub(crate) fn receive_ready(&self) -> Option<Data> {
         match self {
-            Link::Plain(conn) => conn.receive_ready(),
+            Link::Plain(conn) => conn.receive_ready().map(Data::Lease),
+            Link::Tls(tls) => tls.receive_ready(),
+        }
+    }
+
+    /// Whether no bytes and no end have arrived that are not taken yet.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Link::Plain(conn) => conn.is_quiet(),
+            Link::Tls(tls) => !tls.has_received() && tls.conn().is_quiet(),
         }
     }
 
@@ -81,6 +110,26 @@ impl Link {
         match (self, data.into()) {
             (Link::Plain(conn), Data::Buf(buf)) => conn.send(buf, patience),
             (Link::Plain(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
+            (Link::Tls(tls), data) => tls.send(&[data.bytes()], patience.into()).0,
+        }
+    }
+
+    /// The same for bytes that may have to be sent again on another connection: how many go out, and the bytes, unless the end of
+    /// the send hands them back.
+    pub(crate) fn send_for_now(
+        &self,
+        buf: Buf,
+        patience: impl Into<Patience>,
+    ) -> (Sending, usize, Option<Buf>) {
+        match self {
+            Link::Plain(conn) => {
+                let bytes = buf.len();
+                (conn.send(buf, patience), bytes, None)
+            }
+            Link::Tls(tls) => {
+                let (sending, bytes) = tls.send(&[&buf], patience.into());
+                (sending, bytes, Some(buf))
+            }
         }
     }
 
@@ -88,12 +137,16 @@ impl Link {
     pub(crate) fn send_last(&self, buf: Buf, patience: impl Into<Patience>) -> Sending {
         match self {
             Link::Plain(conn) => conn.send_last(buf, patience),
+            Link::Tls(tls) => tls.send_last(&buf, patience.into()),
         }
     }
 
     /// Sends a head, if there is one, and received bytes behind it, out of the buffers they came in.
     pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
-        let Link::Plain(conn) = self;
+        let conn = match self {
+            Link::Plain(conn) => conn,
+            Link::Tls(tls) => return tls.send_behind(head, parts, patience),
+        };
         match (head, parts.len()) {
             (Some(head), 0) => conn.send(head, patience),
             (None, 1) => conn.send_lease(parts.pop().expect("there is one"), patience),
@@ -102,6 +155,13 @@ impl Link {
                 conn.send_with(head.unwrap_or_else(Buf::small), only, patience)
             }
             (head, _) => conn.send_with(head.unwrap_or_else(Buf::small), parts, patience),
+        }
+    }
+
+    /// Says that nothing more will be sent, where the protocol has words for it; the socket stays open. Sent at most once.
+    pub(crate) fn announce_end(&self) {
+        if let Link::Tls(tls) = self {
+            tls.close();
         }
     }
 }

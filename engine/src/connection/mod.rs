@@ -8,12 +8,16 @@ pub(crate) mod inbox;
 pub(crate) mod link;
 pub(crate) mod proxy_protocol;
 pub(crate) mod proxy_senders;
+pub(crate) mod tls;
 
-use sluice_sys::{next_partial_connection, now_ms};
+use std::any::Any;
+
+use sluice_sys::{Buf, Conn, PartialMessage, Work, next_work, now_ms};
 
 use self::history::{AgeLimit, History};
 use self::inbox::Inbox;
 use self::link::Link;
+use self::tls::Tls;
 
 /// After the last response on a connection, how long to take in what the client still sends, so that it gets to read the
 /// response instead of a reset.
@@ -30,6 +34,14 @@ pub(crate) struct Accepted {
     pub(crate) pieces: u32,
 }
 
+/// Work of a worker: a connection that has bytes to read, or whose time is over.
+pub(crate) enum Arrived {
+    /// Before or after its handshake, if there is one.
+    Accepted(Accepted),
+    /// In the middle of something that has left its state with the connection.
+    Parked(Conn, Box<dyn Any>),
+}
+
 /// One end of a tunnel, as it is when that is opened.
 pub(crate) struct End {
     pub(crate) link: Link,
@@ -39,21 +51,45 @@ pub(crate) struct End {
 
 impl Accepted {
     /// Waits for a client that has sent something.
-    pub(crate) async fn next(age: impl FnOnce() -> AgeLimit) -> Accepted {
-        let (conn, partial) = next_partial_connection().await;
-        let history = History::load(&conn, age(), now_ms());
-        let pieces = partial.as_ref().map_or(0, |partial| partial.pieces);
-        let inbox = partial.map(Inbox::resume).unwrap_or_default();
-        Accepted { link: Link::Plain(conn), inbox, history, pieces }
+    pub(crate) async fn next(age: impl Fn() -> AgeLimit) -> Arrived {
+        match next_work().await {
+            Work::Connection(conn, partial) => Arrived::Accepted(Accepted::plain(conn, partial, age())),
+            Work::Session(conn, state) => match Tls::resume(conn, state) {
+                Ok(tls) => Arrived::Accepted(Accepted::secure(tls, age())),
+                Err((conn, state)) => Arrived::Parked(conn, state),
+            },
+            Work::Stream(..) => unreachable!("no session has streams"),
+        }
+    }
+
+    fn plain(conn: Conn, partial: Option<PartialMessage>, age: AgeLimit) -> Accepted {
+        let partial = partial.map(|partial| (partial.bytes, partial.pieces));
+        Accepted::new(Link::Plain(conn), partial, age)
+    }
+
+    /// A connection over TLS, after its handshake.
+    pub(crate) fn secure(tls: Tls, age: AgeLimit) -> Accepted {
+        let partial = tls.take_waiting();
+        Accepted::new(Link::Tls(tls), partial, age)
+    }
+
+    fn new(link: Link, partial: Option<(Buf, u32)>, age: AgeLimit) -> Accepted {
+        let history = History::load(link.transport(), age, now_ms());
+        let (inbox, pieces) = match partial {
+            Some((bytes, pieces)) => (Inbox::resume(bytes), pieces),
+            None => (Inbox::default(), 0),
+        };
+        Accepted { link, inbox, history, pieces }
     }
 
     /// Parks the connection between two messages; hands it back when there is more to read after all.
     pub(crate) fn park(self, idle_ms: u64) -> Option<Accepted> {
         self.history.store(self.link.transport());
-        match self.link.into_transport().park(idle_ms) {
-            Ok(()) => None,
-            Err(conn) => Some(Accepted { link: Link::Plain(conn), ..self }),
-        }
+        let link = match self.link {
+            Link::Plain(conn) => Link::Plain(conn.park(idle_ms).err()?),
+            Link::Tls(tls) => Link::Tls(tls.park(idle_ms).err()?),
+        };
+        Some(Accepted { link, ..self })
     }
 
     /// Parks the connection in the middle of a message: what there is of it waits without a task and without a receive
@@ -61,10 +97,22 @@ impl Accepted {
     #[cold]
     pub(crate) fn park_partial(self) -> Option<Accepted> {
         self.history.store(self.link.transport());
-        match self.link.into_transport().park_with(self.inbox.unread(), self.pieces) {
-            Ok(()) => None,
-            Err(conn) => Some(Accepted { link: Link::Plain(conn), ..self }),
+        match self.link {
+            Link::Plain(conn) => {
+                let conn = conn.park_with(self.inbox.unread(), self.pieces).err()?;
+                Some(Accepted { link: Link::Plain(conn), ..self })
+            }
+            Link::Tls(tls) => {
+                let tls = tls.park_waiting(self.inbox.unread(), self.pieces).err()?;
+                let inbox = tls.take_waiting().map_or(self.inbox, |(bytes, _)| Inbox::resume(bytes));
+                Some(Accepted { link: Link::Tls(tls), inbox, ..self })
+            }
         }
+    }
+
+    /// Whether the time of a connection that was parked between two messages is over.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.pieces == 0 && self.link.transport().is_late() && self.link.is_quiet()
     }
 
     /// Whether the client's address has more connections than these.
@@ -75,6 +123,7 @@ impl Accepted {
     /// Closes after everything was sent; lingers if the client has sent more than was read.
     pub(crate) async fn close(mut self) {
         let has_sent_more = self.drop_inbox();
+        self.link.announce_end();
         self.link.transport().flushed().await;
         if has_sent_more || has_unread(&self.link, &self.inbox) {
             self.linger().await;
@@ -84,6 +133,7 @@ impl Accepted {
     /// Closes a connection whose client may still be sending.
     pub(crate) async fn linger(mut self) {
         self.drop_inbox();
+        self.link.announce_end();
         let conn = self.link.transport();
         conn.flushed().await;
         conn.shutdown_write();

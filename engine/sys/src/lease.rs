@@ -121,7 +121,7 @@ impl Lease {
 }
 
 /// The most leases that are sent behind a head at once: what a receive has ready at a time, or a little more.
-pub(crate) const LEASES_MAX: usize = 6;
+pub const LEASES_MAX: usize = 6;
 
 /// A few leases that are sent behind a head, one after the other. Like a lease it stays on its thread:
 ///

@@ -71,7 +71,7 @@ pub use executor::{
 pub use files::{HugePages, has_transparent_huge_pages};
 pub use heap::reserve_arenas;
 pub use host_unsupported::HostUnsupported;
-pub use lease::{Lease, Leases, Part};
+pub use lease::{LEASES_MAX, Lease, Leases, Part};
 pub use limits::{descriptor_limit, raise_descriptor_limit};
 pub use load_board::{BUSY_WORK, LoadBoard};
 pub use memory::{prefer_memory_of, while_visiting};

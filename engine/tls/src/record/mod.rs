@@ -147,6 +147,32 @@ impl Session {
         todo!()
     }
 
+    /// The same for several parts.
+    ///
+    /// # Errors
+    /// As [`Session::seal`].
+    pub fn seal_parts(
+        &mut self,
+        _contexts: &mut Contexts,
+        _parts: &[&[u8]],
+        _out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        todo!()
+    }
+
+    /// As [`Session::open`], of a record whose header is apart.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_body(
+        &mut self,
+        _contexts: &mut Contexts,
+        _header: [u8; HEADER_BYTES],
+        _body: &mut [u8],
+    ) -> Result<Opened, Fault> {
+        todo!()
+    }
+
     /// How many bytes `plaintext_bytes` of application data become at most, with a reply in front of them.
     pub fn sealed_bytes_max(&self, _plaintext_bytes: usize) -> usize {
         todo!()

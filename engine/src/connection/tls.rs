@@ -1,0 +1,637 @@
+//! A connection over TLS: received records are opened in the buffer they lie in, sent bytes are sealed straight from their source.
+//!
+//! Between two requests only a [`TlsSession`] is left of it. What the ciphers work with, and the part of a record that has not
+//! all arrived, exist while the connection is busy ([`Busy`]) and come from a stock of the shard.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use sluice_sys::{Buf, Conn, LEASES_MAX, Lease, Leases, Patience, Sending};
+use sluice_tls::certificates::PeerCertificate;
+use sluice_tls::handshake::{ClientTickets, Established};
+use sluice_tls::record::{self, Contexts, Fault, HEADER_BYTES, Opened};
+
+use super::link::Data;
+
+/// What so many connections at once have needed is kept for the next ones.
+const STOCK_MAX: usize = 1_024;
+
+/// Room that the body of a record in pieces begins with.
+const PIECES_BYTES_MIN: usize = 4 * 1024;
+
+/// The number of no [`Busy`].
+const NONE: u32 = u32::MAX;
+
+thread_local! {
+    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { all: Vec::new(), free: Vec::new() }) };
+    static WAITING_BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One end of a connection over TLS, after the handshake.
+pub(crate) struct Tls {
+    conn: Conn,
+    session: Box<RefCell<TlsSession>>,
+}
+
+/// What a connection keeps while it is idle: 232 bytes with its cell, of which 200 are secrets.
+struct TlsSession {
+    records: record::Session,
+    /// What few connections have.
+    aside: Option<Box<Aside>>,
+    /// A number for the name that the client asked for.
+    server_name: NameHash,
+    /// Which of the stock it uses, as long as bytes are on their way.
+    busy: u32,
+}
+
+/// A server name as a number, which is the same for the same name in this process; 0 if there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NameHash(pub(crate) u32);
+
+/// What only some connections keep.
+#[derive(Default)]
+struct Aside {
+    peer: PeerDetails,
+    waiting: Option<Waiting>,
+}
+
+/// What servers may be told about a client, by TLS.
+#[derive(Default)]
+pub(crate) struct PeerDetails {
+    pub(crate) certificate: Option<PeerCertificate>,
+    pub(crate) ja4: Option<Box<str>>,
+}
+
+/// The beginning of a message, between two parts of it: bytes that were opened, and the part of a record behind them.
+struct Waiting {
+    plaintext: Box<[u8]>,
+    record: Box<[u8]>,
+    pieces: u32,
+}
+
+/// What a connection needs while bytes are on their way.
+#[derive(Default)]
+struct Busy {
+    contexts: Contexts,
+    /// Received and not opened.
+    received: Received,
+    /// A record that came in pieces.
+    pieces: Pieces,
+    tickets: Option<ClientTickets>,
+    /// How the peer's side has ended, if it has.
+    end: Option<PeerEnd>,
+    /// Neither alerts nor data follow what was sent.
+    is_closed: bool,
+}
+
+/// Those of a shard.
+struct Stock {
+    // Boxed, since they stay where they are as others are added.
+    #[allow(clippy::vec_box)]
+    all: Vec<Box<Busy>>,
+    free: Vec<u32>,
+}
+
+/// How a peer's side has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerEnd {
+    /// By its alert for that.
+    Closed,
+    /// By an alert of another kind, which says that it has given up.
+    Aborted,
+    /// By what it has sent.
+    Fault(Fault),
+}
+
+/// Bytes that were received.
+#[derive(Default)]
+enum Received {
+    #[default]
+    Nothing,
+    /// In the buffer they came in.
+    Lease(Lease),
+    /// Copied from there, without the first `start` ones.
+    Copied { buf: Buf, start: usize },
+}
+
+/// A record that came in pieces: its header, and as much of its body as there is.
+#[derive(Default)]
+struct Pieces {
+    header: [u8; HEADER_BYTES],
+    header_bytes: usize,
+    body: Option<Buf>,
+}
+
+/// What is next among the bytes that were received.
+enum Next {
+    Data(Data),
+    /// The peer has ended its side properly.
+    End,
+    /// More bytes are needed.
+    Nothing,
+}
+
+impl Tls {
+    /// A connection whose handshake is over; `rest` of the received bytes belongs to the session.
+    pub(crate) fn new(
+        conn: Conn,
+        established: Established,
+        server_name: NameHash,
+        peer: PeerDetails,
+        rest: &[u8],
+    ) -> Tls {
+        let has_details = peer.certificate.is_some() || peer.ja4.is_some();
+        let mut session = TlsSession {
+            records: established.session,
+            aside: has_details.then(|| Box::new(Aside { peer, waiting: None })),
+            server_name,
+            busy: NONE,
+        };
+        session.with_busy(|_, busy| {
+            busy.tickets = established.tickets;
+            busy.received = Received::copy(rest);
+        });
+        Tls { conn, session: Box::new(RefCell::new(session)) }
+    }
+
+    /// A connection that was parked with a session.
+    ///
+    /// # Errors
+    /// Hands both back if that is of another kind.
+    pub(crate) fn resume(conn: Conn, state: Box<dyn Any>) -> Result<Tls, (Conn, Box<dyn Any>)> {
+        match state.downcast() {
+            Ok(session) => Ok(Tls { conn, session }),
+            Err(state) => Err((conn, state)),
+        }
+    }
+
+    /// Parks the connection between two messages. Hands it back when there is more to read after all.
+    pub(crate) fn park(self, idle_ms: u64) -> Result<(), Tls> {
+        if self.has_received() {
+            return Err(self);
+        }
+        self.session.borrow_mut().rest();
+        let parked = self.conn.park_session(self.session, idle_ms);
+        parked.map_err(|(conn, session)| Tls::resumed(conn, session))
+    }
+
+    /// Parks it in the middle of a message, of which these bytes were opened. Its deadline stays.
+    pub(crate) fn park_waiting(self, plaintext: &[u8], pieces: u32) -> Result<(), Tls> {
+        if !self.conn.is_quiet() || self.conn.is_late() {
+            return Err(self);
+        }
+        self.session.borrow_mut().keep_waiting(plaintext, pieces);
+        let left_ms = self.conn.deadline_in_ms();
+        let parked = self.conn.park_with_state(self.session, left_ms);
+        parked.map_err(|(conn, session)| Tls::resumed(conn, session))
+    }
+
+    fn resumed(conn: Conn, session: Box<dyn Any>) -> Tls {
+        Tls { conn, session: session.downcast().expect("what could not be parked comes back") }
+    }
+
+    /// The beginning of a message that it was parked with.
+    pub(crate) fn take_waiting(&self) -> Option<(Buf, u32)> {
+        let session = &mut *self.session.borrow_mut();
+        let waiting = session.aside.as_mut()?.waiting.take()?;
+        if !waiting.record.is_empty() {
+            session.with_busy(|_, busy| busy.received = Received::copy(&waiting.record));
+        }
+        let mut plaintext = Buf::tiny(waiting.plaintext.len());
+        plaintext.extend_from_slice(&waiting.plaintext);
+        Some((plaintext, waiting.pieces))
+    }
+
+    pub(crate) fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    pub(crate) fn into_conn(self) -> Conn {
+        self.conn
+    }
+
+    /// The name that the client has asked for.
+    pub(crate) fn server_name(&self) -> NameHash {
+        self.session.borrow().server_name
+    }
+
+    /// Shows what servers may be told about the client.
+    pub(crate) fn with_peer<R>(&self, see: impl FnOnce(Option<&PeerDetails>) -> R) -> R {
+        see(self.session.borrow().aside.as_ref().map(|aside| &aside.peer))
+    }
+
+    /// Whether bytes were received that are not opened yet, such as a part of a record.
+    pub(crate) fn has_received(&self) -> bool {
+        let session = &mut *self.session.borrow_mut();
+        session.busy != NONE && session.with_busy(|_, busy| busy.has_received())
+    }
+
+    /// The next bytes; `None` once the peer has ended its side properly.
+    pub(crate) fn poll_receive(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Data>>> {
+        loop {
+            match self.open_next()? {
+                Next::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Next::End => return Poll::Ready(Ok(None)),
+                Next::Nothing => {}
+            }
+            match ready!(Pin::new(&mut self.conn.receive()).poll(context))? {
+                Some(lease) => self.received(lease),
+                // Without its alert, an end may be an attacker's: it ends no message.
+                //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+
+    /// The same for a connection that is silent most of the time: while it is, it needs no more than an idle one.
+    pub(crate) fn poll_receive_or_rest(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Data>>> {
+        let polled = self.poll_receive(context);
+        if polled.is_pending() && !self.has_received() {
+            self.session.borrow_mut().rest();
+        }
+        polled
+    }
+
+    /// Bytes that have arrived already, if any.
+    pub(crate) fn receive_ready(&self) -> Option<Data> {
+        loop {
+            // An end and a fault are found again by a receive that waits.
+            match self.open_next().ok()? {
+                Next::Data(data) => return Some(data),
+                Next::End => return None,
+                Next::Nothing => {}
+            }
+            self.received(self.conn.receive_ready()?);
+        }
+    }
+
+    fn received(&self, lease: Lease) {
+        self.session.borrow_mut().with_busy(|_, busy| busy.received = Received::Lease(lease));
+    }
+
+    /// Opens records until one has data.
+    fn open_next(&self) -> io::Result<Next> {
+        let (next, reply) = {
+            let session = &mut *self.session.borrow_mut();
+            if session.busy == NONE {
+                return Ok(Next::Nothing);
+            }
+            let is_sending = || self.conn.is_sending();
+            session.with_busy(|records, busy| {
+                let next = busy.open_next(records);
+                let reply = busy.reply(records, next.as_ref().err(), is_sending);
+                (next, reply)
+            })
+        };
+        if let Some(reply) = reply {
+            self.conn.send(reply, super::LINGER_MS).detach();
+        }
+        next.map_err(PeerEnd::into_error)
+    }
+
+    /// Sends bytes, sealed into as few records as they take; says also how many bytes go out.
+    pub(crate) fn send(&self, parts: &[&[u8]], patience: Patience) -> (Sending, usize) {
+        let sealed = self.session.borrow_mut().seal(parts);
+        let Some(sealed) = sealed else {
+            // The key is worn out, which takes 16 million records: nothing more can be sent.
+            self.conn.shutdown_write();
+            return (self.conn.send(Buf::tiny(0), patience), 0);
+        };
+        let count = sealed.len();
+        (self.conn.send(sealed, patience), count)
+    }
+
+    /// Sends a head, if there is one, and received bytes behind it.
+    pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
+        let count = parts.len();
+        // The last one comes first.
+        let leases: [Option<Lease>; LEASES_MAX] = std::array::from_fn(|_| parts.pop());
+        let mut all: [&[u8]; LEASES_MAX + 1] = [&[]; LEASES_MAX + 1];
+        all[0] = head.as_ref().map_or(&[][..], |head| head);
+        for (at, lease) in leases[..count].iter().rev().enumerate() {
+            all[at + 1] = lease.as_deref().unwrap_or_default();
+        }
+        self.send(&all[..=count], patience).0
+    }
+
+    /// Sends the last bytes of the connection, and the alert that ends our side.
+    pub(crate) fn send_last(&self, bytes: &[u8], patience: Patience) -> Sending {
+        let sealed = {
+            let session = &mut *self.session.borrow_mut();
+            let mut sealed = session.seal(&[bytes]).unwrap_or_else(|| Buf::tiny(0));
+            session.append_close(&mut sealed);
+            sealed
+        };
+        self.conn.send_last(sealed, patience)
+    }
+
+    /// Ends our side: nothing is sent any more.
+    pub(crate) fn close(&self) {
+        let mut alert = Buf::tiny(64);
+        self.session.borrow_mut().append_close(&mut alert);
+        if !alert.is_empty() {
+            self.conn.send(alert, super::LINGER_MS).detach();
+        }
+    }
+}
+
+impl TlsSession {
+    /// Lends it what it needs while bytes are on their way, which it keeps until it rests.
+    fn with_busy<R>(&mut self, work: impl FnOnce(&mut record::Session, &mut Busy) -> R) -> R {
+        STOCK.with_borrow_mut(|stock| {
+            if self.busy == NONE {
+                self.busy = stock.take();
+            }
+            work(&mut self.records, &mut stock.all[self.busy as usize])
+        })
+    }
+
+    /// Gives up all that an idle connection does not need.
+    fn rest(&mut self) {
+        let busy = std::mem::replace(&mut self.busy, NONE);
+        if busy != NONE {
+            // A thread that is ending has no stock any more.
+            let left = STOCK.try_with(|stock| stock.borrow_mut().give_back(busy));
+            // Leases go back to the ring while nothing is borrowed.
+            drop(left);
+        }
+    }
+
+    /// Keeps the beginning of a message, and as little beside it as an idle connection.
+    fn keep_waiting(&mut self, plaintext: &[u8], pieces: u32) {
+        let record =
+            if self.busy == NONE { Box::default() } else { self.with_busy(|_, busy| busy.take_record()) };
+        self.rest();
+        let waiting = Waiting::new(plaintext.into(), record, pieces);
+        self.aside.get_or_insert_default().waiting = Some(waiting);
+    }
+
+    /// The parts in records; `None` if nothing can be sent any more.
+    fn seal(&mut self, parts: &[&[u8]]) -> Option<Buf> {
+        self.with_busy(|records, busy| {
+            let bytes = parts.iter().map(|part| records.sealed_bytes_max(part.len())).sum();
+            let mut sealed = Buf::with_room(bytes);
+            let is_open = !busy.is_closed;
+            (is_open && records.seal_parts(&mut busy.contexts, parts, &mut sealed).is_ok()).then_some(sealed)
+        })
+    }
+
+    fn append_close(&mut self, out: &mut Buf) {
+        self.with_busy(|records, busy| {
+            if !std::mem::replace(&mut busy.is_closed, true) {
+                records.close(&mut busy.contexts, out);
+            }
+        });
+    }
+}
+
+impl Drop for TlsSession {
+    fn drop(&mut self) {
+        self.rest();
+    }
+}
+
+impl Stock {
+    fn take(&mut self) -> u32 {
+        if let Some(number) = self.free.pop() {
+            return number;
+        }
+        self.all.push(Box::default());
+        self.free.reserve(self.all.capacity());
+        self.all.len() as u32 - 1
+    }
+
+    /// Takes it back; returns what is left of the connection's in it.
+    fn give_back(&mut self, number: u32) -> (Received, Pieces, Option<ClientTickets>) {
+        let busy = &mut self.all[number as usize];
+        busy.contexts.clear();
+        (busy.end, busy.is_closed) = (None, false);
+        let left =
+            (std::mem::take(&mut busy.received), std::mem::take(&mut busy.pieces), busy.tickets.take());
+        self.free.push(number);
+        left
+    }
+}
+
+impl Busy {
+    /// Opens records until one has data.
+    fn open_next(&mut self, records: &mut record::Session) -> Result<Next, PeerEnd> {
+        if let Some(end) = self.end {
+            return if end == PeerEnd::Closed { Ok(Next::End) } else { Err(end) };
+        }
+        let next = self.open_until_data(records);
+        self.end = match &next {
+            Ok(Next::End) => Some(PeerEnd::Closed),
+            Ok(_) => None,
+            Err(end) => Some(*end),
+        };
+        next
+    }
+
+    fn open_until_data(&mut self, records: &mut record::Session) -> Result<Next, PeerEnd> {
+        while let Some((opened, data)) = self.open_record(records)? {
+            match opened {
+                Opened::Data(_) if data.bytes().is_empty() => {}
+                Opened::Data(_) => return Ok(Next::Data(data)),
+                Opened::Nothing => {}
+                Opened::Ticket(message) => {
+                    if let Some(tickets) = &mut self.tickets {
+                        tickets.store(&message);
+                    }
+                }
+                Opened::Closed => return Ok(Next::End),
+                Opened::Aborted(_) => return Err(PeerEnd::Aborted),
+            }
+        }
+        Ok(Next::Nothing)
+    }
+
+    /// What is owed to the peer and has to be sent by itself: a reply, or the alert for its fault.
+    fn reply(
+        &mut self,
+        records: &mut record::Session,
+        end: Option<&PeerEnd>,
+        is_sending: impl FnOnce() -> bool,
+    ) -> Option<Buf> {
+        // A reply can wait for what is sent next, and does behind what the peer takes slowly.
+        let is_due = end.is_some() || (records.owes_reply() && !is_sending());
+        if !is_due || self.is_closed {
+            return None;
+        }
+        self.is_closed = end.is_some();
+        let mut out = Buf::tiny(128);
+        match end {
+            None => records.reply(&mut self.contexts, &mut out),
+            Some(PeerEnd::Fault(fault)) => records.alert(&mut self.contexts, *fault, &mut out),
+            Some(_) => return None,
+        }
+        Some(out)
+    }
+
+    fn has_received(&self) -> bool {
+        !self.received.bytes().is_empty() || self.pieces.header_bytes > 0
+    }
+
+    /// Opens the record at the front; `None` if it is not all there.
+    fn open_record(&mut self, records: &mut record::Session) -> Result<Option<(Opened, Data)>, Fault> {
+        match self.take_whole()? {
+            Some(lease) => self.open_in_place(records, lease).map(Some),
+            None => self.open_pieces(records),
+        }
+    }
+
+    /// The record at the front, if all of it lies in one receive buffer.
+    fn take_whole(&mut self) -> Result<Option<Lease>, Fault> {
+        let Received::Lease(lease) = &mut self.received else { return Ok(None) };
+        if self.pieces.header_bytes > 0 {
+            return Ok(None);
+        }
+        let Some(bytes) = record::record_bytes(lease)?.filter(|&bytes| bytes <= lease.len()) else {
+            return Ok(None);
+        };
+        let whole = lease.split_to(bytes);
+        if lease.is_empty() {
+            self.received = Received::Nothing;
+        }
+        Ok(Some(whole))
+    }
+
+    fn open_in_place(
+        &mut self,
+        records: &mut record::Session,
+        mut lease: Lease,
+    ) -> Result<(Opened, Data), Fault> {
+        let opened = records.open(&mut self.contexts, &mut lease)?;
+        if let Opened::Data(range) = &opened {
+            lease.truncate(range.end);
+            lease.advance(range.start);
+        }
+        Ok((opened, Data::Lease(lease)))
+    }
+
+    /// The same for a record that came in pieces: they are copied together, and opened there.
+    fn open_pieces(&mut self, records: &mut record::Session) -> Result<Option<(Opened, Data)>, Fault> {
+        let used = self.pieces.add(self.received.bytes())?;
+        self.received.advance(used);
+        let Some((header, mut body)) = self.pieces.take_whole()? else { return Ok(None) };
+        let opened = records.open_body(&mut self.contexts, header, &mut body)?;
+        if let Opened::Data(range) = &opened {
+            body.truncate(range.end);
+            // Behind the explicit nonce of TLS 1.2.
+            body.drain(..range.start);
+        }
+        Ok(Some((opened, Data::Buf(body))))
+    }
+
+    /// What was received of a record.
+    fn take_record(&mut self) -> Box<[u8]> {
+        let header = &self.pieces.header[..self.pieces.header_bytes];
+        let body = self.pieces.body.as_ref().map_or(&[][..], |body| body);
+        let record = [header, body, self.received.bytes()].concat().into();
+        self.pieces = Pieces::default();
+        self.received = Received::Nothing;
+        record
+    }
+}
+
+impl Received {
+    fn copy(bytes: &[u8]) -> Received {
+        if bytes.is_empty() {
+            return Received::Nothing;
+        }
+        let mut buf = Buf::tiny(bytes.len());
+        buf.extend_from_slice(bytes);
+        Received::Copied { buf, start: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Received::Nothing => &[],
+            Received::Lease(lease) => lease,
+            Received::Copied { buf, start } => &buf[*start..],
+        }
+    }
+
+    /// The first `count` bytes are used.
+    fn advance(&mut self, count: usize) {
+        let is_used_up = count == self.bytes().len();
+        match self {
+            _ if is_used_up => *self = Received::Nothing,
+            Received::Nothing => {}
+            Received::Lease(lease) => lease.advance(count),
+            Received::Copied { start, .. } => *start += count,
+        }
+    }
+}
+
+impl Pieces {
+    /// Takes as many bytes as belong to the record off the front; says how many.
+    fn add(&mut self, front: &[u8]) -> Result<usize, Fault> {
+        let of_header = (HEADER_BYTES - self.header_bytes).min(front.len());
+        self.header[self.header_bytes..][..of_header].copy_from_slice(&front[..of_header]);
+        self.header_bytes += of_header;
+        let Some(wanted) = self.body_bytes()? else { return Ok(of_header) };
+        let front = &front[of_header..];
+        let body = self.body.get_or_insert_with(|| {
+            // Room as it comes: a length is only what the peer says.
+            Buf::with_room(wanted.min(PIECES_BYTES_MIN.max(2 * front.len())))
+        });
+        let of_body = (wanted - body.len()).min(front.len());
+        body.extend_from_slice(&front[..of_body]);
+        Ok(of_header + of_body)
+    }
+
+    /// How many bytes the body has, as soon as the header is there.
+    fn body_bytes(&self) -> Result<Option<usize>, Fault> {
+        let bytes = record::record_bytes(&self.header[..self.header_bytes])?;
+        Ok(bytes.map(|bytes| bytes - HEADER_BYTES))
+    }
+
+    /// The record, when all of it is there.
+    fn take_whole(&mut self) -> Result<Option<([u8; HEADER_BYTES], Buf)>, Fault> {
+        let Some(wanted) = self.body_bytes()? else { return Ok(None) };
+        if self.body.as_ref().is_none_or(|body| body.len() < wanted) {
+            return Ok(None);
+        }
+        self.header_bytes = 0;
+        Ok(self.body.take().map(|body| (self.header, body)))
+    }
+}
+
+impl Waiting {
+    fn new(plaintext: Box<[u8]>, record: Box<[u8]>, pieces: u32) -> Waiting {
+        WAITING_BYTES.set(WAITING_BYTES.get() + plaintext.len() + record.len());
+        Waiting { plaintext, record, pieces }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let bytes = self.plaintext.len() + self.record.len();
+        WAITING_BYTES.set(WAITING_BYTES.get() - bytes);
+    }
+}
+
+impl From<Fault> for PeerEnd {
+    fn from(fault: Fault) -> PeerEnd {
+        PeerEnd::Fault(fault)
+    }
+}
+
+impl PeerEnd {
+    fn into_error(self) -> io::Error {
+        match self {
+            PeerEnd::Closed => io::ErrorKind::UnexpectedEof.into(),
+            PeerEnd::Aborted => io::ErrorKind::ConnectionAborted.into(),
+            PeerEnd::Fault(_) => io::ErrorKind::InvalidData.into(),
+        }
+    }
+}
+
+/// Bytes that parked connections of this shard have sent of messages that are not complete.
+pub(crate) fn waiting_bytes() -> usize {
+    WAITING_BYTES.get()
+}
