@@ -6,12 +6,14 @@
 //! [`waker`] is a number and no memory.
 //! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, the latter with [`bpf`] where it is allowed;
 //! [`heap`] and [`pages`] know where that memory is; [`load_board`] is what shards know of each other's load.
+//! [`aead`] seals and opens the records of TLS, on memory of the caller.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
 //! Who owns memory the kernel may write to or read from? The in-flight table or the buffer ring, always. Dropping a
 //! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
 #![allow(unsafe_code)]
 
+pub mod aead;
 mod side_tables;
 mod load_board;
 mod bpf;
