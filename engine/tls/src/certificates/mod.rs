@@ -1,7 +1,30 @@
-//! Certificates with their keys: read from PEM files, described, and picked by the name that a client asks for.
+//! Certificates with their keys: read from PEM files, described, and judged by people and metrics.
+//!
+//! [`Certificate::load`] reads a pair; [`CertificateFacts`] is what a certificate says, [`PeerCertificate`] the same of a client's
+//! in the form of header fields, and [`load_roots`] the authorities by which the certificates of peers are verified. Nothing here
+//! panics, whatever the bytes are, and every text is printable ASCII.
 
-use std::path::Path;
+mod chain;
+mod der;
+mod facts;
+mod key;
+mod load;
+mod ocsp;
+mod peer;
+mod pem;
+mod roots;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+
+pub use chain::BadLink;
+pub use peer::PeerCertificate;
+pub use pem::certificates as read_certificates;
+pub use roots::{Roots, load_roots};
+pub use text::{hex, utc};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -23,11 +46,11 @@ pub struct Certificate {
 pub struct CertificateFacts {
     /// DNS names and addresses that it is for, in lower case (subjectAltName).
     pub names: Vec<String>,
-    /// The subject as text.
+    /// The subject as text (RFC 4514).
     pub subject: String,
-    /// The issuer as text.
+    /// The issuer as text (RFC 4514).
     pub issuer: String,
-    /// Valid from and to, in seconds since 1970.
+    /// Valid from, in seconds since 1970.
     pub not_before_s: i64,
     /// Valid to, in seconds since 1970.
     pub not_after_s: i64,
@@ -37,27 +60,6 @@ pub struct CertificateFacts {
     pub fingerprint: [u8; 32],
     /// SHA-256 of its SubjectPublicKeyInfo, for pinning.
     pub spki: [u8; 32],
-}
-
-impl Certificate {
-    /// Reads a pair from PEM files.
-    ///
-    /// # Errors
-    /// One line that names the file, says what is wrong and how to mend it: not there, not readable, no certificate in it, an
-    /// encrypted key, a key that is not the certificate's.
-    pub fn load(_cert: &Path, _key: &Path, _ocsp: Option<&Path>) -> Result<Certificate, String> {
-        todo!()
-    }
-}
-
-impl CertificateFacts {
-    /// Of one certificate.
-    ///
-    /// # Errors
-    /// One line: it cannot be read.
-    pub fn of(_certificate: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
-        todo!()
-    }
 }
 
 /// The certificates of the process. The first one is for clients that ask for no name, or for one that no certificate has.
