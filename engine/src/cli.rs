@@ -14,6 +14,7 @@ use crate::log::Level;
 const EXAMPLES: &str = "\
 Examples:
   sluice --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
+  sluice --listen-tls 127.0.0.1:8443 --tls-cert cert.pem --tls-key key.pem --upstream https://127.0.0.1:9443
   sluice -c sluice.toml --shards 2
   sluice -t -c sluice.toml
   sluice demo
@@ -116,9 +117,12 @@ const LEVELS: [(&str, char, &str, Level, &str); 2] = [
 ];
 
 /// The flags that short help has.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 12] = [
     "--config",
     "--listen",
+    "--listen-tls",
+    "--tls-cert",
+    "--tls-key",
     "--upstream",
     "--shards",
     "--cpus",

@@ -5,20 +5,50 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::pattern::check_name;
 use super::problem::Fault;
 use super::punycode;
+use super::tls::HTTPS_PORT;
+
+/// How a server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// In clear text.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it is written before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port where none is written.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => HTTPS_PORT,
+        }
+    }
+}
 
 /// One server behind Sluice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamServer {
+    /// How it is spoken to.
+    pub scheme: Scheme,
     /// Host and port as written, without a default port added: for the Host field and for logs.
     pub authority: String,
     /// Host name or address; IPv6 without brackets.
     pub host: String,
-    /// Port, 80 if none was written.
+    /// Port, that of the scheme if none was written.
     pub port: u16,
 }
 
 impl UpstreamServer {
-    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`.
+    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https`.
     ///
     /// # Errors
     /// Anything else, with what is supported instead.
@@ -28,23 +58,25 @@ impl UpstreamServer {
             return Err(fault.hint("let the server listen on TCP and write http://127.0.0.1:9000"));
         }
         let Some((scheme, after_scheme)) = text.split_once("://") else {
-            return Err(fault("the scheme is missing").hint(format!("did you mean http://{text}")));
+            let is_https = text.ends_with(":443") || text.ends_with(":8443");
+            let scheme = if is_https { Scheme::Https } else { Scheme::Http }.as_str();
+            return Err(fault("the scheme is missing").hint(format!("did you mean {scheme}://{text}")));
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => {
-                return Err(fault("TLS to upstreams is not there yet").hint("use an http:// server"));
-            }
+        let hint = "use an http:// or https:// server";
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
             "h2" | "h2c" | "grpc" | "fastcgi" | "fcgi" | "uwsgi" | "ajp" => {
-                return Err(fault("servers are asked in HTTP/1.1 only").hint("use an http:// server"));
+                return Err(fault("servers are asked in HTTP/1.1 only").hint(hint));
             }
-            _ => return Err(fault("this scheme is not supported").hint("use an http:// server")),
-        }
+            _ => return Err(fault("this scheme is not supported").hint(hint)),
+        };
+        let before = scheme.as_str();
         let authority = match after_scheme.find(['/', '?', '#']) {
             None => after_scheme,
             Some(end) if &after_scheme[end..] == "/" => &after_scheme[..end],
             Some(end) => {
-                let hint = format!("requests keep their own path: write {scheme}://{}", &after_scheme[..end]);
+                let hint = format!("requests keep their own path: write {before}://{}", &after_scheme[..end]);
                 return Err(fault("a server has no path and no query").hint(hint));
             }
         };
@@ -54,7 +86,7 @@ impl UpstreamServer {
         let (host, port) = split_port(authority).ok_or_else(|| {
             let fault = fault("this is not host:port");
             match authority.parse::<Ipv6Addr>() {
-                Ok(_) => fault.hint(format!("did you mean http://[{authority}]")),
+                Ok(_) => fault.hint(format!("did you mean {before}://[{authority}]")),
                 Err(_) => fault,
             }
         })?;
@@ -65,19 +97,18 @@ impl UpstreamServer {
             }
             None => {
                 check_host(host).map_err(|why| match punycode::ascii_name(host) {
-                    Some(ascii) => {
-                        fault(why).hint(format!("did you mean http://{}", authority.replace(host, &ascii)))
-                    }
+                    Some(ascii) => fault(why)
+                        .hint(format!("did you mean {before}://{}", authority.replace(host, &ascii))),
                     None => fault(why),
                 })?;
                 host
             }
         };
         let port = match port {
-            None => 80,
+            None => scheme.default_port(),
             Some(port) => parse_port(port).ok_or_else(|| fault("the port must be 1 to 65535"))?,
         };
-        Ok(Self { authority: authority.to_owned(), host: host.to_owned(), port })
+        Ok(Self { scheme, authority: authority.to_owned(), host: host.to_owned(), port })
     }
 }
 
@@ -127,11 +158,12 @@ fn reachable_at(port: &str) -> String {
 /// The path of a socket in the file system, as other proxies write it.
 fn not_on_tcp(text: &str) -> Option<Fault> {
     let lower = text.to_ascii_lowercase();
-    let after_scheme = lower.strip_prefix("http://").unwrap_or(&lower);
+    let after_scheme = lower.strip_prefix("http://").or(lower.strip_prefix("https://")).unwrap_or(&lower);
     let is_path =
         after_scheme.starts_with('/') && after_scheme.len() > 1 || after_scheme.starts_with("unix@");
-    let is_unix =
-        after_scheme.split_once(':').is_some_and(|(scheme, _)| matches!(scheme, "unix" | "http+unix"));
+    let is_unix = after_scheme
+        .split_once(':')
+        .is_some_and(|(scheme, _)| matches!(scheme, "unix" | "http+unix" | "https+unix"));
     (is_path || is_unix).then(|| Fault::new(format!("`{text}`: Unix domain sockets are not there yet")))
 }
 
@@ -173,18 +205,25 @@ mod tests {
 
     #[test]
     fn servers() {
-        for (text, authority, host, port) in [
-            ("http://127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1", 9000),
-            ("http://[::1]:9001", "[::1]:9001", "::1", 9001),
-            ("http://[::1]", "[::1]", "::1", 80),
-            ("HTTP://localhost", "localhost", "localhost", 80),
-            ("http://app.internal:81/", "app.internal:81", "app.internal", 81),
+        for (text, scheme, authority, host, port) in [
+            ("http://127.0.0.1:9000", Scheme::Http, "127.0.0.1:9000", "127.0.0.1", 9000),
+            ("http://[::1]:9001", Scheme::Http, "[::1]:9001", "::1", 9001),
+            ("http://[::1]", Scheme::Http, "[::1]", "::1", 80),
+            ("HTTP://localhost", Scheme::Http, "localhost", "localhost", 80),
+            ("http://app.internal:81/", Scheme::Http, "app.internal:81", "app.internal", 81),
+            ("https://app.internal", Scheme::Https, "app.internal", "app.internal", 443),
+            ("HTTPS://[::1]:8443/", Scheme::Https, "[::1]:8443", "::1", 8443),
         ] {
-            let want = UpstreamServer { authority: authority.into(), host: host.into(), port };
+            let want = UpstreamServer { scheme, authority: authority.into(), host: host.into(), port };
             assert_eq!(UpstreamServer::parse(text), Ok(want), "{text}");
         }
         for (text, words) in [
-            ("https://a", "TLS to upstreams is not there yet"),
+            ("https://a/v1", "write https://a"),
+            ("https://::1", "did you mean https://[::1]"),
+            ("https://a:0", "1 to 65535"),
+            ("https:///run/app.sock", "Unix domain sockets"),
+            ("a.example:443", "did you mean https://a.example:443"),
+            ("ftp://a", "use an http:// or https:// server"),
             ("127.0.0.1:9000", "did you mean http://127.0.0.1:9000"),
             ("ftp://a", "not supported"),
             ("http://a/v1", "write http://a"),

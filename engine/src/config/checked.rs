@@ -3,9 +3,12 @@
 //! `Config::check` is the only way to make one from what was written. It goes on after an error, so that its report is complete.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::{Acme, check_acme};
 use super::address::parse_listen;
+use super::certificates::{CertificateFiles, check_certificates};
 use super::forwarding::Forwarding;
 use super::host::Host;
 use super::listeners::{Listener, check_listeners};
@@ -13,7 +16,8 @@ use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
 use super::raw::Raw;
 use super::routes::{Route, check_routes};
 use super::shards::ShardChoice;
-use super::table::{ForwardingKeys, Limits, Paths, Timeouts, Top};
+use super::table::{ForwardingKeys, Limits, Paths, Timeouts, TlsKeys, Top};
+use super::tls::{self, TlsSettings};
 use super::upstreams::{UpstreamGroup, check_upstreams};
 use super::values::{Field, Values};
 use crate::log::Log;
@@ -31,6 +35,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Where ticket keys, and the account and certificates of ACME, are kept.
+    pub state_dir: Option<PathBuf>,
     /// Which messages are written, and how.
     pub log: Log,
     /// How long to wait for peers.
@@ -41,6 +47,12 @@ pub struct Config {
     pub paths: Paths,
     /// What servers learn of clients.
     pub forwarding: Forwarding,
+    /// What listeners with TLS have in common.
+    pub tls: TlsSettings,
+    /// Certificates shown to clients; the first one is for clients that ask for no name, or for one that none has.
+    pub certificates: Vec<CertificateFiles>,
+    /// Where more certificates come from.
+    pub acme: Option<Acme>,
     /// Groups of servers; at least one.
     pub upstreams: Vec<UpstreamGroup>,
     /// Routes in the order of the file; at least one. The index is the route's number everywhere.
@@ -60,21 +72,32 @@ impl Config {
         let top = Top::settle(&raw.top);
         let limits = Limits::settle(&top.limits);
         check_head_limits(&top.limits, &limits, &mut report);
-        let listeners = check_listeners(&top, &whole, &mut report);
+        let tls_keys = TlsKeys::settle(&top.tls);
+        let tls = tls::check_settings(&tls_keys, &mut report);
+        tls::check_tickets(&top.tls, &tls, &mut report);
+        let (listeners, facts) = check_listeners(&top, &tls_keys, &whole, &mut report);
+        let certificates = check_certificates(&top, &mut report);
+        tls::check_together(&top, &facts, &mut report);
+        tls::check_forwarded(&top.forwarding, &facts, &mut report);
+        let state_dir = check_state_dir(&top, &mut report);
         let upstreams = check_upstreams(&top, &whole, &mut report);
         let paths = Paths::settle(&top.paths);
-        let routes = check_routes(&top, &upstreams, &paths, &whole, &mut report);
+        let routes = check_routes(&top, &upstreams, &paths, (&whole, &facts), &mut report);
         let config = Self {
             listeners,
             shards: ShardChoice::check(&top, &mut report),
             host: Host::check(&top, &mut report),
             drain_timeout: top.drain_timeout,
             metrics: None,
+            acme: check_acme(&top, &facts, state_dir.as_deref(), &mut report),
+            state_dir,
             log: Log { format: top.log_format, level: top.log_level },
             timeouts: Timeouts::settle(&top.timeouts),
             limits,
             paths,
             forwarding: Forwarding::check(&ForwardingKeys::settle(&top.forwarding), &mut report),
+            tls,
+            certificates,
             upstreams: upstreams.groups,
             routes,
             warnings: Vec::new(),
@@ -92,7 +115,7 @@ impl Config {
     /// One line for people: what was understood.
     pub fn summary(&self) -> String {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        let listen: Vec<_> = self.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        let listen: Vec<_> = self.listeners.iter().map(tls::describe).collect();
         let servers = self.upstreams.iter().map(|group| group.servers.len()).sum();
         format!(
             "listening on {}; {} to {} with {}",
@@ -102,6 +125,24 @@ impl Config {
             count(servers, "server"),
         )
     }
+}
+
+/// The directory that is written, or the one that the service manager gives.
+fn check_state_dir(top: &Top, report: &mut Report) -> Option<PathBuf> {
+    let given = match &top.state_dir {
+        Field::Given(given) => given,
+        Field::Faulty => return None,
+        // systemd lists all that `StateDirectory=` names, with colons in between.
+        Field::Absent => {
+            let all = std::env::var_os("STATE_DIRECTORY")?;
+            return std::env::split_paths(&all).find(|path| path.is_absolute());
+        }
+    };
+    if given.value.exists() && !given.value.is_dir() {
+        let fault = Fault::new(format!("{} is not a directory", given.value.display()));
+        report.error(&given.at, "state_dir", fault);
+    }
+    Some(given.value.clone())
 }
 
 fn check_metrics(field: &Field<String>, listeners: &[Listener], report: &mut Report) -> Option<SocketAddr> {

@@ -6,6 +6,7 @@ use sluice_proto::forwarded::HopList;
 use sluice_proto::h1::{RealIp, RequestId};
 use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlashes, SlashLike};
 use sluice_sys::HugePages;
+use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::problem::{Fault, parse_word};
 use crate::log::{Level, LogFormat};
@@ -118,6 +119,9 @@ pub enum ProxyProtocolOut {
     V2,
 }
 choice!(ProxyProtocolOut: "off" => Off, "v1" => V1, "v2" => V2);
+
+choice!(MinVersion: "1.2" => Tls12, "1.3" => Tls13);
+choice!(Profile: "intermediate" => Intermediate, "modern" => Modern);
 
 /// Which Host a server gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -23,19 +23,28 @@ pub fn effective(raw: &Raw) -> String {
         ("limits", &top.limits),
         ("paths", &top.paths),
         ("forwarding", &top.forwarding),
-    ] {
+        ("tls", &top.tls),
+    ]
+    .into_iter()
+    .chain(top.acme.value().map(|acme| ("acme", acme)))
+    {
         let _ = write!(out, "\n[{name}]\n");
         write_keys(&mut out, table);
+    }
+    for certificate in top.certificate.iter() {
+        write_table(&mut out, "certificate", certificate, &[]);
     }
     for listener in top.listener.iter() {
         write_table(&mut out, "listener", listener, &[]);
     }
     for upstream in top.upstream.iter() {
         let keys = UpstreamKeys::settle(upstream);
-        let tables = [
+        let mut tables = vec![
             ("timeouts", Values::scoped(&keys.timeouts, &top.timeouts)),
             ("limits", Values::scoped(&keys.limits, &top.limits)),
         ];
+        // Defaults too would be an error where no server has TLS.
+        tables.extend(keys.tls.value().map(|tls| ("tls", tls.clone())));
         write_table(&mut out, "upstream", upstream, &tables);
     }
     for route in top.route.iter() {

@@ -20,6 +20,10 @@ pub struct Forwarding {
     pub trusted_proxies: Networks,
     /// Which fields are sent.
     pub policy: IdentityPolicy,
+    /// X-Client-Cert-Subject, -SAN and -Fingerprint are sent.
+    pub client_certificate: bool,
+    /// X-JA4 is sent.
+    pub ja4: bool,
 }
 
 impl Forwarding {
@@ -39,7 +43,7 @@ impl Forwarding {
             by: check_text(&keys.by, "forwarding.by", report, check_by).unwrap_or(default.by),
         };
         let trusted_proxies = Networks::check(&keys.trusted_proxies, "forwarding.trusted_proxies", report);
-        Self { trusted_proxies, policy }
+        Self { trusted_proxies, policy, client_certificate: keys.client_certificate, ja4: keys.ja4 }
     }
 }
 

@@ -45,10 +45,21 @@ impl Section {
         self.keys.iter().enumerate().find(|(_, key)| key.name == name)
     }
 
-    /// The scope of what is written in it, where it is a list of tables.
+    /// The scope of what is written in it, where it is a list of tables, or a table in one (`upstream.tls`).
     pub(crate) fn scope(&self) -> Scopes {
-        let named = Scopes::NAMES.iter().find(|(_, name)| *name == self.name);
+        let named = Scopes::NAMES.iter().find(|(_, name)| Some(*name) == self.name.split('.').next());
         named.map_or(Scopes::GLOBAL, |(scope, _)| *scope)
+    }
+
+    /// A table that belongs to one list of tables alone.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.name.contains('.')
+    }
+
+    /// Its head in a file: `[limits]`, `[[route]]`.
+    pub(crate) fn title(&self) -> String {
+        let is_list = self.scope() != Scopes::GLOBAL && !self.is_nested();
+        if is_list { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
     }
 
     /// The full name of one of its keys: `limits.head_bytes`.
@@ -70,12 +81,15 @@ impl Scopes {
     pub const UPSTREAM: Scopes = Scopes(4);
     /// One `[[route]]`.
     pub const ROUTE: Scopes = Scopes(8);
+    /// One `[[certificate]]`.
+    pub const CERTIFICATE: Scopes = Scopes(16);
 
-    const NAMES: [(Scopes, &'static str); 4] = [
+    const NAMES: [(Scopes, &'static str); 5] = [
         (Scopes::GLOBAL, "global"),
         (Scopes::LISTENER, "listener"),
         (Scopes::UPSTREAM, "upstream"),
         (Scopes::ROUTE, "route"),
+        (Scopes::CERTIFICATE, "certificate"),
     ];
 
     /// These and those.
@@ -149,6 +163,10 @@ pub enum Kind {
     Texts(&'static str),
     /// A list of ports, which may be numbers or texts.
     Ports,
+    /// A port, or `true` for the usual one.
+    PortOrTrue,
+    /// The name of a file or a directory, relative to the file that it is written in; with what stands for it in help texts.
+    Path(&'static str),
     /// A table.
     Table(&'static Section),
     /// A list of tables.
@@ -186,8 +204,11 @@ impl Kind {
             Kind::Count { .. } => "N".to_owned(),
             Kind::Boolean => "true|false".to_owned(),
             Kind::Word(words) => words().join("|"),
-            Kind::Text(placeholder) | Kind::Texts(placeholder) => (*placeholder).to_owned(),
+            Kind::Text(placeholder) | Kind::Texts(placeholder) | Kind::Path(placeholder) => {
+                (*placeholder).to_owned()
+            }
             Kind::Ports => "PORTS".to_owned(),
+            Kind::PortOrTrue => "PORT|true".to_owned(),
             Kind::Table(_) | Kind::Tables(_) => String::new(),
         }
     }
@@ -199,9 +220,10 @@ impl Kind {
             Kind::Bytes { .. } => "a size",
             Kind::Count { .. } => "a whole number",
             Kind::Boolean => "true or false",
-            Kind::Word(_) | Kind::Text(_) => "a string",
+            Kind::Word(_) | Kind::Text(_) | Kind::Path(_) => "a string",
             Kind::Texts(_) => "a list of strings",
             Kind::Ports => "a list of ports",
+            Kind::PortOrTrue => "a port or true",
             Kind::Table(_) => "a table",
             Kind::Tables(_) => "a list of tables",
         }

@@ -6,7 +6,11 @@ use super::address::parse_listen;
 use super::choices::ProxyProtocolIn;
 use super::networks::Networks;
 use super::problem::{Fault, Located, Origin, Report};
-use super::table::{ListenerKeys, Top};
+use super::table::{ListenerKeys, TlsKeys, Top};
+use super::tls::{
+    ClientCertificatesMode, ListenerFacts, ListenerTls, TlsMode, check_listener_tls, check_redirect,
+    plain_listener_tls,
+};
 use super::values::{Field, Values};
 
 /// Listeners have a number of one byte.
@@ -21,43 +25,52 @@ pub struct Listener {
     pub proxy_protocol: ProxyProtocolIn,
     /// Who may send a PROXY protocol header; any peer if it is empty.
     pub proxy_protocol_from: Networks,
+    /// TLS; `None` for clear text.
+    pub tls: Option<ListenerTls>,
+    /// Requests without TLS are answered with 308 to `https://` at this port.
+    pub https_redirect: Option<u16>,
 }
 
-/// All listeners: those of `listen` first.
-pub(super) fn check_listeners(top: &Top, whole: &Origin, report: &mut Report) -> Vec<Listener> {
-    let (listen, raws) = (&top.listen, &top.listener);
+/// All listeners: those of `listen` and `listen_tls` first.
+pub(super) fn check_listeners(
+    top: &Top,
+    defaults: &TlsKeys,
+    whole: &Origin,
+    report: &mut Report,
+) -> (Vec<Listener>, ListenerFacts) {
+    let raws = &top.listener;
     let mut listeners = Vec::new();
-    match listen {
-        Field::Faulty => {}
-        Field::Given(given) if !given.value.is_empty() => {
-            for text in &given.value {
-                let plain = (ProxyProtocolIn::Off, Networks::default());
-                check_address(&mut listeners, text, "listen", plain, report);
+    let mut facts = ListenerFacts::default();
+    let plain = [(&top.listen, "listen", None), (&top.listen_tls, "listen_tls", Some(TlsMode::On))];
+    for (field, key, tls) in plain {
+        facts.some_unread |= *field == Field::Faulty;
+        for text in field.value().into_iter().flatten() {
+            match tls {
+                None => facts.takes_clear_text = true,
+                Some(_) => _ = facts.tls_at.get_or_insert((text.at.clone(), key)),
             }
-        }
-        Field::Given(_) | Field::Absent if !raws.is_empty() => {}
-        Field::Given(_) | Field::Absent => {
-            let at = listen.given().map_or(whole, |given| &given.at);
-            let hint = match whole {
-                Origin::CommandLine => "--listen 127.0.0.1:8080",
-                _ => "listen = [\"127.0.0.1:8080\"]",
-            };
-            report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
+            let own = Own { tls: tls.map(|_| plain_listener_tls(defaults)), ..Own::default() };
+            check_address(&mut listeners, text, key, own, report);
         }
     }
-    for raw in raws.iter().filter(|raw| !raw.is_faulty) {
-        let keys = ListenerKeys::settle(raw);
-        let proxy_protocol = check_proxy_protocol(raw, &keys, report);
-        match &keys.address {
-            Field::Given(address) => {
-                check_address(&mut listeners, address, "listener.address", proxy_protocol, report);
-            }
-            Field::Faulty => {}
-            Field::Absent => {
-                let fault = Fault::new("a listener needs an address");
-                report.error(&raw.at, "listener.address", fault.hint("add address = \"127.0.0.1:8080\""));
-            }
+    for raw in raws.iter() {
+        if raw.is_faulty {
+            facts.some_unread = true;
+        } else {
+            check_listener(raw, defaults, &mut listeners, &mut facts, report);
         }
+    }
+    let is_empty = |field: &Field<Vec<_>>| match field {
+        Field::Faulty => false,
+        field => field.value().is_none_or(Vec::is_empty),
+    };
+    if raws.is_empty() && is_empty(&top.listen) && is_empty(&top.listen_tls) {
+        let at = top.listen.given().map_or(whole, |given| &given.at);
+        let hint = match whole {
+            Origin::CommandLine => "--listen 127.0.0.1:8080",
+            _ => "listen = [\"127.0.0.1:8080\"]",
+        };
+        report.error(at, "listen", Fault::new("nothing to listen on").hint(format!("add {hint}")));
     }
     if listeners.len() > LISTENERS_MAX {
         let fault = Fault::new(format!("{} addresses to listen on are too many", listeners.len()));
@@ -67,23 +80,71 @@ pub(super) fn check_listeners(top: &Top, whole: &Origin, report: &mut Report) ->
             fault.hint(format!("at most {LISTENERS_MAX}; 0.0.0.0 and [::] stand for all")),
         );
     }
-    listeners
+    (listeners, facts)
+}
+
+/// What a listener has apart from its address.
+#[derive(Default)]
+struct Own {
+    proxy_protocol: ProxyProtocolIn,
+    proxy_protocol_from: Networks,
+    tls: Option<ListenerTls>,
+    https_redirect: Option<u16>,
+}
+
+/// A `[[listener]]`.
+fn check_listener(
+    raw: &Values,
+    defaults: &TlsKeys,
+    listeners: &mut Vec<Listener>,
+    facts: &mut ListenerFacts,
+    report: &mut Report,
+) {
+    let keys = ListenerKeys::settle(raw);
+    let (proxy_protocol, proxy_protocol_from) = check_proxy_protocol(raw, &keys, report);
+    let tls = check_listener_tls(raw, &keys, defaults, report);
+    note_facts(raw, &keys, facts);
+    let port = keys.address.value().and_then(|text| parse_listen(text).ok()).map(|address| address.port());
+    let https_redirect = check_redirect(&keys, port, report);
+    let own = Own { proxy_protocol, proxy_protocol_from, tls, https_redirect };
+    match &keys.address {
+        Field::Given(address) => check_address(listeners, address, "listener.address", own, report),
+        Field::Faulty => {}
+        Field::Absent => {
+            let fault = Fault::new("a listener needs an address");
+            report.error(&raw.at, "listener.address", fault.hint("add address = \"127.0.0.1:8080\""));
+        }
+    }
+}
+
+fn note_facts(raw: &Values, keys: &ListenerKeys, facts: &mut ListenerFacts) {
+    let is_faulty = |key| *raw.field(key) == Field::Faulty;
+    facts.some_unread |= is_faulty("tls") || is_faulty("client_certificates");
+    facts.takes_clear_text |= keys.tls != Some(TlsMode::On);
+    facts.asks_for_certificates |=
+        keys.tls.is_some() && keys.client_certificates != ClientCertificatesMode::Off;
+    if keys.tls.is_some() && facts.tls_at.is_none() {
+        facts.tls_at = raw.field("tls").given().map(|given| (given.at.clone(), "listener.tls"));
+    }
 }
 
 fn check_address(
     listeners: &mut Vec<Listener>,
     text: &Located<String>,
     key: &str,
-    (proxy_protocol, proxy_protocol_from): (ProxyProtocolIn, Networks),
+    own: Own,
     report: &mut Report,
 ) {
+    let Own { proxy_protocol, proxy_protocol_from, tls, https_redirect } = own;
     match parse_listen(&text.value) {
         Err(fault) => report.error(&text.at, key, fault),
         // Port 0 asks for any free port, and may do so twice.
         Ok(address) if address.port() != 0 && listeners.iter().any(|known| known.address == address) => {
             report.error(&text.at, key, Fault::new(format!("`{address}` is there twice")));
         }
-        Ok(address) => listeners.push(Listener { address, proxy_protocol, proxy_protocol_from }),
+        Ok(address) => {
+            listeners.push(Listener { address, proxy_protocol, proxy_protocol_from, tls, https_redirect });
+        }
     }
 }
 

@@ -5,13 +5,16 @@
 //! together, with a file for each part that has much to it. `schema`, `effective` and the manual come from the same table. Every
 //! error is found in one run and says where it is. Called once at start (and by `sluice check`); never on the data path.
 
+mod acme;
 mod address;
+mod certificates;
 mod checked;
 mod choices;
 mod effective;
 mod foreign;
 mod forwarding;
 mod host;
+mod hsts;
 mod key;
 mod listeners;
 mod load;
@@ -26,17 +29,22 @@ mod schema;
 mod shards;
 mod source;
 pub mod table;
+mod tls;
 mod tunnels;
 mod units;
+mod upstream_tls;
 mod upstreams;
 mod values;
 
-pub use address::{UpstreamServer, parse_listen};
+pub use acme::{Acme, AcmeChallenge};
+pub use address::{Scheme, UpstreamServer, parse_listen};
+pub use certificates::CertificateFiles;
 pub use checked::Config;
 pub use choices::{Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost};
 pub use effective::{effective, explain};
 pub use forwarding::Forwarding;
 pub use host::Host;
+pub use hsts::Hsts;
 pub use key::{Change, Key, Kind, Scopes, Section};
 pub use listeners::Listener;
 pub use networks::Networks;
@@ -48,8 +56,10 @@ pub use routes::{Methods, Route, RoutePaths};
 pub use schema::schema;
 pub use shards::{Policy, ShardChoice, ShardPer};
 pub use table::{Limits, Paths, SECTIONS, Timeouts, flags};
+pub use tls::{ClientCertificatesMode, HTTPS_PORT, ListenerTls, TlsMode, TlsSettings};
 pub use tunnels::RouteTunnels;
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
+pub use upstream_tls::UpstreamTls;
 pub use upstreams::UpstreamGroup;
 pub use values::{Field, Values};
 

@@ -8,7 +8,7 @@ use super::key::Scopes;
 use super::load::{self, Loaded};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::source::Sources;
-use super::table::{self, LISTENERS, ROUTES, SECTIONS, TOP, UPSTREAMS};
+use super::table::{self, CERTIFICATES, LISTENERS, ROUTES, SECTIONS, TOP, UPSTREAMS};
 use super::values::{Field, Reader, Value, Values};
 
 /// What the upstream of `--upstream` is called.
@@ -76,7 +76,7 @@ pub struct ListFlag {
     pub doc: &'static str,
     /// It has no meaning without this one.
     pub requires: &'static str,
-    /// Its key in the table that it belongs to.
+    /// Its key in the table that it belongs to; with a dot, that in a table of this table.
     key: &'static str,
 }
 
@@ -98,12 +98,33 @@ const LISTENER_FLAGS: [ListFlag; 2] = [
     },
 ];
 
+/// The flags that name an address of their own to listen on.
+const LISTEN_FLAGS: [&str; 3] = ["--listen", "--listen-tls", "--listen-proxy-protocol"];
+
+/// These make a `[[certificate]]`.
+const CERTIFICATE_FLAGS: [ListFlag; 2] = [
+    ListFlag {
+        flag: "--tls-cert",
+        placeholder: "FILE",
+        doc: "Certificate and its chain for TLS with clients, PEM; repeatable: clients get the one for the name they ask for",
+        requires: "",
+        key: "cert",
+    },
+    ListFlag {
+        flag: "--tls-key",
+        placeholder: "FILE",
+        doc: "Key of the --tls-cert before it, PEM; repeatable [default: the file of the certificate]",
+        requires: "--tls-cert",
+        key: "key",
+    },
+];
+
 /// These make an `[[upstream]]`.
-const UPSTREAM_FLAGS: [ListFlag; 3] = [
+const UPSTREAM_FLAGS: [ListFlag; 4] = [
     ListFlag {
         flag: "--upstream",
         placeholder: "URL",
-        doc: "Server for every request, as http://host:port; repeatable: round robin. Replaces upstreams and routes of the file",
+        doc: "Server for every request, as http://host:port or https://host:port; repeatable: round robin. Replaces upstreams and routes of the file",
         requires: "",
         key: "servers",
     },
@@ -120,6 +141,13 @@ const UPSTREAM_FLAGS: [ListFlag; 3] = [
         doc: "The Host that these servers get, the client's or their own [default: client]",
         requires: "--upstream",
         key: "send_host",
+    },
+    ListFlag {
+        flag: "--upstream-ca",
+        placeholder: "FILE",
+        doc: "Certificates of the authorities that https:// servers are verified by, PEM [default: those of this system]",
+        requires: "--upstream",
+        key: "tls.ca",
     },
 ];
 
@@ -143,7 +171,7 @@ const ROUTE_FLAGS: [ListFlag; 2] = [
 
 /// Every flag that makes a part of a list of tables.
 pub fn list_flags() -> impl Iterator<Item = &'static ListFlag> {
-    LISTENER_FLAGS.iter().chain(&UPSTREAM_FLAGS).chain(&ROUTE_FLAGS)
+    LISTENER_FLAGS.iter().chain(&CERTIFICATE_FLAGS).chain(&UPSTREAM_FLAGS).chain(&ROUTE_FLAGS)
 }
 
 impl Raw {
@@ -189,6 +217,7 @@ impl Raw {
     pub fn apply(&mut self, line: &CommandLine) {
         self.make_room_for_placement(line);
         self.set_listeners(line);
+        self.set_certificates(line);
         for (flag, value) in &line.flags {
             if let Some((section, key)) = table::flags().find(|(_, key)| key.flag == flag) {
                 self.set(section.name, key.name, value, &Origin::Flag(flag.clone()));
@@ -225,10 +254,11 @@ impl Raw {
     /// Listeners of flags replace all of the file.
     fn set_listeners(&mut self, line: &CommandLine) {
         let addresses: Vec<&str> = line.values("--listen-proxy-protocol").collect();
-        if addresses.is_empty() && !line.has(&["--listen"]) {
+        if !line.has(&LISTEN_FLAGS) {
             return;
         }
         *self.top.field_mut("listen") = Field::Absent;
+        *self.top.field_mut("listen_tls") = Field::Absent;
         let at = Origin::Flag("--listen-proxy-protocol".into());
         let of_flag = |address: &&str| {
             let mut listener = Values::empty(&LISTENERS, at.clone());
@@ -243,16 +273,70 @@ impl Raw {
         *self.top.field_mut("listener") = Field::Given(Located::new(listeners, at.clone()));
     }
 
+    /// Certificates of flags replace all of the file.
+    fn set_certificates(&mut self, line: &CommandLine) {
+        if !line.has(&["--tls-cert"]) {
+            return;
+        }
+        let at = Origin::Flag("--tls-cert".into());
+        let count = self.tables("certificate");
+        if count > 0 {
+            let what = format!("replaces the {count} certificates of the file");
+            self.report.warn(&at, "certificate", Fault::new(what));
+        }
+        let mut certificates: Vec<Values> = Vec::new();
+        let mut keys = Vec::new();
+        for (flag, value) in &line.flags {
+            match flag.as_ref() {
+                "--tls-cert" => {
+                    let mut certificate = Values::empty(&CERTIFICATES, at.clone());
+                    self.set_in(&mut certificate, "cert", value, &at);
+                    certificates.push(certificate);
+                }
+                // Behind the certificate that it belongs to; or in front, where each certificate has one.
+                "--tls-key" => keys.push((certificates.len(), value)),
+                _ => {}
+            }
+        }
+        let is_in_turn = keys.len() == certificates.len();
+        let key_at = Origin::Flag("--tls-key".into());
+        for (number, (before, value)) in keys.iter().enumerate() {
+            let owner = if is_in_turn { number } else { before.saturating_sub(1) };
+            if certificates[owner].field("key").given().is_some() {
+                let fault = Fault::new(format!("`{value}` is a second key of one certificate"));
+                self.report.error(
+                    &key_at,
+                    "certificate.key",
+                    fault.hint("write each --tls-key behind its --tls-cert"),
+                );
+            } else {
+                self.set_in(&mut certificates[owner], "key", value, &key_at);
+            }
+        }
+        *self.top.field_mut("certificate") =
+            Field::Given(Located::new(Value::Tables(certificates.into()), at));
+    }
+
+    fn set_in(&mut self, values: &mut Values, key: &str, value: &str, at: &Origin) {
+        if let Err(fault) = values.set(key, value, at) {
+            self.report.error(at, &values.section().full_name(key), fault);
+        }
+    }
+
+    /// How many tables the file has of a list.
+    fn tables(&self, key: &str) -> usize {
+        match self.top.field(key).given() {
+            Some(Located { value: Value::Tables(tables), .. }) => tables.len(),
+            _ => 0,
+        }
+    }
+
     fn set_upstream(&mut self, line: &CommandLine) {
         if !line.has(&["--upstream"]) {
             return;
         }
         let at = Origin::Flag("--upstream".into());
-        let count = |values: &Values, key| match values.field(key).given() {
-            Some(Located { value: Value::Tables(tables), .. }) => tables.len(),
-            _ => 0,
-        };
-        let (upstreams, routes) = (count(&self.top, "upstream"), count(&self.top, "route"));
+        let (upstreams, routes) = (self.tables("upstream"), self.tables("route"));
         if upstreams + routes > 0 {
             let what = format!("replaces the {upstreams} upstreams and {routes} routes of the file");
             self.report.warn(&at, "upstream", Fault::new(what));
@@ -321,8 +405,12 @@ fn set_list(values: &mut Values, flags: &[ListFlag], line: &CommandLine) -> Vec<
     for ListFlag { flag, key, .. } in flags {
         for value in line.values(flag) {
             let at = Origin::Flag((*flag).into());
-            if let Err(fault) = values.set(key, value, &at) {
-                faults.push((at, values.section().full_name(key), fault));
+            let (table, key) = match key.split_once('.') {
+                Some((table, key)) => (values.table_mut(table), key),
+                None => (&mut *values, *key),
+            };
+            if let Err(fault) = table.set(key, value, &at) {
+                faults.push((at, table.section().full_name(key), fault));
             }
         }
     }

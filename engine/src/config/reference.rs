@@ -21,8 +21,7 @@ pub fn reference() -> String {
     for section in SECTIONS {
         let title = match section.name {
             "" => "Top level".to_owned(),
-            "listener" | "upstream" | "route" => format!("`[[{}]]`", section.name),
-            name => format!("`[{name}]`"),
+            _ => format!("`{}`", section.title()),
         };
         let _ = write!(out, "\n## {title}\n\n{}\n\n", section.doc.trim());
         out.push_str(
@@ -40,7 +39,7 @@ fn write_row(out: &mut String, section: &Section, key: &Key) {
         |text: &str| if text.is_empty() { String::new() } else { format!("`{}`", text.replace('|', "\\|")) };
     let value = match (&key.kind, key.kind.range()) {
         (_, Some((least, most))) => format!("{least} to {most}"),
-        (Kind::Table(inner), _) => format!("a table: [`{}`](#{})", inner.name, inner.name),
+        (Kind::Table(inner), _) => format!("a table: [`{}`](#{})", inner.name, inner.name.replace('.', "")),
         (Kind::Tables(inner), _) => format!("tables: [`[[{}]]`](#{})", inner.name, inner.name),
         (Kind::Texts(placeholder), _) => format!("list of {placeholder}"),
         (kind, _) => code(&kind.placeholder()),
@@ -53,7 +52,7 @@ fn write_row(out: &mut String, section: &Section, key: &Key) {
         if section.scope() == super::key::Scopes::GLOBAL {
             key.scopes.to_string()
         } else {
-            section.name.to_owned()
+            section.scope().to_string()
         },
         key.change,
         code(key.flag),

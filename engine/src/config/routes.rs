@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_proto::path::{PathRules, SlashLike};
 
 use super::choices::{PathForward, SendHost};
+use super::hsts::Hsts;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
 use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
+use super::tls::ListenerFacts;
 use super::tunnels::{RouteTunnels, check_tunnels};
 use super::upstreams::Upstreams;
 use super::values::{Field, Values};
@@ -36,6 +38,10 @@ pub struct Route {
     pub send_host: SendHost,
     /// What may leave HTTP here.
     pub tunnels: RouteTunnels,
+    /// Clients must have shown a certificate.
+    pub client_certificate: bool,
+    /// Strict-Transport-Security of responses over TLS.
+    pub hsts: Option<Hsts>,
 }
 
 /// Those of the settings in [`Paths`] that a route can have for itself.
@@ -62,7 +68,7 @@ pub(super) fn check_routes(
     top: &Top,
     upstreams: &Upstreams,
     paths: &Paths,
-    whole: &Origin,
+    (whole, listeners): (&Origin, &ListenerFacts),
     report: &mut Report,
 ) -> Vec<Route> {
     let raws = &top.route;
@@ -92,6 +98,7 @@ pub(super) fn check_routes(
         let upstream = check_route_upstream(raw, &keys, upstreams, report);
         used.extend(upstream);
         let hosts = check_route_hosts(&keys, report);
+        let hsts = check_route_tls(raw, &keys, listeners, report);
         let of_route = check_route_paths(&keys, paths, report);
         let path = check_route_path(&keys, &of_route.rules(paths), report);
         let methods = check_route_methods(&keys, report);
@@ -119,6 +126,8 @@ pub(super) fn check_routes(
             },
             send_host,
             tunnels,
+            client_certificate: keys.client_certificate,
+            hsts,
         });
     }
     if !upstreams.some_unnamed && !some_unread {
@@ -196,6 +205,36 @@ fn check_route_hosts(keys: &RouteKeys, report: &mut Report) -> Option<Vec<HostPa
         }
     }
     (hosts.len() == given.len()).then_some(hosts)
+}
+
+/// What a route has of TLS, and whether any listener has it too.
+fn check_route_tls(
+    raw: &Values,
+    keys: &RouteKeys,
+    listeners: &ListenerFacts,
+    report: &mut Report,
+) -> Option<Hsts> {
+    if let Some(given) = raw.field("client_certificate").given().filter(|_| keys.client_certificate)
+        && !listeners.asks_for_certificates
+        && !listeners.some_unread
+    {
+        let fault =
+            Fault::new("no listener asks clients for certificates, so this route would refuse every request");
+        let hint = "add client_certificates = \"optional\" and client_ca to a [[listener]] with TLS";
+        report.error(&given.at, "route.client_certificate", fault.hint(hint));
+    }
+    let given = keys.hsts.given()?;
+    let hsts =
+        Hsts::parse(&given.value).map_err(|fault| report.error(&given.at, "route.hsts", fault)).ok()?;
+    if listeners.has_no_tls() {
+        // RFC 6797 section 7.2 forbids the field elsewhere.
+        let fault = Fault::new("the field is sent over TLS only, and no listener has TLS");
+        report.warn(&given.at, "route.hsts", fault);
+    }
+    if let Some(fault) = hsts.check_preload() {
+        report.warn(&given.at, "route.hsts", fault);
+    }
+    Some(hsts)
 }
 
 fn check_route_paths(keys: &RouteKeys, paths: &Paths, report: &mut Report) -> RoutePaths {

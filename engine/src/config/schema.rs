@@ -66,12 +66,17 @@ fn of_kind(kind: &Kind, scope: Scopes) -> Value {
         Kind::Word(words) => {
             json!({ "anyOf": [{ "enum": words() }, { "type": "string", "pattern": EXPANDED }] })
         }
-        Kind::Text(_) => json!({ "type": "string" }),
+        Kind::Text(_) | Kind::Path(_) => json!({ "type": "string" }),
         Kind::Texts(_) => json!({ "type": "array", "items": { "type": "string" } }),
         Kind::Ports => json!({ "type": "array", "items": { "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
             text("[0-9]+(?:-[0-9]+)?"),
         ] } }),
+        Kind::PortOrTrue => json!({ "anyOf": [
+            { "type": "boolean" },
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            text("[0-9]+|true|false"),
+        ] }),
         Kind::Table(section) => of_section(section, scope),
         Kind::Tables(section) => json!({ "type": "array", "items": of_section(section, section.scope()) }),
     }

@@ -5,6 +5,7 @@
 //! a property of the JSON Schema. To add a key, add a row and use the field. Where rows of one struct are not enough (what values
 //! mean together), the field is a [`Field`], which keeps the place it was written at, and a check elsewhere settles it.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,10 +13,13 @@ use sluice_proto::forwarded::HopList;
 use sluice_proto::h1::{RealIp, RequestId};
 use sluice_proto::path::{DotSegments, EncodedControls, Parameters, RepeatedSlashes, SlashLike};
 use sluice_sys::HugePages;
+use sluice_tls::handshake::{MinVersion, Profile};
 
+use super::acme::AcmeChallenge;
 use super::choices::{FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, words};
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
+use super::tls::{ClientCertificatesMode, HttpsRedirect, TlsMode};
 use super::values::{Field, Settle, Values};
 use crate::log::{Level, LogFormat};
 use crate::steering::Steering;
@@ -26,6 +30,7 @@ const GLOBAL: Scopes = Scopes::GLOBAL;
 const LISTENER: Scopes = Scopes::LISTENER;
 const UPSTREAM: Scopes = Scopes::UPSTREAM;
 const ROUTE: Scopes = Scopes::ROUTE;
+const CERTIFICATE: Scopes = Scopes::CERTIFICATE;
 const PER_ROUTE: Scopes = GLOBAL.and(ROUTE);
 const PER_UPSTREAM: Scopes = GLOBAL.and(UPSTREAM);
 const PER_ALL: Scopes = PER_UPSTREAM.and(ROUTE);
@@ -98,6 +103,8 @@ section! {
         "Further files to read, by name or pattern (conf.d/*.toml), relative to this one";
     listen: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen",
         "Address and port to accept connections on; repeatable";
+    listen_tls: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen-tls",
+        "Address and port to accept TLS connections (https) on; repeatable";
     shards: Field<u64> = count("1", "4096"), "", GLOBAL, Restart, "--shards",
         "Number of shards, each on a CPU of its own: cores first, then hyper-threads [default: one per core this process may \
          use, no more than a cgroup quota allows]";
@@ -123,6 +130,8 @@ section! {
         "After SIGTERM or SIGINT, how long requests in flight may take to finish";
     metrics: Field<String> = Kind::Text("ADDR:PORT"), "", GLOBAL, Restart, "--metrics",
         "Address for GET /metrics, counters and memory of all shards for Prometheus; every peer that reaches it may read";
+    state_dir: Field<PathBuf> = Kind::Path("DIR"), "", GLOBAL, Restart, "--state-dir",
+        "Directory for what outlives a restart: keys of session tickets, ACME account and certificates [default: $STATE_DIRECTORY]";
     log_format: LogFormat = Kind::Word(words::<LogFormat>), "text", GLOBAL, Restart, "--log-format",
         "Messages on stderr: lines of text, or of JSON with time, level, message and its values";
     log_level: Level = Kind::Word(words::<Level>), "info", GLOBAL, Restart, "--log-level",
@@ -131,6 +140,9 @@ section! {
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
     forwarding: Values = Kind::Table(&FORWARDING), "", GLOBAL, Reload, "", "What servers learn of clients";
+    tls: Values = Kind::Table(&TLS), "", GLOBAL, Reload, "", "TLS with clients, for all listeners";
+    acme: Field<Values> = Kind::Table(&ACME), "", GLOBAL, Reload, "", "Certificates from an authority, by ACME";
+    certificate: Rc<[Values]> = Kind::Tables(&CERTIFICATES), "", GLOBAL, Reload, "", "Certificates shown to clients";
     listener: Rc<[Values]> = Kind::Tables(&LISTENERS), "", GLOBAL, Restart, "", "Addresses with settings of their own";
     upstream: Rc<[Values]> = Kind::Tables(&UPSTREAMS), "", GLOBAL, Reload, "", "Groups of servers";
     route: Rc<[Values]> = Kind::Tables(&ROUTES), "", GLOBAL, Reload, "", "Which requests go to which upstream";
@@ -144,6 +156,8 @@ section! {
         "Longest time for a whole request head, from its first byte (from the start of a new connection)";
     proxy_header: Duration = time("1ms", "24h"), "5s", GLOBAL, Reload, "--timeout-proxy-header",
         "Longest time for a PROXY protocol header, from its first byte";
+    tls_handshake: Duration = time("1ms", "24h"), "10s", GLOBAL, Reload, "--timeout-tls-handshake",
+        "Longest time for a client's whole TLS handshake, from the start of the connection (from the end of a PROXY protocol header)";
     body_idle: Duration = time("1ms", "24h"), "30s", GLOBAL, Reload, "--timeout-body-idle",
         "Longest pause between two parts of a request body";
     body_min_rate_grace: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--timeout-body-min-rate-grace",
@@ -159,7 +173,7 @@ section! {
     write_stall: Duration = time("1ms", "24h"), "30s", GLOBAL, Reload, "--timeout-write-stall",
         "Longest time in which a peer takes none of the bytes waiting for it";
     upstream_connect: Duration = time("1ms", "24h"), "3s", PER_UPSTREAM, Reload, "--timeout-upstream-connect",
-        "Longest time to connect to a server";
+        "Longest time to connect to a server, with the TLS handshake of an https:// server";
     upstream_response: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-response",
         "Longest wait for the response head, from the end of the request";
     upstream_body_idle: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-body-idle",
@@ -201,6 +215,10 @@ section! {
         "Most client connections of all shards together; 0 for what the limits of descriptors and of a cgroup's memory allow";
     connections_per_address: u32 = count("0", "100000000"), "0", GLOBAL, Reload, "--limit-connections-per-address",
         "Most connections of one client address, an IPv6 network of 64 bits being one (429 above it); 0 for no limit";
+    tls_handshakes: u32 = count("1", "1000000"), "1000", GLOBAL, Reload, "--limit-tls-handshakes",
+        "Most TLS handshakes with clients that one shard has under way";
+    tls_handshakes_per_address: u32 = count("0", "1000000"), "0", GLOBAL, Reload, "--limit-tls-handshakes-per-address",
+        "Most TLS handshakes under way of one client address on one shard, an IPv6 network of 64 bits being one; 0 for no limit";
     abuse_score: u8 = count("0", "250"), "100", GLOBAL, Reload, "--limit-abuse-score",
         "Points of abuse after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize = count("0", "1000000"), "1000000", PER_UPSTREAM, Reload, "--limit-upstream-idle-connections",
@@ -245,6 +263,54 @@ section! {
         "Our name in Via: a word, or host:port";
     by: Field<String> = Kind::Text("NODE"), "none", GLOBAL, Reload, "--forwarding-by",
         "Our name in Forwarded (by=): an address, unknown, or _anything";
+    client_certificate: bool = Kind::Boolean, "false", GLOBAL, Reload, "--forwarding-client-certificate",
+        "X-Client-Cert-Subject, X-Client-Cert-SAN and X-Client-Cert-Fingerprint: those of the client's certificate";
+    ja4: bool = Kind::Boolean, "false", GLOBAL, Reload, "--forwarding-ja4",
+        "X-JA4: the JA4 fingerprint of the client's TLS handshake";
+}
+
+section! {
+    /// TLS with clients: what listeners say nothing of, and what they have in common.
+    TlsKeys, TLS, "tls", "TLS":
+
+    min_version: Field<MinVersion> = Kind::Word(words::<MinVersion>), "", GLOBAL, Reload, "--tls-min-version",
+        "The oldest version of TLS that clients may use [default: 1.2; 1.3 in the modern profile]";
+    profile: Profile = Kind::Word(words::<Profile>), "intermediate", GLOBAL, Reload, "--tls-profile",
+        "Ciphers, after Mozilla's profiles: TLS 1.3 and 1.2 with forward secrecy (intermediate), or TLS 1.3 only (modern)";
+    ticket_rotation: Duration = time("1m", "168h"), "12h", GLOBAL, Reload, "--tls-ticket-rotation",
+        "Age at which the key of session tickets is replaced by a new one";
+    ticket_lifetime: Duration = time("1m", "168h"), "24h", GLOBAL, Reload, "--tls-ticket-lifetime",
+        "How long clients may resume a session; not below ticket_rotation";
+    key_log: Field<PathBuf> = Kind::Path("FILE"), "", GLOBAL, Restart, "--tls-key-log",
+        "Write the secrets of every TLS connection to this file, for Wireshark (SSLKEYLOGFILE): who reads it reads all traffic";
+}
+
+section! {
+    /// Certificates from an authority, by ACME (RFC 8555).
+    AcmeKeys, ACME, "acme", "ACME":
+
+    hosts: Field<Texts> = Kind::Texts("HOST"), "", GLOBAL, Reload, "",
+        "Host names to get a certificate for";
+    contact: Field<Texts> = Kind::Texts("MAIL"), "", GLOBAL, Reload, "",
+        "Mail addresses that the authority may write to";
+    directory: String = Kind::Text("URL"), "https://acme-v02.api.letsencrypt.org/directory", GLOBAL, Reload, "",
+        "The authority's directory";
+    challenge: AcmeChallenge = Kind::Word(words::<AcmeChallenge>), "tls-alpn-01", GLOBAL, Reload, "",
+        "How the authority sees that a host is ours: on port 443 (tls-alpn-01), or on port 80 (http-01)";
+    ca: Field<PathBuf> = Kind::Path("FILE"), "", GLOBAL, Reload, "",
+        "Certificates to verify the authority's own server by, instead of this system's: for an authority of one's own";
+}
+
+section! {
+    /// A certificate that is shown to clients. The first one is for clients that ask for no name, or for one that none has.
+    CertificateKeys, CERTIFICATES, "certificate", "Certificates":
+
+    cert: Field<PathBuf> = Kind::Path("FILE"), "", CERTIFICATE, Reload, "",
+        "The certificate and its chain, PEM";
+    key: Field<PathBuf> = Kind::Path("FILE"), "", CERTIFICATE, Reload, "",
+        "Its key, PEM; in the file of the certificate if it is left out";
+    ocsp: Field<PathBuf> = Kind::Path("FILE"), "", CERTIFICATE, Reload, "",
+        "The OCSP response to staple, DER";
 }
 
 section! {
@@ -257,6 +323,18 @@ section! {
         "Whether every connection begins with a PROXY protocol header, version 1 or 2";
     proxy_protocol_from: Field<Texts> = Kind::Texts("CIDR"), "", LISTENER, Restart, "",
         "Addresses and networks (CIDR) that may send the header; any if it is left out";
+    tls: Option<TlsMode> = Kind::Word(words::<Option<TlsMode>>), "off", LISTENER, Restart, "",
+        "Whether connections are TLS: none (off), all (on), or those that begin with it (detect)";
+    min_version: Field<MinVersion> = Kind::Word(words::<MinVersion>), "", LISTENER, Reload, "",
+        "The oldest version of TLS, instead of that of [tls]";
+    profile: Field<Profile> = Kind::Word(words::<Profile>), "", LISTENER, Reload, "",
+        "Ciphers, instead of those of [tls]";
+    client_certificates: ClientCertificatesMode = Kind::Word(words::<ClientCertificatesMode>), "off", LISTENER, Reload, "",
+        "Whether clients are asked for a certificate, and refused without one (required)";
+    client_ca: Field<PathBuf> = Kind::Path("FILE"), "", LISTENER, Reload, "",
+        "Certificates of the authorities that clients' certificates come from, PEM";
+    https_redirect: Field<HttpsRedirect> = Kind::PortOrTrue, "", LISTENER, Reload, "",
+        "Answer requests without TLS with 308 to https://, at this port; true for 443, or for the same port where tls is detect";
 }
 
 section! {
@@ -266,13 +344,34 @@ section! {
     name: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "Its name, for routes";
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
-        "Servers, as http://host:port; requests go to them in turn";
+        "Servers, as http://host:port or https://host:port; requests go to them in turn";
     proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",
         "Begin connections to servers with a PROXY protocol header that names the client; each then serves one client only";
     send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
         "The Host that servers get: the client's, or their own as in `servers`";
+    tls: Field<Values> = Kind::Table(&UPSTREAM_TLS), "", UPSTREAM, Reload, "", "TLS with those of these servers that are https://";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
     limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
+}
+
+section! {
+    /// TLS with the servers of an upstream, in that `[[upstream]]`: `tls.ca = "FILE"`, or a table `[upstream.tls]` behind it.
+    UpstreamTlsKeys, UPSTREAM_TLS, "upstream.tls", "TLS with servers":
+
+    verify: bool = Kind::Boolean, "true", UPSTREAM, Reload, "",
+        "Whether servers need a certificate for their name, from a known authority";
+    ca: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
+        "Certificates of the authorities that servers' certificates come from, PEM, instead of those of this system";
+    server_name: Field<String> = Kind::Text("HOST"), "", UPSTREAM, Reload, "",
+        "The name that servers are asked for (SNI) and that their certificates must have; their host in `servers` if it is left out";
+    pins: Field<Texts> = Kind::Texts("PIN"), "", UPSTREAM, Reload, "",
+        "Public keys, as sha256/BASE64: a certificate of the server's chain must have one of them";
+    cert: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
+        "Our certificate and its chain, PEM, for servers that ask for one";
+    key: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
+        "Its key, PEM; in the file of the certificate if it is left out";
+    min_version: MinVersion = Kind::Word(words::<MinVersion>), "1.2", UPSTREAM, Reload, "",
+        "The oldest version of TLS that servers may use";
 }
 
 section! {
@@ -297,14 +396,30 @@ section! {
         "Protocols that clients may change to by Upgrade, such as websocket";
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
         "Ports, or first and last (8000-8999), that clients may reach by CONNECT";
+    client_certificate: bool = Kind::Boolean, "false", ROUTE, Reload, "",
+        "Refuse requests of clients that have shown no certificate (403)";
+    hsts: Field<String> = Kind::Text("VALUE"), "", ROUTE, Reload, "",
+        "Strict-Transport-Security of responses over TLS: max-age=31536000; includeSubDomains; preload";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
     limits: Field<Values> = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
     paths: Field<Values> = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 8] =
-    [&TOP, &TIMEOUTS, &LIMITS, &PATHS, &FORWARDING, &LISTENERS, &UPSTREAMS, &ROUTES];
+pub static SECTIONS: [&Section; 12] = [
+    &TOP,
+    &TIMEOUTS,
+    &LIMITS,
+    &PATHS,
+    &FORWARDING,
+    &TLS,
+    &ACME,
+    &CERTIFICATES,
+    &LISTENERS,
+    &UPSTREAMS,
+    &UPSTREAM_TLS,
+    &ROUTES,
+];
 
 /// Every key with a flag, in the order of the manual.
 pub fn flags() -> impl Iterator<Item = (&'static Section, &'static Key)> {
@@ -354,6 +469,8 @@ mod tests {
             UpstreamKeys::default(),
             RouteKeys::default(),
         );
+        let _ =
+            (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
     }
 
     #[test]
@@ -379,6 +496,7 @@ mod tests {
                 "limits" => "--limit-",
                 "paths" => "--path-",
                 "forwarding" => "--forwarding-",
+                "tls" => "--tls-",
                 name => panic!("[[{name}]] has a flag: {}", key.flag),
             };
             let after_key = format!("{before}{}", key.name.replace('_', "-"));

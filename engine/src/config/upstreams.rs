@@ -6,6 +6,7 @@ use super::address::UpstreamServer;
 use super::choices::{ProxyProtocolOut, SendHost};
 use super::problem::{Fault, Origin, Report};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
+use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
 
 /// Servers that requests are spread over.
@@ -19,6 +20,8 @@ pub struct UpstreamGroup {
     pub proxy_protocol: ProxyProtocolOut,
     /// Which Host servers get, unless a route says otherwise.
     pub send_host: SendHost,
+    /// TLS with those servers that are `https://`.
+    pub tls: UpstreamTls,
     /// Its own timeouts, and the global ones.
     pub timeouts: Timeouts,
     /// Its own limits, and the global ones.
@@ -61,6 +64,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         }
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
+        let tls = check_upstream_tls(&keys, &servers, report);
         let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
@@ -89,6 +93,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 servers,
                 proxy_protocol: keys.proxy_protocol,
                 send_host: keys.send_host,
+                tls,
                 timeouts: Timeouts::settle(&timeouts),
                 limits: Limits::settle(&limits),
             });

@@ -4,6 +4,7 @@
 //! mean together is judged by `checked`. A value of the wrong type is reported here and stays behind as [`Field::Faulty`], so
 //! that nothing later calls it missing.
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::foreign;
 use super::key::{Key, Kind, Number, Scopes, Section};
 use super::problem::{Fault, Located, Origin, Report, closest, parse_word};
 use super::source::{self, Node, Place, Sources};
+use super::tls::HttpsRedirect;
 
 /// A key's value: not there, there but unusable (and reported), or there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(crate) enum Value {
     Boolean(bool),
     Text(String),
     Texts(Vec<Located<String>>),
+    /// Absolute.
+    Path(PathBuf),
     Table(Values),
     /// Shared, since there may be thousands.
     Tables(Rc<[Values]>),
@@ -188,6 +192,8 @@ impl Value {
                 _ => Err(Fault::new(format!("`{text}` is neither true nor false"))),
             },
             Kind::Word(words) => parse_word(&words(), text).map(|()| Value::Text(text.to_owned())),
+            Kind::PortOrTrue => HttpsRedirect::parse(text).map(|_| Value::Text(text.to_owned())),
+            Kind::Path(_) => absolute(Path::new(""), text).map(Value::Path),
             _ => Ok(Value::Text(text.to_owned())),
         }
     }
@@ -212,6 +218,8 @@ impl Value {
                 (_, text) => format!("\"{text}\""),
             },
             Value::Boolean(is_so) => is_so.to_string(),
+            Value::Text(text) if matches!(kind, Kind::PortOrTrue) => text.clone(),
+            Value::Path(path) => toml::Value::from(&*path.to_string_lossy()).to_string(),
             Value::Text(text) => toml::Value::from(text.as_str()).to_string(),
             Value::Texts(items) => {
                 let items: Vec<_> =
@@ -221,6 +229,15 @@ impl Value {
             Value::Table(_) | Value::Tables(_) => String::new(),
         }
     }
+}
+
+/// A file as it is opened: its name is relative to the directory of the file that names it, and to the one that Sluice is started
+/// in where a flag does. The whole name means the same wherever it is printed.
+fn absolute(directory: &Path, name: &str) -> Result<PathBuf, Fault> {
+    if name.is_empty() {
+        return Err(Fault::new("the name of the file is empty"));
+    }
+    std::path::absolute(directory.join(name)).map_err(|error| Fault::new(format!("`{name}`: {error}")))
 }
 
 // ---- from values to the types of Rust ----
@@ -266,6 +283,20 @@ impl FromValue for String {
     fn from_value(value: &Value) -> String {
         let Value::Text(text) = value else { mismatch(value) };
         text.clone()
+    }
+}
+
+impl FromValue for PathBuf {
+    fn from_value(value: &Value) -> PathBuf {
+        let Value::Path(path) = value else { mismatch(value) };
+        path.clone()
+    }
+}
+
+impl FromValue for HttpsRedirect {
+    fn from_value(value: &Value) -> HttpsRedirect {
+        let Value::Text(text) = value else { mismatch(value) };
+        HttpsRedirect::parse(text).unwrap_or_else(|_| mismatch(value))
     }
 }
 
@@ -396,6 +427,12 @@ impl Reader<'_> {
                 Err(Fault::new("a duration needs a unit").hint(format!("did you mean \"{number}s\"")))
             }
             (Kind::Boolean, source::Value::Text(text)) if node.is_expanded => Value::parse(&key.kind, text),
+            (Kind::PortOrTrue, source::Value::Boolean(is_so)) => Value::parse(&key.kind, &is_so.to_string()),
+            (Kind::PortOrTrue, source::Value::Number(port)) => Value::parse(&key.kind, &port.to_string()),
+            (Kind::Path(_), source::Value::Text(text)) => {
+                let directory = self.sources.file(node.at).parent().unwrap_or(Path::new(""));
+                absolute(directory, text).map(Value::Path)
+            }
             (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports, _) => {
                 self.wrong_type(node, &name(), key.kind.expected());
                 return Field::Faulty;
@@ -475,6 +512,15 @@ impl Reader<'_> {
         }
         let fault = Fault::new(format!("expected {wanted}, found {}", node.value.kind()));
         let fault = match (&node.value, wanted) {
+            (source::Value::Boolean(_), _) if key == "listener.tls" => {
+                fault.hint("write \"on\", \"off\" or \"detect\"")
+            }
+            (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "tls" => {
+                fault.hint("write listen_tls = [\"127.0.0.1:8443\"], or tls = \"on\" in a [[listener]]")
+            }
+            (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => {
+                fault.hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }")
+            }
             (source::Value::Text(text), "a list of strings" | "a list of ports") => {
                 fault.hint(format!("write [\"{text}\"]"))
             }
@@ -501,10 +547,10 @@ impl Reader<'_> {
             fault.hint(format!("`{}` is set for all in [{}], not for one {scope}", key.name, section.name))
         } else if let Some(near) = near {
             fault.hint(format!("did you mean `{near}`"))
-        } else if let Some(place) = self.sections.iter().find(|other| other.find(&key.name).is_some()) {
+        } else if let Some(place) = self.place_of(&key.name, section) {
             match place.name {
                 "" => fault.hint(format!("`{}` belongs at the top of the file", key.name)),
-                name => fault.hint(format!("`{}` belongs in [{name}]", key.name)),
+                _ => fault.hint(format!("`{}` belongs in {}", key.name, place.title())),
             }
         } else if let Some(hint) = foreign::hint(&key.name) {
             fault.hint(hint)
@@ -513,5 +559,14 @@ impl Reader<'_> {
         };
         self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
         near
+    }
+
+    /// The section that a key which is not one of `section` belongs in. A table in a list of tables is meant only there:
+    /// elsewhere its names are those that other proxies have for other things.
+    fn place_of(&self, key: &str, section: &Section) -> Option<&'static Section> {
+        let is_meant = |other: &Section| {
+            other.find(key).is_some() && (!other.is_nested() || other.scope() == section.scope())
+        };
+        self.sections.iter().copied().find(|other| is_meant(other))
     }
 }

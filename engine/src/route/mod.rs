@@ -297,6 +297,8 @@ mod tests {
                 limits: crate::config::Limits::default(),
                 tunnels: crate::config::RouteTunnels::default(),
                 send_host: crate::config::SendHost::Client,
+                client_certificate: false,
+                hsts: None,
             }
         });
         RouteTable::build(&reference::config_of(routes.collect()))

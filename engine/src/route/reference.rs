@@ -23,6 +23,10 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         host: Host::default(),
         drain_timeout: std::time::Duration::ZERO,
         metrics: None,
+        state_dir: None,
+        tls: crate::config::TlsSettings::default(),
+        certificates: Vec::new(),
+        acme: None,
         log: crate::log::Log::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),
@@ -167,6 +171,8 @@ fn route() -> impl Strategy<Value = Route> {
         limits: Limits::default(),
         send_host: SendHost::Client,
         tunnels: crate::config::RouteTunnels::default(),
+        client_certificate: false,
+        hsts: None,
     })
 }
 
