@@ -68,10 +68,3 @@ pub struct CertificateSet {
     /// In the order of the configuration.
     pub all: Vec<Arc<Certificate>>,
 }
-
-/// What servers learn of a client's certificate: texts fit for header fields.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerCertificate {
-    /// Its subject.
-    pub subject: Box<str>,
-}

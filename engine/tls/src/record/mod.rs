@@ -508,10 +508,6 @@ fn keyed<'a>(cipher: &'a mut Aead, suite: Suite, keys: &Keys) -> &'a Aead {
     cipher
 }
 
-fn split_header(record: &mut [u8]) -> Result<(&mut [u8; HEADER_BYTES], &mut [u8]), Fault> {
-    record.split_first_chunk_mut::<HEADER_BYTES>().ok_or(Fault::Malformed)
-}
-
 /// What a record of TLS 1.2 is authenticated with beside its content: number, type, version and length of the plaintext.
 //= https://www.rfc-editor.org/rfc/rfc5246#section-6.2.3.3
 fn additional_12(sequence: u64, header: &[u8; HEADER_BYTES], plaintext_bytes: usize) -> [u8; 13] {
