@@ -67,4 +67,7 @@ pub struct CertificateFacts {
 pub struct CertificateSet {
     /// In the order of the configuration.
     pub all: Vec<Arc<Certificate>>,
+    /// Those of ACME's TLS-ALPN-01 by the name they are for, in lower case: shown only to clients that offer `acme-tls/1` alone.
+    //= https://www.rfc-editor.org/rfc/rfc8737#section-3
+    pub challenges: Vec<(String, Arc<Certificate>)>,
 }

@@ -2,11 +2,26 @@
 
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use rustls::client::{
+    ClientConnectionData, ClientSessionMemoryCache, Resumption, Tls12Resumption, UnbufferedClientConnection,
+};
+use rustls::kernel::KernelConnection;
+use rustls::sign::SingleCertAndKey;
+use rustls::{HandshakeKind, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
-use super::{Alpn, Established, HandshakeFailure, KeyLogFile, MinVersion, Progress};
+use super::drive;
+use super::failure::Peer;
+use super::pick;
+use super::provider::{self, Preference};
+use super::secrets::{self, Observed, SecretsLog};
+use super::verify::Verifier;
+use super::{Alpn, Established, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::Certificate;
+use crate::record::Side;
+
+/// Tickets of so many servers' names are kept, eight each; an upstream has one name, or one for each server.
+const TICKETS_MAX: usize = 8 * 64;
 
 /// How a server's certificate is judged.
 #[derive(Clone, Debug)]
@@ -37,7 +52,7 @@ pub struct ClientSettings {
 /// What the handshakes of one upstream on one shard have in common: its sessions are resumed within it.
 #[derive(Clone)]
 pub struct ClientConfig {
-    _private: (),
+    config: Arc<rustls::ClientConfig>,
 }
 
 impl ClientConfig {
@@ -45,14 +60,38 @@ impl ClientConfig {
     ///
     /// # Errors
     /// One line: a certificate that cannot be used.
-    pub fn new(_settings: &ClientSettings) -> Result<ClientConfig, String> {
-        todo!()
+    pub fn new(settings: &ClientSettings) -> Result<ClientConfig, String> {
+        let provider = provider::provider(Preference::Aes);
+        let verifier = Verifier::new(&settings.verification, &settings.pins, &provider)?;
+        let versions = provider::versions(settings.min_version, Profile::Intermediate);
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
+        // Rustls calls each verifier but its own dangerous: ours asks the same one, and checks pins.
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &settings.certificate {
+            None => builder.with_no_client_auth(),
+            Some(certificate) => {
+                let certified = pick::certified(certificate, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.name().to_vec()).collect();
+        config.key_log = Arc::new(SecretsLog::new(settings.key_log.clone()));
+        config.enable_secret_extraction = true;
+        let store = Arc::new(ClientSessionMemoryCache::new(TICKETS_MAX));
+        config.resumption = Resumption::store(store).tls12_resumption(Tls12Resumption::SessionIdOrTickets);
+        Ok(ClientConfig { config: Arc::new(config) })
     }
 }
 
 /// A handshake under way.
 pub struct ClientHandshake {
-    _private: (),
+    /// `None`: it has failed.
+    connection: Option<Box<UnbufferedClientConnection>>,
+    observed: Observed,
+    /// Records whose handshake message is not complete.
+    waiting: Vec<u8>,
+    has_received: bool,
 }
 
 impl ClientHandshake {
@@ -61,20 +100,64 @@ impl ClientHandshake {
     /// # Errors
     /// The name cannot be asked for.
     pub fn new(
-        _config: &ClientConfig,
-        _name: ServerName<'static>,
-        _out: &mut Vec<u8>,
+        config: &ClientConfig,
+        name: ServerName<'static>,
+        out: &mut Vec<u8>,
     ) -> Result<ClientHandshake, HandshakeFailure> {
-        todo!()
+        let mut observed = Observed::default();
+        let mut waiting = Vec::new();
+        let connection = secrets::observe(&mut observed, || {
+            let connection = UnbufferedClientConnection::new(Arc::clone(&config.config), name);
+            let mut connection = connection.map_err(drive::Trouble::Rustls)?;
+            drive::run(&mut connection, &mut waiting, out)?;
+            Ok(connection)
+        });
+        let connection = connection.map_err(|trouble| HandshakeFailure::of(Peer::Server, &trouble))?;
+        Ok(ClientHandshake { connection: Some(Box::new(connection)), observed, waiting, has_received: false })
     }
 
     /// As [`ServerHandshake::advance`](super::ServerHandshake::advance).
     pub fn advance(
         &mut self,
-        _input: &[u8],
-        _out: &mut Vec<u8>,
+        input: &[u8],
+        out: &mut Vec<u8>,
     ) -> (usize, Result<Progress, HandshakeFailure>) {
-        todo!()
+        // The first record of a server is a handshake's, or an alert.
+        if let (false, Some(first)) = (self.has_received, input.first())
+            && !(20..=24).contains(first)
+        {
+            self.connection = None;
+            return (0, Err(HandshakeFailure::not_tls(Peer::Server, input)));
+        }
+        let mut used = 0;
+        while let Some(bytes) = drive::record_bytes(&input[used..]) {
+            let record = &input[used..used + bytes];
+            used += bytes;
+            self.has_received = true;
+            match self.take(record, out) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done) => return (used, Ok(Progress::Done)),
+                Err(failure) => {
+                    self.connection = None;
+                    return (used, Err(failure));
+                }
+            }
+        }
+        (used, Ok(Progress::More))
+    }
+
+    fn take(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeFailure> {
+        let Some(connection) = &mut self.connection else {
+            return Err(secrets::internal("a handshake goes on after it has failed"));
+        };
+        let waiting = &mut self.waiting;
+        secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
+            .map_err(|trouble| HandshakeFailure::of(Peer::Server, &trouble))
+    }
+
+    /// The server has closed its side before the handshake was complete.
+    pub fn interrupted(&self) -> HandshakeFailure {
+        HandshakeFailure::interrupted(Peer::Server, self.has_received)
     }
 
     /// The session, and what was agreed on.
@@ -82,18 +165,48 @@ impl ClientHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
-        todo!()
+        let Some(connection) = self.connection else {
+            return Err(secrets::internal("a handshake that has failed was finished"));
+        };
+        let alpn = connection.alpn_protocol().and_then(Alpn::of);
+        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let version = connection.protocol_version();
+        let extracted = connection.dangerous_into_kernel_connection();
+        let (extracted, kernel) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
+        let session = secrets::session(Side::Client, version, &extracted, &self.observed)?;
+        // In TLS 1.2 the ticket is part of the handshake.
+        let tickets = (version == Some(ProtocolVersion::TLSv1_3))
+            .then(|| ClientTickets { connection: Box::new(kernel) });
+        Ok(Established { session, alpn, server_name: None, peer_certificates, is_resumed, tickets })
     }
 }
 
 /// Stores the tickets that a server sends after the handshake.
 pub struct ClientTickets {
-    _private: (),
+    connection: Box<KernelConnection<ClientConnectionData>>,
 }
 
 impl ClientTickets {
-    /// Stores one for the next connection. One that cannot be used is dropped.
-    pub fn store(&mut self, _message: &[u8]) {
-        todo!()
+    /// Stores one for the next connection: a NewSessionTicket, with or without its header of four bytes. One that cannot be used
+    /// is dropped.
+    pub fn store(&mut self, message: &[u8]) {
+        // The connection goes on without a ticket as well as with one.
+        let _ = self.connection.handle_new_session_ticket(without_header(message));
+    }
+}
+
+/// The body of a handshake message. A body of its own begins with the ticket's lifetime, whose first byte is at most 0 (a week is
+/// 604,800 seconds), so it is not mistaken for the type of the message.
+//= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.1
+fn without_header(message: &[u8]) -> &[u8] {
+    const NEW_SESSION_TICKET: u8 = 4;
+    match message {
+        [NEW_SESSION_TICKET, a, b, c, body @ ..]
+            if u32::from_be_bytes([0, *a, *b, *c]) as usize == body.len() =>
+        {
+            body
+        }
+        body => body,
     }
 }

@@ -4,7 +4,13 @@
 //! its handshake stays with the caller.
 
 mod client;
+mod drive;
+mod failure;
+mod pick;
+mod provider;
+mod secrets;
 mod server;
+mod verify;
 
 use std::sync::Arc;
 
@@ -40,6 +46,24 @@ pub enum Alpn {
     Http1,
     /// `h2`.
     Http2,
+    /// `acme-tls/1` (RFC 8737): an authority has seen its challenge certificate; the connection is to be closed. It is on offer only
+    /// while there are such certificates, and never one of the settings.
+    AcmeChallenge,
+}
+
+impl Alpn {
+    /// Its name in messages.
+    pub fn name(self) -> &'static [u8] {
+        match self {
+            Alpn::Http1 => b"http/1.1",
+            Alpn::Http2 => b"h2",
+            Alpn::AcmeChallenge => b"acme-tls/1",
+        }
+    }
+
+    fn of(name: &[u8]) -> Option<Alpn> {
+        [Alpn::Http1, Alpn::Http2, Alpn::AcmeChallenge].into_iter().find(|alpn| alpn.name() == name)
+    }
 }
 
 /// How far a handshake is.

@@ -1,12 +1,29 @@
 //! The side of a server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use aws_lc_rs::digest;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
+};
+use rustls::{HandshakeKind, RootCertStore};
 
-use super::{Alpn, Established, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
+use super::drive::{self, Trouble};
+use super::failure::Peer;
+use super::pick::Picker;
+use super::provider::{self, Preference};
+use super::secrets::{self, Observed, SecretsLog};
+use super::{Alpn, Established, FailureKind, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::CertificateSet;
+use crate::client_hello::{self, Parsed};
+use crate::record::Side;
 use crate::tickets::TicketKeys;
+
+/// Browsers open several connections at once, and use a ticket once: two let the second connection of a visit resume as well. A
+/// ticket costs about 5 microseconds.
+const TICKETS: usize = 2;
 
 /// Whether clients show certificates.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +55,10 @@ pub struct ServerSettings {
 /// What the handshakes of one listener on one shard have in common.
 #[derive(Clone)]
 pub struct ServerConfig {
-    _private: (),
+    /// For clients whose processor computes AES well.
+    aes: Arc<rustls::ServerConfig>,
+    /// For those that put ChaCha20 first.
+    chacha: Arc<rustls::ServerConfig>,
 }
 
 impl ServerConfig {
@@ -47,33 +67,169 @@ impl ServerConfig {
     /// # Errors
     /// One line: a key that cannot be used.
     pub fn new(
-        _settings: &ServerSettings,
-        _certificates: &CertificateSet,
-        _tickets: &Arc<TicketKeys>,
+        settings: &ServerSettings,
+        certificates: &CertificateSet,
+        tickets: &Arc<TicketKeys>,
     ) -> Result<ServerConfig, String> {
-        todo!()
+        let provider = provider::provider(Preference::Aes);
+        let verifier = client_verifier(&settings.client_certificates, &provider)?;
+        let picker = Arc::new(Picker::new(certificates, &provider)?);
+        let ticketer = tickets.producer(context(&settings.client_certificates));
+        let key_log = Arc::new(SecretsLog::new(settings.key_log.clone()));
+        let versions = provider::versions(settings.min_version, settings.profile);
+        let mut protocols: Vec<Vec<u8>> = settings.alpn.iter().map(|alpn| alpn.name().to_vec()).collect();
+        if !certificates.challenges.is_empty() {
+            protocols.push(Alpn::AcmeChallenge.name().to_vec());
+        }
+        let config = |preference| {
+            let builder = rustls::ServerConfig::builder_with_provider(provider::provider(preference));
+            let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
+            let builder = builder.with_client_cert_verifier(Arc::clone(&verifier));
+            let mut config = builder.with_cert_resolver(Arc::clone(&picker) as Arc<_>);
+            config.alpn_protocols.clone_from(&protocols);
+            config.ticketer = Arc::clone(&ticketer);
+            // Tickets hold all of a session: it costs no memory here, and is resumed on any shard and after a restart.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = TICKETS;
+            config.key_log = Arc::clone(&key_log) as Arc<_>;
+            config.enable_secret_extraction = true;
+            // A request in early data can be replayed by anyone who has seen it (RFC 8470).
+            config.max_early_data_size = 0;
+            config.ignore_client_order = true;
+            Ok::<_, String>(Arc::new(config))
+        };
+        Ok(ServerConfig { aes: config(Preference::Aes)?, chacha: config(Preference::ChaCha)? })
     }
+
+    fn for_client(&self, first_record: &[u8]) -> &Arc<rustls::ServerConfig> {
+        let preference = match client_hello::parse(first_record) {
+            Ok(Parsed::Complete(hello, _)) => provider::preference(hello.ciphers()),
+            // In several records, or refused by rustls in a moment.
+            _ => Preference::Aes,
+        };
+        match preference {
+            Preference::Aes => &self.aes,
+            Preference::ChaCha => &self.chacha,
+        }
+    }
+}
+
+fn client_verifier(
+    wanted: &ClientCertificates,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let builder =
+        |roots| WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+    let built = match wanted {
+        ClientCertificates::Off => return Ok(Arc::new(NoClientAuth)),
+        ClientCertificates::Optional(roots) => builder(roots).allow_unauthenticated().build(),
+        ClientCertificates::Required(roots) => builder(roots).build(),
+    };
+    built.map_err(|error| format!("no authority to check clients by: {error}"))
+}
+
+/// A digest of how client certificates are judged: sessions are resumed only where this is the same.
+fn context(wanted: &ClientCertificates) -> [u8; 32] {
+    let (mode, roots) = match wanted {
+        ClientCertificates::Off => (0, None),
+        ClientCertificates::Optional(roots) => (1, Some(roots)),
+        ClientCertificates::Required(roots) => (2, Some(roots)),
+    };
+    let mut anchors: Vec<_> = roots.map(|roots| roots.roots.iter().collect()).unwrap_or_default();
+    // The order in a file has no meaning.
+    anchors.sort_by_key(|anchor| (anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()));
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&[mode]);
+    for anchor in anchors {
+        let constraints: &[u8] = anchor.name_constraints.as_ref().map_or(&[], AsRef::as_ref);
+        for part in [anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref(), constraints] {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    let mut context = [0; 32];
+    context.copy_from_slice(hash.finish().as_ref());
+    context
 }
 
 /// A handshake under way.
 pub struct ServerHandshake {
-    _private: (),
+    state: State,
+    observed: Observed,
+    /// Records whose handshake message is not complete.
+    waiting: Vec<u8>,
+}
+
+enum State {
+    /// No record has arrived: nothing is held for rustls yet.
+    Fresh(ServerConfig),
+    Running(Box<UnbufferedServerConnection>),
+    Failed,
 }
 
 impl ServerHandshake {
     /// Begins one; no bytes were read.
-    pub fn new(_config: &ServerConfig) -> ServerHandshake {
-        todo!()
+    pub fn new(config: &ServerConfig) -> ServerHandshake {
+        ServerHandshake {
+            state: State::Fresh(config.clone()),
+            observed: Observed::default(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The same for a client that has connected to this address: if it asks for no name, it gets the certificate of the address.
+    pub fn at(config: &ServerConfig, local_address: IpAddr) -> ServerHandshake {
+        let mut handshake = ServerHandshake::new(config);
+        handshake.observed.local_address = Some(local_address);
+        handshake
     }
 
     /// Takes whole records off the front of `input` until more are needed or the handshake is complete, and appends to `out` what
     /// is to be sent. Says how many bytes were used, also when it fails.
     pub fn advance(
         &mut self,
-        _input: &[u8],
-        _out: &mut Vec<u8>,
+        input: &[u8],
+        out: &mut Vec<u8>,
     ) -> (usize, Result<Progress, HandshakeFailure>) {
-        todo!()
+        if let (State::Fresh(_), Some(first)) = (&self.state, input.first())
+            && *first != client_hello::HANDSHAKE
+        {
+            self.state = State::Failed;
+            return (0, Err(HandshakeFailure::not_tls(Peer::Client, input)));
+        }
+        let mut used = 0;
+        while let Some(bytes) = drive::record_bytes(&input[used..]) {
+            let record = &input[used..used + bytes];
+            used += bytes;
+            match self.take(record, out) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done) => return (used, Ok(Progress::Done)),
+                Err(failure) => {
+                    self.state = State::Failed;
+                    return (used, Err(failure));
+                }
+            }
+        }
+        (used, Ok(Progress::More))
+    }
+
+    fn take(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeFailure> {
+        if let State::Fresh(config) = &self.state {
+            let connection = UnbufferedServerConnection::new(Arc::clone(config.for_client(record)));
+            let connection = connection.map_err(|error| secrets::internal(&error.to_string()))?;
+            self.state = State::Running(Box::new(connection));
+        }
+        let State::Running(connection) = &mut self.state else {
+            return Err(secrets::internal("a handshake goes on after it has failed"));
+        };
+        let waiting = &mut self.waiting;
+        secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
+            .map_err(|trouble| failure(&trouble))
+    }
+
+    /// The client has closed its side before the handshake was complete.
+    pub fn interrupted(&self) -> HandshakeFailure {
+        HandshakeFailure::interrupted(Peer::Client, matches!(self.state, State::Running(_)))
     }
 
     /// The session, and what was agreed on.
@@ -81,6 +237,31 @@ impl ServerHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
-        todo!()
+        let State::Running(connection) = self.state else {
+            return Err(secrets::internal("a handshake that has not begun was finished"));
+        };
+        let alpn = connection.alpn_protocol().and_then(Alpn::of);
+        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let version = connection.protocol_version();
+        let extracted = connection.dangerous_into_kernel_connection();
+        let (extracted, _) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
+        let session = secrets::session(Side::Server, version, &extracted, &self.observed)?;
+        let mut observed = self.observed;
+        let server_name = observed.server_name.take();
+        Ok(Established { session, alpn, server_name, peer_certificates, is_resumed, tickets: None })
+    }
+}
+
+fn failure(trouble: &Trouble) -> HandshakeFailure {
+    match trouble {
+        // The only error of this kind on this side: the picker has none.
+        Trouble::Rustls(rustls::Error::General(text)) if text.contains("certificate") => {
+            HandshakeFailure::new(
+                FailureKind::UnknownName,
+                "there is no certificate for the name that the client asks for",
+            )
+        }
+        other => HandshakeFailure::of(Peer::Client, other),
     }
 }
