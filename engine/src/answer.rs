@@ -36,6 +36,8 @@ pub(crate) enum Answer<'a> {
 impl Answer<'_> {
     pub(crate) const BODY_TOO_LARGE: Answer<'static> =
         Answer::Refused { status: 413, why: "the request body is larger than allowed here" };
+    pub(crate) const NOT_TLS: Answer<'static> =
+        Answer::Refused { status: 400, why: "this port is for HTTPS, and the request came without TLS" };
     pub(crate) const OVERDUE: Answer<'static> =
         Answer::Refused { status: 408, why: "the request was not complete within its time" };
     pub(crate) const TRACE_ENDS_HERE: Answer<'static> =

@@ -9,6 +9,7 @@ use crate::budget::Budget;
 use crate::config::Config;
 use crate::placement::Plan;
 use crate::route::RouteTable;
+use crate::tls::files::TlsFiles;
 use crate::upstream::servers::Resolved;
 use crate::upstream::stock::Descriptors;
 
@@ -16,6 +17,7 @@ use crate::upstream::stock::Descriptors;
 pub(crate) struct Blueprint {
     pub(crate) config: Config,
     pub(crate) resolved: Resolved,
+    pub(crate) tls: TlsFiles,
     pub(crate) listen: Vec<SocketAddr>,
     /// Client connections of all shards, and the limit that they share.
     pub(crate) connections_max: u32,
@@ -33,7 +35,7 @@ impl Blueprint {
     /// For the shards of this plan.
     pub(crate) fn new(
         config: Config,
-        resolved: Resolved,
+        (resolved, tls): (Resolved, TlsFiles),
         listen: Vec<SocketAddr>,
         budget: Budget,
         (connections_max, descriptors): (u32, Descriptors),
@@ -50,6 +52,7 @@ impl Blueprint {
         Blueprint {
             config,
             resolved,
+            tls,
             listen,
             connections_max,
             connection_limit,

@@ -16,10 +16,14 @@ pub(crate) enum Message {
     Drain = 1,
     /// Bring the counters up to date.
     Publish = 2,
+    /// There are other certificates, or other keys of tickets.
+    Renew = 3,
 }
 
 impl Message {
     pub(crate) fn from_number(number: i32) -> Option<Message> {
-        [Message::Drain, Message::Publish].into_iter().find(|message| *message as i32 == number)
+        [Message::Drain, Message::Publish, Message::Renew]
+            .into_iter()
+            .find(|message| *message as i32 == number)
     }
 }

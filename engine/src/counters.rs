@@ -103,6 +103,31 @@ counters! {
     responses_too_slow,
     /// Requests whose body was above `limits.body_bytes`, or their route's.
     bodies_too_large,
+    /// TLS handshakes begun with clients.
+    tls_handshakes,
+    /// Those of them that resumed an earlier session.
+    tls_resumptions,
+    /// Connections to a TLS listener that began with something else.
+    tls_not_tls,
+    /// TLS handshakes that ended because the client broke the protocol.
+    tls_handshakes_malformed,
+    /// TLS handshakes without a version, cipher, group, protocol or name in common.
+    tls_handshakes_unmatched,
+    /// TLS handshakes that ended by an alert of the client, such as one that does not know our authority.
+    tls_handshakes_rejected,
+    /// TLS handshakes whose client has left before their end.
+    tls_handshakes_unfinished,
+    /// TLS handshakes that were not complete within `timeouts.tls_handshake`.
+    tls_handshakes_late,
+    /// Connections closed because `limits.tls_handshakes` or `limits.tls_handshakes_per_address` was reached, or for a
+    /// first message in too many pieces.
+    tls_handshakes_refused,
+    /// TLS handshakes whose client has shown no certificate, or one that is not accepted.
+    tls_client_certificates_refused,
+    /// TLS handshakes with servers that failed.
+    upstream_tls_failures,
+    /// TLS handshakes with servers that resumed an earlier session.
+    upstream_tls_resumptions,
     /// Connections closed for a PROXY protocol header that was missing or malformed.
     proxy_headers_malformed,
     /// Connections closed for a PROXY protocol header that did not come in time.

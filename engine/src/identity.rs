@@ -17,6 +17,8 @@ use crate::config::{Forwarding, Networks};
 pub(crate) struct IdentityRules {
     pub(crate) policy: IdentityPolicy,
     trusted: Networks,
+    forwards_certificates: bool,
+    forwards_ja4: bool,
 }
 
 /// Room for two addresses as text, kept from request to request.
@@ -37,7 +39,22 @@ pub(crate) struct Client<'t> {
 
 impl IdentityRules {
     pub(crate) fn new(forwarding: &Forwarding) -> IdentityRules {
-        IdentityRules { policy: forwarding.policy.clone(), trusted: forwarding.trusted_proxies.clone() }
+        IdentityRules {
+            policy: forwarding.policy.clone(),
+            trusted: forwarding.trusted_proxies.clone(),
+            forwards_certificates: forwarding.client_certificate,
+            forwards_ja4: forwarding.ja4,
+        }
+    }
+
+    /// Whether servers are told about clients' certificates.
+    pub(crate) fn forwards_certificates(&self) -> bool {
+        self.forwards_certificates
+    }
+
+    /// Whether servers are told the fingerprints of clients' handshakes.
+    pub(crate) fn forwards_ja4(&self) -> bool {
+        self.forwards_ja4
     }
 
     /// The client of a request that came from `peer` by a connection of this scheme.

@@ -24,6 +24,7 @@ use crate::listen::{Reserved, SteeringMethod, why_not_bound};
 use crate::log::{self, Level};
 use crate::placement::Plan;
 use crate::shard_thread::{self, Go};
+use crate::tls::files::TlsFiles;
 use crate::topology::Topology;
 
 /// Threads beside the shards, by a generous count.
@@ -51,11 +52,12 @@ pub fn run(
     let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
     let descriptors = descriptors_for(&config, plan.shards.len())?;
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
+    let tls = TlsFiles::load(&config).map_err(LaunchError::Refused)?;
     let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
     let reserved = Reserved::bind(&wanted)?;
     let metrics = config.metrics.map(bind_metrics).transpose()?;
     let listen = reserved.addresses();
-    let blueprint = Arc::new(Blueprint::new(config, resolved, listen, budget, descriptors, plan));
+    let blueprint = Arc::new(Blueprint::new(config, (resolved, tls), listen, budget, descriptors, plan));
     let (method, board) =
         SteeringMethod::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
     let (mut shard_set, go) = start(&blueprint, plan, &method, &events, &inbox)?;

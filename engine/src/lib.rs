@@ -49,6 +49,7 @@ mod min_rate;
 mod record;
 mod relay;
 mod splice;
+mod tls;
 mod tunnel;
 mod answer;
 

@@ -19,6 +19,8 @@ use crate::identity::{ClientTexts, RequestIds};
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
 use crate::splice;
+use crate::tls::listeners::TlsListeners;
+use crate::tls::servers::TlsUpstreams;
 use crate::upstream::servers::{Resolved, Servers};
 use crate::upstream::stock::{Descriptors, Stock, Upkeep};
 
@@ -31,6 +33,8 @@ pub(crate) struct Shard {
     /// How many connections to all servers there are, and may be.
     pub(crate) stock: Rc<Stock>,
     pub(crate) upkeep: Upkeep,
+    /// What listeners with TLS show.
+    pub(crate) tls: TlsListeners,
     pub(crate) request_ids: RequestIds,
     pub(crate) clock: Clock,
     pub(crate) counters: Arc<CachePadded<Counters>>,
@@ -59,10 +63,11 @@ impl Shard {
         budget: &Budget,
         descriptors: Descriptors,
         counters: Arc<CachePadded<Counters>>,
+        (listeners, upstreams): (TlsListeners, &TlsUpstreams),
     ) -> Shard {
         let stock = Rc::new(Stock::new(descriptors));
         let servers = Servers::new(stock.clone());
-        let snapshot = Snapshot::new(config, resolved, routes, budget, &servers);
+        let snapshot = Snapshot::new(config, resolved, routes, budget, &servers, upstreams);
         // Half of what is kept for servers is not for pipes.
         splice::bound_descriptors(descriptors.all.saturating_sub(descriptors.for_servers / 2).max(1));
         Shard {
@@ -70,6 +75,7 @@ impl Shard {
             servers,
             stock,
             upkeep: Upkeep::default(),
+            tls: listeners,
             request_ids: RequestIds::new(),
             clock: Clock::new(),
             counters,

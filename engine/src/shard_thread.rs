@@ -25,6 +25,8 @@ use crate::listen::SteeringMethod;
 use crate::placement::ShardPlace;
 use crate::serve;
 use crate::shard::Shard;
+use crate::tls::listeners::TlsListeners;
+use crate::tls::servers::TlsUpstreams;
 
 /// Lets a shard begin.
 pub(crate) type Go = Sender<Option<ShardPeers>>;
@@ -134,6 +136,9 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         Doorbell::of_this_thread().map_err(|error| refused("no descriptor for the doorbell", error))?;
     let counters: Arc<CachePadded<Counters>> = Arc::default();
     let routes = blueprint.routes_on(memory_node);
+    let of_tls = |error| LaunchError::Refused(error);
+    let listeners = TlsListeners::new(&blueprint.tls).map_err(of_tls)?;
+    let upstreams = TlsUpstreams::new(&blueprint.tls).map_err(of_tls)?;
     let shard = Shard::new(
         &blueprint.config,
         &blueprint.resolved,
@@ -141,6 +146,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
         &blueprint.budget,
         blueprint.descriptors,
         counters.clone(),
+        (listeners, &upstreams),
     );
     let member = Member {
         place: place.clone(),

@@ -19,6 +19,7 @@ use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
 use crate::route::{Lookup, RouteTable};
+use crate::tls::servers::TlsUpstreams;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::servers::{Resolved, Servers};
 
@@ -58,6 +59,7 @@ pub(crate) struct Route {
 /// Timeouts in milliseconds, as the ring wants them.
 pub(crate) struct Times {
     pub(crate) request_head: u64,
+    pub(crate) tls_handshake: u64,
     pub(crate) proxy_header: u64,
     pub(crate) body_idle: u64,
     pub(crate) body_min_rate_grace: u64,
@@ -75,6 +77,10 @@ pub(crate) struct Limits {
     pub(crate) partial_heads_bytes: usize,
     pub(crate) requests_per_connection: u32,
     pub(crate) connections_per_address: u32,
+    /// Under way at once on this shard.
+    pub(crate) tls_handshakes: usize,
+    /// The same of one address; 0 for no limit.
+    pub(crate) tls_handshakes_per_address: u32,
     pub(crate) connection_age: AgeLimit,
     /// Points; 0 for no limit.
     pub(crate) abuse_score: u8,
@@ -101,9 +107,10 @@ impl Snapshot {
         table: Arc<RouteTable>,
         budget: &Budget,
         servers: &Servers,
+        tls: &TlsUpstreams,
     ) -> Snapshot {
-        let group = |(group, resolved): (&UpstreamGroup, &Vec<Vec<SocketAddr>>)| {
-            Group::new(servers.of_group(group, resolved), GroupRules::new(group))
+        let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<SocketAddr>>)| {
+            Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group))
         };
         Snapshot {
             times: Times::new(config),
@@ -113,7 +120,7 @@ impl Snapshot {
             proxy_senders: ProxySenders::new(&config.listeners),
             table,
             routes: config.routes.iter().zip(0..).map(|(route, number)| Route::new(number, route)).collect(),
-            groups: config.upstreams.iter().zip(resolved).map(group).collect(),
+            groups: config.upstreams.iter().enumerate().zip(resolved).map(group).collect(),
         }
     }
 
@@ -180,6 +187,8 @@ impl Limits {
             partial_heads_bytes: budget.partial_heads_bytes,
             requests_per_connection: unlimited(limits.requests_per_connection),
             connections_per_address: unlimited(limits.connections_per_address),
+            tls_handshakes: limits.tls_handshakes as usize,
+            tls_handshakes_per_address: limits.tls_handshakes_per_address,
             connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
             abuse_score: limits.abuse_score,
             request_body_min_rate: limits.body_min_rate,
@@ -193,6 +202,7 @@ impl Times {
         let times = &config.timeouts;
         Times {
             request_head: ms(times.request_head),
+            tls_handshake: ms(times.tls_handshake),
             proxy_header: ms(times.proxy_header),
             body_idle: ms(times.body_idle),
             body_min_rate_grace: ms(times.body_min_rate_grace),

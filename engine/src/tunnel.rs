@@ -276,9 +276,10 @@ impl<'t> Way<'t> {
             Way::Steady(Step::Receiving) => match ready!(from.poll_receive(context)) {
                 Err(error) => return Poll::Ready(Err(Aborted::io(side, &error))),
                 Ok(None) => Step::Flushing,
-                Ok(Some(lease)) => {
-                    let is_full = lease.len() >= FULL_BYTES;
-                    Step::Sending { sending: to.send(lease, u64::from(tunnel.stall_ms)), is_full }
+                Ok(Some(data)) => {
+                    // Bytes that were sealed cannot be spliced.
+                    let is_full = data.bytes().len() >= FULL_BYTES && from.plain().and(to.plain()).is_some();
+                    Step::Sending { sending: to.send(data, u64::from(tunnel.stall_ms)), is_full }
                 }
             },
             Way::Steady(Step::Sending { sending, is_full }) => {
@@ -296,6 +297,7 @@ impl<'t> Way<'t> {
                 Step::Receiving
             }
             Way::Steady(Step::Flushing) => {
+                to.announce_end();
                 ready!(to.transport().poll_flushed());
                 to.transport().shutdown_write();
                 Step::Closed

@@ -158,6 +158,19 @@ impl Link {
         }
     }
 
+    /// Whether bytes were received that are still sealed.
+    pub(crate) fn has_received(&self) -> bool {
+        self.tls().is_some_and(Tls::has_received)
+    }
+
+    /// Gives up what only a busy connection needs; says whether nothing was received that is not taken yet.
+    pub(crate) fn rest(&self) -> bool {
+        match self {
+            Link::Plain(_) => true,
+            Link::Tls(tls) => tls.rest(),
+        }
+    }
+
     /// Says that nothing more will be sent, where the protocol has words for it; the socket stays open. Sent at most once.
     pub(crate) fn announce_end(&self) {
         if let Link::Tls(tls) = self {

@@ -22,7 +22,7 @@ use self::tls::Tls;
 /// After the last response on a connection, how long to take in what the client still sends, so that it gets to read the
 /// response instead of a reset.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-const LINGER_MS: u64 = 2_000;
+pub(crate) const LINGER_MS: u64 = 2_000;
 
 /// A client's connection with a worker.
 pub(crate) struct Accepted {
@@ -73,7 +73,7 @@ impl Accepted {
         Accepted::new(Link::Tls(tls), partial, age)
     }
 
-    fn new(link: Link, partial: Option<(Buf, u32)>, age: AgeLimit) -> Accepted {
+    pub(crate) fn new(link: Link, partial: Option<(Buf, u32)>, age: AgeLimit) -> Accepted {
         let history = History::load(link.transport(), age, now_ms());
         let (inbox, pieces) = match partial {
             Some((bytes, pieces)) => (Inbox::resume(bytes), pieces),
@@ -157,5 +157,5 @@ impl Accepted {
 #[inline(never)]
 pub(crate) fn has_unread(link: &Link, inbox: &Inbox) -> bool {
     // After a large body no receive is armed, and only the socket knows what else has come.
-    !inbox.is_empty() || link.transport().has_unread()
+    !inbox.is_empty() || link.has_received() || link.transport().has_unread()
 }

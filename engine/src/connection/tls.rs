@@ -268,6 +268,16 @@ impl Tls {
         }
     }
 
+    /// Gives up what only a busy connection needs, if nothing was received that is not taken yet.
+    pub(crate) fn rest(&self) -> bool {
+        // A ticket may be left behind a message.
+        if !matches!(self.open_next(), Ok(Next::Nothing)) || self.has_received() {
+            return false;
+        }
+        self.session.borrow_mut().rest();
+        true
+    }
+
     fn received(&self, lease: Lease) {
         self.session.borrow_mut().with_busy(|_, busy| busy.received = Received::Lease(lease));
     }
@@ -438,8 +448,9 @@ impl Busy {
                 Opened::Data(_) => return Ok(Next::Data(data)),
                 Opened::Nothing => {}
                 Opened::Ticket(message) => {
+                    let further = std::iter::from_fn(|| records.next_ticket());
                     if let Some(tickets) = &mut self.tickets {
-                        tickets.store(&message);
+                        std::iter::once(message).chain(further).for_each(|ticket| tickets.store(&ticket));
                     }
                 }
                 Opened::Closed => return Ok(Next::End),

@@ -1,14 +1,74 @@
-//! The client's side of an exchange: a request, its body, and the response to it, in every protocol.
+//! The client's side: what comes before its first request ([`accept`]), and its side of an exchange: a request, its body, and the
+//! response to it, in every protocol.
 
 pub(crate) mod h1;
+mod tls;
+
+use std::rc::Rc;
 
 use sluice_proto::ResponseHead;
 use sluice_sys::{Buf, Conn};
 
 use crate::answer::Answer;
+use crate::connection::link::Link;
+use crate::connection::{Accepted, Arrived, proxy_protocol};
 use crate::h1::BodyWriter;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::record::Record;
+use crate::shard::Shard;
+
+/// Brings a connection to its first request: what a balancer has to say before anything else is read, and the handshake of TLS is
+/// done. Returns the connection when it has bytes for its protocol, or has ended.
+#[inline]
+pub(crate) async fn accept(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
+    match arrived {
+        Arrived::Accepted(accepted) if !is_new(shard, &accepted) => Some(accepted),
+        arrived => cold!(begin(shard, arrived)),
+    }
+}
+
+/// Whether something comes before requests on this connection, or its time is over.
+fn is_new(shard: &Shard, accepted: &Accepted) -> bool {
+    match &accepted.link {
+        Link::Plain(conn) => {
+            accepted.history.requests == 0 && shard.tls.of(conn.listener()).is_some()
+                || shard.snapshot().proxy_senders.of(conn).is_some()
+        }
+        Link::Tls(_) => accepted.is_expired(),
+    }
+}
+
+async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
+    let accepted = match arrived {
+        Arrived::Accepted(accepted) => accepted,
+        Arrived::Parked(conn, state) => return tls::resume(shard, conn, state).await,
+    };
+    if accepted.is_expired() && matches!(accepted.link, Link::Tls(_)) {
+        accepted.close().await;
+        return None;
+    }
+    let accepted = read_proxy_header(shard, accepted).await?;
+    match shard.tls.of(accepted.link.transport().listener()) {
+        Some(listener) if is_before_handshake(&accepted) => tls::secure(shard, accepted, listener).await,
+        _ => Some(accepted),
+    }
+}
+
+/// Whether a handshake may still begin: one that is told apart by its first bytes only begins with them.
+fn is_before_handshake(accepted: &Accepted) -> bool {
+    matches!(accepted.link, Link::Plain(_)) && accepted.history.requests == 0
+}
+
+/// Reads what a balancer has to say before anything else.
+async fn read_proxy_header(shard: &Shard, mut accepted: Accepted) -> Option<Accepted> {
+    let snapshot = shard.snapshot();
+    let Some(senders) = snapshot.proxy_senders.of(accepted.link.transport()) else { return Some(accepted) };
+    match proxy_protocol::read_header(&mut accepted, senders, &snapshot, &shard.counters).await {
+        false => None,
+        true if accepted.inbox.is_empty() => accepted.park(snapshot.times.request_head),
+        true => Some(accepted),
+    }
+}
 
 /// The body of a request, as it comes in.
 pub(crate) enum RequestBody<'a> {

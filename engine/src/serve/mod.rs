@@ -12,6 +12,7 @@ use crate::balance::{self, ShardPeers};
 use crate::connection::Accepted;
 use crate::control::Message;
 use crate::downstream;
+use crate::log;
 use crate::shard::Shard;
 use crate::upstream::upkeep;
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
         match Message::from_number(next_message().await) {
             Some(Message::Publish) => shard.publish(),
             Some(Message::Drain) => break,
+            Some(Message::Renew) => renew(&shard),
             None => {}
         }
     }
@@ -50,12 +52,20 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
     shard.publish();
 }
 
+/// Takes over the certificates that are in force now.
+fn renew(shard: &Shard) {
+    if let Err(error) = shard.tls.renew() {
+        log::error(format_args!("the new certificates are not used, the old ones stay: {error}"));
+    }
+}
+
 /// A worker: serves one connection after the other.
 pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
     let shard = shard.clone();
     async move {
         loop {
-            let accepted = Accepted::next(|| shard.snapshot().limits.connection_age).await;
+            let arrived = Accepted::next(|| shard.snapshot().limits.connection_age).await;
+            let Some(accepted) = downstream::accept(&shard, arrived).await else { continue };
             if let Some(tunnel) = downstream::h1::serve(&shard, accepted).await {
                 spawn(tunnel.run());
             }

@@ -89,6 +89,7 @@ pub(crate) async fn connect_new<'s>(
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
+        let until_ms = sluice_sys::now_ms() + group.rules.connect_ms;
         let mut made = connect(server, group.rules.connect_ms).await;
         if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
             sluice_sys::sleep(CLOSING_MS).await;
@@ -99,8 +100,18 @@ pub(crate) async fn connect_new<'s>(
                 conn.set_read_ahead(server.read_ahead());
                 announce(&conn, group.rules.proxy_protocol, identity, snapshot.times.write_stall);
                 shard.counters.upstream_connects.increment();
+                let link = match &server.tls {
+                    None => Link::Plain(conn),
+                    Some(tls) => match tls.secure(shard, conn, server, until_ms).await {
+                        Ok(link) => link,
+                        Err(failed) => {
+                            answer = failed;
+                            server.pass_over(sluice_sys::now_ms());
+                            continue;
+                        }
+                    },
+                };
                 server.opened();
-                let link = Link::Plain(conn);
                 return Ok(UpstreamStream::H1(ServerConnection::new(server, link, false, identity.reuse)));
             }
             Err(error) => {

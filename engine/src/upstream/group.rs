@@ -7,9 +7,10 @@ use std::rc::Rc;
 use sluice_proto::proxy_protocol::Ends;
 use sluice_sys::ReadAhead;
 
-use crate::config::ProxyProtocolOut;
+use crate::config::{ProxyProtocolOut, UpstreamTls};
 use crate::connection::link::Link;
 use crate::upstream::stock::{Peak, Stock};
+use crate::upstream::tls::ServerTls;
 
 /// How long a server is passed over after a connection to it failed, if its group has others.
 pub(crate) const BACK_OFF_MS: u64 = 1_000;
@@ -48,11 +49,14 @@ pub(crate) struct ServerKey {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The header that begins a connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
+    /// How connections to it are secured.
+    pub(crate) tls: Option<UpstreamTls>,
 }
 
 /// One server, and this shard's idle connections to it.
 pub(crate) struct Server {
     pub(crate) key: ServerKey,
+    pub(crate) tls: Option<ServerTls>,
     /// The address that worked last.
     pub(crate) preferred: Cell<usize>,
     /// Connections that wait for the next request, the last one used on top.
@@ -96,9 +100,10 @@ impl Group {
 }
 
 impl Server {
-    pub(crate) fn new(key: ServerKey, stock: Rc<Stock>) -> Server {
+    pub(crate) fn new(key: ServerKey, tls: Option<ServerTls>, stock: Rc<Stock>) -> Server {
         Server {
             key,
+            tls,
             preferred: Cell::new(0),
             idle: RefCell::new(Vec::new()),
             busy: Cell::new(0),
@@ -176,6 +181,10 @@ impl Server {
     /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
     /// the shard's stock. Else it is closed.
     pub(crate) fn keep(&self, link: Link, idle_ms: u64, idle_max: usize) -> KeepResult {
+        if !link.rest() {
+            self.stock.closed(1);
+            return KeepResult::Ended;
+        }
         let conn = link.transport();
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
@@ -279,8 +288,9 @@ mod tests {
             authority: n.to_string(),
             addresses: Vec::new(),
             proxy_protocol: ProxyProtocolOut::Off,
+            tls: None,
         };
-        let server = |n: usize| Rc::new(Server::new(key(n), stock.clone()));
+        let server = |n: usize| Rc::new(Server::new(key(n), None, stock.clone()));
         let rules = GroupRules {
             proxy_protocol: ProxyProtocolOut::Off,
             connect_ms: 3_000,

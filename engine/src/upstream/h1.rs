@@ -28,6 +28,9 @@ pub(crate) struct ServerConnection<'s> {
     reuse: Reuse,
     /// The sending of the request's head, or of all of it.
     sending: Option<Sending>,
+    /// The request, where the end of its sending does not bring it back.
+    request: Option<Buf>,
+    /// What went out of it.
     request_bytes: u32,
     /// The framing in the response's head.
     response: ResponseFraming,
@@ -57,6 +60,7 @@ impl<'s> ServerConnection<'s> {
             is_reused,
             reuse,
             sending: None,
+            request: None,
             request_bytes: 0,
             response: ResponseFraming::NONE,
         }
@@ -75,8 +79,9 @@ impl<'s> ServerConnection<'s> {
     }
 
     pub(super) fn send(&mut self, request: Buf, stall_ms: u64, rest: Rest) {
-        self.request_bytes = request.len() as u32;
-        let sending = self.link().send(request, stall_ms);
+        let (sending, bytes, request) = self.link().send_for_now(request, stall_ms);
+        self.request_bytes = bytes as u32;
+        self.request = request.filter(|_| rest == Rest::Nothing);
         // What is not sent again is freed when the kernel has it, unless the beginning of the send is still to be asked for.
         if rest == Rest::Nothing || self.is_reused {
             self.sending = Some(sending);
@@ -112,10 +117,11 @@ impl<'s> ServerConnection<'s> {
     }
 
     pub(super) async fn take_back(mut self) -> Option<Buf> {
-        let sending = self.sending.take();
+        let (sending, request) = (self.sending.take(), self.request.take());
         // The end of the connection ends its sends.
         drop(self);
-        sending?.await.buf
+        let sent = sending?.await.buf;
+        request.or(sent)
     }
 
     pub(super) fn finish(mut self, used: Used, is_response_large: bool, shard: &Shard, rules: &GroupRules) {

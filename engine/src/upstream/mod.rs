@@ -6,4 +6,5 @@ pub(crate) mod h1;
 pub(crate) mod servers;
 pub(crate) mod stock;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod upkeep;

@@ -5,9 +5,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::config::UpstreamGroup;
+use sluice_tls::handshake::ClientConfig;
+
+use crate::config::{Scheme, UpstreamGroup, UpstreamServer};
 use crate::upstream::group::{Server, ServerKey};
 use crate::upstream::stock::Stock;
+use crate::upstream::tls::ServerTls;
 
 /// Addresses of every server of every group, resolved by the control side.
 pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
@@ -25,23 +28,33 @@ impl Servers {
     }
 
     /// The servers of a group, whose addresses are `resolved`.
-    pub(crate) fn of_group(&self, group: &UpstreamGroup, resolved: &[Vec<SocketAddr>]) -> Vec<Rc<Server>> {
-        let servers = group.servers.iter().zip(resolved);
-        let key = |(server, addresses): (&crate::config::UpstreamServer, &Vec<SocketAddr>)| ServerKey {
-            group: group.name.clone(),
-            authority: server.authority.clone(),
-            addresses: addresses.clone(),
-            proxy_protocol: group.proxy_protocol,
+    pub(crate) fn of_group(
+        &self,
+        group: &UpstreamGroup,
+        resolved: &[Vec<SocketAddr>],
+        tls: Option<&ClientConfig>,
+    ) -> Vec<Rc<Server>> {
+        let of_server = |(server, addresses): (&UpstreamServer, &Vec<SocketAddr>)| {
+            let is_secure = server.scheme == Scheme::Https;
+            let key = ServerKey {
+                group: group.name.clone(),
+                authority: server.authority.clone(),
+                addresses: addresses.clone(),
+                proxy_protocol: group.proxy_protocol,
+                tls: is_secure.then(|| group.tls.clone()),
+            };
+            let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));
+            self.find_or_add(key, tls)
         };
-        servers.map(key).map(|key| self.find_or_add(key)).collect()
+        group.servers.iter().zip(resolved).map(of_server).collect()
     }
 
-    fn find_or_add(&self, key: ServerKey) -> Rc<Server> {
+    fn find_or_add(&self, key: ServerKey, tls: Option<ServerTls>) -> Rc<Server> {
         let mut live = self.live.borrow_mut();
         if let Some(known) = live.iter().find(|server| server.key == key) {
             return known.clone();
         }
-        let server = Rc::new(Server::new(key, self.stock.clone()));
+        let server = Rc::new(Server::new(key, tls, self.stock.clone()));
         live.push(server.clone());
         server
     }

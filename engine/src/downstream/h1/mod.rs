@@ -24,7 +24,7 @@ use crate::abuse::{Abuse, Score};
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::connection::{Accepted, End, has_unread, proxy_protocol};
+use crate::connection::{Accepted, End, has_unread};
 use crate::downstream;
 use crate::exchange::decision::{Decision, Refusal};
 use crate::exchange::ended::Ended;
@@ -47,8 +47,7 @@ enum Served {
 }
 
 /// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
-pub(crate) async fn serve(shard: &Rc<Shard>, accepted: Accepted) -> Option<Tunnel> {
-    let mut accepted = accept(shard, accepted).await?;
+pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<Tunnel> {
     loop {
         // A client that does not read its responses is not served: the next request waits until the last response is with
         // the kernel. Usually it has been for long.
@@ -70,7 +69,12 @@ pub(crate) async fn serve(shard: &Rc<Shard>, accepted: Accepted) -> Option<Tunne
                 cold!(accepted.linger());
                 return None;
             }
-            Served::Next(Next::Drop) => return None,
+            Served::Next(Next::Drop) => {
+                if accepted.link.tls().is_some() {
+                    cold!(accepted.close());
+                }
+                return None;
+            }
             Served::Next(Next::Abort) => {
                 accepted.abort();
                 return None;
@@ -86,18 +90,6 @@ pub(crate) async fn serve(shard: &Rc<Shard>, accepted: Accepted) -> Option<Tunne
             let age_ms = accepted.history.end_ms.saturating_sub(now_ms());
             accepted = accepted.park(snapshot.times.keep_alive_idle.min(age_ms))?;
         }
-    }
-}
-
-/// Reads what a balancer has to say before anything else.
-async fn accept(shard: &Shard, mut accepted: Accepted) -> Option<Accepted> {
-    let snapshot = shard.snapshot();
-    let Some(senders) = snapshot.proxy_senders.of(accepted.link.transport()) else { return Some(accepted) };
-    let is_good = cold!(proxy_protocol::read_header(&mut accepted, senders, &snapshot, &shard.counters));
-    match is_good {
-        false => None,
-        true if accepted.inbox.is_empty() => accepted.park(snapshot.times.request_head),
-        true => Some(accepted),
     }
 }
 

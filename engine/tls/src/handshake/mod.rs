@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub use client::{ClientConfig, ClientHandshake, ClientSettings, ClientTickets, ServerVerification};
 pub use server::{ClientCertificates, ServerConfig, ServerHandshake, ServerSettings};
 
+pub use rustls_pki_types::ServerName;
+
 use crate::record::Session;
 
 /// The oldest version that is accepted.
@@ -95,6 +97,8 @@ pub enum FailureKind {
     UnknownName,
     /// The peer's certificate is missing or not accepted.
     Certificate,
+    /// It was not complete in its time.
+    Late,
     /// The peer has given up, by an alert.
     Alert(u8),
 }

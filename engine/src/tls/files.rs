@@ -1,0 +1,112 @@
+//! The files that TLS needs at the start: certificates with their keys, authorities, the log of secrets.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sluice_tls::certificates::{Certificate, CertificateSet, load_roots};
+use sluice_tls::handshake::{
+    Alpn, ClientCertificates, ClientSettings, KeyLogFile, ServerSettings, ServerVerification,
+};
+use sluice_tls::tickets::TicketKeys;
+
+use super::material::{CurrentMaterial, Material};
+use crate::config::{
+    CertificateFiles, ClientCertificatesMode, Config, ListenerTls, Scheme, TlsMode, UpstreamGroup,
+};
+
+/// What the configuration says about TLS, with everything read that it names.
+pub(crate) struct TlsFiles {
+    /// By listener; `None` where it is clear text.
+    pub(crate) listeners: Vec<Option<(TlsMode, ServerSettings)>>,
+    /// By upstream; `None` where no server has https.
+    pub(crate) upstreams: Vec<Option<ClientSettings>>,
+    pub(crate) material: Arc<CurrentMaterial>,
+}
+
+impl TlsFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One line that names the file.
+    pub(crate) fn load(config: &Config) -> Result<TlsFiles, String> {
+        let key_log = config.tls.key_log.as_deref().map(open_key_log).transpose()?;
+        let listener = |tls: &ListenerTls| Ok((tls.mode, server_settings(tls, key_log.clone())?));
+        let listeners =
+            config.listeners.iter().map(|listener_| listener_.tls.as_ref().map(listener).transpose());
+        let upstreams = config.upstreams.iter().map(|group| client_settings(group, key_log.clone()));
+        Ok(TlsFiles {
+            listeners: listeners.collect::<Result<_, String>>()?,
+            upstreams: upstreams.collect::<Result<_, String>>()?,
+            material: Arc::new(CurrentMaterial::new(Material {
+                certificates: load_certificates(&config.certificates)?,
+                tickets: Arc::new(TicketKeys::generate(now_s())?),
+            })),
+        })
+    }
+}
+
+/// The certificates that the configuration names.
+///
+/// # Errors
+/// One line that names the file.
+pub(crate) fn load_certificates(files: &[CertificateFiles]) -> Result<CertificateSet, String> {
+    let all = files.iter().map(|files| load_certificate(files).map(Arc::new));
+    Ok(CertificateSet { all: all.collect::<Result<_, String>>()?, ..CertificateSet::default() })
+}
+
+fn load_certificate(files: &CertificateFiles) -> Result<Certificate, String> {
+    Certificate::load(&files.cert, &files.key, files.ocsp.as_deref())
+}
+
+fn server_settings(tls: &ListenerTls, key_log: Option<KeyLogFile>) -> Result<ServerSettings, String> {
+    let authorities = || load_roots(tls.client_ca.as_deref()).map(|roots| roots.store);
+    let client_certificates = match tls.client_certificates {
+        ClientCertificatesMode::Off => ClientCertificates::Off,
+        ClientCertificatesMode::Optional => ClientCertificates::Optional(authorities()?),
+        ClientCertificatesMode::Required => ClientCertificates::Required(authorities()?),
+    };
+    Ok(ServerSettings {
+        min_version: tls.min_version,
+        profile: tls.profile,
+        client_certificates,
+        alpn: vec![Alpn::Http1],
+        key_log,
+    })
+}
+
+fn client_settings(
+    group: &UpstreamGroup,
+    key_log: Option<KeyLogFile>,
+) -> Result<Option<ClientSettings>, String> {
+    if group.servers.iter().all(|server| server.scheme == Scheme::Http) {
+        return Ok(None);
+    }
+    let tls = &group.tls;
+    let verification = match tls.verify {
+        true => ServerVerification::Roots(load_roots(tls.ca.as_deref())?.store),
+        false => ServerVerification::Off,
+    };
+    Ok(Some(ClientSettings {
+        min_version: tls.min_version,
+        verification,
+        pins: tls.pins.clone(),
+        certificate: tls.certificate.as_ref().map(load_certificate).transpose()?.map(Arc::new),
+        alpn: vec![Alpn::Http1],
+        key_log,
+    }))
+}
+
+fn open_key_log(path: &Path) -> Result<KeyLogFile, String> {
+    let opened: Result<File, _> = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    let file =
+        opened.map_err(|error| format!("cannot open the log of secrets {}: {error}", path.display()))?;
+    Ok(Arc::new(Mutex::new(file)))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

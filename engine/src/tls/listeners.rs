@@ -1,0 +1,175 @@
+//! A shard's listeners with TLS: what their handshakes have in common, and how many are under way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use sluice_tls::handshake::{ServerConfig, ServerSettings};
+
+use super::files::TlsFiles;
+use super::material::{CurrentMaterial, Material};
+use crate::config::TlsMode;
+use crate::connection::tls::NameHash;
+
+/// The listeners of a shard, by number.
+pub(crate) struct TlsListeners {
+    by_listener: Vec<Option<TlsListener>>,
+    current: Arc<CurrentMaterial>,
+    pub(crate) handshakes: Rc<Handshakes>,
+}
+
+/// A listener with TLS.
+pub(crate) struct TlsListener {
+    pub(crate) mode: TlsMode,
+    settings: ServerSettings,
+    config: RefCell<ServerConfig>,
+}
+
+impl TlsListeners {
+    /// Those of the configuration.
+    ///
+    /// # Errors
+    /// One line: a key that cannot be used.
+    pub(crate) fn new(files: &TlsFiles) -> Result<TlsListeners, String> {
+        let material = files.material.get();
+        let listener = |(mode, settings): &(TlsMode, ServerSettings)| {
+            let config = RefCell::new(server_config(settings, &material)?);
+            Ok(TlsListener { mode: *mode, settings: settings.clone(), config })
+        };
+        let all = files.listeners.iter().map(|listener_| listener_.as_ref().map(listener).transpose());
+        let mut by_listener = all.collect::<Result<Vec<_>, String>>()?;
+        if by_listener.iter().all(Option::is_none) {
+            by_listener.clear();
+        }
+        Ok(TlsListeners { by_listener, current: files.material.clone(), handshakes: Rc::default() })
+    }
+
+    /// From now on clients see the certificates that are in force now; handshakes under way end with theirs.
+    ///
+    /// # Errors
+    /// One line: a key that cannot be used. Everything stays as it was then.
+    pub(crate) fn renew(&self) -> Result<(), String> {
+        let material = self.current.get();
+        let listeners = self.by_listener.iter().flatten();
+        let configs: Vec<ServerConfig> = listeners
+            .clone()
+            .map(|listener| server_config(&listener.settings, &material))
+            .collect::<Result<_, String>>()?;
+        for (listener, config) in listeners.zip(configs) {
+            listener.config.replace(config);
+        }
+        Ok(())
+    }
+
+    /// The listener with this number, if it has TLS.
+    #[inline]
+    pub(crate) fn of(&self, listener: u8) -> Option<&TlsListener> {
+        self.by_listener.get(usize::from(listener))?.as_ref()
+    }
+}
+
+impl TlsListener {
+    pub(crate) fn config(&self) -> ServerConfig {
+        self.config.borrow().clone()
+    }
+
+    /// Whether a request for this host may come over a connection that was opened for another name: they have the same
+    /// certificate.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20
+    pub(crate) fn serves_both(&self, _server_name: NameHash, _host: &str) -> bool {
+        true
+    }
+}
+
+fn server_config(settings: &ServerSettings, material: &Material) -> Result<ServerConfig, String> {
+    ServerConfig::new(settings, &material.certificates, &material.tickets)
+}
+
+/// The party that an address is counted as: itself, or its network of 64 bits.
+pub(crate) fn party_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// Handshakes under way.
+#[derive(Default)]
+pub(crate) struct Handshakes {
+    count: Cell<usize>,
+    /// The turn of the loop in which one was last at work, and how many were in it.
+    turn: Cell<u64>,
+    steps: Cell<u32>,
+    /// Only where they are limited.
+    by_address: RefCell<HashMap<IpAddr, u32>>,
+}
+
+/// Counts as one of them until it is dropped.
+pub(crate) struct Handshaking {
+    handshakes: Rc<Handshakes>,
+    address: Option<IpAddr>,
+}
+
+impl Handshakes {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether one may do a step in this turn of the loop.
+    pub(crate) fn may_step(&self, turn: u64, steps_max: u32) -> bool {
+        let steps = if self.turn.replace(turn) == turn { self.steps.get() } else { 0 };
+        self.steps.set((steps + 1).min(steps_max));
+        steps < steps_max
+    }
+
+    /// One more, of this address if its handshakes are counted; `None` if there are as many as there may be.
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        count_max: usize,
+        address: Option<(IpAddr, u32)>,
+    ) -> Option<Handshaking> {
+        if count_max > 0 && self.count.get() >= count_max {
+            return None;
+        }
+        if let Some((address, address_max)) = address {
+            let mut by_address = self.by_address.borrow_mut();
+            let count = by_address.entry(address).or_insert(0);
+            if *count >= address_max {
+                return None;
+            }
+            *count += 1;
+        }
+        self.count.set(self.count.get() + 1);
+        Some(Handshaking { handshakes: self.clone(), address: address.map(|(address, _)| address) })
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.handshakes.count.set(self.handshakes.count.get() - 1);
+        if let Some(address) = self.address {
+            let mut by_address = self.handshakes.by_address.borrow_mut();
+            if let Some(count) = by_address.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    by_address.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+/// What names are hashed with: unknown outside, so that no two names can be found that are taken for one.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl NameHash {
+    /// Of a name in lower case.
+    pub(crate) fn of(name: &str) -> NameHash {
+        // 0 stands for no name.
+        NameHash((HASHER.hash_one(name.as_bytes()) as u32).max(1))
+    }
+}
