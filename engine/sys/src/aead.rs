@@ -279,3 +279,6 @@ impl Drop for Aead {
         self.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;
