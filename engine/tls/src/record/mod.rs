@@ -7,6 +7,8 @@ mod alerts;
 mod keys;
 mod messages;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -425,7 +427,7 @@ impl Session {
                     has_key_update = true;
                     self.handle_key_update(contexts, request)?;
                 }
-                Message::Ticket(body) if kept.tickets.len() <= TICKETS_MAX => {
+                Message::Ticket(body) if kept.tickets.len() < TICKETS_MAX => {
                     kept.tickets.push_back(body.to_vec());
                 }
                 Message::Ticket(_) => {}

@@ -151,7 +151,7 @@ impl Session {
     }
 
     /// Appends a KeyUpdate and goes on with the next key.
-    fn update_key(&mut self, contexts: &mut Contexts, out: &mut Vec<u8>) {
+    pub(super) fn update_key(&mut self, contexts: &mut Contexts, out: &mut Vec<u8>) {
         self.seal_control(contexts, TYPE_HANDSHAKE, &KEY_UPDATE, out);
         contexts.sealing.clear();
         self.sealing.update(self.suite);
@@ -162,6 +162,20 @@ impl Session {
             let cipher = keyed(&mut contexts.sealing, self.suite, &self.sealing);
             cipher.seal(&begun.nonce, begun.additional(), content, begun.extra(), out);
         }
+    }
+
+    /// Appends one record of any type and content, as a peer could send it. TLS 1.3: a `kind` of 0 makes the last bytes of
+    /// `content`, that byte and what zeros are in front of it padding.
+    #[cfg(any(test, feature = "rig"))]
+    pub fn seal_any(&mut self, contexts: &mut Contexts, kind: u8, content: &[u8], out: &mut Vec<u8>) {
+        self.seal_control(contexts, kind, content, out);
+    }
+
+    /// Goes on with the next key, as if a KeyUpdate had been sent.
+    #[cfg(any(test, feature = "rig"))]
+    pub fn skip_to_next_key(&mut self, contexts: &mut Contexts) {
+        contexts.sealing.clear();
+        self.sealing.update(self.suite);
     }
 
     fn seal_piece(
@@ -175,6 +189,7 @@ impl Session {
             Piece::Long(source) => source.len(),
             Piece::Short { bytes } => bytes,
         };
+        debug_assert!((1..=PLAINTEXT_BYTES_MAX).contains(&len));
         let begun = self.begin(TYPE_APPLICATION_DATA, len, out).expect("records_left_12, refresh_key");
         let cipher = keyed(&mut contexts.sealing, self.suite, &self.sealing);
         match piece {
@@ -189,7 +204,6 @@ impl Session {
 
     /// Appends the header of a record, and takes its number. `None` when numbers have run out.
     fn begin(&mut self, kind: u8, content_bytes: usize, out: &mut Vec<u8>) -> Option<Begun> {
-        debug_assert!(content_bytes <= PLAINTEXT_BYTES_MAX);
         let sequence = self.sealing.take_sequence()?;
         let nonce = self.sealing.nonce(sequence);
         let has_inner_kind = self.version == Version::Tls13;
