@@ -167,10 +167,14 @@ impl Peer {
             }
             let (piece, behind) = rest.split_at(len.clamp(1, rest.len()));
             rest = behind;
-            let taken = incoming(&mut self.connection, piece);
-            // A peer that has closed ends the stream; until then there is no more than was sent.
-            let _ = self.connection.reader().read_to_end(&mut data);
-            taken?;
+            let mut unread = piece;
+            while !unread.is_empty() {
+                self.connection.read_tls(&mut unread).unwrap();
+                let taken = self.connection.process_new_packets().map(|_| ());
+                // The end of the stream, or that there is no more yet: both say that all was read.
+                let _ = self.connection.reader().read_to_end(&mut data);
+                taken?;
+            }
         }
         Ok(data)
     }
