@@ -7,14 +7,14 @@ use rustls::client::{
 };
 use rustls::kernel::KernelConnection;
 use rustls::sign::SingleCertAndKey;
-use rustls::{HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls::{ExtractedSecrets, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::drive;
 use super::failure::Peer;
 use super::pick;
 use super::provider::{self, Preference};
-use super::secrets::{self, Observed, SecretsLog};
+use super::secrets::{self, Complete, Observed, SecretsLog};
 use super::verify::Verifier;
 use super::{Alpn, Established, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::Certificate;
@@ -165,26 +165,31 @@ impl ClientHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
+        let (complete, keys, kernel) = self.extract()?;
+        // In TLS 1.2 the ticket is part of the handshake.
+        let has_tickets = complete.version == Some(ProtocolVersion::TLSv1_3);
+        let tickets = has_tickets.then(|| ClientTickets { connection: Box::new(kernel) });
+        complete.establish(Side::Client, &keys, tickets)
+    }
+
+    pub(super) fn extract(self) -> Result<(Complete, ExtractedSecrets, Kernel), HandshakeFailure> {
         let Some(connection) = self.connection else {
             return Err(secrets::internal("a handshake that has failed was finished"));
         };
-        let alpn = connection.alpn_protocol().and_then(Alpn::of);
-        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let version = connection.protocol_version();
-        let extracted = connection.dangerous_into_kernel_connection();
-        let (extracted, kernel) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
-        let session = secrets::session(Side::Client, version, &extracted, &self.observed)?;
-        // In TLS 1.2 the ticket is part of the handshake.
-        let tickets = (version == Some(ProtocolVersion::TLSv1_3))
-            .then(|| ClientTickets { connection: Box::new(kernel) });
-        Ok(Established { session, alpn, server_name: None, peer_certificates, is_resumed, tickets })
+        let complete = Complete::of(&connection, self.observed);
+        let (keys, kernel) = connection
+            .dangerous_into_kernel_connection()
+            .map_err(|error| secrets::internal(&error.to_string()))?;
+        Ok((complete, keys, kernel))
     }
 }
 
+/// What rustls keeps of a connection for its tickets.
+pub(super) type Kernel = KernelConnection<ClientConnectionData>;
+
 /// Stores the tickets that a server sends after the handshake.
 pub struct ClientTickets {
-    connection: Box<KernelConnection<ClientConnectionData>>,
+    pub(super) connection: Box<Kernel>,
 }
 
 impl ClientTickets {
@@ -196,7 +201,7 @@ impl ClientTickets {
     }
 }
 
-/// The body of a handshake message. A body of its own begins with the ticket's lifetime, whose first byte is at most 0 (a week is
+/// The body of a handshake message. A body of its own begins with the ticket's lifetime, whose first byte is 0 (a week is
 /// 604,800 seconds), so it is not mistaken for the type of the message.
 //= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.1
 fn without_header(message: &[u8]) -> &[u8] {

@@ -8,13 +8,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
 };
-use rustls::{HandshakeKind, RootCertStore};
+use rustls::{ExtractedSecrets, RootCertStore};
 
 use super::drive::{self, Trouble};
 use super::failure::Peer;
 use super::pick::Picker;
 use super::provider::{self, Preference};
-use super::secrets::{self, Observed, SecretsLog};
+use super::secrets::{self, Complete, Observed, SecretsLog};
 use super::{Alpn, Established, FailureKind, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::CertificateSet;
 use crate::client_hello::{self, Parsed};
@@ -237,19 +237,19 @@ impl ServerHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
+        let (complete, keys) = self.extract()?;
+        complete.establish(Side::Server, &keys, None)
+    }
+
+    pub(super) fn extract(self) -> Result<(Complete, ExtractedSecrets), HandshakeFailure> {
         let State::Running(connection) = self.state else {
             return Err(secrets::internal("a handshake that has not begun was finished"));
         };
-        let alpn = connection.alpn_protocol().and_then(Alpn::of);
-        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let version = connection.protocol_version();
-        let extracted = connection.dangerous_into_kernel_connection();
-        let (extracted, _) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
-        let session = secrets::session(Side::Server, version, &extracted, &self.observed)?;
-        let mut observed = self.observed;
-        let server_name = observed.server_name.take();
-        Ok(Established { session, alpn, server_name, peer_certificates, is_resumed, tickets: None })
+        let complete = Complete::of(&connection, self.observed);
+        let (keys, _) = connection
+            .dangerous_into_kernel_connection()
+            .map_err(|error| secrets::internal(&error.to_string()))?;
+        Ok((complete, keys))
     }
 }
 
