@@ -129,6 +129,9 @@ impl ClientHandshake {
             self.connection = None;
             return (0, Err(HandshakeFailure::not_tls(Peer::Server, input)));
         }
+        if self.connection.is_none() {
+            return (0, Err(secrets::internal(secrets::AFTER_FAILURE)));
+        }
         let mut used = 0;
         while let Some(bytes) = drive::record_bytes(&input[used..]) {
             let record = &input[used..used + bytes];
@@ -148,7 +151,7 @@ impl ClientHandshake {
 
     fn take(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeFailure> {
         let Some(connection) = &mut self.connection else {
-            return Err(secrets::internal("a handshake goes on after it has failed"));
+            return Err(secrets::internal(secrets::AFTER_FAILURE));
         };
         let waiting = &mut self.waiting;
         secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
@@ -193,25 +196,28 @@ pub struct ClientTickets {
 }
 
 impl ClientTickets {
-    /// Stores one for the next connection: a NewSessionTicket, with or without its header of four bytes. One that cannot be used
-    /// is dropped.
-    pub fn store(&mut self, message: &[u8]) {
-        // The connection goes on without a ticket as well as with one.
-        let _ = self.connection.handle_new_session_ticket(without_header(message));
+    /// Stores them for the next connections: NewSessionTicket messages with their headers, as they come out of a record, or the
+    /// body of one. One that cannot be used is dropped.
+    pub fn store(&mut self, messages: &[u8]) {
+        let mut rest = messages;
+        while let Some((body, behind)) = ticket(rest) {
+            // The connection goes on without a ticket as well as with one.
+            let _ = self.connection.handle_new_session_ticket(body);
+            rest = behind;
+        }
     }
 }
 
-/// The body of a handshake message. A body of its own begins with the ticket's lifetime, whose first byte is 0 (a week is
-/// 604,800 seconds), so it is not mistaken for the type of the message.
+/// The body of the first message, and what is behind it. A body without header begins with the ticket's lifetime: its first byte is
+/// 0 (a week is 604,800 seconds), so it is not mistaken for the type of a message.
 //= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.1
-fn without_header(message: &[u8]) -> &[u8] {
+fn ticket(messages: &[u8]) -> Option<(&[u8], &[u8])> {
     const NEW_SESSION_TICKET: u8 = 4;
-    match message {
-        [NEW_SESSION_TICKET, a, b, c, body @ ..]
-            if u32::from_be_bytes([0, *a, *b, *c]) as usize == body.len() =>
-        {
-            body
+    match messages {
+        [NEW_SESSION_TICKET, a, b, c, rest @ ..] => {
+            rest.split_at_checked(u32::from_be_bytes([0, *a, *b, *c]) as usize)
         }
-        body => body,
+        [0, ..] => Some((messages, &[])),
+        _ => None,
     }
 }

@@ -246,3 +246,6 @@ fn parts(
 pub(super) fn internal(reason: &str) -> HandshakeFailure {
     HandshakeFailure { kind: FailureKind::Protocol, reason: format!("internal error: {reason}") }
 }
+
+/// The caller goes on with a handshake that has failed.
+pub(super) const AFTER_FAILURE: &str = "a handshake goes on after it has failed";

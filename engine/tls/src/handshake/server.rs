@@ -197,6 +197,9 @@ impl ServerHandshake {
             self.state = State::Failed;
             return (0, Err(HandshakeFailure::not_tls(Peer::Client, input)));
         }
+        if let State::Failed = self.state {
+            return (0, Err(secrets::internal(secrets::AFTER_FAILURE)));
+        }
         let mut used = 0;
         while let Some(bytes) = drive::record_bytes(&input[used..]) {
             let record = &input[used..used + bytes];
@@ -220,7 +223,7 @@ impl ServerHandshake {
             self.state = State::Running(Box::new(connection));
         }
         let State::Running(connection) = &mut self.state else {
-            return Err(secrets::internal("a handshake goes on after it has failed"));
+            return Err(secrets::internal(secrets::AFTER_FAILURE));
         };
         let waiting = &mut self.waiting;
         secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
