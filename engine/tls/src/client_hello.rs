@@ -380,3 +380,6 @@ fn short_hash(list: &str) -> String {
     }
     hash
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,14 @@ use rustls::client::{
 };
 use rustls::kernel::KernelConnection;
 use rustls::sign::SingleCertAndKey;
-use rustls::{HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls::{ExtractedSecrets, ProtocolVersion, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use super::drive;
 use super::failure::Peer;
 use super::pick;
 use super::provider::{self, Preference};
-use super::secrets::{self, Observed, SecretsLog};
+use super::secrets::{self, Complete, Observed, SecretsLog};
 use super::verify::Verifier;
 use super::{Alpn, Established, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::Certificate;
@@ -129,6 +129,9 @@ impl ClientHandshake {
             self.connection = None;
             return (0, Err(HandshakeFailure::not_tls(Peer::Server, input)));
         }
+        if self.connection.is_none() {
+            return (0, Err(secrets::internal(secrets::AFTER_FAILURE)));
+        }
         let mut used = 0;
         while let Some(bytes) = drive::record_bytes(&input[used..]) {
             let record = &input[used..used + bytes];
@@ -148,7 +151,7 @@ impl ClientHandshake {
 
     fn take(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeFailure> {
         let Some(connection) = &mut self.connection else {
-            return Err(secrets::internal("a handshake goes on after it has failed"));
+            return Err(secrets::internal(secrets::AFTER_FAILURE));
         };
         let waiting = &mut self.waiting;
         secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
@@ -165,48 +168,56 @@ impl ClientHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
+        let (complete, keys, kernel) = self.extract()?;
+        // In TLS 1.2 the ticket is part of the handshake.
+        let has_tickets = complete.version == Some(ProtocolVersion::TLSv1_3);
+        let tickets = has_tickets.then(|| ClientTickets { connection: Box::new(kernel) });
+        complete.establish(Side::Client, &keys, tickets)
+    }
+
+    pub(super) fn extract(self) -> Result<(Complete, ExtractedSecrets, Kernel), HandshakeFailure> {
         let Some(connection) = self.connection else {
             return Err(secrets::internal("a handshake that has failed was finished"));
         };
-        let alpn = connection.alpn_protocol().and_then(Alpn::of);
-        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let version = connection.protocol_version();
-        let extracted = connection.dangerous_into_kernel_connection();
-        let (extracted, kernel) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
-        let session = secrets::session(Side::Client, version, &extracted, &self.observed)?;
-        // In TLS 1.2 the ticket is part of the handshake.
-        let tickets = (version == Some(ProtocolVersion::TLSv1_3))
-            .then(|| ClientTickets { connection: Box::new(kernel) });
-        Ok(Established { session, alpn, server_name: None, peer_certificates, is_resumed, tickets })
+        let complete = Complete::of(&connection, self.observed);
+        let (keys, kernel) = connection
+            .dangerous_into_kernel_connection()
+            .map_err(|error| secrets::internal(&error.to_string()))?;
+        Ok((complete, keys, kernel))
     }
 }
+
+/// What rustls keeps of a connection for its tickets.
+pub(super) type Kernel = KernelConnection<ClientConnectionData>;
 
 /// Stores the tickets that a server sends after the handshake.
 pub struct ClientTickets {
-    connection: Box<KernelConnection<ClientConnectionData>>,
+    pub(super) connection: Box<Kernel>,
 }
 
 impl ClientTickets {
-    /// Stores one for the next connection: a NewSessionTicket, with or without its header of four bytes. One that cannot be used
-    /// is dropped.
-    pub fn store(&mut self, message: &[u8]) {
-        // The connection goes on without a ticket as well as with one.
-        let _ = self.connection.handle_new_session_ticket(without_header(message));
+    /// Stores them for the next connections: NewSessionTicket messages with their headers, as they come out of a record, or the
+    /// body of one. One that cannot be used is dropped.
+    pub fn store(&mut self, messages: &[u8]) {
+        let mut rest = messages;
+        while let Some((body, behind)) = ticket(rest) {
+            // The connection goes on without a ticket as well as with one.
+            let _ = self.connection.handle_new_session_ticket(body);
+            rest = behind;
+        }
     }
 }
 
-/// The body of a handshake message. A body of its own begins with the ticket's lifetime, whose first byte is at most 0 (a week is
-/// 604,800 seconds), so it is not mistaken for the type of the message.
+/// The body of the first message, and what is behind it. A body without header begins with the ticket's lifetime: its first byte is
+/// 0 (a week is 604,800 seconds), so it is not mistaken for the type of a message.
 //= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.1
-fn without_header(message: &[u8]) -> &[u8] {
+fn ticket(messages: &[u8]) -> Option<(&[u8], &[u8])> {
     const NEW_SESSION_TICKET: u8 = 4;
-    match message {
-        [NEW_SESSION_TICKET, a, b, c, body @ ..]
-            if u32::from_be_bytes([0, *a, *b, *c]) as usize == body.len() =>
-        {
-            body
+    match messages {
+        [NEW_SESSION_TICKET, a, b, c, rest @ ..] => {
+            rest.split_at_checked(u32::from_be_bytes([0, *a, *b, *c]) as usize)
         }
-        body => body,
+        [0, ..] => Some((messages, &[])),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ use rustls_pki_types::UnixTime;
 use super::drive::Trouble;
 use super::verify::PinMismatch;
 use super::{FailureKind, HandshakeFailure};
+use crate::certificates::utc;
 
 /// Who the peer is, in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,41 +252,13 @@ pub(super) fn alert_name(number: u8) -> &'static str {
     }
 }
 
-/// A time as `2026-11-22 03:32:16 UTC`.
 fn date(time: UnixTime) -> String {
-    let seconds = time.as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3_600, rest / 60 % 60, rest % 60)
-}
-
-/// Year, month and day of a day since 1970, by eras of 400 years that begin in March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let since_era = days + 719_468;
-    let (era, day_of_era) = (since_era / 146_097, since_era % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    utc(time.as_secs().cast_signed())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let shown = |seconds| date(UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
-        assert_eq!(shown(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(shown(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(shown(1_582_934_399), "2020-02-28 23:59:59 UTC");
-        assert_eq!(shown(1_700_000_000), "2023-11-14 22:13:20 UTC");
-        assert_eq!(shown(4_107_542_400), "2100-03-01 00:00:00 UTC");
-    }
 
     #[test]
     fn alerts_have_their_names() {

@@ -10,6 +10,8 @@ mod pick;
 mod provider;
 mod secrets;
 mod server;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::sync::Arc;

@@ -105,7 +105,7 @@ impl ResolvesServerCert for Picker {
             observed.server_name = name.map(Into::into);
             local_address = observed.local_address;
         });
-        if is_challenge(&hello) {
+        if !self.challenges.is_empty() && is_challenge(&hello) {
             return self.challenges.get(name?).cloned();
         }
         let candidates = self.candidates(name, local_address);

@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
+use rustls::{CommonState, ConnectionTrafficSecrets, ExtractedSecrets, HandshakeKind, ProtocolVersion};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroize;
 
-use super::{FailureKind, HandshakeFailure, KeyLogFile};
+use super::{Alpn, ClientTickets, Established, FailureKind, HandshakeFailure, KeyLogFile};
 use crate::record::{Session, Side, Suite, Traffic, Version};
 
 /// The longest secret: that of a cipher with SHA-384.
@@ -143,34 +144,75 @@ fn write_line(file: &KeyLogFile, label: &str, client_random: &[u8], secret: &[u8
     let _ = file.write_all(line.as_bytes());
 }
 
-/// The record layer of a finished handshake.
-pub(super) fn session(
-    side: Side,
-    version: Option<ProtocolVersion>,
-    extracted: &ExtractedSecrets,
-    observed: &Observed,
-) -> Result<Session, HandshakeFailure> {
-    let version = match version {
-        Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
-        Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
-        other => return Err(internal(&format!("a session of version {other:?}"))),
-    };
-    let (ours, theirs) = match side {
-        Side::Server => (&observed.server_secret, &observed.client_secret),
-        Side::Client => (&observed.client_secret, &observed.server_secret),
-    };
-    let (ours, theirs) = match version {
-        Version::Tls13 if ours.len == 0 || theirs.len == 0 => {
-            return Err(internal("no traffic secrets"));
+/// A complete handshake, before its record layer is made.
+pub(super) struct Complete {
+    pub(super) version: Option<ProtocolVersion>,
+    pub(super) alpn: Option<Alpn>,
+    pub(super) peer_certificates: Vec<CertificateDer<'static>>,
+    pub(super) is_resumed: bool,
+    pub(super) observed: Observed,
+}
+
+impl Complete {
+    /// What was agreed on, before rustls' connection gives up its keys.
+    pub(super) fn of(connection: &CommonState, observed: Observed) -> Complete {
+        Complete {
+            version: connection.protocol_version(),
+            alpn: connection.alpn_protocol().and_then(Alpn::of),
+            peer_certificates: connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
+            is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            observed,
         }
-        Version::Tls13 => (ours.as_slice(), theirs.as_slice()),
-        Version::Tls12 => (&[][..], &[][..]),
-    };
-    let (rx_suite, rx_key, rx_iv) = parts(version, &extracted.rx.1)?;
-    let (_, tx_key, tx_iv) = parts(version, &extracted.tx.1)?;
-    let opening = Traffic { key: rx_key, iv: rx_iv, sequence: extracted.rx.0, secret: theirs };
-    let sealing = Traffic { key: tx_key, iv: tx_iv, sequence: extracted.tx.0, secret: ours };
-    Ok(Session::new(version, rx_suite, side, &opening, &sealing))
+    }
+
+    /// With its record layer.
+    pub(super) fn establish(
+        mut self,
+        side: Side,
+        keys: &ExtractedSecrets,
+        tickets: Option<ClientTickets>,
+    ) -> Result<Established, HandshakeFailure> {
+        let session = self.session(side, keys)?;
+        Ok(Established {
+            session,
+            alpn: self.alpn,
+            server_name: self.observed.server_name.take(),
+            peer_certificates: self.peer_certificates,
+            is_resumed: self.is_resumed,
+            tickets,
+        })
+    }
+
+    fn session(&self, side: Side, keys: &ExtractedSecrets) -> Result<Session, HandshakeFailure> {
+        let version = match self.version {
+            Some(ProtocolVersion::TLSv1_3) => Version::Tls13,
+            Some(ProtocolVersion::TLSv1_2) => Version::Tls12,
+            other => return Err(internal(&format!("a session of version {other:?}"))),
+        };
+        let (ours, theirs) = self.secrets(side);
+        let is_fit = match version {
+            Version::Tls13 => !ours.is_empty() && !theirs.is_empty(),
+            Version::Tls12 => ours.is_empty() && theirs.is_empty(),
+        };
+        if !is_fit {
+            return Err(internal("traffic secrets are missing, or of another version"));
+        }
+        let (suite, rx_key, rx_iv) = parts(version, &keys.rx.1)?;
+        let (_, tx_key, tx_iv) = parts(version, &keys.tx.1)?;
+        let opening = Traffic { key: rx_key, iv: rx_iv, sequence: keys.rx.0, secret: theirs };
+        let sealing = Traffic { key: tx_key, iv: tx_iv, sequence: keys.tx.0, secret: ours };
+        Ok(Session::new(version, suite, side, &opening, &sealing))
+    }
+
+    /// The traffic secrets with which we seal, and with which we open; empty in TLS 1.2.
+    pub(super) fn secrets(&self, side: Side) -> (&[u8], &[u8]) {
+        let (client, server) =
+            (self.observed.client_secret.as_slice(), self.observed.server_secret.as_slice());
+        match side {
+            Side::Server => (server, client),
+            Side::Client => (client, server),
+        }
+    }
 }
 
 /// The fixed part of the nonce of AES-GCM in TLS 1.2; rustls appends where its own explicit part begins.
@@ -204,3 +246,6 @@ fn parts(
 pub(super) fn internal(reason: &str) -> HandshakeFailure {
     HandshakeFailure { kind: FailureKind::Protocol, reason: format!("internal error: {reason}") }
 }
+
+/// The caller goes on with a handshake that has failed.
+pub(super) const AFTER_FAILURE: &str = "a handshake goes on after it has failed";

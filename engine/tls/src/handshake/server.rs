@@ -8,13 +8,13 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoClientAuth, NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier,
 };
-use rustls::{HandshakeKind, RootCertStore};
+use rustls::{ExtractedSecrets, RootCertStore};
 
 use super::drive::{self, Trouble};
 use super::failure::Peer;
 use super::pick::Picker;
 use super::provider::{self, Preference};
-use super::secrets::{self, Observed, SecretsLog};
+use super::secrets::{self, Complete, Observed, SecretsLog};
 use super::{Alpn, Established, FailureKind, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
 use crate::certificates::CertificateSet;
 use crate::client_hello::{self, Parsed};
@@ -101,18 +101,44 @@ impl ServerConfig {
         Ok(ServerConfig { aes: config(Preference::Aes)?, chacha: config(Preference::ChaCha)? })
     }
 
-    fn for_client(&self, first_record: &[u8]) -> &Arc<rustls::ServerConfig> {
-        let preference = match client_hello::parse(first_record) {
-            Ok(Parsed::Complete(hello, _)) => provider::preference(hello.ciphers()),
-            // In several records, or refused by rustls in a moment.
-            _ => Preference::Aes,
-        };
-        match preference {
-            Preference::Aes => &self.aes,
-            Preference::ChaCha => &self.chacha,
+    /// The settings for a client, by its first record.
+    fn for_client(&self, first_record: &[u8]) -> Result<&Arc<rustls::ServerConfig>, OldVersion> {
+        // In several records, or refused by rustls in a moment.
+        let Ok(Parsed::Complete(hello, _)) = client_hello::parse(first_record) else { return Ok(&self.aes) };
+        if hello.legacy_version() < TLS12 && hello.versions().next().is_none() {
+            return Err(OldVersion(hello.legacy_version()));
+        }
+        match provider::preference(hello.ciphers()) {
+            Preference::Aes => Ok(&self.aes),
+            Preference::ChaCha => Ok(&self.chacha),
         }
     }
 }
+
+const TLS12: u16 = 0x0303;
+
+/// The newest version of a client from before TLS 1.2. Rustls would find fault with the extensions that it does not have.
+struct OldVersion(u16);
+
+impl OldVersion {
+    fn refuse(&self, out: &mut Vec<u8>) -> HandshakeFailure {
+        // In the version that the client speaks, or it could not read it.
+        let [major, minor] = self.0.to_be_bytes();
+        out.extend_from_slice(&[ALERT, major, minor, 0, 2, FATAL, PROTOCOL_VERSION]);
+        let newest = match minor {
+            2 => "TLS 1.1",
+            1 => "TLS 1.0",
+            _ => "SSL 3",
+        };
+        let reason = format!("no protocol version in common with the client: {newest} is its newest");
+        HandshakeFailure::new(FailureKind::NothingInCommon, reason)
+    }
+}
+
+/// A type of record, a level, and an alert.
+const ALERT: u8 = 21;
+const FATAL: u8 = 2;
+const PROTOCOL_VERSION: u8 = 70;
 
 fn client_verifier(
     wanted: &ClientCertificates,
@@ -197,6 +223,9 @@ impl ServerHandshake {
             self.state = State::Failed;
             return (0, Err(HandshakeFailure::not_tls(Peer::Client, input)));
         }
+        if let State::Failed = self.state {
+            return (0, Err(secrets::internal(secrets::AFTER_FAILURE)));
+        }
         let mut used = 0;
         while let Some(bytes) = drive::record_bytes(&input[used..]) {
             let record = &input[used..used + bytes];
@@ -215,12 +244,13 @@ impl ServerHandshake {
 
     fn take(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeFailure> {
         if let State::Fresh(config) = &self.state {
-            let connection = UnbufferedServerConnection::new(Arc::clone(config.for_client(record)));
+            let config = config.for_client(record).map_err(|old| old.refuse(out))?;
+            let connection = UnbufferedServerConnection::new(Arc::clone(config));
             let connection = connection.map_err(|error| secrets::internal(&error.to_string()))?;
             self.state = State::Running(Box::new(connection));
         }
         let State::Running(connection) = &mut self.state else {
-            return Err(secrets::internal("a handshake goes on after it has failed"));
+            return Err(secrets::internal(secrets::AFTER_FAILURE));
         };
         let waiting = &mut self.waiting;
         secrets::observe(&mut self.observed, || drive::give(&mut **connection, waiting, record, out))
@@ -237,19 +267,19 @@ impl ServerHandshake {
     /// # Errors
     /// Rustls does not hand out the secrets.
     pub fn finish(self) -> Result<Established, HandshakeFailure> {
+        let (complete, keys) = self.extract()?;
+        complete.establish(Side::Server, &keys, None)
+    }
+
+    pub(super) fn extract(self) -> Result<(Complete, ExtractedSecrets), HandshakeFailure> {
         let State::Running(connection) = self.state else {
             return Err(secrets::internal("a handshake that has not begun was finished"));
         };
-        let alpn = connection.alpn_protocol().and_then(Alpn::of);
-        let peer_certificates = connection.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let version = connection.protocol_version();
-        let extracted = connection.dangerous_into_kernel_connection();
-        let (extracted, _) = extracted.map_err(|error| secrets::internal(&error.to_string()))?;
-        let session = secrets::session(Side::Server, version, &extracted, &self.observed)?;
-        let mut observed = self.observed;
-        let server_name = observed.server_name.take();
-        Ok(Established { session, alpn, server_name, peer_certificates, is_resumed, tickets: None })
+        let complete = Complete::of(&connection, self.observed);
+        let (keys, _) = connection
+            .dangerous_into_kernel_connection()
+            .map_err(|error| secrets::internal(&error.to_string()))?;
+        Ok((complete, keys))
     }
 }
 
