@@ -468,7 +468,7 @@ fn many_or_long_names_are_cut() {
     assert!(certificate.der().len() > 50_000);
     let peer = PeerCertificate::of(certificate.der()).unwrap();
     assert_eq!(peer.subject, "...");
-    assert!(peer.alt_names.ends_with(".example..."), "{}", peer.alt_names);
+    assert!(peer.alt_names.ends_with(".example,..."), "{}", peer.alt_names);
     [&peer.subject, &peer.alt_names].into_iter().for_each(|text| assert_is_field(text));
     assert_eq!(CertificateFacts::of(certificate.der()).unwrap().names.len(), 2500);
     long.subject_alt_names = (0..5000).map(name).collect();

@@ -8,8 +8,8 @@ use x509_parser::x509::X509Name;
 /// The longest text that is made of a name, and of all names together.
 pub(super) const TEXT_MAX: usize = 2048;
 
-/// What stands for the part that did not fit.
-pub(super) const CUT: &str = "...";
+/// What stands for the parts that did not fit.
+const CUT: &str = "...";
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
@@ -76,9 +76,11 @@ pub(super) fn distinguished_name(name: &X509Name<'_>) -> String {
     text
 }
 
-/// Appends a part, or the mark of a cut if it does not fit.
+/// Appends a part, or the mark of a cut as a part of its own if it does not fit.
 pub(super) fn append(text: &mut String, part: &str) -> bool {
-    let fits = text.len() + part.len() + CUT.len() <= TEXT_MAX;
+    let fits = text.len() + part.len() + CUT.len() < TEXT_MAX;
+    let separator = if fits || text.is_empty() { "" } else { "," };
+    text.push_str(separator);
     text.push_str(if fits { part } else { CUT });
     fits
 }
