@@ -70,6 +70,12 @@ pub enum Command {
     Demo(DemoArgs),
     /// Show nodes, caches, CPUs and network cards, and where the shards go
     Topology(TopologyArgs),
+    /// Make a certificate for trials, or show what is in a file of certificates
+    Cert {
+        /// What is to be done.
+        #[command(subcommand)]
+        task: CertTask,
+    },
     /// Print completions for a shell
     #[cfg(feature = "completions")]
     Completions {
@@ -337,6 +343,78 @@ pub struct TopologyArgs {
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub placement: PlacementFlags,
+}
+
+/// The tasks of `sluice cert`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CertTask {
+    /// Make a certificate and its key: self-signed, or signed by a CA that --make-ca made
+    #[command(after_long_help = CERT_EXAMPLES)]
+    Make(CertMakeArgs),
+    /// Show names, issuer, key, validity, fingerprint and pin of each certificate in PEM files
+    Show(CertShowArgs),
+}
+
+const CERT_EXAMPLES: &str = "\
+Examples:
+  sluice cert make --host localhost --host 127.0.0.1
+  sluice cert make --make-ca --out trial
+  sluice cert make --host app.example --ca trial/ca.pem --ca-key trial/ca-key.pem --out trial";
+
+/// `sluice cert make`.
+#[derive(Debug, Clone, Args)]
+pub struct CertMakeArgs {
+    /// A DNS name or an address that it is for, such as app.example, *.app.example or 127.0.0.1; repeatable
+    #[arg(long, value_name = "NAME", required_unless_present = "make_ca", value_parser = crate::cert::parse_host)]
+    pub host: Vec<String>,
+    /// Make a CA, which signs certificates by --ca and --ca-key
+    #[arg(long, conflicts_with_all = ["host", "ca"])]
+    pub make_ca: bool,
+    /// The folder for cert.pem and key.pem, or ca.pem and ca-key.pem [default: the current one]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cert", "key"])]
+    pub out: Option<PathBuf>,
+    /// The file for the certificate
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The file for the key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// How long it is valid, at most as long as its CA [default: 365, a CA: 3650]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=36500))]
+    pub days: Option<u16>,
+    /// Kind of the key: ECDSA with P-256, or RSA with 2048 bits
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub key_type: CertKind,
+    /// The certificate of the CA that signs
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub ca: Option<PathBuf>,
+    /// The key of the CA that signs
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    pub ca_key: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Kinds of keys that are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CertKind {
+    /// P-256.
+    #[default]
+    Ecdsa,
+    /// 2048 bits.
+    Rsa,
+}
+
+/// `sluice cert show`.
+#[derive(Debug, Clone, Args)]
+pub struct CertShowArgs {
+    /// PEM files
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// For tools: one JSON array with an object for each file (docs/tls.md has its keys)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use crate::cli::{CheckArgs, Cli, Command, ConfigArgs, DEFAULT_FILE, DemoArgs, RunFlags, TopologyArgs};
+use crate::cert;
+use crate::cli::{
+    CertMakeArgs, CertShowArgs, CertTask, CheckArgs, Cli, Command, ConfigArgs, DEFAULT_FILE, DemoArgs,
+    RunFlags, TopologyArgs,
+};
 use crate::config::{self, CommandLine, Config, ConfigErrors, Origin, Raw, ShardChoice};
 use crate::control::live;
 use crate::demo;
@@ -29,6 +33,8 @@ pub fn run(cli: &Cli) -> ExitCode {
         }
         Some(Command::Demo(args)) => run_demo(args),
         Some(Command::Topology(args)) => show_topology(args),
+        Some(Command::Cert { task: CertTask::Make(args) }) => make_certificate(args),
+        Some(Command::Cert { task: CertTask::Show(args) }) => show_certificates(args),
         #[cfg(feature = "completions")]
         Some(Command::Completions { shell }) => {
             clap_complete::generate(*shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
@@ -202,6 +208,45 @@ fn show_live(pid: u32, as_json: bool) -> ExitCode {
         }
     }
     Exit::Done.into()
+}
+
+/// The time that validity is compared with.
+fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn make_certificate(args: &CertMakeArgs) -> ExitCode {
+    match cert::make(args, now_s()) {
+        Ok(introduction) => print!("{introduction}"),
+        Err(why) => {
+            log::plain(format_args!("sluice: {why}"));
+            return Exit::Refused.into();
+        }
+    }
+    Exit::Done.into()
+}
+
+/// Shows all that can be read, and complains of the others.
+fn show_certificates(args: &CertShowArgs) -> ExitCode {
+    let (mut shown, mut exit) = (Vec::new(), Exit::Done);
+    for file in &args.files {
+        match cert::show(file) {
+            Ok(file) => shown.push(file),
+            Err(why) => {
+                log::plain(format_args!("sluice: {why}"));
+                exit = Exit::Refused;
+            }
+        }
+    }
+    let now_s = now_s();
+    if args.json {
+        let files: Vec<_> = shown.iter().map(|file| file.to_json(now_s)).collect();
+        println!("{:#}", serde_json::Value::from(files));
+    } else {
+        shown.iter().for_each(|file| print!("{}", file.draw(now_s)));
+    }
+    exit.into()
 }
 
 fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), String> {

@@ -13,6 +13,8 @@ pub mod cli;
 #[cfg(feature = "cli")]
 pub mod commands;
 #[cfg(feature = "cli")]
+mod cert;
+#[cfg(feature = "cli")]
 mod preflight;
 #[cfg(feature = "cli")]
 mod version;

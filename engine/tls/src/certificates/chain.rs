@@ -68,7 +68,7 @@ fn order(chain: &[CertificateDer<'_>], leaf: usize) -> Vec<usize> {
 }
 
 /// Where a chain breaks.
-pub(super) fn bad_links(chain: &[CertificateDer<'_>]) -> Vec<BadLink> {
+pub fn bad_links(chain: &[CertificateDer<'_>]) -> Vec<BadLink> {
     let bad = |(at, pair): (usize, &[CertificateDer<'_>])| {
         let (Ok(certificate), Ok(next)) = (parse(&pair[0]), parse(&pair[1])) else { return None };
         (!is_issued_by(&certificate, &next)).then(|| BadLink {

@@ -62,6 +62,11 @@ impl Certificate {
         pair((name, chain), (name, key)).map(|(certificate, _)| certificate)
     }
 
+    /// It is marked as that of an authority.
+    pub fn is_authority(&self) -> bool {
+        self.chain.first().is_some_and(chain::is_authority)
+    }
+
     /// What is to be said of it at this time, in seconds since 1970. It is served all the same.
     pub fn warnings(&self, now_s: i64) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -72,7 +77,7 @@ impl Certificate {
         if self.facts.names.is_empty() {
             warnings.push("the certificate has no subjectAltName: clients accept it for no name".to_owned());
         }
-        if self.chain.first().is_some_and(chain::is_authority) {
+        if self.is_authority() {
             warnings.push(
                 "the certificate is marked as a CA: some clients refuse it as that of a server".to_owned(),
             );

@@ -20,11 +20,11 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use chain::BadLink;
+pub use chain::{BadLink, bad_links};
 pub use peer::PeerCertificate;
 pub use pem::certificates as read_certificates;
 pub use roots::{Roots, load_roots};
-pub use text::{hex, utc};
+pub use text::{base64, hex, utc};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 

@@ -6,8 +6,8 @@ use x509_parser::extensions::GeneralName;
 use super::facts::{address_text, alt_names, parse, sha256};
 use super::text::{append, distinguished_name, escape, hex};
 
-/// What a server is sent of a client's certificate. All of it is printable ASCII, and no text is longer than 2 KiB: what did not
-/// fit is replaced by `...` at the end.
+/// What a server is sent of a client's certificate. All of it is printable ASCII, and no text is longer than 2 KiB: `...` in
+/// place of a part says that the rest did not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// The subject (RFC 4514), such as `CN=client,O=Example`.

@@ -29,16 +29,19 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
             Err(refusal(path, "the file is larger than 1 MiB", "name a PEM file of certificates or a key"))
         }
         Ok(_) => Ok(bytes),
-        Err(error) => Err(match error.kind() {
-            ErrorKind::NotFound => refusal(path, "no such file", "check the path, and whether it is mounted"),
-            ErrorKind::PermissionDenied => refusal(
-                path,
-                "permission denied",
-                "let the user that runs sluice read it: chgrp and chmod 640",
-            ),
-            ErrorKind::IsADirectory => refusal(path, "is a directory", "name a file in it"),
-            _ => refusal(path, error, "see whether another program can read it"),
-        }),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// Why a file cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => refusal(path, "no such file", "check the path, and whether it is mounted"),
+        ErrorKind::PermissionDenied => {
+            refusal(path, "permission denied", "let the user that runs sluice read it: chgrp and chmod 640")
+        }
+        ErrorKind::IsADirectory => refusal(path, "is a directory", "name a file in it"),
+        _ => refusal(path, error, "see whether another program can read it"),
     }
 }
 

@@ -42,7 +42,7 @@ fn from_file(path: &Path) -> Result<Roots, String> {
     Ok(Roots { store: Arc::new(store), warnings })
 }
 
-fn from_system(read: rustls_native_certs::CertificateResult) -> Result<Roots, String> {
+pub(super) fn from_system(read: rustls_native_certs::CertificateResult) -> Result<Roots, String> {
     let mut store = RootCertStore::empty();
     let mut warnings: Vec<_> =
         read.errors.iter().map(|error| format!("authorities of the system: {error}")).collect();

@@ -8,8 +8,8 @@ use x509_parser::x509::X509Name;
 /// The longest text that is made of a name, and of all names together.
 pub(super) const TEXT_MAX: usize = 2048;
 
-/// What stands for the part that did not fit.
-pub(super) const CUT: &str = "...";
+/// What stands for the parts that did not fit.
+const CUT: &str = "...";
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
@@ -17,6 +17,21 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let at = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            let value = bits >> (18 - 6 * digit) & 63;
+            text.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[value as usize]) });
+        }
+    }
+    text
 }
 
 /// A time in seconds since 1970 as `2026-11-22 03:34:35 UTC`.
@@ -61,9 +76,11 @@ pub(super) fn distinguished_name(name: &X509Name<'_>) -> String {
     text
 }
 
-/// Appends a part, or the mark of a cut if it does not fit.
+/// Appends a part, or the mark of a cut as a part of its own if it does not fit.
 pub(super) fn append(text: &mut String, part: &str) -> bool {
-    let fits = text.len() + part.len() + CUT.len() <= TEXT_MAX;
+    let fits = text.len() + part.len() + CUT.len() < TEXT_MAX;
+    let separator = if fits || text.is_empty() { "" } else { "," };
+    text.push_str(separator);
     text.push_str(if fits { part } else { CUT });
     fits
 }
@@ -144,6 +161,16 @@ mod tests {
         }
         utc(i64::MAX);
         utc(i64::MIN);
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");
     }
 
     #[test]
