@@ -134,12 +134,6 @@ counters! {
     proxy_headers_late,
     /// Connections closed because their peer may not send a PROXY protocol header.
     proxy_headers_forbidden,
-    /// TLS handshakes with clients that were not complete within `timeouts.tls_handshake`.
-    tls_handshake_timeouts,
-    /// Client connections closed before a TLS handshake because `limits.tls_handshakes` was reached.
-    tls_handshakes_refused,
-    /// Client connections closed before a TLS handshake because `limits.tls_handshakes_per_address` was reached.
-    tls_address_refused,
     /// Requests without a route.
     no_route,
     /// Empty lines before requests.
@@ -286,9 +280,9 @@ mod tests {
         ("timeouts.tunnel_idle", Some("tunnel_idle_timeouts")),
         ("timeouts.expect_continue_wait", None),
         ("timeouts.proxy_header", Some("proxy_headers_late")),
-        ("timeouts.tls_handshake", Some("tls_handshake_timeouts")),
+        ("timeouts.tls_handshake", Some("tls_handshakes_late")),
         ("limits.tls_handshakes", Some("tls_handshakes_refused")),
-        ("limits.tls_handshakes_per_address", Some("tls_address_refused")),
+        ("limits.tls_handshakes_per_address", Some("tls_handshakes_refused")),
         ("limits.request_line_bytes", Some("request_lines_too_long")),
         ("limits.head_bytes", Some("heads_too_large")),
         ("limits.partial_heads_bytes", Some("partial_heads_refused")),
