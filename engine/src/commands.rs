@@ -107,7 +107,10 @@ fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
         Ok(number) => number.checked_sub(1).ok_or_else(String::new),
         Err(_) => crate::route::find(config, wanted),
     };
-    let explained = number.and_then(|number| config::explain(raw, number).ok_or_else(String::new));
+    let explained = number.and_then(|number| {
+        let text = config::explain(raw, number).ok_or_else(String::new)?;
+        Ok(text + &config.explain_tls(number))
+    });
     match explained {
         Ok(text) => {
             print!("{text}");

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::config::Config;
+use crate::config::{Config, Scheme, UpstreamGroup};
 use crate::control::resolve;
 use crate::descriptors;
 use crate::listen::{Reserved, why_not_bound};
@@ -14,6 +14,7 @@ use crate::topology::Topology;
 /// Every obstacle, a line each. An address in use is a warning on stderr: the process that has it may be this proxy.
 pub(crate) fn obstacles(config: &Config) -> Vec<String> {
     let mut obstacles = unresolved(config);
+    obstacles.extend(no_authorities(config));
     match shards(config) {
         Ok(shards) => obstacles.extend(descriptors::raise(shards).err().map(|error| error.to_string())),
         Err(why) => obstacles.push(why),
@@ -34,6 +35,17 @@ pub(crate) fn obstacles(config: &Config) -> Vec<String> {
 fn unresolved(config: &Config) -> Vec<String> {
     let servers = config.upstreams.iter().flat_map(|group| &group.servers);
     servers.filter_map(|server| resolve::of_server(server).err()).collect()
+}
+
+/// Servers are verified by the authorities of this system, and it has none.
+fn no_authorities(config: &Config) -> Option<String> {
+    let needs_those_of_the_system = |group: &UpstreamGroup| {
+        let has_tls = group.servers.iter().any(|server| server.scheme == Scheme::Https);
+        has_tls && group.tls.verify && group.tls.ca.is_none()
+    };
+    let group = config.upstreams.iter().find(|group| needs_those_of_the_system(group))?;
+    let why = sluice_tls::certificates::load_roots(None).err()?;
+    Some(format!("upstream `{}`: {why}", group.name))
 }
 
 /// How many shards there would be.

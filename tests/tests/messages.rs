@@ -79,7 +79,7 @@ async fn addresses() {
         (
             server("fastcgi://127.0.0.1:9000"),
             "4:12: upstream.servers: `fastcgi://127.0.0.1:9000`: servers are asked in HTTP/1.1 only (hint: use an \
-             http:// server)",
+             http:// or https:// server)",
         ),
         (
             file("listen = [\"127.0.0.1:80\"]\nforwarding.trusted_proxies = [\"10.0.0.0/255.0.0.0\"]", "", ""),

@@ -5,10 +5,16 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::problem::{Fault, Located, Report};
+use sluice_tls::certificates::{Certificate, load_roots, utc};
+
+use super::problem::{Fault, Located, Origin, Report};
 use super::table::{CertificateKeys, Top};
 use super::values::Field;
+
+/// A certificate that expires sooner than this is a warning: those of a public authority are renewed a month before.
+const EXPIRES_SOON_S: i64 = 14 * 24 * 3600;
 
 /// A certificate and its key, by their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,39 +53,85 @@ pub(super) fn check_certificates(top: &Top, report: &mut Report) -> Vec<Certific
     all
 }
 
-/// A pair and what goes with it, under these names of keys.
+/// A pair and what goes with it, under these names of keys. Every file that cannot be read is an error of its own.
 pub(super) fn check_pair(
     cert: &Located<PathBuf>,
     key: &Field<PathBuf>,
     ocsp: &Field<PathBuf>,
-    names: [&str; 3],
+    names: [&'static str; 3],
     report: &mut Report,
 ) -> Option<CertificateFiles> {
-    let mut is_there = check_readable(cert, names[0], report);
-    for (field, name) in [(key, names[1]), (ocsp, names[2])] {
-        is_there &= match field {
-            Field::Given(file) => check_readable(file, name, report),
-            Field::Absent => true,
-            Field::Faulty => false,
-        };
+    if *key == Field::Faulty || *ocsp == Field::Faulty {
+        return None;
     }
-    let files = CertificateFiles {
+    let all = [Some(cert), key.given(), ocsp.given()].into_iter().zip(names);
+    let files: Vec<_> = all.filter_map(|(file, name)| Some((file?, name))).collect();
+    let unread = files.iter().filter(|(file, name)| !check_readable(file, name, report)).count();
+    if unread > 0 {
+        return None;
+    }
+    let paths = CertificateFiles {
         cert: cert.value.clone(),
         key: key.value().unwrap_or(&cert.value).clone(),
         ocsp: ocsp.value().cloned(),
     };
-    is_there.then_some(files)
+    // A line begins with the name of the file that it is about.
+    let place = |line: &str| -> (Origin, &'static str) {
+        let is_about = |file: &Located<PathBuf>| line.starts_with(&format!("{}: ", file.value.display()));
+        let found = files.iter().rev().find(|(file, _)| is_about(file));
+        found.map_or((cert.at.clone(), names[0]), |(file, name)| (file.at.clone(), name))
+    };
+    match Certificate::load_with_warnings(&paths.cert, &paths.key, paths.ocsp.as_deref(), now_s()) {
+        Err(line) => {
+            let (at, name) = place(&line);
+            report.error(&at, name, Fault::new(line));
+            return None;
+        }
+        Ok((certificate, lines)) => {
+            let soon = expires_soon(certificate.facts.not_after_s, now_s());
+            let soon = soon.map(|what| format!("{}: {what}", paths.cert.display()));
+            for line in lines.into_iter().chain(soon) {
+                let (at, name) = place(&line);
+                report.warn(&at, name, Fault::new(line));
+            }
+        }
+    }
+    Some(paths)
+}
+
+/// Seconds since 1970.
+fn now_s() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn expires_soon(not_after_s: i64, now_s: i64) -> Option<String> {
+    let left_s = not_after_s.saturating_sub(now_s);
+    (0..EXPIRES_SOON_S).contains(&left_s).then(|| {
+        let days = left_s / (24 * 3600);
+        format!("the certificate expires on {}, in {days} days", utc(not_after_s))
+    })
 }
 
 /// A file of authorities.
 pub(super) fn check_roots(file: &Located<PathBuf>, key: &str, report: &mut Report) {
-    check_readable(file, key, report);
+    if !check_readable(file, key, report) {
+        return;
+    }
+    match load_roots(Some(&file.value)) {
+        Err(line) => report.error(&file.at, key, Fault::new(line)),
+        Ok(roots) => roots.warnings.into_iter().for_each(|line| report.warn(&file.at, key, Fault::new(line))),
+    }
 }
 
 fn check_readable(file: &Located<PathBuf>, key: &str, report: &mut Report) -> bool {
     let read = read_a_byte(&file.value);
     if let Err(error) = &read {
         let fault = Fault::new(format!("cannot read {}: {error}", file.value.display()));
+        let fault = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => fault.hint("Sluice's user needs to be able to read it"),
+            _ => fault,
+        };
         report.error(&file.at, key, fault);
     }
     read.is_ok()

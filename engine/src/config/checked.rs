@@ -282,10 +282,9 @@ mod tests {
                 (Kind::Texts(placeholder), _) => {
                     format!("| `{name}` | `{flag} {placeholder}` (repeatable) |")
                 }
-                _ => format!(
-                    "| `{name}` | `{flag}` | {} |",
-                    if default.is_empty() { "the one that is sent" } else { default }
-                ),
+                // What holds instead of a default is explained in words.
+                _ if default.is_empty() => format!("| `{name}` | `{flag}` | "),
+                _ => format!("| `{name}` | `{flag}` | {default} |"),
             };
             assert!(manual.contains(&start), "not in docs/configuration.md: {start}");
         }
@@ -320,7 +319,7 @@ head_bytes = \"128KiB\"
 request_line_bytes = \"32KiB\"
 [[upstream]]
 name = \"app\"
-servers = [\"https://a\", \"http://b\", \"http://b\"]
+servers = [\"ftp://a\", \"http://b\", \"http://b\"]
 [[upstream]]
 servers = []
 [[upstream]]
@@ -340,8 +339,8 @@ host = \"*\"
             "4:42: listen: `127.0.0.1:1` is there twice",
             "6:16: timeouts.request_head: 0s is too small",
             "8:14: limits.head_bytes: 128KiB is too large (hint: at most 64KiB)",
-            "12:12: upstream.servers: `https://a`: TLS to upstreams",
-            "12:37: upstream.servers: `b` is there twice",
+            "12:12: upstream.servers: `ftp://a`: this scheme",
+            "12:35: upstream.servers: `b` is there twice",
             "13:1: upstream.name: an upstream needs a name",
             "14:11: upstream.servers: an upstream needs at least one server",
             "16:8: upstream.name: a second upstream is called `app`",

@@ -30,6 +30,8 @@ mod shards;
 mod source;
 pub mod table;
 mod tls;
+#[cfg(test)]
+mod tls_tests;
 mod tunnels;
 mod units;
 mod upstream_tls;

@@ -481,7 +481,9 @@ mod tests {
         for (section, key) in all() {
             let name = section.full_name(key.name);
             assert!(names.insert(name.clone()), "{name} is there twice");
-            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte)), "{name}");
+            let is_plain =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
+            assert!(name.bytes().all(is_plain), "{name}");
             assert!(
                 !key.doc.is_empty() && !key.doc.ends_with('.') && !key.doc.contains('\n'),
                 "{name}: {}",

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use sluice_tls::handshake::{MinVersion, Profile};
 
+use super::address::{Scheme, UpstreamServer};
 use super::certificates::check_roots;
+use super::checked::Config;
 use super::choices::Choice;
 use super::listeners::Listener;
 use super::problem::{Fault, Origin, Report};
 use super::table::{ListenerKeys, TlsKeys, Top};
+use super::upstream_tls::UpstreamTls;
 use super::values::{Field, Values};
 
 /// The port of `https://` where none is written.
@@ -367,4 +370,66 @@ pub(super) fn describe(listener: &Listener) -> String {
         Some(ListenerTls { mode: TlsMode::Detect, .. }) => " (TLS or clear text)",
     };
     format!("{}{what}", listener.address)
+}
+
+impl Config {
+    /// Which listeners a request to this route can come from and which servers it goes to, a comment line each; empty where none of
+    /// them has TLS.
+    pub fn explain_tls(&self, route: usize) -> String {
+        let Some(group) = self.routes.get(route).and_then(|route| self.upstreams.get(route.upstream)) else {
+            return String::new();
+        };
+        let has_tls = self.listeners.iter().any(|listener| listener.tls.is_some())
+            || group.servers.iter().any(|server| server.scheme == Scheme::Https);
+        if !has_tls {
+            return String::new();
+        }
+        let from = self.listeners.iter().map(|listener| format!("# from {}\n", explain_listener(listener)));
+        let to = group.servers.iter().map(|server| format!("# to {}\n", explain_server(server, &group.tls)));
+        from.chain(to).collect()
+    }
+}
+
+fn explain_listener(listener: &Listener) -> String {
+    let mut text = format!("{}: ", listener.address);
+    match &listener.tls {
+        None => text.push_str("clear text"),
+        Some(tls) => {
+            let (oldest, profile) = (tls.min_version.word(), tls.profile.word());
+            let mode = if tls.mode == TlsMode::Detect { "clear text or " } else { "" };
+            let clients = tls.client_certificates.word();
+            text += &format!("{mode}TLS from {oldest}, profile {profile}, client certificates {clients}");
+        }
+    }
+    if let Some(port) = listener.https_redirect {
+        text += &format!("; 308 to https:// at port {port} instead of clear text");
+    }
+    text
+}
+
+fn explain_server(server: &UpstreamServer, tls: &UpstreamTls) -> String {
+    let mut text = format!("{}://{}: ", server.scheme.as_str(), server.authority);
+    if server.scheme == Scheme::Http {
+        return text + "clear text";
+    }
+    text += &format!("TLS from {}", tls.min_version.word());
+    if tls.verify {
+        let name = tls.server_name.as_deref().unwrap_or(&server.host);
+        let authorities = match &tls.ca {
+            Some(file) => format!("those of {}", file.display()),
+            None => "this system's".to_owned(),
+        };
+        text += &format!(", verified as {name}, authorities: {authorities}");
+    } else {
+        text += ", not verified";
+    }
+    match tls.pins.len() {
+        0 => {}
+        1 => text += ", 1 pin",
+        count => text += &format!(", {count} pins"),
+    }
+    if tls.certificate.is_some() {
+        text += ", with a certificate of ours";
+    }
+    text
 }
