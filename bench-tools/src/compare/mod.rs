@@ -233,6 +233,7 @@ impl<'a> Comparison<'a> {
             connections: 0,
             busy: 0,
             is_patient: false,
+            tls: None,
         };
         let origin = origin.start()?;
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
@@ -257,7 +258,16 @@ impl<'a> Comparison<'a> {
 
     fn order(&self, peer: Peer, connections: u64, busy: u64) -> Result<Order, Failure> {
         let (origin, cpu) = (self.origin.address, Some(self.args.server_cpu));
-        Ok(Order { peer, listen: free_address()?, origin, cpu, connections, busy, is_patient: false })
+        Ok(Order {
+            peer,
+            listen: free_address()?,
+            origin,
+            cpu,
+            connections,
+            busy,
+            is_patient: false,
+            tls: None,
+        })
     }
 
     fn measure(&mut self, cases: &[Case]) {

@@ -4,6 +4,7 @@
 
 mod failures;
 mod support;
+mod tls;
 
 use std::process::Output;
 use std::time::Instant;
@@ -242,8 +243,8 @@ fn a_rate_that_is_not_kept_is_reported() {
 }
 
 /// Names that a program chose rather than this tool: servers, kinds of error, caches and counters of the kernel.
-const OPEN_ENDED: [&str; 8] =
-    ["peers", "servers", "health", "errors", "open_errors", "hold_errors", "slabs", "refusals"];
+const OPEN_ENDED: [&str; 9] =
+    ["peers", "servers", "health", "errors", "open_errors", "hold_errors", "slabs", "refusals", "kinds"];
 
 /// Every key of a document, except those below open-ended ones, which are looked through for their own.
 fn keys(json: &Value, is_open: bool, found: &mut Vec<String>) {
