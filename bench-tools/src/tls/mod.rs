@@ -25,7 +25,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::Failure;
-pub(crate) use pair::{NAME, Pair};
+pub(crate) use pair::{KIND, NAME, Pair};
 pub(crate) use session::Session;
 pub use tally::TlsReport;
 pub(crate) use tally::TlsTally;

@@ -10,6 +10,9 @@ use crate::Failure;
 /// The name that the certificate is for.
 pub(crate) const NAME: &str = "localhost";
 
+/// The certificate's kind, for reports.
+pub(crate) const KIND: &str = "ECDSA P-256";
+
 /// A self-signed certificate for [`NAME`], in PEM, and its key.
 #[derive(Debug)]
 pub(crate) struct Pair {
