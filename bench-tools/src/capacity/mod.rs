@@ -56,7 +56,8 @@ const KEYS: &str = "\
 Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
 JSON keys:
   setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
-  target, path, server (name, pids), tls (null, or handshakes, resumed, resumed_share, kinds: as of load), active, interval_s, hold_s, interrupted
+  target, path, server (name, pids), tls (null, or handshakes, resumed, resumed_share, kinds: as of load), active,
+            interval_s, hold_s, interrupted
   ports     the plan: sources, destinations, ports_per_pair
   baseline  rss_bytes of the target after a short load, slab_bytes, tcp_memory_bytes
   steps     per step: connections (the goal), opened, failed, held (at the end), lost, success_rate, open_s,
