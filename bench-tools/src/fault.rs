@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustls::AlertDescription;
+
 /// Why a request was not answered as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -21,8 +23,23 @@ pub enum Fault {
     Malformed,
     /// Another error of the connection: an errno.
     Io(i32),
+    /// TLS ended it.
+    Tls(TlsFault),
     /// An answer with a status of 400 or above.
     Status(u16),
+}
+
+/// What TLS did not accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsFault {
+    /// The certificate is not signed by an authority that is trusted, or not valid now.
+    Certificate,
+    /// It is for another name.
+    Name,
+    /// The peer ended it with this alert.
+    Alert(u8),
+    /// What the peer sent is no TLS, or not what it should be.
+    Protocol,
 }
 
 impl Fault {
@@ -55,9 +72,26 @@ impl Fault {
             Fault::Timeout => "timeout".into(),
             Fault::Malformed => "malformed_answer".into(),
             Fault::Io(errno) => errno_name(errno),
+            Fault::Tls(TlsFault::Certificate) => "tls_certificate".into(),
+            Fault::Tls(TlsFault::Name) => "tls_certificate_name".into(),
+            Fault::Tls(TlsFault::Alert(alert)) => alert_name(alert),
+            Fault::Tls(TlsFault::Protocol) => "tls_protocol".into(),
             Fault::Status(status) => format!("status_{status}"),
         }
     }
+}
+
+/// `tls_alert_` and the name of RFC 8446 section 6.
+fn alert_name(alert: u8) -> String {
+    let Some(name) = AlertDescription::from(alert).as_str() else { return format!("tls_alert_{alert}") };
+    let mut shown = String::from("tls_alert");
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            shown.push('_');
+        }
+        shown.push(letter.to_ascii_lowercase());
+    }
+    shown
 }
 
 /// The errors that tell which limit was met have names.
@@ -104,5 +138,12 @@ mod tests {
         assert_eq!(name(111), "connect_refused");
         assert_eq!(name(ECONNRESET), "connect_reset");
         assert_eq!(name(7), "connect_errno_7");
+    }
+
+    #[test]
+    fn alerts_have_names() {
+        let name = |alert| Fault::Tls(TlsFault::Alert(alert)).name();
+        assert_eq!(name(40), "tls_alert_handshake_failure");
+        assert_eq!(name(200), "tls_alert_200");
     }
 }

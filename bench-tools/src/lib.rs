@@ -25,6 +25,7 @@ pub mod procfs;
 mod progress;
 pub mod relay;
 pub mod ticker;
+pub mod tls;
 pub mod units;
 mod wire;
 

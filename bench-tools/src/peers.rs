@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Serialize;
 use sluice_sys::descriptor_limit;
 
+use crate::tls::Pair;
 use crate::{Failure, child};
 
 /// How long a server may take until it accepts, and to end when asked.
@@ -53,6 +55,11 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Whether this tool can start it as a server that terminates TLS.
+    pub fn has_tls(self) -> bool {
+        matches!(self, Peer::Sluice | Peer::Nginx | Peer::Haproxy)
+    }
+
     /// Those that are proxies.
     pub const PROXIES: [Peer; 5] = [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora];
 
@@ -119,12 +126,25 @@ impl Peer {
         if let Some(version) = self.runtime().and_then(crate::relay::version) {
             return version;
         }
-        let flag = if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" };
-        let text = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
-        let text = text.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.says(if matches!(self, Peer::Nginx | Peer::Haproxy) { "-v" } else { "--version" });
         let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("unknown");
         version_in(line).to_owned()
+    }
+
+    /// The library that does its TLS, with the version that it runs with, if it is not a part of its own.
+    pub fn tls_library(self) -> Option<String> {
+        match self {
+            Peer::Nginx => library_in(&self.says("-V")),
+            Peer::Haproxy => library_in(&self.says("-vv")),
+            _ => None,
+        }
+    }
+
+    /// What it prints when it is given a flag.
+    fn says(self, flag: &str) -> String {
+        let output = self.binary().and_then(|binary| Command::new(binary).arg(flag).output().ok());
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 
@@ -132,6 +152,16 @@ impl Peer {
 fn version_in(line: &str) -> &str {
     let Some((_, version)) = line.rsplit_once(" version: ") else { return line };
     version.split('/').nth(1).unwrap_or(version)
+}
+
+/// nginx names the library it was built with, and in brackets the one it runs with if that is another; HAProxy both.
+fn library_in(text: &str) -> Option<String> {
+    let after = |begin: &str| text.split_once(begin).map(|(_, rest)| rest.lines().next().unwrap_or_default());
+    let line = after("Running on OpenSSL version : ").or_else(|| after("built with OpenSSL "))?;
+    let version =
+        line.split_once("(running with ").map_or(line, |(_, running)| running.trim_end_matches(')'));
+    let version = version.trim().trim_start_matches("OpenSSL ");
+    Some(format!("OpenSSL {version}"))
 }
 
 /// How a server is to be started.
@@ -151,10 +181,15 @@ pub struct Order {
     pub busy: u64,
     /// Clients are idle for longer than servers allow by default.
     pub is_patient: bool,
+    /// It listens with TLS, and this is its certificate.
+    pub(crate) tls: Option<Arc<Pair>>,
 }
 
 /// nginx keeps so many idle connections to its origin at least; it keeps as many as are busy at once if these are more.
 const NGINX_KEEPALIVE: u64 = 2_000;
+
+/// HAProxy has its TLS on the line of the address. The client's order of suites decides, as in nginx by default.
+const HAPROXY_TLS: &str = " ssl crt @DIR@/pair.pem ssl-min-ver TLSv1.2 prefer-client-ciphers";
 
 /// A server that runs until this is dropped.
 #[derive(Debug)]
@@ -165,6 +200,7 @@ pub struct Running {
     pub address: SocketAddr,
     /// Flags that were set for the sake of the measurement.
     flags: &'static str,
+    is_tls: bool,
     child: Child,
     /// What it writes to stderr.
     log: File,
@@ -189,12 +225,22 @@ impl Order {
         let log = File::create_new(&log_path)
             .and_then(|_| File::options().read(true).append(true).open(&log_path))
             .map_err(|error| fail(&format!("{}: {error}", log_path.display())))?;
+        if let Some(pair) = &self.tls {
+            pair.write(&dir)?;
+        }
         let mut command = self.command(&binary, &dir)?;
         let stderr = log.try_clone().map_err(|error| fail(&error.to_string()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let child = command.spawn().map_err(|error| fail(&format!("does not start: {error}")))?;
-        let mut running =
-            Running { peer: self.peer, address: self.listen, flags: self.flags(), child, log, dir };
+        let mut running = Running {
+            peer: self.peer,
+            address: self.listen,
+            flags: self.flags(),
+            is_tls: self.tls.is_some(),
+            child,
+            log,
+            dir,
+        };
         running.wait_until_it_accepts()?;
         Ok(running)
     }
@@ -216,7 +262,15 @@ impl Order {
                 command.args(["origin", "--listen", &listen]);
             }
             Peer::Sluice => {
-                command.args(["--listen", &listen, "--upstream", &format!("http://{origin}")]);
+                match self.tls {
+                    None => command.args(["--listen", &listen]),
+                    Some(_) => command
+                        .args(["--listen-tls", &listen, "--tls-cert"])
+                        .arg(dir.join("cert.pem"))
+                        .arg("--tls-key")
+                        .arg(dir.join("key.pem")),
+                };
+                command.args(["--upstream", &format!("http://{origin}")]);
                 command.args(self.flags().split_whitespace());
             }
             Peer::Nginx => {
@@ -260,7 +314,15 @@ impl Order {
             _ => self.connections + 100,
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let (listen_tls, tls) = match (self.peer, &self.tls) {
+            (Peer::Nginx, Some(_)) => ("ssl reuseport ", include_str!("../peers/nginx-tls.conf").trim_end()),
+            (Peer::Haproxy, Some(_)) => (HAPROXY_TLS, ""),
+            _ => ("", ""),
+        };
         template
+            .replace("@LISTEN_TLS@", listen_tls)
+            .replace("@TLS@", tls)
+            .replace("@SCHEME@", if self.tls.is_some() { "https" } else { "http" })
             .replace("@LISTEN_IP@", &self.listen.ip().to_string())
             .replace("@LISTEN_PORT@", &self.listen.port().to_string())
             .replace("@ORIGIN_IP@", &self.origin.ip().to_string())
@@ -291,7 +353,10 @@ impl Running {
 
     /// Its version, and the flags that are not its defaults.
     pub fn described(&self) -> String {
-        let version = self.peer.version();
+        let mut version = self.peer.version();
+        if let Some(library) = self.peer.tls_library().filter(|_| self.is_tls) {
+            version = format!("{version}, {library}");
+        }
         if self.flags.is_empty() { version } else { format!("{version}, defaults but {}", self.flags) }
     }
 
@@ -364,7 +429,21 @@ mod tests {
             connections: 100,
             busy: 100,
             is_patient: false,
+            tls: None,
         }
+    }
+
+    #[test]
+    fn the_library_is_the_one_that_runs() {
+        let nginx = "nginx version: nginx/1.22.1\nbuilt with OpenSSL 3.0.22 25 Aug 2026 (running with OpenSSL 3.0.19 27 Jan \
+                     2026)\nTLS SNI support enabled\n";
+        assert_eq!(library_in(nginx).as_deref(), Some("OpenSSL 3.0.19 27 Jan 2026"));
+        let same = "built with OpenSSL 3.0.22 25 Aug 2026\nTLS SNI support enabled\n";
+        assert_eq!(library_in(same).as_deref(), Some("OpenSSL 3.0.22 25 Aug 2026"));
+        let haproxy =
+            "Built with OpenSSL version : OpenSSL 3.0.22\nRunning on OpenSSL version : OpenSSL 3.0.19\nx";
+        assert_eq!(library_in(haproxy).as_deref(), Some("OpenSSL 3.0.19"));
+        assert_eq!(library_in("envoy"), None);
     }
 
     #[test]
@@ -374,9 +453,16 @@ mod tests {
             (Peer::Haproxy, include_str!("../peers/haproxy.cfg")),
             (Peer::Envoy, include_str!("../peers/envoy.yaml")),
         ] {
-            let filled = order(peer).fill(template, Path::new("/tmp/x"));
-            let is_blank = |word: &str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
-            assert!(!filled.split('@').any(is_blank), "{filled}");
+            let pair = Arc::new(Pair::generate().expect("a certificate"));
+            for tls in [None, Some(pair)] {
+                let has_tls = tls.is_some() && peer.has_tls();
+                let filled = Order { tls, ..order(peer) }.fill(template, Path::new("/tmp/x"));
+                let is_blank = |word: &str| {
+                    word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+                };
+                assert!(!filled.split('@').any(is_blank), "{filled}");
+                assert_eq!(filled.contains(".pem"), has_tls, "{filled}");
+            }
         }
     }
 }

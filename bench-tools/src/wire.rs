@@ -1,5 +1,5 @@
-//! Requests on the wire: connecting, sending one, reading its answer. The place where another protocol (TLS, HTTP/2,
-//! WebSocket) would be put under the same load: measuring code only sees [`Wire::exchange`].
+//! Requests on the wire: connecting, sending one, reading its answer, in clear text or by TLS. The place where another
+//! protocol (HTTP/2, WebSocket) would be put under the same load: measuring code only sees [`Wire::exchange`].
 
 use std::cell::RefCell;
 use std::io;
@@ -9,6 +9,7 @@ use sluice_sys::{Buf, Conn, Sending};
 
 use crate::fault::Fault;
 use crate::http::response::{Answer, ResponseReader};
+use crate::tls::{Client, Session};
 
 /// Requests up to this length are copied for every send; longer ones keep their buffer and are sent from it again.
 const COPIED_BYTES: usize = 16 * 1024;
@@ -22,13 +23,54 @@ pub(crate) enum Broken {
     Stale,
 }
 
-/// Connects, and says in a report's terms why not.
+/// A connection, with its TLS if it has any.
+pub(crate) struct Link {
+    pub(crate) conn: Conn,
+    pub(crate) session: Option<Box<Session>>,
+}
+
+/// Connects, with a handshake if there is a client for it, and says in a report's terms why not.
 pub(crate) async fn connect(
     source: Option<SocketAddr>,
     address: SocketAddr,
     timeout_ms: u64,
-) -> Result<Conn, Fault> {
-    Conn::connect_from(source, address, timeout_ms).await.map_err(|error| Fault::of_connect(&error.into()))
+    tls: Option<&Client>,
+) -> Result<Link, Fault> {
+    let conn = Conn::connect_from(source, address, timeout_ms)
+        .await
+        .map_err(|error| Fault::of_connect(&error.into()))?;
+    let mut session = None;
+    if let Some(client) = tls {
+        conn.set_deadline(timeout_ms);
+        session = Some(Box::new(Session::begin(client, &conn, timeout_ms).await?));
+    }
+    Ok(Link { conn, session })
+}
+
+impl Link {
+    /// Takes received bytes; the answer, once it is complete.
+    fn take(&mut self, wire: &[u8], reader: &mut ResponseReader) -> Result<Option<Answer>, Fault> {
+        let mut answer = None;
+        let mut read = |data: &[u8]| {
+            answer = reader.read(data).map_err(|_| Fault::Malformed)?;
+            Ok(())
+        };
+        match &mut self.session {
+            None => read(wire)?,
+            Some(session) => session.take(wire, read)?,
+        }
+        Ok(answer)
+    }
+
+    /// Whether the end of the connection, which has come, is one that the server meant.
+    fn is_end_meant(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.is_closed())
+    }
+
+    /// Closes after the server, if there is TLS: what it still says (close_notify) would be answered with a reset.
+    pub(crate) async fn close_after_server(self) {
+        while self.session.is_some() && matches!(self.conn.receive().await, Ok(Some(_))) {}
+    }
 }
 
 /// Sends requests for one lane; holds the buffers of long ones.
@@ -49,17 +91,22 @@ impl Wire {
     /// Sends a request and reads its answer.
     pub(crate) async fn exchange(
         &self,
-        conn: &Conn,
+        link: &mut Link,
         request: Request<'_>,
         reader: &mut ResponseReader,
         timeout_ms: u64,
     ) -> Result<Answer, Broken> {
-        let sending = self.send(conn, request, timeout_ms);
-        conn.set_deadline(timeout_ms);
+        let sending = match &mut link.session {
+            None => self.send(&link.conn, request, timeout_ms),
+            Some(session) => session.send(&link.conn, request.wire, timeout_ms),
+        };
+        link.conn.set_deadline(timeout_ms);
         reader.start(request.is_head);
-        let mut answer = read_answer(conn, reader).await?;
+        let mut answer = read_answer(link, reader, timeout_ms).await?;
         if let Some(sending) = sending {
             match sending.try_finish() {
+                // Records are sent once.
+                Ok(_) if link.session.is_some() => {}
                 Ok(sent) => self.spare.borrow_mut().extend(sent.buf.map(|buf| (request.number, buf))),
                 // Answered before all of it was sent: what is still to come would be taken for a request.
                 Err(_) => answer.keeps_alive = false,
@@ -89,20 +136,32 @@ impl Wire {
     }
 }
 
-async fn read_answer(conn: &Conn, reader: &mut ResponseReader) -> Result<Answer, Broken> {
+async fn read_answer(
+    link: &mut Link,
+    reader: &mut ResponseReader,
+    timeout_ms: u64,
+) -> Result<Answer, Broken> {
     loop {
-        match conn.receive().await {
-            Ok(Some(lease)) => match reader.read(&lease) {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(_) => return Err(Broken::Fault(Fault::Malformed)),
-            },
-            Ok(None) => match reader.ended() {
-                Some(answer) => return Ok(answer),
-                None if reader.has_begun() => return Err(Broken::Fault(Fault::Closed)),
-                None => return Err(Broken::Stale),
-            },
-            Err(error) => return Err(broken(&error, reader.has_begun())),
+        let received = link.conn.receive().await.map_err(|error| broken(&error, reader.has_begun()))?;
+        let has_ended = match received {
+            Some(lease) => {
+                let taken = link.take(&lease, reader);
+                if let Some(session) = &mut link.session {
+                    session.flush(&link.conn, timeout_ms);
+                }
+                if let Some(answer) = taken.map_err(Broken::Fault)? {
+                    return Ok(answer);
+                }
+                link.session.as_ref().is_some_and(|session| session.is_closed())
+            }
+            None => true,
+        };
+        if has_ended {
+            return match reader.ended().filter(|_| link.is_end_meant()) {
+                Some(answer) => Ok(answer),
+                None if reader.has_begun() => Err(Broken::Fault(Fault::Closed)),
+                None => Err(Broken::Stale),
+            };
         }
     }
 }

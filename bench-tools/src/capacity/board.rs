@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 
 use crate::fault::Fault;
 use crate::latency::histogram;
+use crate::tls::TlsTally;
 
 /// What the lanes should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,8 @@ pub(super) struct StepTally {
     pub(super) send_lag: Histogram<u64>,
     /// Why connections could not be opened, or did not answer their first request.
     pub(super) open_faults: BTreeMap<Fault, u64>,
+    /// Handshakes.
+    pub(super) tls: TlsTally,
     /// Why held connections were lost.
     pub(super) hold_faults: BTreeMap<Fault, u64>,
 }
@@ -142,6 +145,7 @@ impl Default for StepTally {
             request: histogram(),
             send_lag: histogram(),
             open_faults: BTreeMap::new(),
+            tls: TlsTally::default(),
             hold_faults: BTreeMap::new(),
         }
     }
@@ -158,6 +162,7 @@ impl StepTally {
             // Equal bounds: adding cannot fail.
             sum.add(more).expect("equal bounds");
         }
+        self.tls.add(&other.tls);
         for (sum, more) in
             [(&mut self.open_faults, &other.open_faults), (&mut self.hold_faults, &other.hold_faults)]
         {

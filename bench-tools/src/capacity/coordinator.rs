@@ -14,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::latency::Latency;
 use crate::machine::Setting;
 use crate::procfs::{Machine, PAGE_BYTES, Server, Usage, cpu_ticks, own_usage, sysctl};
+use crate::tls::TlsTally;
 
 /// How often the coordinator looks at the board.
 const POLL: Duration = Duration::from_millis(100);
@@ -35,6 +36,8 @@ pub(super) struct Coordinator<'a> {
     has_stopped: &'a dyn Fn() -> bool,
     progress: Progress,
     baseline: Reading,
+    /// Handshakes of all steps.
+    tls: TlsTally,
 }
 
 /// How things are at a moment.
@@ -66,7 +69,19 @@ impl<'a> Coordinator<'a> {
     ) -> Coordinator<'a> {
         let baseline = Reading::now(server.as_ref(), board);
         let progress = Progress::new();
-        Coordinator { args, board, ports, server, descriptors, interrupt, has_stopped, progress, baseline }
+        let tls = TlsTally::default();
+        Coordinator {
+            args,
+            board,
+            ports,
+            server,
+            descriptors,
+            interrupt,
+            has_stopped,
+            progress,
+            baseline,
+            tls,
+        }
     }
 
     /// All steps, as far as they go.
@@ -93,6 +108,7 @@ impl<'a> Coordinator<'a> {
             target: self.args.target.to_string(),
             path: self.args.path.clone(),
             server: self.server,
+            tls: self.args.tls.tls.then(|| self.tls.report()),
             ports: self.ports.clone(),
             active: self.args.active.0,
             interval_s: self.args.interval.as_secs_f64(),
@@ -120,6 +136,7 @@ impl<'a> Coordinator<'a> {
         self.hold(goal);
         let after = Reading::now(self.server.as_ref(), self.board);
         let tally = self.collect(goal);
+        self.tls.add(&tally.tls);
         let signs = self.signs(goal, &before, &after, tally.open_faults.clone(), full.idle_since(&before));
         let held = after.totals.held;
         let lost = after.totals.lost - before.totals.lost;

@@ -1,8 +1,9 @@
 //! One lane of a capacity run: opens its share of the connections and holds them.
 //!
-//! A held connection is an entry of the ring crate's socket table and a handle of four bytes in a list, without a
+//! A held connection is an entry of the ring crate's socket table and a handle of 16 bytes in a list, without a
 //! task or a buffer, so that a million of them fit beside the server under test. A request on one of them takes its
-//! handle out of the list for as long as it lasts.
+//! handle out of the list for as long as it lasts. Only those that may be active keep their TLS session; the others will
+//! neither send nor read again, and need their socket only.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,7 +22,8 @@ use crate::lanes::{self, Lane};
 use crate::latency::ns;
 use crate::load::{Arrival, Schedule};
 use crate::ticker::Ticker;
-use crate::wire::{Broken, Request, Wire, connect};
+use crate::tls::{Client, TlsPlan};
+use crate::wire::{Broken, Link, Request, Wire, connect};
 
 /// How often the lane looks up while it opens connections; they need no look.
 const OPENING_PERIOD: Duration = Duration::from_millis(20);
@@ -39,6 +41,8 @@ pub(super) struct Orders {
     pub(super) timeout_ms: u64,
     /// Connections being opened at a time, over all lanes.
     pub(super) openers: u64,
+    /// How TLS is spoken, if it is.
+    pub(super) tls: Option<TlsPlan>,
     /// Share of the held connections that send requests,
     pub(super) active: f64,
     /// each of them once in this time.
@@ -54,8 +58,9 @@ struct Shared {
     lane: Lane,
     board: Arc<Board>,
     wire: Wire,
+    tls: Option<Client>,
     /// Held connections; `None` while a request is under way on one.
-    held: RefCell<Vec<Option<Conn>>>,
+    held: RefCell<Vec<Option<Link>>>,
     tally: RefCell<StepTally>,
     /// Openers at work.
     opening: Cell<u64>,
@@ -67,6 +72,7 @@ struct Shared {
 pub(super) fn run(orders: Orders, lane: Lane, board: Arc<Board>) -> Result<(), Failure> {
     let runtime = Runtime::new(&lanes::settings(lane.share(orders.connections_max) + orders.openers))?;
     let shared = Rc::new(Shared {
+        tls: orders.tls.as_ref().map(TlsPlan::client),
         orders,
         lane,
         board,
@@ -154,15 +160,28 @@ impl Shared {
         *self.counters().collected.lock().expect("the coordinator does not panic with it") = Some(tally);
     }
 
-    fn keep(&self, conn: Conn) {
-        conn.clear_deadline();
+    fn keep(&self, mut link: Link) {
+        link.conn.clear_deadline();
         add(&self.counters().held, 1);
-        self.held.borrow_mut().push(Some(conn));
+        let mut held = self.held.borrow_mut();
+        let active_max = active_count(self.lane.share(self.orders.connections_max), &self.orders);
+        if held.len() >= active_max {
+            link.session = None;
+        }
+        held.push(Some(link));
+    }
+
+    fn connected(&self, link: &Link, elapsed: Duration) {
+        let mut tally = self.tally.borrow_mut();
+        tally.connect.saturating_record(ns(elapsed));
+        if let Some(session) = &link.session {
+            session.count(&mut tally.tls, true);
+        }
     }
 
     /// Resets what is held: no side keeps a socket in FIN-WAIT or TIME-WAIT, so that the next run finds its ports free.
     fn abort_all(&self) {
-        self.held.take().into_iter().flatten().for_each(Conn::abort);
+        self.held.take().into_iter().flatten().map(|link| link.conn).for_each(Conn::abort);
     }
 
     fn lose(&self, fault: Fault) {
@@ -185,7 +204,7 @@ impl Shared {
         let mut lost = 0;
         for step in 0..count {
             let at = (begin + step) % held.len();
-            if held[at].as_ref().is_some_and(|conn| !conn.is_quiet_by_peek()) {
+            if held[at].as_ref().is_some_and(|link| !link.conn.is_quiet_by_peek()) {
                 held[at] = None;
                 lost += 1;
             }
@@ -203,9 +222,9 @@ async fn open(shared: Rc<Shared>) {
         let number = shared.counters().attempted.load(Ordering::Relaxed);
         add(&shared.counters().attempted, 1);
         match open_one(&shared, number, &mut reader).await {
-            Ok(conn) => {
+            Ok(link) => {
                 add(&shared.counters().opened, 1);
-                shared.keep(conn);
+                shared.keep(link);
             }
             Err(fault) => {
                 add(&shared.counters().failed, 1);
@@ -218,28 +237,33 @@ async fn open(shared: Rc<Shared>) {
 }
 
 /// Connects and has one request answered: a connection that only waits in the listen queue does not count as open.
-async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> Result<Conn, Fault> {
+async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> Result<Link, Fault> {
     let lanes = shared.lane.count as u64;
     let (source, destination) = shared.orders.ports.pair(number * lanes + shared.lane.number as u64);
     let begin = Instant::now();
-    let conn = connect(source, destination, shared.orders.timeout_ms).await?;
-    conn.set_read_ahead(ReadAhead::OneBuffer);
+    let mut link = connect(source, destination, shared.orders.timeout_ms, shared.tls.as_ref()).await?;
+    link.conn.set_read_ahead(ReadAhead::OneBuffer);
     let connected = Instant::now();
-    shared.tally.borrow_mut().connect.saturating_record(ns(connected - begin));
-    request(shared, &conn, reader).await?;
+    shared.connected(&link, connected - begin);
+    request(shared, &mut link, reader).await?;
     shared.tally.borrow_mut().first_request.saturating_record(ns(connected.elapsed()));
-    Ok(conn)
+    Ok(link)
 }
 
-async fn request(shared: &Shared, conn: &Conn, reader: &mut ResponseReader) -> Result<(), Fault> {
+async fn request(shared: &Shared, link: &mut Link, reader: &mut ResponseReader) -> Result<(), Fault> {
     let request = Request { number: 0, wire: &shared.orders.request, is_head: false };
-    match shared.wire.exchange(conn, request, reader, shared.orders.timeout_ms).await {
+    match shared.wire.exchange(link, request, reader, shared.orders.timeout_ms).await {
         Ok(answer) if answer.status >= 400 => Err(Fault::Status(answer.status)),
         Ok(answer) if !answer.keeps_alive => Err(Fault::Closed),
         Ok(_) => Ok(()),
         Err(Broken::Stale) => Err(Fault::Closed),
         Err(Broken::Fault(fault)) => Err(fault),
     }
+}
+
+/// How many of so many held connections are active: the first ones.
+fn active_count(held: u64, orders: &Orders) -> usize {
+    (held as f64 * orders.active).ceil() as usize
 }
 
 /// The active share of the held connections and when they send.
@@ -251,12 +275,11 @@ struct Active {
 
 impl Active {
     fn new(shared: &Shared) -> Active {
-        let held = shared.held.borrow().len() as f64;
-        let count = (held * shared.orders.active).ceil();
-        let rate = count / shared.orders.interval.as_secs_f64().max(0.001);
+        let count = active_count(shared.held.borrow().len() as u64, &shared.orders);
+        let rate = count as f64 / shared.orders.interval.as_secs_f64().max(0.001);
         // At a rate of nothing the first arrival is never.
         let schedule = Schedule::new(rate.max(1e-9), Arrival::Uniform, Instant::now(), 0, 1);
-        Active { count: count as usize, next: 0, schedule }
+        Active { count, next: 0, schedule }
     }
 
     /// Starts the requests that are due.
@@ -268,23 +291,23 @@ impl Active {
             let at = self.next;
             self.next = (self.next + 1) % self.count;
             // Taken already: its last request is still under way and will be counted; or it was lost.
-            let Some(conn) = shared.held.borrow_mut()[at].take() else { continue };
+            let Some(link) = shared.held.borrow_mut()[at].take() else { continue };
             shared.borrowed.set(shared.borrowed.get() + 1);
             shared.tally.borrow_mut().send_lag.saturating_record(ns(due.elapsed()));
-            spawn(request_on(shared.clone(), at, conn));
+            spawn(request_on(shared.clone(), at, link));
         }
     }
 }
 
 /// One request on a held connection.
-async fn request_on(shared: Rc<Shared>, at: usize, conn: Conn) {
+async fn request_on(shared: Rc<Shared>, at: usize, mut link: Link) {
     let begin = Instant::now();
-    match request(&shared, &conn, &mut ResponseReader::default()).await {
+    match request(&shared, &mut link, &mut ResponseReader::default()).await {
         Ok(()) => {
             shared.tally.borrow_mut().request.saturating_record(ns(begin.elapsed()));
             add(&shared.counters().requests, 1);
-            conn.clear_deadline();
-            shared.held.borrow_mut()[at] = Some(conn);
+            link.conn.clear_deadline();
+            shared.held.borrow_mut()[at] = Some(link);
         }
         Err(fault) => shared.lose(fault),
     }

@@ -26,6 +26,7 @@ use crate::lanes::{self, LaneArgs};
 use crate::load::{self, LoadArgs, Target};
 use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, sysctl};
+use crate::tls::{NAME, Pair, TlsArgs, TlsPlan};
 use crate::units::{parse_count, parse_duration};
 use board::Board;
 use coordinator::Coordinator;
@@ -55,7 +56,8 @@ const KEYS: &str = "\
 Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
 JSON keys:
   setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
-  target, path, server (name, pids), active, interval_s, hold_s, interrupted
+  target, path, server (name, pids), tls (null, or handshakes, resumed, resumed_share, kinds: as of load), active,
+            interval_s, hold_s, interrupted
   ports     the plan: sources, destinations, ports_per_pair
   baseline  rss_bytes of the target after a short load, slab_bytes, tcp_memory_bytes
   steps     per step: connections (the goal), opened, failed, held (at the end), lost, success_rate, open_s,
@@ -127,6 +129,9 @@ pub struct CapacityArgs {
     /// Connect to so many addresses, the target's and those that follow it: it must listen on them
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub destinations: u16,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Where the report goes.
     #[command(flatten)]
     pub report: ReportArgs,
@@ -151,6 +156,7 @@ impl CapacityArgs {
             timeout: Duration::from_secs(10),
             openers: 64,
             destinations: 1,
+            tls: TlsArgs::default(),
             report: ReportArgs::default(),
             lanes,
         }
@@ -181,6 +187,9 @@ pub fn run(args: &CapacityArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::catch()?;
     let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
     let goals = args.goals(descriptors)?;
+    if let Some(flag) = args.tls.dependent().filter(|_| !args.tls.tls) {
+        return Err(Failure::Usage(format!("{flag} needs --tls")));
+    }
     args.report.make_dir()?;
     let mut args = args.clone();
     let servers = start(&mut args, goals.last().copied().unwrap_or(0))?;
@@ -214,6 +223,12 @@ pub(crate) fn measure_running(
 fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Failure> {
     let Some(peer) = args.start else { return Ok(Vec::new()) };
     let beside = args.lanes.lanes().first().and_then(|lane| lane.cpu);
+    if args.tls.tls && !peer.has_tls() {
+        return Err(Failure::Usage(format!(
+            "{} does not terminate TLS here: start it yourself",
+            peer.name()
+        )));
+    }
     let address = free_address()?;
     let mut order = Order {
         peer: Peer::Origin,
@@ -223,13 +238,18 @@ fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Fail
         connections,
         busy: 0,
         is_patient: true,
+        tls: None,
     };
     if peer == Peer::Origin {
         order.cpu = args.server_cpu;
         return Ok(vec![order.start()?]);
     }
     let origin = order.start()?;
-    let order = Order { peer, listen: free_address()?, cpu: args.server_cpu, ..order };
+    let tls = args.tls.tls.then(Pair::generate).transpose()?.map(Arc::new);
+    if tls.is_some() {
+        args.tls.server_name.get_or_insert_with(|| NAME.to_owned());
+    }
+    let order = Order { peer, listen: free_address()?, cpu: args.server_cpu, tls, ..order };
     if !order.flags().is_empty() {
         let flags = format!("{} with {}", peer.name(), order.flags());
         let note = &mut args.report.note;
@@ -241,10 +261,11 @@ fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Fail
 /// A short load, so that what the target keeps for any load is not counted as the price of held connections.
 fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Result<(), Failure> {
     let url: Target = format!("http://{}{}", args.target, args.path).parse().map_err(Failure::Usage)?;
+    let tls = args.tls.clone();
     let load = |connections: u64, requests: u64| {
         let requests = Some(requests);
         let brief = LoadArgs::brief(url.clone(), connections, args.timeout, args.lanes.clone());
-        load::measure(&LoadArgs { requests, ..brief }, interrupt)?.verdict()
+        load::measure(&LoadArgs { requests, tls: tls.clone(), ..brief }, interrupt)?.verdict()
     };
     // A number of requests, not a time: an emulated machine may need a second for the first.
     let connections = WARM_UP_CONNECTIONS.min(first_goal);
@@ -270,6 +291,7 @@ fn measure(
     let orders = Orders {
         ports: ports.clone(),
         request: Arc::new(request(args)),
+        tls: args.tls.tls.then(|| TlsPlan::new(&args.tls, &args.target.ip().to_string())).transpose()?,
         timeout_ms: args.timeout.as_millis().max(1) as u64,
         openers: u64::from(args.openers),
         active: args.active.0,
@@ -298,11 +320,12 @@ fn measure(
 }
 
 fn request(args: &CapacityArgs) -> Vec<u8> {
-    format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n\r\n",
-        args.path, args.target
-    )
-    .into_bytes()
+    let host = match &args.tls.server_name {
+        Some(name) => format!("{name}:{}", args.target.port()),
+        None => args.target.to_string(),
+    };
+    format!("GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n\r\n", args.path)
+        .into_bytes()
 }
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {

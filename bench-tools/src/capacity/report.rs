@@ -14,6 +14,7 @@ use crate::latency::Latency;
 use crate::machine::Setting;
 use crate::plot::{Axis, Panel, Scale, Series, count_label, ns_label};
 use crate::procfs::Server;
+use crate::tls::TlsReport;
 use crate::units::{show_bytes, show_count, show_ns};
 
 /// A capacity run.
@@ -27,6 +28,8 @@ pub struct Report {
     pub path: String,
     /// Its processes, when they could be seen.
     pub server: Option<Server>,
+    /// TLS handshakes of all steps; `None` in clear text.
+    pub tls: Option<TlsReport>,
     /// The addresses used.
     pub ports: PortPlan,
     /// Share of active connections.
@@ -239,9 +242,10 @@ impl Report {
         }
         writeln!(
             out,
-            "Each connection is opened and has one `GET {}` answered before it counts. Each step is held for {} s; \
+            "Each connection is opened{} and has one `GET {}` answered before it counts. Each step is held for {} s; \
              {:.3} % of the connections send a request every {} s. {}. Load and target share this machine: speed \
              and latency are those of both together.\n",
+            if self.tls.is_some() { " by TLS" } else { "" },
             self.path,
             self.hold_s,
             self.active * 100.0,
@@ -251,6 +255,9 @@ impl Report {
     }
 
     fn write_tables(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(tls) = &self.tls {
+            writeln!(out, "{}.\n", tls.text())?;
+        }
         writeln!(out, "| goal | held | failed | lost | success | opened in | per second |")?;
         writeln!(out, "|---:|---:|---:|---:|---:|---:|---:|")?;
         for step in &self.steps {

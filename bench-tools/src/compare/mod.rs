@@ -8,6 +8,7 @@ mod values;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -23,6 +24,7 @@ use crate::machine::Setting;
 use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, connections_opened};
 use crate::progress::{Line, bar};
+use crate::tls::Pair;
 use crate::units::{parse_count, parse_duration};
 use values::Values;
 use workload::Shape;
@@ -46,6 +48,8 @@ JSON keys:
   figures   figure, title, servers (by name): values (one per round), median, ratio (median of the ratios to the
             reference in the same round; null without any), ratio_quartiles
   health    by server: requests, errors (kind: count), reconnects, behind (requests due and not sent),
+            tls_kinds (version, suite, group: count of handshakes), other_handshakes (full where they should be resumed, or the
+            other way round),
             unexplained_connects (one per round: connections opened on the machine meanwhile, per request, that the
             load does not explain)
   doubts    sentences: which figures are not those of a healthy server, and why
@@ -91,7 +95,7 @@ pub struct CompareArgs {
     /// The server that ratios refer to [default: nginx, else the last one]
     #[arg(long, value_name = "NAME", value_enum)]
     pub reference: Option<Peer>,
-    /// What to measure [default: everything]
+    /// What to measure [default: everything]; cases with TLS by those of sluice, nginx and haproxy
     #[arg(long, value_name = "CASE,CASE,...", value_delimiter = ',', value_enum)]
     pub cases: Vec<Case>,
     /// How it is measured.
@@ -165,8 +169,12 @@ fn compare(
     let interrupt = Interrupt::catch()?;
     let peers = unique(peers);
     let reference = if peers.contains(&reference) { reference } else { peers[peers.len() - 1] };
+    if cases.iter().all(|case| case.is_tls()) && !peers.iter().any(|peer| peer.has_tls()) {
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
+        return Err(Failure::Usage(format!("TLS is not terminated by {}", names.join(", "))));
+    }
     work.report.make_dir()?;
-    let mut comparison = Comparison::start(work, &peers, &interrupt)?;
+    let mut comparison = Comparison::start(work, &peers, cases, &interrupt)?;
     comparison.measure(cases);
     let report = comparison.report(reference);
     drop(comparison);
@@ -205,6 +213,9 @@ struct Comparison<'a> {
     idle: u64,
     origin: Running,
     servers: Vec<Running>,
+    /// Those of them that have TLS, once more, for the cases with it; and their certificate.
+    tls_servers: Vec<Running>,
+    pair: Option<Arc<Pair>>,
     values: Values,
     rounds: usize,
     failures: Vec<String>,
@@ -216,6 +227,7 @@ impl<'a> Comparison<'a> {
     fn start(
         args: &'a WorkArgs,
         peers: &[Peer],
+        cases: &[Case],
         interrupt: &'a Interrupt,
     ) -> Result<Comparison<'a>, Failure> {
         let mut lanes = args.lanes.clone();
@@ -233,6 +245,7 @@ impl<'a> Comparison<'a> {
             connections: 0,
             busy: 0,
             is_patient: false,
+            tls: None,
         };
         let origin = origin.start()?;
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
@@ -243,38 +256,61 @@ impl<'a> Comparison<'a> {
             idle: args.idle.min(descriptors.saturating_sub(DESCRIPTORS_RESERVED)),
             origin,
             servers: Vec::new(),
+            tls_servers: Vec::new(),
+            pair: None,
             values: Values::default(),
             rounds: 0,
             failures: Vec::new(),
             pace: Pace::new(),
         };
-        for &peer in peers {
-            let server = comparison.order(peer, CONNECTIONS_MAX, CONNECTIONS_MAX)?.start()?;
-            comparison.servers.push(server);
+        if cases.iter().any(|case| !case.is_tls()) {
+            comparison.servers = comparison.start_all(peers.iter())?;
+        }
+        if cases.iter().any(|case| case.is_tls()) {
+            comparison.pair = Some(Arc::new(Pair::generate()?));
+            comparison.tls_servers = comparison.start_all(peers.iter().filter(|peer| peer.has_tls()))?;
         }
         Ok(comparison)
     }
 
-    fn order(&self, peer: Peer, connections: u64, busy: u64) -> Result<Order, Failure> {
+    /// Starts servers for loads; with TLS once there is a certificate.
+    fn start_all<'p>(&self, peers: impl Iterator<Item = &'p Peer>) -> Result<Vec<Running>, Failure> {
+        let start =
+            |&peer: &Peer| self.order(peer, self.pair.clone(), CONNECTIONS_MAX, CONNECTIONS_MAX)?.start();
+        peers.map(start).collect()
+    }
+
+    fn order(
+        &self,
+        peer: Peer,
+        tls: Option<Arc<Pair>>,
+        connections: u64,
+        busy: u64,
+    ) -> Result<Order, Failure> {
         let (origin, cpu) = (self.origin.address, Some(self.args.server_cpu));
-        Ok(Order { peer, listen: free_address()?, origin, cpu, connections, busy, is_patient: false })
+        Ok(Order { peer, listen: free_address()?, origin, cpu, connections, busy, is_patient: false, tls })
+    }
+
+    /// The servers that take part in a case.
+    fn servers(&self, case: Case) -> &[Running] {
+        if case.is_tls() { &self.tls_servers } else { &self.servers }
     }
 
     fn measure(&mut self, cases: &[Case]) {
         let rounds = usize::from(self.args.rounds);
-        let idle_rounds = if cases.contains(&Case::Idle) { rounds.min(IDLE_ROUNDS_MAX) } else { 0 };
-        let loads: Vec<Case> = cases.iter().copied().filter(|&case| case != Case::Idle).collect();
-        self.pace.total = (rounds * loads.len() + idle_rounds) * self.servers.len();
+        let idle_rounds = rounds.min(IDLE_ROUNDS_MAX);
+        // Memory last: it takes servers of its own.
+        let (idle, loads): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| case.is_idle());
+        let total = |cases: &[Case], rounds: usize| {
+            cases.iter().map(|&case| self.servers(case).len() * rounds).sum::<usize>()
+        };
+        self.pace.total = total(&loads, rounds) + total(&idle, idle_rounds);
         for round in 0..rounds {
-            for &case in &loads {
+            for &case in loads.iter().chain(idle.iter().filter(|_| round < idle_rounds)) {
                 // No server always comes after the same one.
-                for turn in 0..self.servers.len() {
-                    self.turn(case, (turn + round) % self.servers.len(), round);
-                }
-            }
-            if round < idle_rounds {
-                for turn in 0..self.servers.len() {
-                    self.turn(Case::Idle, (turn + round) % self.servers.len(), round);
+                let count = self.servers(case).len();
+                for turn in 0..count {
+                    self.turn(case, (turn + round) % count, round);
                 }
             }
             if self.interrupt.is_set() {
@@ -291,10 +327,10 @@ impl<'a> Comparison<'a> {
         if self.interrupt.is_set() {
             return;
         }
-        let peer = self.servers[number].peer;
+        let peer = self.servers(case)[number].peer;
         self.pace.show(&format!("{}, {}", peer.name(), case.title()));
         let measured = match case {
-            Case::Idle => self.measure_idle(peer, round),
+            Case::Idle | Case::TlsIdle => self.measure_idle(case, peer, round),
             _ => self.measure_load(case, number, round),
         };
         self.pace.done += 1;
@@ -307,7 +343,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn measure_load(&mut self, case: Case, number: usize, round: usize) -> Result<(), Failure> {
-        let (peer, address) = (self.servers[number].peer, self.servers[number].address);
+        let server = &self.servers(case)[number];
+        let (peer, address) = (server.peer, server.address);
         let target = format!("http://{address}/").parse().map_err(Failure::Usage)?;
         let (args, lanes) = (self.args, self.lanes.clone());
         let shape = Shape { target, lanes, duration: args.duration, warmup: args.warmup, rate: args.rate };
@@ -329,33 +366,41 @@ impl<'a> Comparison<'a> {
     }
 
     /// Memory per idle connection of a fresh server: one that has served others keeps memory to serve from.
-    fn measure_idle(&mut self, peer: Peer, round: usize) -> Result<(), Failure> {
-        let server = self.order(peer, self.idle, 0)?.start()?;
+    fn measure_idle(&mut self, case: Case, peer: Peer, round: usize) -> Result<(), Failure> {
+        let pair = self.pair.clone().filter(|_| case.is_tls());
+        let server = self.order(peer, pair, self.idle, 0)?.start()?;
         let unknown = || Failure::Target("its process is not to be seen".into());
         let seen = Server::listening_on(server.address).ok_or_else(unknown)?;
         let start = seen.usage().map_err(|_| unknown())?.rss_bytes;
         // The first half takes up what the allocator has kept from buffers of requests; the second half is weighed.
-        let args = CapacityArgs::brief(server.address, vec![self.idle / 2, self.idle], self.lanes.clone());
+        let brief = CapacityArgs::brief(server.address, vec![self.idle / 2, self.idle], self.lanes.clone());
+        let args = CapacityArgs { tls: case.tls_args(), ..brief };
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
         let report = capacity::measure_running(&args, descriptors, self.interrupt)?;
         report.verdict(false)?;
         let last = report.steps.last().and_then(|step| step.target.as_ref()).ok_or_else(unknown)?;
         let bytes = last.user_bytes_per_further_connection.ok_or_else(unknown)?;
-        self.values.add(Case::Idle, Figure::RssStartKib, peer.name(), round, start as f64 / 1024.0);
-        self.values.add(Case::Idle, Figure::BytesPerConnection, peer.name(), round, bytes);
+        self.values.add(case, Figure::RssStartKib, peer.name(), round, start as f64 / 1024.0);
+        self.values.add(case, Figure::BytesPerConnection, peer.name(), round, bytes);
         Ok(())
     }
 
     fn report(&self, reference: Peer) -> Report {
+        // With TLS they name their library too.
+        let servers = self.servers.iter().chain(&self.tls_servers);
         let peers: BTreeMap<String, String> =
-            self.servers.iter().map(|server| (server.peer.name().to_owned(), server.described())).collect();
+            servers.map(|server| (server.peer.name().to_owned(), server.described())).collect();
         let cases = self.values.results(reference.name());
         let doubts = cases.iter().flat_map(|case| {
             let of_server = |(name, health): (&String, &values::Health)| {
                 let doubts = health.doubts().into_iter();
                 doubts.map(|doubt| format!("{name}, {}: {doubt}", case.title)).collect::<Vec<_>>()
             };
-            case.health.iter().flat_map(of_server).collect::<Vec<_>>()
+            let kinds = case.negotiated();
+            let differ = (kinds.len() > 1).then(|| {
+                format!("{}: the servers did not negotiate the same: {}", case.title, kinds.join(", "))
+            });
+            case.health.iter().flat_map(of_server).chain(differ).collect::<Vec<_>>()
         });
         Report {
             setting: Setting::now(self.args.report.note.clone()),

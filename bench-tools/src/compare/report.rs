@@ -9,6 +9,7 @@ use super::values::{CaseResult, ServerResult};
 use super::workload::Case;
 use crate::machine::Setting;
 use crate::plot::Bars;
+use crate::tls::KIND as CERTIFICATE;
 use crate::units::show_count;
 
 /// A comparison.
@@ -111,11 +112,14 @@ impl Report {
         for case in &self.cases {
             let detail = match case.case {
                 Case::FixedRate => format!(": {} per second", show_count(self.rate)),
-                Case::Idle => format!(": {}", show_count(self.idle_connections)),
+                Case::Idle | Case::TlsIdle => format!(": {}", show_count(self.idle_connections)),
                 _ => String::new(),
             };
             writeln!(out, "## {}{detail}\n", case.title)?;
             self.write_case(out, case)?;
+            if case.case.is_tls() && !case.case.is_idle() {
+                writeln!(out, "{}, certificate {CERTIFICATE}.\n", case.negotiated().join(", "))?;
+            }
         }
         for failure in &self.failures {
             writeln!(out, "Failed: {failure}\n")?;

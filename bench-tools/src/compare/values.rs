@@ -1,7 +1,7 @@
 //! What was measured, by kind of work and server, and what it comes to: medians of ratios paired by round, since the
 //! machine's pace drifts and ratios do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -17,6 +17,8 @@ const CONNECTS_NOISE: u64 = 200;
 const BEHIND_TOLERATED: f64 = 0.001;
 /// More connections than this per request that a server closed between requests are reported.
 const RECONNECTS_TOLERATED: f64 = 0.01;
+/// A larger share of handshakes of the other kind would change the figures.
+const HANDSHAKES_TOLERATED: f64 = 0.01;
 
 /// One kind of work.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +31,15 @@ pub struct CaseResult {
     pub figures: Vec<FigureResult>,
     /// How well each server did it.
     pub health: BTreeMap<String, Health>,
+}
+
+impl CaseResult {
+    /// All that servers negotiated for TLS: one suite, or their figures are not those of the same work.
+    pub(super) fn negotiated(&self) -> Vec<&str> {
+        let kinds: BTreeSet<&str> =
+            self.health.values().flat_map(|health| health.tls_kinds.keys()).map(String::as_str).collect();
+        kinds.into_iter().collect()
+    }
 }
 
 /// One figure for all servers.
@@ -66,6 +77,10 @@ pub struct Health {
     pub reconnects: u64,
     /// Fixed rate: requests that were due and not sent.
     pub behind: u64,
+    /// TLS: what was negotiated, and how often.
+    pub tls_kinds: BTreeMap<String, u64>,
+    /// TLS: handshakes that were full where they should resume a session, or the other way round.
+    pub other_handshakes: u64,
     /// Per round: connections that were opened on this machine meanwhile and that the load does not explain, per
     /// request.
     pub unexplained_connects: Vec<f64>,
@@ -82,9 +97,16 @@ impl Health {
         self.behind += loaded.behind;
         // Each client connection may want one to the origin.
         let expected = match case {
-            Case::NewConnection => connects,
+            case if case.has_new_connections() => connects,
             _ => 2 * (loaded.connections + loaded.reconnects) + CONNECTS_NOISE,
         };
+        if let Some(tls) = &loaded.tls {
+            for (kind, count) in &tls.kinds {
+                *self.tls_kinds.entry(kind.clone()).or_insert(0) += count;
+            }
+            self.other_handshakes +=
+                if case.tls_args().resume { tls.handshakes - tls.resumed } else { tls.resumed };
+        }
         let unexplained = connects.saturating_sub(expected);
         self.unexplained_connects.push(unexplained as f64 / loaded.requests.max(1) as f64);
     }
@@ -107,6 +129,12 @@ impl Health {
             doubts.push(format!(
                 "{behind} requests were due and never sent: the rate is more than it, or the load, can take, and the \
                  latencies leave those requests out"
+            ));
+        }
+        if self.other_handshakes as f64 > HANDSHAKES_TOLERATED * self.requests as f64 {
+            let other = show_count(self.other_handshakes);
+            doubts.push(format!(
+                "{other} handshakes were full where they should resume a session, or the other way round"
             ));
         }
         // Whatever else runs on the machine opens connections too, but hardly in most of the rounds.
@@ -236,6 +264,8 @@ mod tests {
         assert!(late.doubts()[0].starts_with("11 requests were due and never sent"));
         let closing = Health { reconnects: 101, ..healthy.clone() };
         assert!(closing.doubts()[0].starts_with("it closed 101 connections"));
+        let full = Health { other_handshakes: 101, ..healthy.clone() };
+        assert!(full.doubts()[0].starts_with("101 handshakes were full where"));
         assert!(Health { behind: 9, reconnects: 99, ..healthy.clone() }.doubts().is_empty());
         let connecting = Health { unexplained_connects: vec![0.0, 0.5, 0.4], ..healthy };
         assert!(connecting.doubts()[0].starts_with("40 connections were opened for each 100 requests"));

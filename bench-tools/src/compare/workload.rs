@@ -7,9 +7,12 @@ use serde::Serialize;
 
 use crate::lanes::LaneArgs;
 use crate::load::{LoadArgs, Report as Loaded, Target};
+use crate::tls::{NAME, TlsArgs};
 
 /// More time before the measurement for each connection.
 const OPENING: Duration = Duration::from_micros(250);
+/// The same with a handshake.
+const OPENING_TLS: Duration = Duration::from_micros(1_000);
 
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -41,6 +44,24 @@ pub enum Case {
     FixedRate,
     /// Memory of idle kept connections
     Idle,
+    /// 1 KB answers by TLS on 64 kept connections
+    Tls1k,
+    /// 1 KB answers by TLS on 1,000 kept connections
+    Tls1k1000,
+    /// 1 KB answers by TLS, each on a new connection with a full handshake
+    #[value(name = "tlsfull")]
+    #[serde(rename = "tlsfull")]
+    TlsFull,
+    /// 1 KB answers by TLS, each on a new connection with a resumed session
+    #[value(name = "tlsresumed")]
+    #[serde(rename = "tlsresumed")]
+    TlsResumed,
+    /// 10 MB answers by TLS on 8 kept connections
+    Tls10m,
+    /// Memory of idle kept connections with TLS, after a request on each
+    #[value(name = "tlsidle")]
+    #[serde(rename = "tlsidle")]
+    TlsIdle,
 }
 
 /// A figure, and how to read it.
@@ -51,6 +72,8 @@ pub enum Figure {
     CpuUsPerRequest,
     /// Requests answered per second.
     RequestsPerS,
+    /// Handshakes, with a request each, per second of the server's CPU time.
+    HandshakesPerCpuS,
     /// Gigabytes of answers per second of the server's CPU time.
     GbPerCpuS,
     /// Latency: half of the requests,
@@ -67,7 +90,7 @@ pub enum Figure {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 13] = [
+    pub const ALL: [Case; 19] = [
         Case::Small64,
         Case::Small300,
         Case::Small500,
@@ -81,7 +104,46 @@ impl Case {
         Case::Post1m,
         Case::FixedRate,
         Case::Idle,
+        Case::Tls1k,
+        Case::Tls1k1000,
+        Case::TlsFull,
+        Case::TlsResumed,
+        Case::Tls10m,
+        Case::TlsIdle,
     ];
+
+    /// Whether clients speak TLS.
+    pub fn is_tls(self) -> bool {
+        self.tls_args().tls
+    }
+
+    /// Whether memory is what it measures.
+    pub(super) fn is_idle(self) -> bool {
+        matches!(self, Case::Idle | Case::TlsIdle)
+    }
+
+    /// Whether each request has a connection of its own.
+    pub(super) fn has_new_connections(self) -> bool {
+        matches!(self, Case::NewConnection | Case::TlsFull | Case::TlsResumed)
+    }
+
+    /// The TLS of its clients.
+    pub(super) fn tls_args(self) -> TlsArgs {
+        match self {
+            Case::Tls1k
+            | Case::Tls1k1000
+            | Case::TlsFull
+            | Case::TlsResumed
+            | Case::Tls10m
+            | Case::TlsIdle => TlsArgs {
+                tls: true,
+                server_name: Some(NAME.into()),
+                resume: self == Case::TlsResumed,
+                ..TlsArgs::default()
+            },
+            _ => TlsArgs::default(),
+        }
+    }
 
     /// What it is, for people.
     pub fn title(self) -> &'static str {
@@ -99,13 +161,20 @@ impl Case {
             Case::Post1m => "POST of 1 MB, 8 connections",
             Case::FixedRate => "1 KB at a fixed rate",
             Case::Idle => "idle connections",
+            Case::Tls1k => "TLS: 1 KB, 64 connections",
+            Case::Tls1k1000 => "TLS: 1 KB, 1,000 connections",
+            Case::TlsFull => "TLS: 1 KB, a full handshake per request",
+            Case::TlsResumed => "TLS: 1 KB, a resumed handshake per request",
+            Case::Tls10m => "TLS: 10 MB, 8 connections",
+            Case::TlsIdle => "TLS: idle connections",
         }
     }
 
     /// What is read off it; the first is the one that charts show.
     pub fn figures(self) -> &'static [Figure] {
         use Figure::{
-            BytesPerConnection, CpuUsPerRequest, GbPerCpuS, P50Us, P99_9Us, P99Us, RequestsPerS, RssStartKib,
+            BytesPerConnection, CpuUsPerRequest, GbPerCpuS, HandshakesPerCpuS, P50Us, P99_9Us, P99Us,
+            RequestsPerS, RssStartKib,
         };
         match self {
             Case::Small64
@@ -114,39 +183,51 @@ impl Case {
             | Case::Small1000
             | Case::Small4000
             | Case::NewConnection
+            | Case::Tls1k
+            | Case::Tls1k1000
             | Case::Post10k
             | Case::Post1m => &[CpuUsPerRequest, RequestsPerS],
-            Case::Body100k | Case::Body10m | Case::Chunked100k => &[CpuUsPerRequest, GbPerCpuS],
+            Case::TlsFull | Case::TlsResumed => &[CpuUsPerRequest, HandshakesPerCpuS],
+            Case::Body100k | Case::Body10m | Case::Chunked100k | Case::Tls10m => {
+                &[CpuUsPerRequest, GbPerCpuS]
+            }
             Case::FixedRate => &[CpuUsPerRequest, P50Us, P99Us, P99_9Us],
-            Case::Idle => &[BytesPerConnection, RssStartKib],
+            Case::Idle | Case::TlsIdle => &[BytesPerConnection, RssStartKib],
         }
     }
 
     /// The load of this case; `None` for the one that is no load.
     pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
         let (answer, body, connections) = match self {
-            Case::Small64 | Case::NewConnection | Case::FixedRate => ("bytes/1024", 0, 64),
+            Case::Small64
+            | Case::NewConnection
+            | Case::FixedRate
+            | Case::Tls1k
+            | Case::TlsFull
+            | Case::TlsResumed => ("bytes/1024", 0, 64),
             Case::Small300 => ("bytes/1024", 0, 300),
             Case::Small500 => ("bytes/1024", 0, 500),
-            Case::Small1000 => ("bytes/1024", 0, 1_000),
+            Case::Small1000 | Case::Tls1k1000 => ("bytes/1024", 0, 1_000),
             Case::Small4000 => ("bytes/1024", 0, 4_000),
             Case::Body100k => ("bytes/100000", 0, 64),
-            Case::Body10m => ("bytes/10000000", 0, 8),
+            Case::Body10m | Case::Tls10m => ("bytes/10000000", 0, 8),
             Case::Chunked100k => ("chunked/100000", 0, 32),
             Case::Post10k => ("bytes/100", 10_000, 32),
             Case::Post1m => ("bytes/100", 1_000_000, 8),
-            Case::Idle => return None,
+            Case::Idle | Case::TlsIdle => return None,
         };
         let url = Target { path: format!("/{answer}"), ..shape.target.clone() };
         let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());
+        let opening = if self.is_tls() { OPENING_TLS } else { OPENING };
         Some(LoadArgs {
             duration: shape.duration,
             // Until all connections are open, on both sides of the server.
-            warmup: shape.warmup + OPENING * connections as u32,
+            warmup: shape.warmup + opening * connections as u32,
             body,
-            new_connections: self == Case::NewConnection,
+            new_connections: self.has_new_connections(),
+            tls: self.tls_args(),
             // A new connection each time leaves its port in TIME_WAIT: several addresses have more.
-            sources: if self == Case::NewConnection { 16 } else { 1 },
+            sources: if self.has_new_connections() { 16 } else { 1 },
             rate: (self == Case::FixedRate).then_some(shape.rate),
             ..brief
         })
@@ -169,6 +250,7 @@ impl Figure {
         match self {
             Figure::CpuUsPerRequest => "CPU per request, µs",
             Figure::RequestsPerS => "requests/s",
+            Figure::HandshakesPerCpuS => "handshakes per CPU-second",
             Figure::GbPerCpuS => "GB per CPU-second",
             Figure::P50Us => "p50, µs",
             Figure::P99Us => "p99, µs",
@@ -185,6 +267,10 @@ impl Figure {
         match self {
             Figure::CpuUsPerRequest => server.map(|server| server.cpu_us_per_request),
             Figure::RequestsPerS => Some(loaded.requests_per_s),
+            Figure::HandshakesPerCpuS => {
+                let handshakes = loaded.tls.as_ref()?.handshakes as f64;
+                server.map(|server| handshakes / server.cpu_s.max(1e-9))
+            }
             Figure::GbPerCpuS => server.map(|server| loaded.bytes as f64 / 1e9 / server.cpu_s.max(1e-9)),
             Figure::P50Us => Some(us(loaded.latency_ns.p50)),
             Figure::P99Us => Some(us(loaded.latency_ns.p99)),
@@ -223,6 +309,11 @@ mod tests {
         );
         assert!(load(Case::NewConnection).new_connections && !load(Case::Small64).new_connections);
         assert_eq!((load(Case::FixedRate).rate, load(Case::Small64).rate), (Some(500), None));
-        assert!(Case::Idle.load(&shape).is_none());
+        assert!(Case::Idle.load(&shape).is_none() && Case::TlsIdle.load(&shape).is_none());
+        let (full, resumed) = (load(Case::TlsFull), load(Case::TlsResumed));
+        assert!(full.new_connections && full.tls.tls && !full.tls.resume && resumed.tls.resume);
+        assert!(
+            !load(Case::Small64).tls.tls && load(Case::Tls10m).tls.tls && !load(Case::Tls1k).new_connections
+        );
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sluice_sys::{Conn, Runtime, next_connection, process_cpu_time, sleep, spawn};
+use sluice_sys::{Runtime, next_connection, process_cpu_time, sleep, spawn};
 
 use super::plan::{Connections, Plan};
 use super::schedule::Schedule;
@@ -23,7 +23,8 @@ use crate::lanes::{self, Lane};
 use crate::latency::ns;
 use crate::procfs::{Server, Usage, cpu_ticks};
 use crate::ticker::Ticker;
-use crate::wire::{Broken, Request, Wire, connect};
+use crate::tls::{Client, TlsPlan};
+use crate::wire::{Broken, Link, Request, Wire, connect};
 
 /// How often the end is looked for; the measured time is taken from clocks, not from this.
 const POLL_MS: u64 = 32;
@@ -69,6 +70,8 @@ enum Phase {
 struct Shared {
     plan: Rc<Plan>,
     wire: Wire,
+    /// Makes sessions, if there is TLS.
+    tls: Option<Client>,
     phase: Cell<Phase>,
     /// When measuring began.
     began: Cell<Instant>,
@@ -92,7 +95,7 @@ struct Shared {
 /// A connection, if there is one at the moment, with its reader.
 #[derive(Default)]
 struct Slot {
-    conn: Option<Conn>,
+    link: Option<Link>,
     reader: ResponseReader,
 }
 
@@ -102,6 +105,7 @@ pub(super) fn run(plan: Plan, lane: Lane, interrupt: Interrupt) -> Result<LaneRu
     let runtime = Runtime::new(&lanes::settings(connections))?;
     let now = Instant::now();
     let shared = Rc::new(Shared {
+        tls: plan.tls.as_ref().map(TlsPlan::client),
         plan: Rc::new(plan),
         wire: Wire::default(),
         phase: Cell::new(Phase::WarmUp),
@@ -152,7 +156,7 @@ async fn conduct(
     }
     let requests = plan.requests.map(|total| lane.share(total));
     let meter = Meter::start(&plan, lane);
-    shared.tally.take();
+    shared.tally.borrow_mut().restart();
     shared.left.set(requests);
     shared.began.set(Instant::now());
     shared.answered.set(shared.began.get());
@@ -227,7 +231,7 @@ async fn open_all(shared: &Rc<Shared>, connections: u64, interrupt: &Interrupt) 
 async fn open(shared: Rc<Shared>) {
     let mut slot = Slot::default();
     if shared.plan.kind == Connections::Kept {
-        slot.conn = shared.connect().await.ok();
+        slot.link = shared.connect().await.ok();
     }
     shared.free.borrow_mut().push_back(slot);
     shared.busy.set(shared.busy.get() - 1);
@@ -275,11 +279,11 @@ enum Outcome {
 impl Shared {
     /// Sends a request, connecting first where needed, and counts what comes of it.
     async fn request(&self, slot: &mut Slot, began: Instant) -> Outcome {
-        let is_reused = slot.conn.is_some();
-        let conn = match slot.conn.take() {
-            Some(conn) => conn,
+        let is_reused = slot.link.is_some();
+        let mut link = match slot.link.take() {
+            Some(link) => link,
             None => match self.connect().await {
-                Ok(conn) => conn,
+                Ok(link) => link,
                 Err(fault) => {
                     self.failed(fault);
                     return Outcome::Unreached;
@@ -290,11 +294,14 @@ impl Shared {
         let number = self.plan.mix.at(place);
         let prepared = &self.plan.mix.requests[number];
         let request = Request { number, wire: &prepared.wire, is_head: prepared.is_head };
-        match self.wire.exchange(&conn, request, &mut slot.reader, self.plan.timeout_ms).await {
+        match self.wire.exchange(&mut link, request, &mut slot.reader, self.plan.timeout_ms).await {
             Ok(answer) => {
                 self.answered(began, answer);
-                let is_kept = answer.keeps_alive && self.plan.kind == Connections::Kept;
-                slot.conn = is_kept.then_some(conn);
+                match self.plan.kind {
+                    Connections::Kept if answer.keeps_alive => slot.link = Some(link),
+                    _ if !answer.keeps_alive => link.close_after_server().await,
+                    _ => {}
+                }
             }
             Err(Broken::Stale) if is_reused => {
                 self.stale();
@@ -306,16 +313,21 @@ impl Shared {
         Outcome::Over
     }
 
-    async fn connect(&self) -> Result<Conn, Fault> {
+    async fn connect(&self) -> Result<Link, Fault> {
         let begin = Instant::now();
         let place = self.source.replace(self.source.get() + 1);
         let sources: &[SocketAddr] = &self.plan.sources;
         let source = (!sources.is_empty()).then(|| sources[place % sources.len()]);
-        let conn = connect(source, self.plan.address, self.plan.timeout_ms).await?;
-        if self.phase.get() == Phase::Measure {
-            self.tally.borrow_mut().connect.saturating_record(ns(begin.elapsed()));
+        let link = connect(source, self.plan.address, self.plan.timeout_ms, self.tls.as_ref()).await?;
+        let is_measured = self.phase.get() == Phase::Measure;
+        let mut tally = self.tally.borrow_mut();
+        if is_measured {
+            tally.connect.saturating_record(ns(begin.elapsed()));
         }
-        Ok(conn)
+        if let Some(session) = &link.session {
+            session.count(&mut tally.tls, is_measured);
+        }
+        Ok(link)
     }
 
     /// Closed loop: whether another request may be sent.

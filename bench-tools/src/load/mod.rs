@@ -20,6 +20,7 @@ use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::progress::Countdown;
+use crate::tls::TlsArgs;
 use crate::units::{parse_count, parse_duration};
 use plan::Plan;
 
@@ -27,7 +28,7 @@ pub use mix::WeightedPath;
 pub use report::{Report, ServerCpu, ToolCpu};
 pub use schedule::Arrival;
 pub(crate) use schedule::Schedule;
-pub use target::Target;
+pub use target::{Scheme, Target};
 
 const JSON_KEYS: &str = "\
 JSON keys:
@@ -36,10 +37,12 @@ JSON keys:
   requests_per_s, bytes and bytes_per_s (heads and bodies received)
   errors            kind: count; reconnects: connections made again because they had ended between requests
   latency_ns        min, mean, p50, p90, p99, p99_9, max; in an open loop from when the request was due
-  connect_ns        the same of connections made within the measured time
+  connect_ns        the same of connections made within the measured time, with TLS up to the end of the handshake
   send_lag_ns       open loop: the same, from when a request was due to when it was sent
   behind            open loop: requests that were due and not sent at the end
   tool_cpu          user_s, system_s, share (of the wall time of one CPU), idle_share (of the CPUs it ran on)
+  tls               null in clear text, or handshakes (within the measured time), resumed (of these), resumed_share, kinds
+                    (version, suite, group: count of handshakes, those of the warm-up included)
   server            name, pids, cpu_s, cpu_us_per_request, user_share, rss_bytes; null when it is not known
   warnings          sentences: what may make the figures those of the tool rather than of the server
 Exit code 1 when nothing was answered or more than 1 % of the requests failed, 130 after Ctrl-C: what was measured until
@@ -49,7 +52,7 @@ then is printed. A target whose process ends and has no successor ends the run."
 #[derive(Clone, Debug, Args)]
 #[command(after_help = JSON_KEYS)]
 pub struct LoadArgs {
-    /// What to ask for
+    /// What to ask for; an https:// URL asks for it by TLS, as --tls does
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/bytes/1024")]
     pub url: Target,
     /// Ask for this path instead, so often as its weight says (1 unless given); repeatable
@@ -96,6 +99,9 @@ pub struct LoadArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// The threads that send.
     #[command(flatten)]
     pub lanes: LaneArgs,
@@ -120,6 +126,7 @@ impl LoadArgs {
             warmup: Duration::ZERO,
             timeout,
             json: false,
+            tls: TlsArgs::default(),
             lanes,
         }
     }
@@ -153,9 +160,8 @@ pub fn run(args: &LoadArgs) -> Result<(), Failure> {
 pub fn measure(args: &LoadArgs, interrupt: &Interrupt) -> Result<Report, Failure> {
     let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, u64::MAX));
     let plan = Plan::new(args, descriptors)?;
-    let server = plan.server.clone();
     let lanes = args.lanes.lanes();
     let inputs = lanes.iter().map(|_| (plan.clone(), interrupt.clone())).collect();
     let runs = lanes::run(&lanes, inputs, |lane, (plan, interrupt)| lane::run(plan, lane, interrupt))?;
-    Ok(Report::new(args, lanes.len(), server, &runs, interrupt.is_set()))
+    Ok(Report::new(args, &plan, lanes.len(), &runs, interrupt.is_set()))
 }

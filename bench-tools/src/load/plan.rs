@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::LoadArgs;
 use super::mix::{Mix, Shape};
 use super::schedule::Arrival;
+use super::target::{Scheme, Target};
 use crate::Failure;
 use crate::procfs::Server;
+use crate::tls::TlsPlan;
 
 /// Whether a connection serves one request or many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub(super) struct Open {
 /// A checked load. Cheap to clone: the requests are shared.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    /// What is asked for, as it is reported.
+    pub(super) target: Target,
+    /// How TLS is spoken, if it is.
+    pub(super) tls: Option<TlsPlan>,
     pub(super) address: SocketAddr,
     pub(super) mix: std::sync::Arc<Mix>,
     pub(super) connections: u64,
@@ -65,16 +71,18 @@ impl Plan {
         if let Some(field) = args.header.iter().find(|field| !is_field(field)) {
             return usage(format!("'{field}' is no header field: write 'Name: value'"));
         }
-        let address = args.url.address;
+        let (target, tls) = target(args)?;
+        let address = target.address;
         let sources = sources(args.sources, address)?;
-        reach(address, args.timeout)?;
+        reach(address, tls.as_ref(), args.timeout)?;
         let kind = if args.new_connections { Connections::PerRequest } else { Connections::Kept };
         let method = args.method.as_deref().unwrap_or(if args.body > 0 { "POST" } else { "GET" });
         let says_close = kind == Connections::PerRequest;
         let shape = Shape { method, fields: &args.header, body_bytes: args.body, says_close };
         Ok(Plan {
             address,
-            mix: Mix::new(&args.url, &args.path, &shape).into(),
+            tls,
+            mix: Mix::new(&target, &args.path, &shape).into(),
             connections: args.connections,
             kind,
             open: args.rate.map(|rate| Open { rate: rate as f64, arrival: args.arrival }),
@@ -84,6 +92,7 @@ impl Plan {
             timeout_ms: args.timeout.as_millis().max(1) as u64,
             sources,
             server: Server::listening_on(address),
+            target,
         })
     }
 }
@@ -111,11 +120,28 @@ fn sources(count: u16, address: SocketAddr) -> Result<Vec<SocketAddr>, Failure> 
     }
 }
 
+/// What is asked for, under the name that the flags give it, and the TLS to ask for it in.
+fn target(args: &LoadArgs) -> Result<(Target, Option<TlsPlan>), Failure> {
+    let is_tls = args.tls.tls || args.url.scheme == Scheme::Https;
+    if let Some(flag) = args.tls.dependent().filter(|_| !is_tls) {
+        return Err(Failure::Usage(format!("{flag} needs --tls or an https:// URL")));
+    }
+    if !is_tls {
+        return Ok((args.url.clone(), None));
+    }
+    let tls = TlsPlan::new(&args.tls, args.url.host())?;
+    let mut target = Target { scheme: Scheme::Https, ..args.url.clone() };
+    if let Some(name) = &args.tls.server_name {
+        target = target.named(name);
+    }
+    Ok((target, Some(tls)))
+}
+
 /// Tries one connection, so that a wrong target is reported at once.
-fn reach(address: SocketAddr, timeout: Duration) -> Result<(), Failure> {
-    TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1)))
-        .map(drop)
-        .map_err(|error| Failure::Target(format!("cannot connect to {address}: {error}")))
+fn reach(address: SocketAddr, tls: Option<&TlsPlan>, timeout: Duration) -> Result<(), Failure> {
+    let stream = TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1)))
+        .map_err(|error| Failure::Target(format!("cannot connect to {address}: {error}")))?;
+    tls.map_or(Ok(()), |tls| tls.try_on(stream, timeout))
 }
 
 #[cfg(test)]

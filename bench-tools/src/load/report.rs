@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use super::LoadArgs;
 use super::lane::{LaneRun, Window};
+use super::plan::Plan;
 use super::tally::Tally;
 use crate::Failure;
 use crate::latency::Latency;
 use crate::procfs::Server;
+use crate::tls::TlsReport;
 use crate::units::{show_bytes, show_count, show_ns};
 
 /// More failed requests than this share are a failed run.
@@ -89,6 +91,8 @@ pub struct Report {
     pub send_lag_ns: Latency,
     /// Requests due and not sent.
     pub behind: u64,
+    /// TLS handshakes; `None` in clear text.
+    pub tls: Option<TlsReport>,
     /// What the tool used.
     pub tool_cpu: ToolCpu,
     /// What the server used.
@@ -100,8 +104,8 @@ pub struct Report {
 impl Report {
     pub(super) fn new(
         args: &LoadArgs,
+        plan: &Plan,
         threads: usize,
-        server: Option<Server>,
         runs: &[LaneRun],
         interrupted: bool,
     ) -> Report {
@@ -115,8 +119,9 @@ impl Report {
         }
         let window = runs.first().map(|run| run.window).unwrap_or_default();
         let requests = tally.latency.len();
+        let server = plan.server.clone();
         let mut report = Report {
-            url: args.url.to_string(),
+            url: plan.target.to_string(),
             connections: args.connections,
             threads,
             rate: args.rate,
@@ -133,6 +138,7 @@ impl Report {
             connect_ns: Latency::of(&tally.connect),
             send_lag_ns: Latency::of(&tally.send_lag),
             behind: runs.iter().map(|run| run.behind).sum(),
+            tls: plan.tls.as_ref().map(|_| tally.tls.report()),
             tool_cpu: ToolCpu::of(runs, &window),
             server: server.and_then(|server| ServerCpu::of(server, &window, requests)),
             warnings: Vec::new(),
@@ -202,6 +208,9 @@ impl Report {
         write_latency(out, "latency", self.latency_ns)?;
         if self.connect_ns.max > 0 {
             write_latency(out, "connect", self.connect_ns)?;
+        }
+        if let Some(tls) = &self.tls {
+            writeln!(out, "TLS        {}", tls.text())?;
         }
         if self.rate.is_some() {
             write_latency(out, "send lag", self.send_lag_ns)?;

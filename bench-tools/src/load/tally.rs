@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::fault::Fault;
 use crate::latency::histogram;
+use crate::tls::TlsTally;
 
 /// Counts of one lane.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Tally {
     pub(super) reconnects: u64,
     /// What went wrong, and how often.
     pub(super) faults: BTreeMap<Fault, u64>,
+    /// Handshakes.
+    pub(super) tls: TlsTally,
 }
 
 impl Default for Tally {
@@ -33,6 +36,7 @@ impl Default for Tally {
             bytes: 0,
             reconnects: 0,
             faults: BTreeMap::new(),
+            tls: TlsTally::default(),
         }
     }
 }
@@ -41,6 +45,13 @@ impl Tally {
     /// Counts a fault.
     pub(super) fn fault(&mut self, fault: Fault) {
         *self.faults.entry(fault).or_insert(0) += 1;
+    }
+
+    /// Forgets what was counted so far, but not what was negotiated.
+    pub(super) fn restart(&mut self) {
+        let mut tls = std::mem::take(&mut self.tls);
+        tls.restart();
+        *self = Tally { tls, ..Tally::default() };
     }
 
     /// Adds another lane's counts.
@@ -55,6 +66,7 @@ impl Tally {
         }
         self.bytes += other.bytes;
         self.reconnects += other.reconnects;
+        self.tls.add(&other.tls);
         for (&fault, count) in &other.faults {
             *self.faults.entry(fault).or_insert(0) += count;
         }

@@ -4,9 +4,36 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-/// A parsed `http://` URL.
+/// What requests travel in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    fn prefix(self) -> &'static str {
+        match self {
+            Scheme::Http => "http://",
+            Scheme::Https => "https://",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// A parsed `http://` or `https://` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    /// Clear text or TLS.
+    pub scheme: Scheme,
     /// Where to connect.
     pub address: SocketAddr,
     /// Host and port as the Host field wants them.
@@ -19,14 +46,15 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Target, String> {
-        let rest =
-            url.strip_prefix("http://").ok_or("a URL begins with http:// (nothing else is supported)")?;
+        let rest_of = |scheme: Scheme| Some((scheme, url.strip_prefix(scheme.prefix())?));
+        let (scheme, rest) = rest_of(Scheme::Http)
+            .or_else(|| rest_of(Scheme::Https))
+            .ok_or("a URL begins with http:// or https:// (nothing else is supported)")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let has_port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
-        let with_port = if has_port && !authority.ends_with(']') {
+        let with_port = if split_port(authority).1.is_some() {
             authority.to_owned()
         } else {
-            format!("{authority}:80")
+            format!("{authority}:{}", scheme.port())
         };
         let mut addresses =
             with_port.to_socket_addrs().map_err(|error| format!("cannot resolve {authority}: {error}"))?;
@@ -35,13 +63,40 @@ impl FromStr for Target {
             return Err("a path contains no spaces or control characters".into());
         }
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { address, authority: authority.to_owned(), path: path.to_owned() })
+        Ok(Target { scheme, address, authority: authority.to_owned(), path: path.to_owned() })
+    }
+}
+
+impl Target {
+    /// The host without its port.
+    pub fn host(&self) -> &str {
+        let (host, _) = split_port(&self.authority);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The same place under another name, with the same port, if there is one in it.
+    #[must_use]
+    pub fn named(self, name: &str) -> Target {
+        let authority = match split_port(&self.authority) {
+            (_, Some(port)) => format!("{name}:{port}"),
+            _ => name.to_owned(),
+        };
+        Target { authority, ..self }
+    }
+}
+
+/// Host and port of an authority.
+fn split_port(authority: &str) -> (&str, Option<u16>) {
+    let split = authority.rsplit_once(':').filter(|_| !authority.ends_with(']'));
+    match split.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        write!(f, "{}{}{}", self.scheme.prefix(), self.authority, self.path)
     }
 }
 
@@ -59,8 +114,14 @@ mod tests {
         let target: Target = "http://[::1]:81".parse().expect("a URL");
         assert_eq!((target.address.port(), &*target.authority), (81, "[::1]:81"));
         let target: Target = "http://[::1]".parse().expect("a URL");
-        assert_eq!(target.address.port(), 80);
-        for wrong in ["127.0.0.1:80", "https://127.0.0.1/", "http://", "http://127.0.0.1/a b"] {
+        assert_eq!((target.address.port(), target.host()), (80, "::1"));
+        let target: Target = "https://127.0.0.1/x".parse().expect("a URL");
+        assert_eq!((target.scheme, target.address.port(), target.host()), (Scheme::Https, 443, "127.0.0.1"));
+        assert_eq!(target.to_string(), "https://127.0.0.1/x");
+        assert_eq!(target.named("a.test").to_string(), "https://a.test/x");
+        let target: Target = "http://[::1]:81/".parse().expect("a URL");
+        assert_eq!((target.host(), &*target.clone().named("a.test").authority), ("::1", "a.test:81"));
+        for wrong in ["127.0.0.1:80", "ftp://127.0.0.1/", "http://", "https://", "http://127.0.0.1/a b"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
     }

@@ -4,6 +4,7 @@
 
 mod failures;
 mod support;
+mod tls;
 
 use std::process::Output;
 use std::time::Instant;
@@ -234,6 +235,51 @@ fn every_peer_that_is_installed_does_its_work() {
 }
 
 #[test]
+fn servers_with_tls_do_the_same_handshakes() {
+    let _turn = one_at_a_time();
+    for peer in ["nginx", "haproxy"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = ["--rounds", "1", "--duration", "1s", "--threads", "1", "--idle", "2k", "--name", "c"];
+        let mut command = tool();
+        command.args(["compare", "--peers", peer, "--cases", "tls1k,tlsfull,tlsresumed,tlsidle"]).args(flags);
+        let output = command.arg("--out").arg(dir.path()).output().expect("runs");
+        if String::from_utf8_lossy(&output.stderr).contains("not installed") {
+            skip(&format!("{peer} is not installed"));
+            continue;
+        }
+        assert!(output.status.success(), "{output:?}");
+        let json = std::fs::read(dir.path().join("c.json")).expect("a report");
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        let version = json.pointer(&format!("/peers/{peer}")).and_then(Value::as_str);
+        assert!(version.is_some_and(|version| version.contains(", OpenSSL ")), "{json}");
+        for (case, handshakes) in [("tls1k", false), ("tlsfull", true), ("tlsresumed", true)] {
+            let result = json["cases"].as_array().and_then(|all| all.iter().find(|one| one["case"] == case));
+            let result = result.expect("a result");
+            let health = &result["health"][peer];
+            assert_eq!(health["errors"], serde_json::json!({}), "{case}: {health}");
+            let kinds = health["tls_kinds"].as_object().expect("kinds");
+            assert!(kinds.keys().eq(["TLS 1.3 TLS_AES_128_GCM_SHA256 X25519"]), "{case}: {health}");
+            // Those that began without a ticket.
+            assert!(health["other_handshakes"].as_u64().is_some_and(|other| other <= 64), "{case}: {health}");
+            let figure = &result["figures"][1];
+            assert_eq!(figure["figure"] == "handshakes_per_cpu_s", handshakes, "{figure}");
+            assert!(figure["servers"][peer]["median"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
+        }
+        let idle = json.pointer("/cases/3/figures/0/servers").expect("bytes per connection");
+        assert!(idle[peer]["median"].as_f64().is_some_and(|bytes| bytes > 2_000.0), "{json}");
+    }
+}
+
+#[test]
+fn cases_with_tls_need_a_server_with_tls() {
+    let flags =
+        ["compare", "--peers", "relay-bare,relay-ring", "--cases", "tls1k,tlsidle", "--out", "/dev/null/x"];
+    let output = tool().args(flags).output().expect("runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(output.stderr, b"sluice-bench: TLS is not terminated by relay-bare, relay-ring\n");
+}
+
+#[test]
 fn a_rate_that_is_not_kept_is_reported() {
     let json = foundation(&["--cases", "fixed-rate", "--rate", "5M", "--rounds", "1"]);
     let doubts = json.pointer("/doubts").and_then(Value::as_array).expect("doubts");
@@ -242,8 +288,18 @@ fn a_rate_that_is_not_kept_is_reported() {
 }
 
 /// Names that a program chose rather than this tool: servers, kinds of error, caches and counters of the kernel.
-const OPEN_ENDED: [&str; 8] =
-    ["peers", "servers", "health", "errors", "open_errors", "hold_errors", "slabs", "refusals"];
+const OPEN_ENDED: [&str; 10] = [
+    "peers",
+    "servers",
+    "health",
+    "errors",
+    "open_errors",
+    "hold_errors",
+    "slabs",
+    "refusals",
+    "kinds",
+    "tls_kinds",
+];
 
 /// Every key of a document, except those below open-ended ones, which are looked through for their own.
 fn keys(json: &Value, is_open: bool, found: &mut Vec<String>) {
