@@ -250,6 +250,17 @@ fn flags_alone_are_enough_for_tls() {
     assert_eq!(keys, ["both.pem", "shop.key"]);
     let config = with(&["--tls-key", "shop.key", "--tls-cert", "shop.pem"]).unwrap();
     assert_eq!(config.certificates[0].key, folder.path("shop.key"));
+    let in_front = [
+        "--tls-key",
+        "both.pem",
+        "--tls-key",
+        "shop.key",
+        "--tls-cert",
+        "both.pem",
+        "--tls-cert",
+        "shop.pem",
+    ];
+    assert_eq!(with(&in_front).unwrap().certificates[1].key, folder.path("shop.key"));
     let twice = ["--tls-cert", "shop.pem", "--tls-key", "shop.key", "--tls-key", "shop.key"];
     one_error(with(&twice), "--tls-key: `shop.key` is a second key of one certificate");
     one_error(
