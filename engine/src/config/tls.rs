@@ -134,10 +134,10 @@ impl ListenerFacts {
 // ---- [tls] ----
 
 pub(super) fn check_settings(keys: &TlsKeys, report: &mut Report) -> TlsSettings {
-    if let (Profile::Modern, Some(given)) = (keys.profile, keys.min_version.given()) {
-        if given.value == MinVersion::Tls12 {
-            report.error(&given.at, "tls.min_version", modern_is_13());
-        }
+    if let (Profile::Modern, Some(given)) = (keys.profile, keys.min_version.given())
+        && given.value == MinVersion::Tls12
+    {
+        report.error(&given.at, "tls.min_version", modern_is_13());
     }
     if let Some(given) = keys.key_log.given() {
         check_key_log(&given.value, &given.at, report);

@@ -363,6 +363,18 @@ fn each_slip_is_one_error_at_its_place() {
             listener("tls = \"on\"\nprofile = \"modern\"\n[tls]\nmin_version = \"1.2\""),
             "f.toml:8:11: listener.profile: the modern profile is TLS 1.3 only, and min_version in [tls]",
         ),
+    ] {
+        one_error(folder.check(&text), wanted);
+    }
+}
+
+#[test]
+fn slips_of_redirects_and_at_the_top_of_the_file() {
+    let folder = Folder::new();
+    let tls = "listen_tls = [\"127.0.0.1:1\"]";
+    let listener =
+        |keys: &str| format!("{tls}\n{CERTIFICATE}[[listener]]\naddress = \"127.0.0.1:2\"\n{keys}");
+    for (text, wanted) in [
         (
             format!("{tls}\ntls = {{ profile = \"modern\", min_version = \"1.2\" }}\n{CERTIFICATE}"),
             "f.toml:2:43: tls.min_version: the modern profile",
