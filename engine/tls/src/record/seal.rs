@@ -229,6 +229,7 @@ impl Session {
 }
 
 /// The plaintext of one record.
+#[derive(Clone, Copy)]
 enum Piece<'a> {
     /// One that is sealed from where it lies.
     Long(&'a [u8]),
