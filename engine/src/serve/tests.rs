@@ -11,6 +11,9 @@ use std::time::Duration;
 use sluice_sys::{Runtime, Settings, spawn};
 
 use super::*;
+use crate::tls::files::TlsFiles;
+use crate::tls::listeners::TlsListeners;
+use crate::tls::servers::TlsUpstreams;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::route::RouteTable;
@@ -124,8 +127,11 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let address = listener.local().expect("an address");
     let routes = Arc::new(RouteTable::build(config));
     let descriptors = Descriptors { all: 500, for_servers: 100 };
+    let files = TlsFiles::load(config).expect("no files are named");
+    let listeners = TlsListeners::new(&files).expect("no listener has TLS");
+    let tls = (listeners, &TlsUpstreams::default());
     let shard =
-        Rc::new(Shard::new(config, &vec![vec![vec![server]]], routes, &BUDGET, descriptors, Arc::default()));
+        Rc::new(Shard::new(config, &vec![vec![vec![server]]], routes, &BUDGET, descriptors, Arc::default(), tls));
     let clients = thread::spawn(move || clients(address));
     let own = shard.clone();
     let main = async move {
@@ -141,7 +147,7 @@ fn with_shard<F: Future<Output = ()> + 'static>(
 
 fn snapshot_of(shard: &Shard, config: &Config, server: SocketAddr) -> Snapshot {
     let routes = Arc::new(RouteTable::build(config));
-    Snapshot::new(config, &vec![vec![vec![server]]], routes, &BUDGET, &shard.servers)
+    Snapshot::new(config, &vec![vec![vec![server]]], routes, &BUDGET, &shard.servers, &TlsUpstreams::default())
 }
 
 /// Requests under way end by the configuration that they began with; the next one on the same connection goes by the new one.

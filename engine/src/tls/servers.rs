@@ -5,6 +5,7 @@ use sluice_tls::handshake::ClientConfig;
 use super::files::TlsFiles;
 
 /// The upstreams of a shard, by number.
+#[derive(Default)]
 pub(crate) struct TlsUpstreams {
     by_upstream: Vec<Option<ClientConfig>>,
 }
