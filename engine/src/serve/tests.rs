@@ -11,13 +11,13 @@ use std::time::Duration;
 use sluice_sys::{Runtime, Settings, spawn};
 
 use super::*;
-use crate::tls::files::TlsFiles;
-use crate::tls::listeners::TlsListeners;
-use crate::tls::servers::TlsUpstreams;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
+use crate::tls::files::TlsFiles;
+use crate::tls::listeners::TlsListeners;
+use crate::tls::servers::TlsUpstreams;
 use crate::upstream::stock::Descriptors;
 
 /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
@@ -130,8 +130,15 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let files = TlsFiles::load(config).expect("no files are named");
     let listeners = TlsListeners::new(&files).expect("no listener has TLS");
     let tls = (listeners, &TlsUpstreams::default());
-    let shard =
-        Rc::new(Shard::new(config, &vec![vec![vec![server]]], routes, &BUDGET, descriptors, Arc::default(), tls));
+    let shard = Rc::new(Shard::new(
+        config,
+        &vec![vec![vec![server]]],
+        routes,
+        &BUDGET,
+        descriptors,
+        Arc::default(),
+        tls,
+    ));
     let clients = thread::spawn(move || clients(address));
     let own = shard.clone();
     let main = async move {
@@ -147,7 +154,14 @@ fn with_shard<F: Future<Output = ()> + 'static>(
 
 fn snapshot_of(shard: &Shard, config: &Config, server: SocketAddr) -> Snapshot {
     let routes = Arc::new(RouteTable::build(config));
-    Snapshot::new(config, &vec![vec![vec![server]]], routes, &BUDGET, &shard.servers, &TlsUpstreams::default())
+    Snapshot::new(
+        config,
+        &vec![vec![vec![server]]],
+        routes,
+        &BUDGET,
+        &shard.servers,
+        &TlsUpstreams::default(),
+    )
 }
 
 /// Requests under way end by the configuration that they began with; the next one on the same connection goes by the new one.

@@ -20,8 +20,9 @@ const KEY_BYTES_MAX: usize = 32;
 
 /// What one direction of a parked connection keeps. All of it is bytes, so that no room is lost to alignment.
 pub(super) struct Keys {
-    /// The number of the next record, big-endian.
-    sequence: [u8; 8],
+    /// The number of the next record, big-endian. Of the 64 bits that TLS gives it, 32 are enough: we change a key long before
+    /// them, and a peer that does not has sent 64 TiB in full records. Behind the last number the connection ends.
+    sequence: [u8; 4],
     secret: [u8; SECRET_BYTES_MAX],
     key: [u8; KEY_BYTES_MAX],
     iv: [u8; NONCE_BYTES],
@@ -66,7 +67,7 @@ impl Keys {
         assert!(is_salt || traffic.iv.len() == NONCE_BYTES, "the length of an IV");
         assert_eq!(traffic.secret.len(), secret_bytes, "the length of a traffic secret");
         let mut keys = Keys {
-            sequence: traffic.sequence.to_be_bytes(),
+            sequence: u32::try_from(traffic.sequence).expect("the few records of a handshake").to_be_bytes(),
             secret: [0; SECRET_BYTES_MAX],
             key: [0; KEY_BYTES_MAX],
             iv: [0; NONCE_BYTES],
@@ -79,15 +80,15 @@ impl Keys {
 
     /// The number of the next record.
     pub(super) fn sequence(&self) -> u64 {
-        u64::from_be_bytes(self.sequence)
+        u64::from(u32::from_be_bytes(self.sequence))
     }
 
     /// The number of this record. The next one is stored before anything is done with it: no nonce is used twice. `None` when
     /// numbers have run out.
     pub(super) fn take_sequence(&mut self) -> Option<u64> {
-        let sequence = self.sequence();
+        let sequence = u32::from_be_bytes(self.sequence);
         self.sequence = sequence.checked_add(1)?.to_be_bytes();
-        Some(sequence)
+        Some(u64::from(sequence))
     }
 
     pub(super) fn key(&self, suite: Suite) -> &[u8] {
@@ -136,7 +137,7 @@ impl Keys {
         let key_bytes = suite.algorithm().key_bytes();
         expand_label(suite, &self.secret[..secret_bytes], b"key", &mut self.key[..key_bytes]);
         expand_label(suite, &self.secret[..secret_bytes], b"iv", &mut self.iv);
-        self.sequence = [0; 8];
+        self.sequence = [0; 4];
     }
 }
 

@@ -138,7 +138,7 @@ impl Session {
         let records_max = match self.suite {
             Suite::Aes128Gcm | Suite::Aes256Gcm => KEY_RECORDS_MAX,
             // Its limit is the sequence number, less those of alerts.
-            Suite::ChaCha20Poly1305 => u64::MAX - 64,
+            Suite::ChaCha20Poly1305 => u64::from(u32::MAX) - 64,
         };
         records_max.saturating_sub(self.sealing.sequence())
     }

@@ -104,11 +104,11 @@ fn a_key_of_tls_12_is_exhausted() {
 #[test]
 fn sequence_numbers_never_wrap() {
     let suite = Suite::ChaCha20Poly1305;
-    let [mut server, mut client] = pair_at(Version::Tls12, suite, u64::MAX - 65);
+    let [mut server, mut client] = pair_at(Version::Tls12, suite, u64::from(u32::MAX) - 65);
     assert_eq!(client.open_all(&mut server.seal(b"last")), Ok(b"last".to_vec()));
     assert_eq!(server.session.seal(&mut server.contexts, b"x", &mut Vec::new()), Err(Fault::KeyExhausted));
     for version in VERSIONS {
-        let [mut server, mut client] = pair_at(version, suite, u64::MAX);
+        let [mut server, mut client] = pair_at(version, suite, u64::from(u32::MAX));
         assert_eq!(server.seal_any(TYPE_APPLICATION_DATA, b"x"), b"", "a record without a number");
         let mut closing = Vec::new();
         server.session.close(&mut server.contexts, &mut closing);

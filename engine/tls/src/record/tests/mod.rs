@@ -97,7 +97,7 @@ pub(super) fn pair_of(version: Version, suite: Suite, sequence: u64, seed: u8) -
 
 #[test]
 fn an_idle_connection_keeps_little() {
-    assert!(size_of::<Session>() <= 216, "{} bytes", size_of::<Session>());
+    assert!(size_of::<Session>() <= 208, "{} bytes", size_of::<Session>());
 }
 
 #[test]
