@@ -23,6 +23,7 @@ pub mod topology;
 pub mod placement;
 pub mod steering;
 mod budget;
+mod bulk;
 mod descriptors;
 mod launch_error;
 pub mod launch;

@@ -201,6 +201,13 @@ pub(crate) trait BodySink {
     /// Sends what waits; returns when the peer's backpressure allows more.
     async fn flush(&mut self) -> Result<(), Aborted>;
 
+    /// Whether large pieces are better sent by themselves, since they cannot be spliced. After [`BodySink::flush`] nothing waits
+    /// before them.
+    fn takes_large_pieces(&self) -> bool;
+
+    /// Sends a piece of the body straight from its buffer, when nothing waits before it.
+    async fn send_by_itself(&mut self, piece: Data) -> Result<(), Aborted>;
+
     /// Sends what waits as the last of the body.
     async fn finish(&mut self) -> Result<(), Aborted>;
 

@@ -4,6 +4,7 @@
 
 use sluice_proto::{BodyLength, Trailers};
 
+use crate::bulk::{self, BULK_BYTES_MIN};
 use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};
 use crate::splice::{self, SPLICE_BYTES_MIN};
@@ -101,10 +102,14 @@ async fn relay_ready(
 
 /// Moves the rest of the body past our memory, if both sides are plain and it is worth it; says whether it was.
 async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> Result<bool, Aborted> {
-    let moved = match (source.plain_rest(), sink.plain()) {
-        (Some(mut rest), Some(mut to)) if rest.bytes >= SPLICE_BYTES_MIN => {
-            splice::run(&mut rest, &mut to).await?
-        }
+    let Some(mut rest) = source.plain_rest() else { return Ok(false) };
+    if sink.takes_large_pieces() && rest.bytes >= BULK_BYTES_MIN {
+        let moved = cold!(bulk::run(&mut rest, sink))?;
+        source.skip(moved);
+        return Ok(moved > 0);
+    }
+    let moved = match sink.plain() {
+        Some(mut to) if rest.bytes >= SPLICE_BYTES_MIN => splice::run(&mut rest, &mut to).await?,
         _ => return Ok(false),
     };
     source.skip(moved);

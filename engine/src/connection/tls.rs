@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -19,12 +20,20 @@ use super::link::Data;
 /// Room that the body of a record in pieces begins with.
 const PIECES_BYTES_MIN: usize = 4 * 1024;
 
+/// Memory for so many sessions is allocated at once.
+const SPARE_SESSIONS: usize = 128;
+
 /// The number of no [`Busy`].
 const NONE: u32 = u32::MAX;
 
 thread_local! {
     static STOCK: RefCell<Stock> = const { RefCell::new(Stock { all: Vec::new(), free: Vec::new() }) };
     static WAITING_BYTES: Cell<usize> = const { Cell::new(0) };
+    /// Memory of the next sessions. Allocated many at once, since a session outlives the handshake among whose thousand pieces it
+    /// would lie otherwise: holes that nothing else fits into.
+    // Boxed, since each becomes a session's own.
+    #[allow(clippy::vec_box)]
+    static SPARE: RefCell<Vec<Box<MaybeUninit<RefCell<TlsSession>>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One end of a connection over TLS, after the handshake.
@@ -151,7 +160,7 @@ impl Tls {
             busy.tickets = established.tickets;
             busy.received = Received::copy(rest);
         });
-        Tls { conn, session: Box::new(RefCell::new(session)) }
+        Tls { conn, session: session.boxed() }
     }
 
     /// A connection that was parked with a session.
@@ -346,6 +355,16 @@ impl Tls {
 }
 
 impl TlsSession {
+    fn boxed(self) -> Box<RefCell<TlsSession>> {
+        let spare = SPARE.with_borrow_mut(|spare| {
+            if spare.is_empty() {
+                spare.extend((0..SPARE_SESSIONS).map(|_| Box::new_uninit()));
+            }
+            spare.pop().expect("some were just made")
+        });
+        Box::write(spare, RefCell::new(self))
+    }
+
     /// Lends it what it needs while bytes are on their way, which it keeps until it rests.
     fn with_busy<R>(&mut self, work: impl FnOnce(&mut record::Session, &mut Busy) -> R) -> R {
         STOCK.with_borrow_mut(|stock| {

@@ -187,6 +187,17 @@ impl BodySink for BodyWriter<'_> {
         sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
+    fn takes_large_pieces(&self) -> bool {
+        !self.is_chunked && self.link.tls().is_some()
+    }
+
+    async fn send_by_itself(&mut self, piece: Data) -> Result<(), Aborted> {
+        let patience = self.begin_send(piece.bytes().len());
+        let sent = self.link.send(piece, patience).await;
+        self.min_rate.end_send(now_ms());
+        sent.result.map_err(|error| Aborted::sending(self.side, &error))
+    }
+
     async fn finish(&mut self) -> Result<(), Aborted> {
         if self.last == Last::Await {
             return self.flush().await;

@@ -15,6 +15,8 @@ const SMALL_KEPT_BYTES: usize = 8 * 1024;
 const GROWN_KEPT_BYTES: usize = 64 * 1024;
 /// Room of a large buffer, for bodies: fewer, larger copies, and still inside a core's L2 cache.
 pub const LARGE_BYTES: usize = 256 * 1024;
+/// ... and what it has beyond: such a buffer also takes the contents of another one sealed in records.
+pub const LARGE_ROOM_BYTES: usize = LARGE_BYTES + 4 * 1024;
 
 /// Small buffers kept although nothing needed them for a second: at most 4 MiB. Until then all are kept that were in use at
 /// once, so that a busy shard allocates none.
@@ -25,9 +27,9 @@ const FREED_PER_TURN: usize = 256;
 const GROWN_STEP_BYTES: usize = 8 * 1024;
 /// So many of them are looked at for one that is large enough.
 const GROWN_LOOKED_AT: usize = 4;
-// At most 8 MiB, and 2.
+// At most 8 MiB, and 4.
 const GROWN_KEPT: usize = 128;
-const LARGE_KEPT: usize = 8;
+const LARGE_KEPT: usize = 16;
 
 struct Storage {
     bytes: Vec<u8>,
@@ -149,14 +151,17 @@ impl Buf {
         if bytes <= SMALL_BYTES {
             return Buf::small();
         }
+        if bytes > GROWN_KEPT_BYTES && bytes <= LARGE_ROOM_BYTES {
+            return Buf::large();
+        }
         let pooled = POOL.with_borrow_mut(|pool| pool.take_grown(bytes));
         Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(bytes.next_multiple_of(GROWN_STEP_BYTES)))))
     }
 
-    /// An empty buffer with room for [`LARGE_BYTES`].
+    /// An empty buffer with room for [`LARGE_ROOM_BYTES`].
     pub fn large() -> Buf {
         let pooled = POOL.with_borrow_mut(|pool| pool.large.pop());
-        Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(LARGE_BYTES))))
+        Buf(Some(pooled.unwrap_or_else(|| Storage::with_room(LARGE_ROOM_BYTES))))
     }
 }
 

@@ -57,7 +57,7 @@ mod wheel;
 mod tests;
 
 pub use bpf::NotLoaded;
-pub use buf::{Buf, LARGE_BYTES};
+pub use buf::{Buf, LARGE_BYTES, LARGE_ROOM_BYTES};
 pub use connect_error::{ConnectCause, ConnectError};
 pub use connection_limit::{ConnectionLimit, LimitShare};
 #[cfg(any(test, feature = "count-alloc"))]
