@@ -309,9 +309,12 @@ pub struct ConfigArgs {
 /// `sluice demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Address and port of the proxy
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = parse_listen)]
-    pub listen: SocketAddr,
+    /// Address and port of the proxy [default: 127.0.0.1:8080, with --tls 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
+    pub listen: Option<SocketAddr>,
+    /// Serve https:// with a certificate that is made for this run
+    #[arg(long)]
+    pub tls: bool,
     /// Which CPUs get a shard.
     #[command(flatten)]
     pub placement: PlacementFlags,
@@ -481,7 +484,7 @@ mod tests {
     fn every_subcommand_takes_the_flags_that_it_shows() {
         let cli = Cli::try_parse_from(["sluice", "demo", "--shards", "2"]).unwrap();
         let Some(Command::Demo(demo)) = cli.command else { panic!("demo") };
-        assert_eq!(demo.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!((demo.listen, demo.tls), (None, false));
         assert_eq!(demo.placement.line.flags, [("--shards".into(), "2".to_owned())]);
         let cli = Cli::try_parse_from(["sluice", "check", "--listen", "x", "--explain", "1"]).unwrap();
         let Some(Command::Check(check)) = cli.command else { panic!("check") };

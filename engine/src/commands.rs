@@ -1,5 +1,6 @@
 //! What the `sluice` binary does for each of its commands, and what it says of it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -158,11 +159,25 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
         Ok(origin) => origin,
         Err(error) => return fail(&error),
     };
-    let mut flags = args.placement.line.clone().with("--listen", args.listen.to_string());
+    let pair = match args.tls.then(demo::Pair::make).transpose() {
+        Ok(pair) => pair,
+        Err(why) => return fail(&LaunchError::Refused(why)),
+    };
+    let port = if args.tls { 8443 } else { 8080 };
+    let listen = args.listen.unwrap_or_else(|| ([127, 0, 0, 1], port).into()).to_string();
+    let mut flags = args.placement.line.clone();
     flags.flags.extend(args.log.line.flags.iter().cloned());
     let flags = flags.with("--upstream", format!("http://{origin}"));
+    let flags = match &pair {
+        None => flags.with("--listen", listen),
+        Some(pair) => flags
+            .with("--listen-tls", listen)
+            .with("--tls-cert", pair.cert.display().to_string())
+            .with("--tls-key", pair.key.display().to_string()),
+    };
+    let introduce = |listen: &[SocketAddr]| log::plain(demo::introduction(listen[0], origin, pair.as_ref()));
     match config::resolve(&flags) {
-        Ok(config) => serve(config, |listen| log::plain(demo::introduction(listen[0], origin))),
+        Ok(config) => serve(config, introduce),
         Err(errors) => complain(&errors),
     }
 }

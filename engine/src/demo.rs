@@ -1,6 +1,9 @@
 //! `sluice demo`: an origin of our own and a proxy in front of it, to see something in a second.
 
+use std::fs::{self, DirBuilder};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -10,6 +13,8 @@ use sluice_sys::{
     BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
 };
 
+use crate::cert;
+use crate::cli::{CertKind, CertMakeArgs};
 use crate::clock::Clock;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
@@ -18,6 +23,7 @@ use crate::launch_error::LaunchError;
 use crate::log;
 use crate::message::{BodySource, ChunkForm, Part, Side};
 use crate::min_rate::MinRate;
+use crate::tls::files::now_s;
 
 /// How long the origin keeps an idle connection: longer than the proxy does.
 const IDLE_MS: u64 = 120_000;
@@ -50,13 +56,59 @@ pub fn start_origin() -> Result<SocketAddr, LaunchError> {
     }
 }
 
+/// A certificate for this run, in a folder that goes with it.
+pub(crate) struct Pair {
+    folder: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Pair {
+    /// Makes one for localhost.
+    ///
+    /// # Errors
+    /// One line: a folder or a file that cannot be written.
+    pub(crate) fn make() -> Result<Pair, String> {
+        let folder = std::env::temp_dir().join(format!("sluice-demo-{}", std::process::id()));
+        let cannot = |error| format!("cannot make the folder {}: {error}", folder.display());
+        DirBuilder::new().mode(0o700).create(&folder).map_err(cannot)?;
+        let pair = Pair { cert: folder.join("cert.pem"), key: folder.join("key.pem"), folder };
+        let args = CertMakeArgs {
+            host: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into(),
+            make_ca: false,
+            out: None,
+            cert: Some(pair.cert.clone()),
+            key: Some(pair.key.clone()),
+            days: Some(7),
+            key_type: CertKind::Ecdsa,
+            ca: None,
+            ca_key: None,
+            force: false,
+        };
+        cert::make(&args, i64::try_from(now_s()).unwrap_or(i64::MAX)).map(|_| pair)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// Commands to try, once the proxy listens.
-pub fn introduction(listen: SocketAddr, origin: SocketAddr) -> String {
+pub(crate) fn introduction(listen: SocketAddr, origin: SocketAddr, pair: Option<&Pair>) -> String {
+    let (curl, url, bench) = match pair {
+        None => ("curl -i".to_owned(), format!("http://{listen}/"), String::new()),
+        Some(pair) => {
+            let ca = pair.cert.display();
+            (format!("curl -i --cacert {ca}"), format!("https://{listen}/"), format!(" --ca {ca}"))
+        }
+    };
     format!(
         "An origin answers on {origin}, Sluice listens on {listen} in front of it. Try:\n\
-         \n    curl -i http://{listen}/\n    curl -i http://{listen}/any/path -d 'a body'\n    \
-         curl -i http://{listen}/ -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
-         sluice-bench load --url http://{listen}/ --duration 5s\n\nCtrl-C ends both."
+         \n    {curl} {url}\n    {curl} {url}any/path -d 'a body'\n    \
+         {curl} {url} -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
+         sluice-bench load --url {url}{bench} --duration 5s\n\nCtrl-C ends both."
     )
 }
 

@@ -58,6 +58,7 @@ mod answer;
 
 mod clock;
 pub mod counters;
+#[cfg(feature = "cli")]
 pub mod demo;
 
 #[cfg(test)]

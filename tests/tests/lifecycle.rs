@@ -342,6 +342,29 @@ async fn version_help_and_topology_go_to_stdout() {
 }
 
 #[tokio::test]
+async fn the_demo_answers_over_tls() {
+    let demo = Proxy::start(&["demo", "--tls", "--listen", "127.0.0.1:0", "--shards", "1"]).await;
+    let folder = std::env::temp_dir().join(format!("sluice-demo-{}", demo.pid()));
+    let ca = folder.join("cert.pem");
+    let url = format!("https://{}/", demo.address);
+    let asked = std::process::Command::new("curl").arg("-sS").arg("--cacert").arg(&ca).arg(url).output();
+    match asked {
+        Ok(answer) => {
+            let text = String::from_utf8_lossy(&answer.stdout);
+            assert!(
+                text.contains("Hello from the demo origin"),
+                "{text} {}",
+                String::from_utf8_lossy(&answer.stderr)
+            );
+            assert!(text.contains("X-Forwarded-Proto: https"), "{text}");
+        }
+        Err(error) => eprintln!("skipped the request: curl: {error}"),
+    }
+    demo.drain().await.assert_clean();
+    assert!(!folder.exists(), "the key is gone with the demo");
+}
+
+#[tokio::test]
 async fn the_demo_answers() {
     let demo = Proxy::start(&["demo", "--listen", "127.0.0.1:0", "--shards", "1"]).await;
     let answer = client::get(demo.address, "/").await;
