@@ -60,7 +60,7 @@ faults! {
     InvalidTarget 400 "invalid_target" "invalid request target",
     InvalidPercentEncoding 400 "invalid_percent_encoding" "malformed percent-encoding in the request target",
     FragmentInTarget 400 "fragment_in_target" "fragment in the request target",
-    MisdirectedScheme 421 "misdirected_scheme" "https target on a connection without TLS",
+    MisdirectedScheme 421 "misdirected_scheme" "the scheme of the target is not that of the connection",
     AsteriskForm 400 "asterisk_form" "asterisk as the target of a method other than OPTIONS",
     MissingVersion 400 "missing_version" "request line without an HTTP version",
     InvalidVersion 400 "invalid_version" "malformed HTTP version",

@@ -1,8 +1,9 @@
 //! Heads that must pass, and what is understood of them: the other half of `refused.rs`.
 
-use sluice_proto::h1::{HeadStore, Parsed, parse_request, parse_response};
+use sluice_proto::h1::{HeadStore, Parsed, Scheme, parse_request, parse_response};
 use sluice_proto::{
-    BodyLength, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
+    BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, TrailerRule,
+    Version,
 };
 
 /// Parses a complete request, checks that nothing more than it was consumed, and hands it to `look`.
@@ -286,4 +287,28 @@ fn the_store_serves_any_number_of_heads() {
         };
         assert_eq!(head.fields().count(), count + 1);
     }
+}
+
+/// The scheme of an absolute target is that of the connection, and its default port goes without saying.
+#[test]
+fn absolute_targets_have_the_scheme_of_their_connection() {
+    let read = |scheme, head: &str| {
+        let mut store = HeadStore::default();
+        store.set_scheme(scheme);
+        match parse_request(head.as_bytes(), &mut store, &HeadLimits::default()) {
+            Ok(Parsed::Complete { head, .. }) => Ok((head.path.to_owned(), head.authority.to_owned())),
+            Ok(Parsed::Partial) => panic!("all of it is there"),
+            Err(fault) => Err(fault),
+        }
+    };
+    let target = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let path = |authority: &str| Ok(("/p".to_owned(), authority.to_owned()));
+    assert_eq!(read(Scheme::Https, &target("https://a/p", "a:443")), path("a"));
+    assert_eq!(read(Scheme::Https, &target("HTTPS://a:443/p", "a")), path("a:443"));
+    assert_eq!(read(Scheme::Http, &target("http://a/p", "a:80")), path("a"));
+    assert_eq!(read(Scheme::Https, &target("https://a/p", "a:80")), Err(Fault::HostMismatch));
+    assert_eq!(read(Scheme::Http, &target("http://a/p", "a:443")), Err(Fault::HostMismatch));
+    assert_eq!(read(Scheme::Https, &target("http://a/p", "a")), Err(Fault::MisdirectedScheme));
+    assert_eq!(read(Scheme::Http, &target("https://a/p", "a")), Err(Fault::MisdirectedScheme));
+    assert_eq!(read(Scheme::Https, "GET /p HTTP/1.1\r\nHost: a\r\n\r\n"), path("a"));
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use sluice_proto::h1::Scheme;
 use sluice_sys::{Buf, Conn, Lease, Leases, Patience, Sending};
 
 use super::tls::Tls;
@@ -32,10 +33,10 @@ impl Link {
 
     /// The scheme of requests that come by it.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-4.2
-    pub(crate) fn scheme(&self) -> &'static str {
+    pub(crate) fn scheme(&self) -> Scheme {
         match self {
-            Link::Plain(_) => "http",
-            Link::Tls(_) => "https",
+            Link::Plain(_) => Scheme::Http,
+            Link::Tls(_) => Scheme::Https,
         }
     }
 

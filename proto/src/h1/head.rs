@@ -28,6 +28,35 @@ pub struct HeadStore {
     spans: Vec<FieldSpan>,
     /// Holds the target when it cannot be borrowed from the head: `http://host?query` has no path to point at.
     target: String,
+    scheme: Scheme,
+}
+
+impl HeadStore {
+    /// From now on requests come by a connection of this scheme.
+    pub fn set_scheme(&mut self, scheme: Scheme) {
+        self.scheme = scheme;
+    }
+}
+
+/// The scheme of a connection: what an absolute target on it has to name.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-4.2
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`.
+    #[default]
+    Http,
+    /// `https`: the connection is secured.
+    Https,
+}
+
+impl Scheme {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
 }
 
 /// The result of parsing the bytes so far.
@@ -133,11 +162,12 @@ fn accept_request<'a>(
     seen: &Seen<'a>,
     store: &'a mut HeadStore,
 ) -> Result<RequestHead<'a>, Fault> {
-    let HeadStore { spans, target: scratch } = store;
+    let HeadStore { spans, target: scratch, scheme } = store;
+    let scheme = *scheme;
     let &RequestLine { method, version, .. } = line;
     seen.fault.map_or(Ok(()), Err)?;
-    let Target { path_and_query, path, authority } = target::parse(line, scratch)?;
-    let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*")?;
+    let Target { path_and_query, path, authority } = target::parse(line, scheme, scratch)?;
+    let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*", scheme)?;
     let body = seen.framing.request_body(version)?.length();
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
     // "A client MUST NOT send content in a TRACE request."

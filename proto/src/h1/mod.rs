@@ -18,7 +18,7 @@ mod write;
 
 pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
-pub use head::{HeadStore, Parsed, parse_request, parse_response};
+pub use head::{HeadStore, Parsed, Scheme, parse_request, parse_response};
 pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
 pub use reply::{Framing, Reuse};
 pub use write::{

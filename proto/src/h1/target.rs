@@ -6,6 +6,7 @@
 
 use alloc::string::String;
 
+use super::head::Scheme;
 use super::scan::RequestLine;
 use crate::ascii;
 use crate::authority::Authority;
@@ -18,6 +19,8 @@ const NO_PORT: u16 = 0;
 /// The port that `http` implies.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-4.2.1
 const HTTP_PORT: u16 = 80;
+/// The same of `https`.
+const HTTPS_PORT: u16 = 443;
 
 /// A request target in its parts.
 #[derive(Debug)]
@@ -33,7 +36,11 @@ pub(super) struct Target<'a> {
 /// Browsers send a few bytes unencoded that RFC 3986 wants encoded (`"` `<` `>` `\` `^` `` ` `` `{` `|` `}`); they have one
 /// reading only and are forwarded as they are.
 //= https://www.rfc-editor.org/rfc/rfc3986#section-2
-pub(super) fn parse<'a>(line: &RequestLine<'a>, scratch: &'a mut String) -> Result<Target<'a>, Fault> {
+pub(super) fn parse<'a>(
+    line: &RequestLine<'a>,
+    scheme: Scheme,
+    scratch: &'a mut String,
+) -> Result<Target<'a>, Fault> {
     let &RequestLine { method, target, query, .. } = line;
     if line.has_escapes {
         check_escapes(target.as_bytes())?;
@@ -51,7 +58,7 @@ pub(super) fn parse<'a>(line: &RequestLine<'a>, scratch: &'a mut String) -> Resu
         let is_options = method == Method::Options;
         return if is_options { Ok(split_query(target, None)) } else { Err(Fault::AsteriskForm) };
     }
-    parse_absolute(target, method, scratch)
+    parse_absolute(target, scheme, method, scratch)
 }
 
 /// Refuses fragments, and percent-encodings that are none.
@@ -68,16 +75,21 @@ fn check_escapes(target: &[u8]) -> Result<(), Fault> {
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
 fn parse_absolute<'a>(
     target: &'a str,
+    scheme: Scheme,
     method: Method<'_>,
     scratch: &'a mut String,
 ) -> Result<Target<'a>, Fault> {
-    let Some(rest) = strip_scheme(target, "http://") else {
+    let (own, other) = match scheme {
+        Scheme::Http => ("http://", "https://"),
+        Scheme::Https => ("https://", "http://"),
+    };
+    let Some(rest) = strip_scheme(target, own) else {
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.4
         // "a request for an "https" resource MUST be rejected unless it has been received over a connection that has been
-        // secured"; none is.
-        let is_https = strip_scheme(target, "https://").is_some();
+        // secured"; and a secured one is no way to an "http" resource, which is another one.
+        let is_misdirected = strip_scheme(target, other).is_some();
         // What is left includes authority-form, which only CONNECT has.
-        return Err(if is_https { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
+        return Err(if is_misdirected { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
     };
     let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path_and_query) = rest.split_at(authority_len);
@@ -137,6 +149,7 @@ pub(super) fn check_host<'a>(
     version: Version,
     method: Method<'_>,
     is_asterisk: bool,
+    scheme: Scheme,
 ) -> Result<&'a str, Fault> {
     let named = match host {
         None if version == Version::Http11 => return Err(Fault::MissingHost),
@@ -151,7 +164,11 @@ pub(super) fn check_host<'a>(
     let Some(target) = target else { return Ok(named.map_or("", |(text, _)| text)) };
     let authority = Authority::parse(target).ok_or(Fault::InvalidTarget)?;
     // CONNECT has no scheme that would imply a port.
-    let port_default = if method == Method::Connect { NO_PORT } else { HTTP_PORT };
+    let port_default = match (method, scheme) {
+        (Method::Connect, _) => NO_PORT,
+        (_, Scheme::Http) => HTTP_PORT,
+        (_, Scheme::Https) => HTTPS_PORT,
+    };
     match named {
         // A proxy may trust the target and drop Host. A proxy in front of us may have decided by Host.
         Some((_, named)) if !authority.is_same_as(&named, port_default) => Err(Fault::HostMismatch),
@@ -168,7 +185,7 @@ mod tests {
         let line = alloc::format!("{method} {target} HTTP/1.1\r\n");
         let line = Lines::new(line.as_bytes()).request_line().ok_or(Fault::InvalidTarget)?;
         let mut scratch = String::new();
-        let parsed = parse(&line, &mut scratch)?;
+        let parsed = parse(&line, Scheme::Http, &mut scratch)?;
         let authority = parsed.authority.unwrap_or_default();
         Ok((parsed.path_and_query.into(), parsed.path.into(), authority.into()))
     }

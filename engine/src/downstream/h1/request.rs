@@ -52,6 +52,7 @@ impl HeadReader<'_> {
             let unread = self.inbox.unread();
             if is_worth_parsing(unread, parsed_bytes) {
                 let scratch = &mut *self.shard.scratch.borrow_mut();
+                scratch.head.set_scheme(self.link.scheme());
                 match parse_request(unread, &mut scratch.head, &self.snapshot.limits.head) {
                     Ok(Parsed::Complete { head, bytes }) => {
                         if unread.starts_with(b"\r") {
@@ -93,7 +94,7 @@ impl HeadReader<'_> {
     fn client<'t>(&self, head: &RequestHead<'_>, texts: &'t mut ClientTexts) -> Result<Client<'t>, Aborted> {
         let peer = self.link.transport().peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
         let number = self.shard.request_ids.next();
-        Ok(self.snapshot.identity.client(peer, self.link.scheme(), head, number, texts))
+        Ok(self.snapshot.identity.client(peer, self.link.scheme().name(), head, number, texts))
     }
 
     /// Another piece of a head has come, and not the last.
