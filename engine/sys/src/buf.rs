@@ -74,8 +74,8 @@ impl Pool {
 
     /// The last one kept that has the room, among the last few.
     fn take_grown(&mut self, bytes: usize) -> Option<Box<Storage>> {
-        let fits = |storage: &Box<Storage>| storage.bytes.capacity() >= bytes;
-        let at = self.grown.iter().rev().take(GROWN_LOOKED_AT).position(fits)?;
+        let mut last = self.grown.iter().rev().take(GROWN_LOOKED_AT);
+        let at = last.position(|storage| storage.bytes.capacity() >= bytes)?;
         Some(self.grown.swap_remove(self.grown.len() - 1 - at))
     }
 

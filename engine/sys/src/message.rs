@@ -29,7 +29,7 @@ struct Shared {
 /// closed, by the runtime as it ends or with the last doorbell.
 #[derive(Debug, Default)]
 struct Transit {
-    waiting: VecDeque<(u64, Handed)>,
+    waiting: VecDeque<(u64, Box<Handed>)>,
     /// The number of the next one.
     next: u64,
     /// The runtime has ended, or is about to.
@@ -73,7 +73,7 @@ impl Doorbell {
     ///
     /// # Errors
     /// Hands the connection back when the runtime takes none any more.
-    pub(crate) fn put(&self, handed: Handed) -> Result<u64, Handed> {
+    pub(crate) fn put(&self, handed: Box<Handed>) -> Result<u64, Box<Handed>> {
         self.in_transit(|transit| {
             if transit.is_closed {
                 return Err(handed);
@@ -86,12 +86,12 @@ impl Doorbell {
     }
 
     /// The next connection, for the runtime itself.
-    pub(crate) fn take(&self) -> Option<Handed> {
+    pub(crate) fn take(&self) -> Option<Box<Handed>> {
         self.in_transit(|transit| transit.waiting.pop_front()).map(|(_, handed)| handed)
     }
 
     /// A connection whose message did not arrive; `None` if it was taken or closed all the same.
-    pub(crate) fn take_back(&self, number: u64) -> Option<Handed> {
+    pub(crate) fn take_back(&self, number: u64) -> Option<Box<Handed>> {
         self.in_transit(|transit| {
             let place = transit.waiting.iter().position(|(known, _)| *known == number)?;
             transit.waiting.remove(place).map(|(_, handed)| handed)

@@ -329,9 +329,9 @@ impl Driver {
         let Some(doorbell) = self.shard_set.as_ref().map(|shard_set| shard_set.doorbells[to].clone()) else {
             return self.arrive(handed);
         };
-        let number = match doorbell.put(handed) {
+        let number = match doorbell.put(Box::new(handed)) {
             Ok(number) => number,
-            Err(handed) => return self.arrive(handed),
+            Err(handed) => return self.arrive(*handed),
         };
         self.stats.connections_migrated_out += 1;
         let key = Key::with_payload(Kind::Handed, 0).bits();
@@ -374,7 +374,7 @@ impl Driver {
         let Some(doorbell) = self.doorbell.clone() else { return };
         while let Some(handed) = doorbell.take() {
             self.stats.connections_migrated_in += 1;
-            self.arrive(handed);
+            self.arrive(*handed);
         }
     }
 
@@ -386,7 +386,7 @@ impl Driver {
         let shard_set = self.shard_set.as_ref().or(self.parted.as_ref());
         if let Some(handed) = shard_set.and_then(|shard_set| shard_set.doorbells[to].take_back(number)) {
             self.stats.connections_migration_failed += 1;
-            self.arrive(handed);
+            self.arrive(*handed);
         }
     }
 

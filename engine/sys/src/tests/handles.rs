@@ -286,7 +286,7 @@ fn a_connection_on_its_way_to_a_runtime_that_ends_is_closed() {
     let bound = BoundListener::bind(LOOPBACK, 16).expect("bind");
     let mut clients: Vec<_> =
         (0..2).map(|_| TcpStream::connect(bound.local().expect("address")).expect("connect")).collect();
-    let lay_down = || driver::Handed::of_test(accept_queued(bound.raw_fd()).expect("a client"));
+    let lay_down = || Box::new(driver::Handed::of_test(accept_queued(bound.raw_fd()).expect("a client")));
     let first = doorbell.put(lay_down()).expect("it is open");
     doorbell.close();
     // The one that was there is closed, a later one comes back.

@@ -105,10 +105,28 @@ fn meet(me: usize, board: Arc<LoadBoard>, tell: &Sender<Doorbell>, hear: &Receiv
     join_shard_set(me, board, doorbells, if near { vec![vec![1 - me]] } else { Vec::new() });
 }
 
-/// A worker that sends everything back.
+/// The session of every other connection: whose it is, and how often it was parked.
+struct Session {
+    port: u16,
+    times: u32,
+}
+
+/// A worker that sends everything back. Sessions come back with the connections that were parked with them, on whatever shard.
 async fn echo(me: usize, before_park: BeforePark) {
     loop {
-        let mut conn = next_connection().await;
+        let (mut conn, mut session) = match next_work().await {
+            Work::Connection(conn, None) => (conn, None),
+            Work::Session(conn, state) => {
+                let session = state.downcast::<Session>().expect("a session");
+                let port = conn.peer().expect("a peer").port();
+                assert_eq!((session.port, session.times), (port, conn.owner_data().0));
+                (conn, Some(session))
+            }
+            other => panic!("{other:?}"),
+        };
+        if conn.is_late() {
+            continue;
+        }
         loop {
             match conn.receive().await {
                 Ok(Some(lease)) => conn.send_lease(lease, 5_000).detach(),
@@ -118,12 +136,25 @@ async fn echo(me: usize, before_park: BeforePark) {
                 continue;
             }
             before_park(&conn, me);
-            match conn.park(20_000) {
+            match park(conn, session.take()) {
                 Ok(()) => break,
-                Err(back) => conn = back,
+                Err(back) => (conn, session) = back,
             }
         }
     }
+}
+
+fn park(conn: Conn, session: Option<Box<Session>>) -> Result<(), (Conn, Option<Box<Session>>)> {
+    let port = conn.peer().expect("a peer").port();
+    let session = session.or_else(|| (port % 2 == 0).then(|| Box::new(Session { port, times: 0 })));
+    let Some(mut session) = session else { return conn.park(20_000).map_err(|conn| (conn, None)) };
+    session.times += 1;
+    conn.set_owner_data(session.times, 0);
+    let parked = conn.park_session(session, 20_000);
+    parked.map_err(|(conn, state)| {
+        let state: Box<dyn std::any::Any> = state;
+        (conn, state.downcast().ok())
+    })
 }
 
 fn go_to_the_other(conn: &Conn, me: usize) {
