@@ -273,7 +273,7 @@ fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), String> {
     Ok((topology, plan))
 }
 
-fn serve(config: Config, when_ready: impl FnOnce(&[std::net::SocketAddr])) -> ExitCode {
+fn serve(config: Config, when_ready: impl FnOnce(&[SocketAddr])) -> ExitCode {
     log::set(config.log);
     log::debug(crate::version::line());
     if cfg!(debug_assertions) {

@@ -302,12 +302,16 @@ fn what_shards_share_is_on_the_list() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let list = std::fs::read_to_string(root.join("docs/sharing.md")).expect("the list");
     let mut sharing = Vec::new();
-    let mut directories = vec![root.join("engine/src"), root.join("engine/sys/src")];
+    let mut directories =
+        ["engine/src", "engine/sys/src", "engine/tls/src"].map(|part| root.join(part)).to_vec();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).expect("sources").flatten() {
             let path = entry.path();
             if path.is_dir() {
                 directories.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }
             let text = std::fs::read_to_string(&path).expect("text");

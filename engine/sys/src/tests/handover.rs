@@ -146,7 +146,7 @@ async fn echo(me: usize, before_park: BeforePark) {
 
 fn park(conn: Conn, session: Option<Box<Session>>) -> Result<(), (Conn, Option<Box<Session>>)> {
     let port = conn.peer().expect("a peer").port();
-    let session = session.or_else(|| (port % 2 == 0).then(|| Box::new(Session { port, times: 0 })));
+    let session = session.or_else(|| port.is_multiple_of(2).then(|| Box::new(Session { port, times: 0 })));
     let Some(mut session) = session else { return conn.park(20_000).map_err(|conn| (conn, None)) };
     session.times += 1;
     conn.set_owner_data(session.times, 0);
