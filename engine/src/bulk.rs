@@ -26,9 +26,10 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut impl BodySink) -> Res
     from.conn.disarm().await;
     let mut moved = 0;
     while from.bytes - moved >= BULK_BYTES_MIN && from.conn.is_quiet() {
-        wait_for_bytes(from).await?;
+        let patience_ms = wait_for_bytes(from).await?;
         let Some(_piece) = Piece::take() else { break };
-        let received = from.conn.fill(Buf::large(), 1).await;
+        // They are there: a wait would be the kernel's whim.
+        let received = from.conn.fill(Buf::large(), patience_ms).await;
         let buf = received.map_err(|error| Aborted::io(from.side, &error))?;
         if buf.is_empty() {
             return Err(Aborted::by(from.side, Cause::Closed));
@@ -43,13 +44,14 @@ pub(crate) async fn run(from: &mut PlainRest<'_>, to: &mut impl BodySink) -> Res
     Ok(moved)
 }
 
-/// Waits until the sender's socket has something, while nothing is held for it.
-async fn wait_for_bytes(from: &mut PlainRest<'_>) -> Result<(), Aborted> {
+/// Waits until the sender's socket has something, while nothing is held for it; says how long it would have waited.
+async fn wait_for_bytes(from: &mut PlainRest<'_>) -> Result<u64, Aborted> {
     let by = |cause| Aborted::by(from.side, cause);
-    let Some(min_rate) = &mut from.min_rate else { return Ok(()) };
+    let Some(min_rate) = &mut from.min_rate else { return Ok(0) };
     let patience_ms = min_rate.begin_wait(now_ms()).map_err(by)?;
     let waited = from.conn.readable(patience_ms).await;
-    min_rate.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))
+    min_rate.end_wait(now_ms(), waited.map_err(|error| Aborted::io(from.side, &error)))?;
+    Ok(patience_ms)
 }
 
 /// One of the pieces of the shard.

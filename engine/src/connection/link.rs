@@ -159,6 +159,13 @@ impl Link {
         }
     }
 
+    /// What was received and is still sealed keeps no receive buffer from others while it waits.
+    pub(crate) fn release_buffers(&self) {
+        if let Link::Tls(tls) = self {
+            tls.release_buffers();
+        }
+    }
+
     /// Whether bytes were received that are still sealed.
     pub(crate) fn has_received(&self) -> bool {
         self.tls().is_some_and(Tls::has_received)

@@ -274,6 +274,19 @@ impl Tls {
         }
     }
 
+    /// Moves what was received and is still sealed to memory of its own.
+    pub(crate) fn release_buffers(&self) {
+        let session = &mut *self.session.borrow_mut();
+        if session.busy == NONE {
+            return;
+        }
+        session.with_busy(|_, busy| {
+            if let Received::Lease(lease) = &busy.received {
+                busy.received = Received::copy(lease);
+            }
+        });
+    }
+
     /// Gives up what only a busy connection needs, if nothing was received that is not taken yet.
     pub(crate) fn rest(&self) -> bool {
         // A ticket may be left behind a message.

@@ -115,6 +115,7 @@ impl BodyReader<'_> {
                 self.inbox.consume(used);
                 // What follows it waits for its turn as long as the answer takes.
                 self.inbox.join();
+                self.link.release_buffers();
                 return Ok(Some(Event::End));
             }
             // The announced size may be too much already.
@@ -153,6 +154,7 @@ impl BodyReader<'_> {
         if passed.is_end {
             // What follows it waits for its turn as long as the response takes.
             self.inbox.join();
+            self.link.release_buffers();
             return Ok(Some(Part::LastChunks(data)));
         }
         self.use_up_size_line()?;

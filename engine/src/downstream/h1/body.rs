@@ -40,6 +40,7 @@ pub(crate) struct RequestBody<'a> {
 impl RequestBody<'_> {
     pub(crate) fn release_buffers(&mut self) {
         self.reader.inbox.join();
+        self.reader.link.release_buffers();
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -70,7 +70,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<T
                 return None;
             }
             Served::Next(Next::Drop) => {
-                if accepted.link.tls().is_some() {
+                // Its end is announced, unless that would have to wait for a slow reader.
+                if accepted.link.tls().is_some() && !accepted.link.transport().is_sending() {
                     cold!(accepted.close());
                 }
                 return None;

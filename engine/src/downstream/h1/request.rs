@@ -8,6 +8,7 @@ use crate::abuse::{Abuse, Verdict};
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::connection::tls::waiting_bytes;
 use crate::identity::{Client, ClientTexts};
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
@@ -105,7 +106,9 @@ impl HeadReader<'_> {
         if is_dripping && self.note_abuse(Abuse::DrippedHead) == Verdict::End {
             return Err(abort(Cause::Abusive));
         }
-        if partial_bytes() + self.inbox.unread().len() > self.snapshot.limits.partial_heads_bytes {
+        if partial_bytes() + waiting_bytes() + self.inbox.unread().len()
+            > self.snapshot.limits.partial_heads_bytes
+        {
             return Err(abort(Cause::Crowded));
         }
         Ok(())
