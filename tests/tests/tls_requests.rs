@@ -9,6 +9,7 @@ use sluice_tests::{
     client::{self, Raw},
     origin,
     proxy::{Proxy, binary, config_file},
+    skip,
     wire::{Reader, Response},
     within,
 };
@@ -155,7 +156,7 @@ async fn a_host_with_another_certificate_is_misdirected() {
     let certificates = Certificates::new();
     let text = listener("tls = \"on\"") + &all_to(origin.address);
     let (proxy, addresses) = certificates.proxy(&text).await;
-    let mut refused = 0;
+    let (mut refused, mut served) = (0, 0);
     for (name, hosts) in [
         (
             "a.example",
@@ -187,20 +188,30 @@ async fn a_host_with_another_certificate_is_misdirected() {
             ],
         ),
     ] {
-        let mut client = certificates.connect(addresses[0], name).await;
-        // All at once: each request is judged by itself.
-        client.send(hosts.iter().map(|(host, _)| get("/", host)).collect::<String>()).await;
-        for (host, status) in hosts {
-            let response = client.response().await;
-            assert_eq!(response.status(), *status, "{host} over a connection for {name}");
-            if *status == 421 {
-                assert_eq!(
-                    response.text(),
-                    "Misdirected Request: this connection was opened for another host\n"
-                );
-                refused += 1;
+        // The second connection resumes the session of the first, and is for the same name.
+        let settings = certificates.settings(Shows::Nothing);
+        for _ in 0..2 {
+            let mut client = Client::connect(&settings, addresses[0], name).await;
+            // All at once: each request is judged by itself.
+            client.send(hosts.iter().map(|(host, _)| get("/", host)).collect::<String>()).await;
+            for (host, status) in hosts {
+                let response = client.response().await;
+                assert_eq!(response.status(), *status, "{host} over a connection for {name}");
+                if *status == 421 {
+                    let text = "Misdirected Request: this connection was opened for another host\n";
+                    assert_eq!(response.text(), text);
+                    refused += 1;
+                } else {
+                    served += 1;
+                }
             }
         }
+    }
+    // A whole URI as the target counts like Host.
+    let mut client = certificates.connect(addresses[0], "a.example").await;
+    for (host, status) in [("b.example", 200), ("c.example:443", 421)] {
+        client.send(get(&format!("https://{host}/"), host)).await;
+        assert_eq!(client.response().await.status(), status, "{host}");
     }
     // A request with a body that nothing has read ends the connection.
     let mut client = certificates.connect(addresses[0], "a.example").await;
@@ -212,8 +223,9 @@ async fn a_host_with_another_certificate_is_misdirected() {
     client.send("GET / HTTP/1.0\r\n\r\n").await;
     assert_eq!(client.response().await.status(), 200);
     let counters = proxy.counters().await;
-    assert_eq!(counters.named("requests_misdirected"), refused + 1);
-    assert!(!origin.recorder.text().contains("Host: x.d.example\r\n\r\n") || refused > 0);
+    assert_eq!(counters.named("requests_misdirected"), refused + 2);
+    assert_eq!(counters.named("tls_resumptions"), 2);
+    assert_eq!(origin.recorder.text().matches(" HTTP/1.1\r\n").count(), served + 2);
 }
 
 #[tokio::test]
@@ -333,6 +345,37 @@ async fn servers_learn_of_certificates_what_the_handshake_says() {
     let got = new();
     assert!(!got.contains("root") && !got.contains("Cert") && !got.contains("JA4"), "{got}");
     assert_eq!(proxy.counters().await.named("client_certificates_missing"), 2);
+}
+
+#[tokio::test]
+async fn openssl_shows_its_certificate_in_both_versions() {
+    let origin = origin::answers(origin::ok("ok")).await;
+    let certificates = Certificates::new();
+    let ask = "tls = \"on\"\nclient_certificates = \"optional\"\nclient_ca = \"CA.PEM\"";
+    let options = "[forwarding]\nclient_certificate = true\nja4 = true\n";
+    let text = listener(ask) + options + &all_to(origin.address) + WITH_PARTNERS;
+    let (_proxy, addresses) = certificates.proxy(&text).await;
+    let folder = certificates.folder.path().display();
+    let request =
+        "GET /partners/1 HTTP/1.1\\r\\nHost: a.example\\r\\nX-JA4: forged\\r\\nConnection: close\\r\\n\\r\\n";
+    for (version, ja4) in [("-tls1_2", "t12d"), ("-tls1_3", "t13d")] {
+        for (shown, status) in [("", "403 Forbidden"), ("-cert client.pem -key client.key", "200 OK")] {
+            let script = format!(
+                "cd {folder} && command -v openssl >/dev/null || exit 0; printf '{request}' | openssl s_client {version} \
+                 -quiet -verify_return_error -CAfile ca.pem -servername a.example {shown} -connect {} 2>/dev/null",
+                addresses[0]
+            );
+            let Some(printed) = client::program("sh", &["-c", &script]).await else { return };
+            if printed.is_empty() {
+                return skip("openssl is not installed");
+            }
+            assert!(printed.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{version} {shown}: {printed}");
+        }
+        let got = origin.recorder.text();
+        let fields = values(&got, "X-JA4");
+        assert!(fields.last().is_some_and(|last| last.starts_with(ja4)), "{fields:?}");
+        assert_eq!(values(&got, "X-Client-Cert-SAN").last(), Some(&"DNS:partner.example"));
+    }
 }
 
 #[tokio::test]
