@@ -19,6 +19,8 @@ pub(crate) enum Answer<'a> {
     Crowded,
     /// The client's connection was abused.
     Abusive,
+    /// The request came without TLS to a listener that sends all of them there.
+    HttpsRedirect { location: &'a str },
     /// No route leads anywhere.
     NoRoute,
     /// The path is there, the method is not.
@@ -36,6 +38,15 @@ pub(crate) enum Answer<'a> {
 impl Answer<'_> {
     pub(crate) const BODY_TOO_LARGE: Answer<'static> =
         Answer::Refused { status: 413, why: "the request body is larger than allowed here" };
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20
+    pub(crate) const MISDIRECTED: Answer<'static> =
+        Answer::Refused { status: 421, why: "this connection was opened for another host" };
+    pub(crate) const NO_CLIENT_CERTIFICATE: Answer<'static> =
+        Answer::Refused { status: 403, why: "a client certificate is needed here" };
+    pub(crate) const REDIRECT_WITHOUT_HOST: Answer<'static> = Answer::Refused {
+        status: 400,
+        why: "without a Host field there is no https:// address to redirect to",
+    };
     pub(crate) const NOT_TLS: Answer<'static> =
         Answer::Refused { status: 400, why: "this port is for HTTPS, and the request came without TLS" };
     pub(crate) const OVERDUE: Answer<'static> =
@@ -89,6 +100,8 @@ impl Answer<'_> {
             // Ignoring Upgrade would be allowed, but the request makes no sense without it. CONNECT gets the same.
             Answer::NoTunnel => 400,
             Answer::FinalRecipient => 200,
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.4.9
+            Answer::HttpsRedirect { .. } => 308,
             //= https://www.rfc-editor.org/rfc/rfc6585#section-4
             Answer::TooManyConnections | Answer::Abusive => 429,
             Answer::NoRoute => 404,
@@ -108,6 +121,7 @@ impl Answer<'_> {
             Answer::TooManyConnections => "too many connections from this address",
             Answer::Crowded => "too many requests are unfinished",
             Answer::Abusive => "this connection was abused too often",
+            Answer::HttpsRedirect { .. } => "this is served over https:// only",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the path is served, but not by this method",
             Answer::Unreachable => "the server could not be reached",
@@ -116,28 +130,36 @@ impl Answer<'_> {
         }
     }
 
+    /// A field that only this answer has.
+    fn field(&self) -> Option<(&'static str, &str)> {
+        match self {
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
+            Answer::MethodNotAllowed { allow } => Some(("Allow", allow)),
+            Answer::HttpsRedirect { location } => Some(("Location", location)),
+            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
+            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Abusive => {
+                Some(("Retry-After", "1"))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes the answer.
-    pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming) {
+    pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming<'_>) {
         let status = self.status();
         let mut body = [0; 160];
         let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
-        let allow;
-        let fields: &[(&str, &str)] = match self {
-            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
-            Answer::MethodNotAllowed { allow: methods } => {
-                allow = [("Allow", methods)];
-                &allow
-            }
-            //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
-            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Abusive => {
-                &[("Retry-After", "1")]
-            }
-            _ => &[],
-        };
+        let hsts = framing.hsts.and_then(|line| line.trim_end().split_once(": "));
+        let mut fields = [("", ""); 2];
+        let mut count = 0;
+        for field in self.field().into_iter().chain(hsts) {
+            fields[count] = field;
+            count += 1;
+        }
         sluice_proto::h1::write_answer(
             out,
             status,
-            fields,
+            &fields[..count],
             date,
             body,
             framing.connection,
@@ -147,10 +169,12 @@ impl Answer<'_> {
 }
 
 /// How an answer is framed.
-pub(crate) struct ResponseFraming {
+pub(crate) struct ResponseFraming<'a> {
     pub(crate) connection: sluice_proto::h1::ConnectionField,
     /// The request was HEAD.
     pub(crate) is_head_only: bool,
+    /// The Strict-Transport-Security field, with its line end.
+    pub(crate) hsts: Option<&'a str>,
 }
 
 fn join<'b>(into: &'b mut [u8; 160], parts: &[&str]) -> &'b str {
@@ -199,6 +223,10 @@ mod tests {
             Answer::Abusive,
             Answer::NoRoute,
             Answer::MethodNotAllowed { allow: "GET" },
+            Answer::MISDIRECTED,
+            Answer::NO_CLIENT_CERTIFICATE,
+            Answer::REDIRECT_WITHOUT_HOST,
+            Answer::HttpsRedirect { location: "https://a" },
             Answer::Unreachable,
             Answer::NoneAvailable,
             Answer::UpstreamTimeout,
@@ -222,7 +250,7 @@ mod tests {
     #[test]
     fn an_answer_says_who_and_why() {
         let mut out = Vec::new();
-        let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false };
+        let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false, hsts: None };
         Answer::MethodNotAllowed { allow: "GET, HEAD" }.write(
             &mut out,
             "Sun, 06 Nov 1994 08:49:37 GMT",

@@ -134,6 +134,12 @@ counters! {
     proxy_headers_late,
     /// Connections closed because their peer may not send a PROXY protocol header.
     proxy_headers_forbidden,
+    /// Requests over TLS for another host than their connection was opened for, answered with 421.
+    requests_misdirected,
+    /// Requests without a client certificate to a route that needs one, answered with 403.
+    client_certificates_missing,
+    /// Requests without TLS answered with a redirect to https://.
+    https_redirects,
     /// Requests without a route.
     no_route,
     /// Empty lines before requests.

@@ -8,17 +8,16 @@ use std::net::SocketAddr;
 
 use sluice_proto::RequestHead;
 use sluice_proto::forwarded::client_address;
-use sluice_proto::h1::{ClientIdentity, IdentityPolicy, Trust};
+use sluice_proto::h1::{ClientIdentity, IdentityPolicy, TlsIdentity, Trust};
 
 use crate::client_address::AddressText;
 use crate::config::{Forwarding, Networks};
+use crate::connection::link::Link;
 
 /// Which forwarding fields servers get, and which peers are trusted to send some themselves.
 pub(crate) struct IdentityRules {
     pub(crate) policy: IdentityPolicy,
     trusted: Networks,
-    forwards_certificates: bool,
-    forwards_ja4: bool,
 }
 
 /// Room for two addresses as text, kept from request to request.
@@ -35,33 +34,32 @@ pub(crate) struct Client<'t> {
     pub(crate) identity: ClientIdentity<'t>,
     /// The client's address; port 0 where only a trusted proxy knows it.
     pub(crate) address: SocketAddr,
+    /// The connection that the request came by.
+    pub(crate) link: &'t Link,
+}
+
+impl Client<'_> {
+    /// Whether it has shown a certificate.
+    pub(crate) fn has_certificate(&self) -> bool {
+        self.identity.tls.is_some_and(|tls| tls.certificate.is_some())
+    }
 }
 
 impl IdentityRules {
     pub(crate) fn new(forwarding: &Forwarding) -> IdentityRules {
-        IdentityRules {
-            policy: forwarding.policy.clone(),
-            trusted: forwarding.trusted_proxies.clone(),
-            forwards_certificates: forwarding.client_certificate,
-            forwards_ja4: forwarding.ja4,
-        }
-    }
-
-    /// Whether servers are told about clients' certificates.
-    pub(crate) fn forwards_certificates(&self) -> bool {
-        self.forwards_certificates
+        IdentityRules { policy: forwarding.policy.clone(), trusted: forwarding.trusted_proxies.clone() }
     }
 
     /// Whether servers are told the fingerprints of clients' handshakes.
     pub(crate) fn forwards_ja4(&self) -> bool {
-        self.forwards_ja4
+        self.policy.tls.ja4
     }
 
-    /// The client of a request that came from `peer` by a connection of this scheme.
+    /// The client of a request that came from `peer` by this connection.
     pub(crate) fn client<'t>(
         &self,
         peer: SocketAddr,
-        scheme: &'static str,
+        (link, tls): (&'t Link, Option<&'t TlsIdentity<'t>>),
         head: &RequestHead<'_>,
         request_id: u128,
         texts: &'t mut ClientTexts,
@@ -71,13 +69,15 @@ impl IdentityRules {
             peer: texts.peer.as_bytes(),
             client: texts.peer.as_bytes(),
             trust: Trust::Untrusted,
-            proto: scheme,
+            proto: link.scheme().name(),
             request_id,
+            tls,
         };
         if self.trusted.contains(peer.ip()) {
-            self.past_proxies(peer, head, untrusted, &mut texts.client)
+            let (identity, address) = self.past_proxies(peer, head, untrusted, &mut texts.client);
+            Client { identity, address, link }
         } else {
-            Client { identity: untrusted, address: peer }
+            Client { identity: untrusted, address: peer, link }
         }
     }
 
@@ -89,13 +89,13 @@ impl IdentityRules {
         head: &RequestHead<'_>,
         untrusted: ClientIdentity<'t>,
         text: &'t mut AddressText,
-    ) -> Client<'t> {
+    ) -> (ClientIdentity<'t>, SocketAddr) {
         let list = self.policy.trusted_list;
         let found = client_address(&head.field_list(), list, peer.ip(), |ip| self.trusted.contains(ip));
         text.write(found);
         let identity = ClientIdentity { client: text.as_bytes(), trust: Trust::Trusted, ..untrusted };
         let is_peer = found == peer.ip().to_canonical();
-        Client { identity, address: if is_peer { peer } else { SocketAddr::new(found, 0) } }
+        (identity, if is_peer { peer } else { SocketAddr::new(found, 0) })
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) path_rules: PathRules,
     pub(crate) identity: IdentityRules,
     pub(crate) proxy_senders: ProxySenders,
+    /// The port of https:// that requests without TLS are sent to, by listener; empty where none are.
+    https_redirects: Box<[Option<u16>]>,
     /// Read only, and shared with the shards on the same node only.
     table: Arc<RouteTable>,
     routes: Box<[Route]>,
@@ -54,6 +56,10 @@ pub(crate) struct Route {
     pub(crate) send_host: SendHost,
     /// The tunnels that are allowed.
     pub(crate) tunnels: RouteTunnels,
+    /// Clients must have shown a certificate.
+    pub(crate) client_certificate: bool,
+    /// The Strict-Transport-Security field, with its line end.
+    pub(crate) hsts: Option<Box<str>>,
 }
 
 /// Timeouts in milliseconds, as the ring wants them.
@@ -112,12 +118,18 @@ impl Snapshot {
         let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<SocketAddr>>)| {
             Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group))
         };
+        let redirects = config.listeners.iter().map(|listener| listener.https_redirect);
         Snapshot {
             times: Times::new(config),
             limits: Limits::new(config, budget),
             path_rules: path_policy::rules_before_route(config),
             identity: IdentityRules::new(&config.forwarding),
             proxy_senders: ProxySenders::new(&config.listeners),
+            https_redirects: redirects
+                .clone()
+                .flatten()
+                .next()
+                .map_or_else(Box::default, |_| redirects.collect()),
             table,
             routes: config.routes.iter().zip(0..).map(|(route, number)| Route::new(number, route)).collect(),
             groups: config.upstreams.iter().enumerate().zip(resolved).map(group).collect(),
@@ -132,6 +144,12 @@ impl Snapshot {
             Lookup::MethodNotAllowed { allow } => Found::MethodNotAllowed { allow },
             Lookup::NotFound => Found::Nothing,
         }
+    }
+
+    /// The port of https:// that requests without TLS to this listener are sent to.
+    #[inline]
+    pub(crate) fn https_redirect(&self, listener: u8) -> Option<u16> {
+        *self.https_redirects.get(usize::from(listener))?
     }
 
     /// How fast a client has to send a request body.
@@ -159,6 +177,8 @@ impl Route {
             paths: route.paths,
             send_host: route.send_host,
             tunnels: route.tunnels.clone(),
+            client_certificate: route.client_certificate,
+            hsts: route.hsts.map(|hsts| format!("Strict-Transport-Security: {hsts}\r\n").into()),
         }
     }
 }

@@ -337,7 +337,7 @@ impl Machine {
                 if plan.takes_up(&head) {
                     let (version_to, connection) = (plan.version, ConnectionField::Omit);
                     let body = Framing::UntilClose;
-                    let forwarding = ResponseForwarding { version_to, body, connection, date: Some("now") };
+                    let forwarding = ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }
@@ -361,7 +361,7 @@ impl Machine {
                     (Read::Final(passed, decoder), Some((framing, connection, Some("now"))))
                 };
                 if let Some((body, connection, date)) = forwarding {
-                    let forwarding = ResponseForwarding { version_to: plan.version, body, connection, date };
+                    let forwarding = ResponseForwarding { version_to: plan.version, body, connection, date, hsts: None };
                     write_response(&mut self.to_client, &head, &forwarding);
                 }
                 (reply, bytes)
@@ -441,6 +441,7 @@ impl Plan {
             trust: Trust::Untrusted,
             proto: "http",
             request_id: 1,
+            tls: None,
         };
         let fwd = Forwarding { identity, sender, host, body: head.body };
         match switch {

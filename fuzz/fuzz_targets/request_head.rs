@@ -102,6 +102,7 @@ fn check_offer_round_trip(head: &RequestHead<'_>) {
         trust: Trust::Untrusted,
         proto: "http",
         request_id: 1,
+        tls: None,
     };
     let fwd = Forwarding { identity, sender, host: "up.example", body: BodyLength::None };
     write_upgrade_request(&mut out, head, &fwd, protocol);
@@ -126,6 +127,7 @@ fn check_round_trip(head: &RequestHead<'_>) {
         trust: Trust::Trusted,
         proto: "http",
         request_id: 1,
+        tls: None,
     };
     write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body });
     let mut store = HeadStore::default();

@@ -107,6 +107,7 @@ fn request_through(
         trust: Trust::Untrusted,
         proto: "http",
         request_id: 0x9e37_79b9_7f4a_7c15,
+        tls: None,
     };
     let fwd = Forwarding { identity: policy, sender, host: head.authority, body: head.body };
     out.clear();
@@ -125,6 +126,7 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
         body: Framing::of_response(&head),
         connection: ConnectionField::Omit,
         date: None,
+        hsts: None,
     };
     out.clear();
     write_response(out, &head, black_box(&fwd));

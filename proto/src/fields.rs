@@ -281,17 +281,35 @@ const CANONICAL: u8 = 1;
 pub(crate) const NAMED_BY_CONNECTION: u8 = 2;
 /// The name begins with `X-Forwarded-`, or with the same in underscores, and is not a known one.
 pub(crate) const X_FORWARDED_OTHER: u8 = 4;
+/// The name begins with `X-Client-Cert`, or with the same in underscores.
+pub(crate) const X_CLIENT_CERT: u8 = 8;
+/// The name is `X-JA4`, begins with `X-JA4-`, or with the same in underscores.
+pub(crate) const X_JA4: u8 = 16;
+/// The name is `Strict-Transport-Security`.
+pub(crate) const STRICT_TRANSPORT_SECURITY: u8 = 32;
 
-/// Whether a name without an id begins with `X-Forwarded-`. To those who turn names into variables an underscore is a hyphen.
+/// The mark of a name without an id that matters now and then, 0 for all others.
 #[inline]
-fn begins_with_x_forwarded(name: &[u8]) -> bool {
+fn mark(name: &[u8]) -> u8 {
     /// Out of the way of the many names that do not even begin so.
     #[cold]
-    fn in_full(name: &[u8]) -> bool {
+    fn in_full(name: &[u8]) -> u8 {
+        // To those who turn names into variables an underscore is a hyphen.
         let is_alike = |(&a, &k): (&u8, &u8)| a.eq_ignore_ascii_case(&k) || (a == b'_' && k == b'-');
-        name.iter().zip(b"X-Forwarded-").all(is_alike)
+        let begins_with = |start: &[u8]| name.len() >= start.len() && name.iter().zip(start).all(is_alike);
+        match () {
+            () if begins_with(b"X-Forwarded-") => X_FORWARDED_OTHER,
+            () if begins_with(b"X-Client-Cert") => X_CLIENT_CERT,
+            () if begins_with(b"X-JA4-") || (name.len() == 5 && begins_with(b"X-JA4")) => X_JA4,
+            () if name.eq_ignore_ascii_case(b"Strict-Transport-Security") => STRICT_TRANSPORT_SECURITY,
+            () => 0,
+        }
     }
-    matches!(name, [b'X' | b'x', _, b'F' | b'f', ..]) && name.len() >= 12 && in_full(name)
+    match name {
+        [b'X' | b'x', _, b'F' | b'f' | b'C' | b'c' | b'J' | b'j', ..] => in_full(name),
+        [b'S' | b's', b'T' | b't', ..] => in_full(name),
+        _ => 0,
+    }
 }
 
 impl FieldSpan {
@@ -305,15 +323,14 @@ impl FieldSpan {
         value: Range<usize>,
         is_canonical: bool,
     ) -> Self {
-        let is_x_forwarded = id == FieldId::Other && begins_with_x_forwarded(name);
+        let mark = if id == FieldId::Other { mark(name) } else { 0 };
         Self {
             name_start: name_start as u32,
             value_start: value.start as u32,
             value_len: value.len() as u32,
             name_len: name.len() as u16,
             id,
-            flags: if is_canonical { CANONICAL } else { 0 }
-                | if is_x_forwarded { X_FORWARDED_OTHER } else { 0 },
+            flags: if is_canonical { CANONICAL } else { 0 } | mark,
         }
     }
 
@@ -473,18 +490,36 @@ mod tests {
     }
 
     #[test]
-    fn other_x_forwarded_names_are_known_by_their_beginning() {
-        for (name, begins) in [
-            ("X-Forwarded-Prefix", true),
-            ("x-forwarded-", true),
-            ("X_FORWARDED_PREFIX", true),
-            ("x-forwarded_ssl", true),
-            ("X-Forwarded", false),
-            ("X-Forwardedness", false),
-            ("X-Fast", false),
-            ("", false),
+    fn names_that_matter_now_and_then_are_marked() {
+        for (name, expected) in [
+            ("X-Forwarded-Prefix", X_FORWARDED_OTHER),
+            ("x-forwarded-", X_FORWARDED_OTHER),
+            ("X_FORWARDED_PREFIX", X_FORWARDED_OTHER),
+            ("x-forwarded_ssl", X_FORWARDED_OTHER),
+            ("X-Forwarded", 0),
+            ("X-Forwardedness", 0),
+            ("X-Fast", 0),
+            ("", 0),
+            ("X-Client-Cert-Subject", X_CLIENT_CERT),
+            ("x_client_cert_san", X_CLIENT_CERT),
+            ("X-CLIENT_Cert-FINGERPRINT", X_CLIENT_CERT),
+            ("X-Client-Cert", X_CLIENT_CERT),
+            ("X-Client-Certificate", X_CLIENT_CERT),
+            ("X-Client-Cer", 0),
+            ("X-Client-Id", 0),
+            ("X.Client.Cert", 0),
+            ("X-JA4", X_JA4),
+            ("x_ja4", X_JA4),
+            ("X-Ja4-R", X_JA4),
+            ("X-JA", 0),
+            ("X-JA4H", 0),
+            ("Strict-Transport-Security", STRICT_TRANSPORT_SECURITY),
+            ("strict-transport-security", STRICT_TRANSPORT_SECURITY),
+            ("Strict-Transport-Securit", 0),
+            ("Strict_Transport_Security", 0),
+            ("St", 0),
         ] {
-            assert_eq!(begins_with_x_forwarded(name.as_bytes()), begins, "{name}");
+            assert_eq!(mark(name.as_bytes()), expected, "{name}");
         }
     }
 

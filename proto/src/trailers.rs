@@ -6,7 +6,10 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::fields::{Field, FieldId, FieldSet, FieldSpan, Fields, X_FORWARDED_OTHER};
+use crate::fields::{
+    Field, FieldId, FieldSet, FieldSpan, Fields, STRICT_TRANSPORT_SECURITY, X_CLIENT_CERT, X_FORWARDED_OTHER,
+    X_JA4,
+};
 use crate::hop_by_hop::HOP_BY_HOP;
 
 /// Fields that mean something only before the body: framing, routing, request modifiers, authentication, response control
@@ -54,6 +57,9 @@ const FORBIDDEN: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
     FieldId::ContentLocation,
 ]));
 
+/// The same, of names without an id.
+const FORBIDDEN_MARKS: u8 = X_FORWARDED_OTHER | X_CLIENT_CERT | X_JA4 | STRICT_TRANSPORT_SECURITY;
+
 /// The trailer fields of one body that may be forwarded; never empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Trailers {
@@ -64,7 +70,7 @@ pub struct Trailers {
 impl Trailers {
     /// The fields of a trailer section that may be forwarded, by `spans` of `bytes`; `None` when there is none.
     pub(crate) fn new(bytes: Vec<u8>, mut spans: Vec<FieldSpan>) -> Option<Self> {
-        spans.retain(|span| !FORBIDDEN.contains(span.id()) && !span.has(X_FORWARDED_OTHER));
+        spans.retain(|span| !FORBIDDEN.contains(span.id()) && !span.has(FORBIDDEN_MARKS));
         (!spans.is_empty()).then_some(Self { bytes, spans })
     }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use sluice_proto::forwarded::{HopList, client_address};
 use sluice_proto::h1::{
-    ClientIdentity, Forwarding, HeadStore, IdentityPolicy, Parsed, RealIp, RequestId, Trust, parse_request,
-    write_request,
+    CertificateIdentity, ClientIdentity, Forwarding, HeadStore, IdentityPolicy, Parsed, RealIp, RequestId,
+    TlsFields, TlsIdentity, Trust, parse_request, write_request,
 };
 use sluice_proto::{HeadLimits, RequestHead};
 
@@ -21,6 +21,16 @@ fn with_head<R>(fields: &str, see: impl FnOnce(&RequestHead<'_>) -> R) -> R {
 
 /// The fields that a server gets, after Host, when the client was found to be `client`.
 fn sent(policy: &IdentityPolicy, trust: Trust, client: &str, fields: &str) -> Vec<String> {
+    sent_over_tls(policy, trust, client, fields, None)
+}
+
+fn sent_over_tls(
+    policy: &IdentityPolicy,
+    trust: Trust,
+    client: &str,
+    fields: &str,
+    tls: Option<&TlsIdentity<'_>>,
+) -> Vec<String> {
     with_head(fields, |head| {
         let sender = ClientIdentity {
             peer: PEER.as_bytes(),
@@ -28,6 +38,7 @@ fn sent(policy: &IdentityPolicy, trust: Trust, client: &str, fields: &str) -> Ve
             trust,
             proto: "http",
             request_id: 7,
+            tls,
         };
         let mut out = Vec::new();
         write_request(&mut out, head, &Forwarding { identity: policy, sender, host: "up", body: head.body });
@@ -186,6 +197,43 @@ fn forwarded_is_quoted_where_it_must_be() {
         sent.contains(&"Forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=http".to_owned()),
         "{sent:?}"
     );
+}
+
+/// What a client claims of its own certificate.
+const FORGED_TLS: &str = "X-Client-Cert-Subject: CN=root\r\nx_client_cert_subject: CN=root\r\n\
+    X-Client_Cert-SAN: DNS:root\r\nX-Client-Cert-Fingerprint: 00\r\nX-Client-Cert: 00\r\n\
+    X-JA4: forged\r\nx_ja4: forged\r\nX-Client-Id: kept\r\n";
+
+#[test]
+fn servers_learn_of_certificates_from_the_handshake_only() {
+    let quiet =
+        IdentityPolicy { x_forwarded: false, request_id: RequestId::Remove, ..IdentityPolicy::default() };
+    let tls = TlsFields { client_certificate: true, ja4: false };
+    let certificates = IdentityPolicy { tls, ..quiet.clone() };
+    let both = IdentityPolicy { tls: TlsFields { ja4: true, ..tls }, ..quiet.clone() };
+    let certificate = CertificateIdentity { subject: "CN=me", alt_names: "DNS:me", fingerprint: "ab" };
+    let shown = TlsIdentity { certificate: Some(certificate), ja4: Some("t13d") };
+    let claimed: Vec<_> = FORGED_TLS.trim_end().split("\r\n").collect();
+    let kept = "X-Client-Id: kept";
+    let sent = |policy, trust, tls| sent_over_tls(policy, trust, PEER, FORGED_TLS, tls);
+
+    let (untrusted, trusted) = (Trust::Untrusted, Trust::Trusted);
+    assert_eq!(sent(&both, untrusted, None), [kept, VIA]);
+    let subject = "X-Client-Cert-Subject: CN=me";
+    let rest = ["X-Client-Cert-SAN: DNS:me", "X-Client-Cert-Fingerprint: ab", "X-JA4: t13d", VIA];
+    assert_eq!(sent(&both, untrusted, Some(&shown)), [&[kept, subject][..], &rest].concat());
+    // A part that is empty is left out.
+    let nameless = CertificateIdentity { subject: "", alt_names: "", ..certificate };
+    let nameless = TlsIdentity { certificate: Some(nameless), ja4: None };
+    assert_eq!(sent(&both, untrusted, Some(&nameless)), [kept, "X-Client-Cert-Fingerprint: ab", VIA]);
+    // Each option for itself.
+    assert_eq!(
+        sent(&certificates, untrusted, Some(&shown)),
+        ["X-JA4: forged", "x_ja4: forged", kept, subject, rest[0], rest[1], VIA]
+    );
+    assert_eq!(sent(&quiet, untrusted, Some(&shown)), [&claimed[..], &[VIA]].concat());
+    // A trusted proxy speaks for its client, whose certificate is not its own.
+    assert_eq!(sent(&both, trusted, Some(&shown)), [&claimed[..], &[VIA]].concat());
 }
 
 #[test]

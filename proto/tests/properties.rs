@@ -14,8 +14,14 @@ use sluice_proto::h1::{
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
 use sluice_proto::{ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Trailers, Version};
 
-const IDENTITY: ClientIdentity<'static> =
-    ClientIdentity { peer: b"::1", client: b"::1", trust: Trust::Untrusted, proto: "http", request_id: 1 };
+const IDENTITY: ClientIdentity<'static> = ClientIdentity {
+    peer: b"::1",
+    client: b"::1",
+    trust: Trust::Untrusted,
+    proto: "http",
+    request_id: 1,
+    tls: None,
+};
 
 /// Small enough that generated heads run into every limit.
 const LIMITS: HeadLimits = HeadLimits { request_line_bytes_max: 60, head_bytes_max: 200, fields_max: 5 };
@@ -267,7 +273,7 @@ proptest! {
         let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
         if let Ok(Parsed::Complete { head, .. }) = parse_response(&bytes, &mut store, &limits, &kind) {
             let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
-            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now") };
+            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now"), hsts: None };
             let mut out = Vec::new();
             write_response(&mut out, &head, &fwd);
             let Ok(Parsed::Complete { head: read, bytes }) = parse_response(&out, &mut again, &limits, &kind) else {

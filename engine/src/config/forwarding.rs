@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use sluice_proto::authority::Authority;
 use sluice_proto::forwarded::HopList;
-use sluice_proto::h1::IdentityPolicy;
+use sluice_proto::h1::{IdentityPolicy, TlsFields};
 
 use super::address::split_port;
 use super::choices::FieldsSent;
@@ -20,10 +20,6 @@ pub struct Forwarding {
     pub trusted_proxies: Networks,
     /// Which fields are sent.
     pub policy: IdentityPolicy,
-    /// X-Client-Cert-Subject, -SAN and -Fingerprint are sent.
-    pub client_certificate: bool,
-    /// X-JA4 is sent.
-    pub ja4: bool,
 }
 
 impl Forwarding {
@@ -41,9 +37,10 @@ impl Forwarding {
             request_id: keys.request_id,
             via: check_text(&keys.via, "forwarding.via", report, check_via).unwrap_or(default.via),
             by: check_text(&keys.by, "forwarding.by", report, check_by).unwrap_or(default.by),
+            tls: TlsFields { client_certificate: keys.client_certificate, ja4: keys.ja4 },
         };
         let trusted_proxies = Networks::check(&keys.trusted_proxies, "forwarding.trusted_proxies", report);
-        Self { trusted_proxies, policy, client_certificate: keys.client_certificate, ja4: keys.ja4 }
+        Self { trusted_proxies, policy }
     }
 }
 

@@ -148,7 +148,7 @@ fn without_a_key_of_tls_there_is_none() {
     assert_eq!(config.upstreams[0].tls, UpstreamTls::default());
     assert_eq!(config.upstreams[0].servers[0].scheme, Scheme::Http);
     assert_eq!((config.certificates.len(), &config.acme, config.routes[0].hsts), (0, &None, None));
-    assert!(!config.routes[0].client_certificate && !config.forwarding.ja4);
+    assert!(!config.routes[0].client_certificate && !config.forwarding.policy.tls.ja4);
     assert_eq!(config.explain_tls(0), "");
     assert_eq!(config.summary(), "listening on 127.0.0.1:80; 1 route to 1 upstream with 1 server");
 }

@@ -7,12 +7,15 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use sluice_proto::h1::{CertificateIdentity, TlsIdentity};
 use sluice_sys::{Buf, Conn, LEASES_MAX, Lease, Leases, Patience, Sending};
 use sluice_tls::certificates::PeerCertificate;
-use sluice_tls::handshake::{ClientTickets, Established};
+use sluice_tls::handshake::{CertificateId, ClientTickets, Established};
 use sluice_tls::record::{self, Contexts, Fault, HEADER_BYTES, Opened};
 
 use super::link::Data;
@@ -22,6 +25,9 @@ const PIECES_BYTES_MIN: usize = 4 * 1024;
 
 /// Memory for so many sessions is allocated at once.
 const SPARE_SESSIONS: usize = 128;
+
+/// Why there is always a session.
+const LENT: &str = "a session is lent for the time of one call, which does not ask for it again";
 
 /// The number of no [`Busy`].
 const NONE: u32 = u32::MAX;
@@ -33,34 +39,53 @@ thread_local! {
     /// would lie otherwise: holes that nothing else fits into.
     // Boxed, since each becomes a session's own.
     #[allow(clippy::vec_box)]
-    static SPARE: RefCell<Vec<Box<MaybeUninit<RefCell<TlsSession>>>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Box<MaybeUninit<TlsSession>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One end of a connection over TLS, after the handshake.
 pub(crate) struct Tls {
     conn: Conn,
-    session: Box<RefCell<TlsSession>>,
+    /// Gone while it is lent out. A cell with a flag would make an idle connection larger by that.
+    session: Cell<Option<Box<TlsSession>>>,
+    /// A cell hides the values that its content cannot have, by which `Link` would tell its kinds apart: this has some to spare.
+    _niche: Niche,
 }
 
-/// What a connection keeps while it is idle: 232 bytes with its cell, of which 200 are secrets.
+/// Takes one value of a byte that would be padding.
+#[repr(u8)]
+enum Niche {
+    Taken = 1,
+}
+
+/// What a connection keeps while it is idle: 232 bytes, of which 200 are secrets.
 struct TlsSession {
     records: record::Session,
     /// What few connections have.
     aside: Option<Box<Aside>>,
-    /// A number for the name that the client asked for.
-    server_name: NameHash,
+    /// The name that the client asked for, if any.
+    server_name: Option<NameHash>,
+    /// The certificate that this name led to.
+    certificate: CertificateId,
     /// Which of the stock it uses, as long as bytes are on their way.
     busy: u32,
 }
 
-/// A server name as a number, which is the same for the same name in this process; 0 if there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NameHash(pub(crate) u32);
+/// A server name as a number, which is the same for the same name in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameHash(pub(crate) NonZeroU64);
+
+/// The name that a client has asked for (SNI).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskedName {
+    pub(crate) name: NameHash,
+    /// The certificate that it led to when the connection was opened.
+    pub(crate) certificate: CertificateId,
+}
 
 /// What only some connections keep.
 #[derive(Default)]
 struct Aside {
-    peer: PeerDetails,
+    peer: Option<Arc<PeerDetails>>,
     waiting: Option<Waiting>,
 }
 
@@ -69,6 +94,18 @@ struct Aside {
 pub(crate) struct PeerDetails {
     pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) ja4: Option<Box<str>>,
+}
+
+impl PeerDetails {
+    /// The same as requests say it to servers.
+    pub(crate) fn identity(&self) -> TlsIdentity<'_> {
+        let certificate = self.certificate.as_ref().map(|certificate| CertificateIdentity {
+            subject: &certificate.subject,
+            alt_names: &certificate.alt_names,
+            fingerprint: &certificate.fingerprint,
+        });
+        TlsIdentity { certificate, ja4: self.ja4.as_deref() }
+    }
 }
 
 /// The beginning of a message, between two parts of it: bytes that were opened, and the part of a record behind them.
@@ -145,22 +182,24 @@ impl Tls {
     pub(crate) fn new(
         conn: Conn,
         established: Established,
-        server_name: NameHash,
+        asked: Option<AskedName>,
         peer: PeerDetails,
         rest: &[u8],
     ) -> Tls {
         let has_details = peer.certificate.is_some() || peer.ja4.is_some();
+        let aside = || Box::new(Aside { peer: Some(Arc::new(peer)), waiting: None });
         let mut session = TlsSession {
             records: established.session,
-            aside: has_details.then(|| Box::new(Aside { peer, waiting: None })),
-            server_name,
+            aside: has_details.then(aside),
+            server_name: asked.map(|asked| asked.name),
+            certificate: asked.map_or_else(CertificateId::default, |asked| asked.certificate),
             busy: NONE,
         };
         session.with_busy(|_, busy| {
             busy.tickets = established.tickets;
             busy.received = Received::copy(rest);
         });
-        Tls { conn, session: session.boxed() }
+        Tls::over(conn, session.boxed())
     }
 
     /// A connection that was parked with a session.
@@ -169,7 +208,7 @@ impl Tls {
     /// Hands both back if that is of another kind.
     pub(crate) fn resume(conn: Conn, state: Box<dyn Any>) -> Result<Tls, (Conn, Box<dyn Any>)> {
         match state.downcast() {
-            Ok(session) => Ok(Tls { conn, session }),
+            Ok(session) => Ok(Tls::over(conn, session)),
             Err(state) => Err((conn, state)),
         }
     }
@@ -179,8 +218,9 @@ impl Tls {
         if self.has_received() {
             return Err(self);
         }
-        self.session.borrow_mut().rest();
-        let parked = self.conn.park_session(self.session, idle_ms);
+        let mut session = self.session.into_inner().expect(LENT);
+        session.rest();
+        let parked = self.conn.park_session(session, idle_ms);
         parked.map_err(|(conn, session)| Tls::resumed(conn, session))
     }
 
@@ -189,23 +229,37 @@ impl Tls {
         if !self.conn.is_quiet() || self.conn.is_late() {
             return Err(self);
         }
-        self.session.borrow_mut().keep_waiting(plaintext, pieces);
+        let mut session = self.session.into_inner().expect(LENT);
+        session.keep_waiting(plaintext, pieces);
         let left_ms = self.conn.deadline_in_ms();
-        let parked = self.conn.park_with_state(self.session, left_ms);
+        let parked = self.conn.park_with_state(session, left_ms);
         parked.map_err(|(conn, session)| Tls::resumed(conn, session))
     }
 
     fn resumed(conn: Conn, session: Box<dyn Any>) -> Tls {
-        Tls { conn, session: session.downcast().expect("what could not be parked comes back") }
+        Tls::over(conn, session.downcast().expect("what could not be parked comes back"))
+    }
+
+    fn over(conn: Conn, session: Box<TlsSession>) -> Tls {
+        Tls { conn, session: Cell::new(Some(session)), _niche: Niche::Taken }
+    }
+
+    fn with_session<R>(&self, work: impl FnOnce(&mut TlsSession) -> R) -> R {
+        let mut session = self.session.take().expect(LENT);
+        let result = work(&mut session);
+        self.session.set(Some(session));
+        result
     }
 
     /// The beginning of a message that it was parked with.
     pub(crate) fn take_waiting(&self) -> Option<(Buf, u32)> {
-        let session = &mut *self.session.borrow_mut();
-        let waiting = session.aside.as_mut()?.waiting.take()?;
-        if !waiting.record.is_empty() {
-            session.with_busy(|_, busy| busy.received = Received::copy(&waiting.record));
-        }
+        let waiting = self.with_session(|session| {
+            let waiting = session.aside.as_mut()?.waiting.take()?;
+            if !waiting.record.is_empty() {
+                session.with_busy(|_, busy| busy.received = Received::copy(&waiting.record));
+            }
+            Some(waiting)
+        })?;
         let mut plaintext = Buf::tiny(waiting.plaintext.len());
         plaintext.extend_from_slice(&waiting.plaintext);
         Some((plaintext, waiting.pieces))
@@ -220,19 +274,20 @@ impl Tls {
     }
 
     /// The name that the client has asked for.
-    pub(crate) fn server_name(&self) -> NameHash {
-        self.session.borrow().server_name
+    pub(crate) fn asked(&self) -> Option<AskedName> {
+        self.with_session(|session| {
+            Some(AskedName { name: session.server_name?, certificate: session.certificate })
+        })
     }
 
-    /// Shows what servers may be told about the client.
-    pub(crate) fn with_peer<R>(&self, see: impl FnOnce(Option<&PeerDetails>) -> R) -> R {
-        see(self.session.borrow().aside.as_ref().map(|aside| &aside.peer))
+    /// What servers may be told about the client; nothing of most.
+    pub(crate) fn peer(&self) -> Option<Arc<PeerDetails>> {
+        self.with_session(|session| session.aside.as_ref()?.peer.clone())
     }
 
     /// Whether bytes were received that are not opened yet, such as a part of a record.
     pub(crate) fn has_received(&self) -> bool {
-        let session = &mut *self.session.borrow_mut();
-        session.busy != NONE && session.with_busy(|_, busy| busy.has_received())
+        self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.has_received()))
     }
 
     /// The next bytes; `None` once the peer has ended its side properly.
@@ -256,7 +311,7 @@ impl Tls {
     pub(crate) fn poll_receive_or_rest(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Data>>> {
         let polled = self.poll_receive(context);
         if polled.is_pending() && !self.has_received() {
-            self.session.borrow_mut().rest();
+            self.with_session(TlsSession::rest);
         }
         polled
     }
@@ -276,14 +331,15 @@ impl Tls {
 
     /// Moves what was received and is still sealed to memory of its own.
     pub(crate) fn release_buffers(&self) {
-        let session = &mut *self.session.borrow_mut();
-        if session.busy == NONE {
-            return;
-        }
-        session.with_busy(|_, busy| {
-            if let Received::Lease(lease) = &busy.received {
-                busy.received = Received::copy(lease);
+        self.with_session(|session| {
+            if session.busy == NONE {
+                return;
             }
+            session.with_busy(|_, busy| {
+                if let Received::Lease(lease) = &busy.received {
+                    busy.received = Received::copy(lease);
+                }
+            });
         });
     }
 
@@ -293,20 +349,19 @@ impl Tls {
         if !matches!(self.open_next(), Ok(Next::Nothing)) || self.has_received() {
             return false;
         }
-        self.session.borrow_mut().rest();
+        self.with_session(TlsSession::rest);
         true
     }
 
     fn received(&self, lease: Lease) {
-        self.session.borrow_mut().with_busy(|_, busy| busy.received = Received::Lease(lease));
+        self.with_session(|session| session.with_busy(|_, busy| busy.received = Received::Lease(lease)));
     }
 
     /// Opens records until one has data.
     fn open_next(&self) -> io::Result<Next> {
-        let (next, reply) = {
-            let session = &mut *self.session.borrow_mut();
+        let (next, reply) = self.with_session(|session| {
             if session.busy == NONE {
-                return Ok(Next::Nothing);
+                return (Ok(Next::Nothing), None);
             }
             let is_sending = || self.conn.is_sending();
             session.with_busy(|records, busy| {
@@ -314,7 +369,7 @@ impl Tls {
                 let reply = busy.reply(records, next.as_ref().err(), is_sending);
                 (next, reply)
             })
-        };
+        });
         if let Some(reply) = reply {
             self.conn.send(reply, super::LINGER_MS).detach();
         }
@@ -323,7 +378,7 @@ impl Tls {
 
     /// Sends bytes, sealed into as few records as they take; says also how many bytes go out.
     pub(crate) fn send(&self, parts: &[&[u8]], patience: Patience) -> (Sending, usize) {
-        let sealed = self.session.borrow_mut().seal(parts);
+        let sealed = self.with_session(|session| session.seal(parts));
         let Some(sealed) = sealed else {
             // The key is worn out, which takes 16 million records: nothing more can be sent.
             self.conn.shutdown_write();
@@ -348,19 +403,18 @@ impl Tls {
 
     /// Sends the last bytes of the connection, and the alert that ends our side.
     pub(crate) fn send_last(&self, bytes: &[u8], patience: Patience) -> Sending {
-        let sealed = {
-            let session = &mut *self.session.borrow_mut();
+        let sealed = self.with_session(|session| {
             let mut sealed = session.seal(&[bytes]).unwrap_or_else(|| Buf::tiny(0));
             session.append_close(&mut sealed);
             sealed
-        };
+        });
         self.conn.send_last(sealed, patience)
     }
 
     /// Ends our side: nothing is sent any more.
     pub(crate) fn close(&self) {
         let mut alert = Buf::tiny(64);
-        self.session.borrow_mut().append_close(&mut alert);
+        self.with_session(|session| session.append_close(&mut alert));
         if !alert.is_empty() {
             self.conn.send(alert, super::LINGER_MS).detach();
         }
@@ -368,14 +422,14 @@ impl Tls {
 }
 
 impl TlsSession {
-    fn boxed(self) -> Box<RefCell<TlsSession>> {
+    fn boxed(self) -> Box<TlsSession> {
         let spare = SPARE.with_borrow_mut(|spare| {
             if spare.is_empty() {
                 spare.extend((0..SPARE_SESSIONS).map(|_| Box::new_uninit()));
             }
             spare.pop().expect("some were just made")
         });
-        Box::write(spare, RefCell::new(self))
+        Box::write(spare, self)
     }
 
     /// Lends it what it needs while bytes are on their way, which it keeps until it rests.
@@ -684,7 +738,7 @@ mod tests {
     /// an idle connection.
     #[test]
     fn an_idle_session_is_small() {
-        let bytes = size_of::<RefCell<TlsSession>>();
+        let bytes = size_of::<TlsSession>();
         assert!(bytes <= 232, "{bytes}");
         assert!(size_of::<super::super::link::Link>() <= 16);
     }

@@ -18,7 +18,7 @@ use crate::answer::{Answer, ResponseFraming};
 use crate::config::TlsMode;
 use crate::connection::Accepted;
 use crate::connection::link::Link;
-use crate::connection::tls::{NameHash, PeerDetails, Tls, waiting_bytes};
+use crate::connection::tls::{PeerDetails, Tls, waiting_bytes};
 use crate::log;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -116,7 +116,7 @@ fn wait_for_hello(shard: &Shard, snapshot: &Snapshot, mut accepted: Accepted) ->
 /// Says in clear text that this port is for TLS.
 fn refuse_plain(shard: &Shard, conn: &Conn) {
     let mut out = Buf::small();
-    let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false };
+    let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false, hsts: None };
     shard.clock.with_date(now_ms(), |date| Answer::NOT_TLS.write(&mut out, date, &framing));
     conn.send(out, crate::connection::LINGER_MS).detach();
 }
@@ -272,10 +272,11 @@ fn finish(shard: &Shard, snapshot: &Snapshot, conn: Conn, shaking: Shaking) -> O
         return None;
     }
     let peer = PeerDetails { certificate: certificate_of(&established), ja4 };
-    let server_name = established.server_name.as_deref().map(NameHash::of).unwrap_or_default();
+    let name = established.server_name.as_deref();
+    let asked = name.and_then(|name| Some(shard.tls.of(conn.listener())?.asked(name)));
     // From here on the client has the time of a new connection for its first request.
     conn.set_deadline(snapshot.times.request_head);
-    let tls = Tls::new(conn, established, server_name, peer, &rest);
+    let tls = Tls::new(conn, established, asked, peer, &rest);
     let accepted = Accepted::secure(tls, snapshot.limits.connection_age);
     if rest.is_empty() { accepted.park(snapshot.times.request_head) } else { Some(accepted) }
 }

@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 
 use sluice_proto::h1::{Forwarding, Reuse};
-use sluice_proto::path::normalize;
+use sluice_proto::path::{PathForms, normalize};
 use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind};
 
+use super::arrival;
 use super::upgrade::Switch;
 use crate::answer::Answer;
 use crate::config::SendHost;
@@ -35,8 +36,12 @@ pub(crate) struct Decision<'s> {
 
 /// Why a request goes nowhere.
 pub(crate) struct Refusal<'s> {
-    pub(crate) answer: Answer<'s>,
+    answer: Answer<'s>,
     pub(crate) afterwards: Afterwards,
+    /// The route that it had nevertheless.
+    pub(crate) route: Option<&'s Route>,
+    /// Where the client is sent.
+    location: Option<Box<str>>,
 }
 
 impl<'s> Decision<'s> {
@@ -48,6 +53,7 @@ impl<'s> Decision<'s> {
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
+        arrival::check(shard, snapshot, head, client.link)?;
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {
             return Err(Refusal::of_last_hop(head));
@@ -64,12 +70,30 @@ impl<'s> Decision<'s> {
             ),
         };
         let matching = paths.as_ref().map_or("", |paths| paths.matching);
-        let (route, group) = find(shard, snapshot, head, matching)?;
-        let normalized = match &paths {
+        let way = find(shard, snapshot, head, matching)?;
+        let decided = Decision::on_route(shard, snapshot, way, (head, paths.as_ref()), client, lines);
+        decided.map_err(|refusal| Refusal { route: Some(way.0), ..refusal })
+    }
+
+    /// The same once the route is known.
+    #[inline]
+    fn on_route(
+        shard: &Shard,
+        snapshot: &'s Snapshot,
+        (route, group): (&'s Route, &'s Group),
+        (head, paths): (&RequestHead<'_>, Option<&PathForms<'_>>),
+        client: &Client<'_>,
+        lines: &mut RequestLines,
+    ) -> Result<Decision<'s>, Refusal<'s>> {
+        if route.client_certificate && !client.has_certificate() {
+            shard.counters.client_certificates_missing.increment();
+            return Err(Refusal::new(head, Answer::NO_CLIENT_CERTIFICATE));
+        }
+        let is_connect = head.method == Method::Connect;
+        let normalized = match paths {
             None => None,
-            Some(paths) => {
-                path_policy::normalized(&route.paths, head, paths, &shard.counters).map_err(fault)?
-            }
+            Some(paths) => path_policy::normalized(&route.paths, head, paths, &shard.counters)
+                .map_err(|fault| Refusal::of_path(shard, fault))?,
         };
         let head = normalized.as_ref().unwrap_or(head);
         let switch = if head.wants_tunnel() { Switch::of(shard, head, route)? } else { Switch::None };
@@ -126,7 +150,26 @@ impl<'s> Refusal<'s> {
     #[cold]
     pub(crate) fn new(head: &RequestHead<'_>, answer: Answer<'s>) -> Refusal<'s> {
         let is_read = head.body.is_empty() && !head.wants_tunnel();
-        Refusal { answer, afterwards: if is_read { Afterwards::GoOn } else { Afterwards::Close } }
+        Refusal::then(answer, if is_read { Afterwards::GoOn } else { Afterwards::Close })
+    }
+
+    /// One of which it is known how the connection goes on.
+    pub(super) fn then(answer: Answer<'s>, afterwards: Afterwards) -> Refusal<'s> {
+        Refusal { answer, afterwards, route: None, location: None }
+    }
+
+    /// The client is to ask at this place.
+    #[cold]
+    pub(super) fn to_https(head: &RequestHead<'_>, location: Box<str>) -> Refusal<'s> {
+        let refusal = Refusal::new(head, Answer::HttpsRedirect { location: "" });
+        Refusal { location: Some(location), ..refusal }
+    }
+
+    pub(crate) fn answer(&self) -> Answer<'_> {
+        match &self.location {
+            Some(location) => Answer::HttpsRedirect { location },
+            None => self.answer,
+        }
     }
 
     /// The client has asked for the answer of the last server that the request may reach, and that is this one.
@@ -142,14 +185,14 @@ impl<'s> Refusal<'s> {
         shard.counters.bad_requests.increment();
         path_policy::count_refused(fault, &shard.counters);
         let answer = Answer::Refused { status: fault.status(), why: fault.reason() };
-        Refusal { answer, afterwards: Afterwards::Close }
+        Refusal::then(answer, Afterwards::Close)
     }
 
     /// The client has too many connections, and this is one of them.
     #[cold]
     pub(crate) fn of_connection(shard: &Shard) -> Refusal<'s> {
         shard.crowded.set(shard.crowded.get() + 1);
-        Refusal { answer: Answer::TooManyConnections, afterwards: Afterwards::Close }
+        Refusal::then(Answer::TooManyConnections, Afterwards::Close)
     }
 
     /// Whether the client may be guessing what there is, on a connection that goes on.

@@ -11,7 +11,7 @@ use crate::record::Phase;
 
 /// Answers a request that goes nowhere.
 pub(crate) async fn refuse(responder: Responder<'_>, refusal: &Refusal<'_>) -> Ended {
-    match responder.answer(refusal.answer, refusal.afterwards).await {
+    match responder.answer(refusal.answer(), refusal.afterwards).await {
         Ok(()) => Ended::Answered { by: Origin::Local, is_request_sent: true },
         Err(aborted) => Ended::Interrupted(Interrupted::by(aborted)),
     }
@@ -25,7 +25,7 @@ pub(crate) async fn refuse_head(responder: Responder<'_>, aborted: Aborted) -> E
 
 async fn refuse_aborted(responder: Responder<'_>, aborted: Aborted) -> Ended {
     match Answer::for_aborted(aborted) {
-        Some(answer) => refuse(responder, &Refusal { answer, afterwards: Afterwards::Close }).await,
+        Some(answer) => refuse(responder, &Refusal::then(answer, Afterwards::Close)).await,
         None => Ended::Interrupted(Interrupted::by(aborted)),
     }
 }
@@ -35,7 +35,7 @@ impl Exchange<'_> {
     pub(super) async fn answer_for_server(&self, answer: Answer<'_>) -> Ended {
         let is_read = self.decision.body.is_empty();
         let afterwards = if is_read { Afterwards::GoOn } else { Afterwards::Close };
-        refuse(self.responder, &Refusal { answer, afterwards }).await
+        refuse(self.responder, &Refusal::then(answer, afterwards)).await
     }
 
     /// The exchange took longer than it may.
@@ -78,6 +78,6 @@ impl Exchange<'_> {
     /// Answers in place of the server. The connection survives that if all of the request was read.
     async fn answer_instead(&self, answer: Answer<'_>) -> Ended {
         let afterwards = if self.is_sent() { Afterwards::GoOn } else { Afterwards::Close };
-        refuse(self.responder, &Refusal { answer, afterwards }).await
+        refuse(self.responder, &Refusal::then(answer, afterwards)).await
     }
 }

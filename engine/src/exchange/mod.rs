@@ -5,6 +5,7 @@
 //! are parts that `relay` moves. A request that has arrived completely is sent in one piece and can be sent again. One whose
 //! body is still coming is streamed, while the response may already be on its way back.
 
+mod arrival;
 pub(crate) mod decision;
 pub(crate) mod ended;
 pub(crate) mod failure;

@@ -92,7 +92,7 @@ impl Hosts {
 
 /// The name without port and without trailing dot. An address in brackets keeps them.
 #[inline]
-fn bare_name(host: &str) -> &[u8] {
+pub(crate) fn bare_name(host: &str) -> &[u8] {
     let host = host.as_bytes();
     let end = if host.first() == Some(&b'[') {
         host.iter().position(|&b| b == b']').map_or(host.len(), |bracket| bracket + 1)

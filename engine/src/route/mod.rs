@@ -24,6 +24,8 @@ mod segments;
 mod reference;
 
 use crate::config::{Config, HostPattern, PathPattern, Segment, Tail};
+pub(crate) use hosts::bare_name;
+
 use hosts::Hosts;
 use methods::MethodMap;
 use segments::Segments;

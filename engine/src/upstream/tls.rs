@@ -10,7 +10,7 @@ use sluice_tls::handshake::{
 use crate::answer::Answer;
 use crate::config::{UpstreamServer, UpstreamTls};
 use crate::connection::link::Link;
-use crate::connection::tls::{NameHash, PeerDetails, Tls};
+use crate::connection::tls::{PeerDetails, Tls};
 use crate::log;
 use crate::shard::Shard;
 use crate::upstream::group::Server;
@@ -96,7 +96,7 @@ impl ServerTls {
         if established.is_resumed {
             shard.counters.upstream_tls_resumptions.increment();
         }
-        let tls = Tls::new(conn, established, NameHash::default(), PeerDetails::default(), &rest);
+        let tls = Tls::new(conn, established, None, PeerDetails::default(), &rest);
         Ok(Link::Tls(tls))
     }
 

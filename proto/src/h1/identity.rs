@@ -10,7 +10,7 @@ use core::str;
 use super::write::put;
 use crate::ascii;
 use crate::authority::Authority;
-use crate::fields::{FieldId, FieldSet, X_FORWARDED_OTHER};
+use crate::fields::{FieldId, FieldSet, X_CLIENT_CERT, X_FORWARDED_OTHER, X_JA4};
 use crate::forwarded::{HopList, element_of};
 use crate::message::{RequestHead, Version};
 
@@ -31,6 +31,8 @@ pub struct IdentityPolicy {
     pub via: String,
     /// The value of `by` in Forwarded, in quotes if it needs them; empty for none.
     pub by: String,
+    /// Which fields say what the client has shown by TLS.
+    pub tls: TlsFields,
 }
 
 impl Default for IdentityPolicy {
@@ -43,8 +45,18 @@ impl Default for IdentityPolicy {
             request_id: RequestId::Make,
             via: String::from("sluice"),
             by: String::new(),
+            tls: TlsFields::default(),
         }
     }
+}
+
+/// Which fields say what the client has shown by TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsFields {
+    /// X-Client-Cert-Subject, -SAN and -Fingerprint.
+    pub client_certificate: bool,
+    /// X-JA4.
+    pub ja4: bool,
 }
 
 /// How X-Real-IP is handled.
@@ -91,6 +103,28 @@ pub struct ClientIdentity<'a> {
     pub proto: &'a str,
     /// A number that no other request has.
     pub request_id: u128,
+    /// What is known of the client by TLS; nothing of most.
+    pub tls: Option<&'a TlsIdentity<'a>>,
+}
+
+/// What a client has shown of itself by TLS. All of it is printable ASCII.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsIdentity<'a> {
+    /// Its certificate.
+    pub certificate: Option<CertificateIdentity<'a>>,
+    /// The JA4 fingerprint of its handshake.
+    pub ja4: Option<&'a str>,
+}
+
+/// The identity in a client's certificate. A part that is empty is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateIdentity<'a> {
+    /// The subject.
+    pub subject: &'a str,
+    /// The names (subjectAltName).
+    pub alt_names: &'a str,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: &'a str,
 }
 
 /// Fields that are never copied: what a server gets of them is written here.
@@ -105,13 +139,6 @@ const REPLACED: FieldSet = FieldSet::of(&[
 /// Longest X-Request-Id that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-impl ClientIdentity<'_> {
-    /// The marks of fields that are not copied from its requests.
-    pub(super) fn dropped_marks(&self) -> u8 {
-        if self.trust == Trust::Untrusted { X_FORWARDED_OTHER } else { 0 }
-    }
-}
-
 impl IdentityPolicy {
     /// The fields that are not copied from a request.
     pub(super) fn dropped(&self, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) -> FieldSet {
@@ -123,6 +150,16 @@ impl IdentityPolicy {
             dropped.insert(FieldId::XRequestId);
         }
         dropped
+    }
+
+    /// The marks of fields that are not copied from a request.
+    pub(super) fn dropped_marks(&self, sender: &ClientIdentity<'_>) -> u8 {
+        if sender.trust == Trust::Trusted {
+            return 0;
+        }
+        X_FORWARDED_OTHER
+            | if self.tls.client_certificate { X_CLIENT_CERT } else { 0 }
+            | if self.tls.ja4 { X_JA4 } else { 0 }
     }
 
     fn keeps_request_id(&self, head: &RequestHead<'_>, sender: &ClientIdentity<'_>) -> bool {
@@ -156,10 +193,27 @@ impl IdentityPolicy {
             put_hex(out, sender.request_id);
             put(out, "\r\n");
         }
+        if let (Some(tls), Trust::Untrusted) = (sender.tls, sender.trust) {
+            self.put_tls(out, tls);
+        }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
         put(out, if head.version == Version::Http11 { "Via: 1.1 " } else { "Via: 1.0 " });
         put(out, &self.via);
         put(out, "\r\n");
+    }
+
+    /// What a client has shown by TLS. A trusted proxy has its own certificate and its own way of shaking hands: what it says of
+    /// its client is passed on, and nothing is said of itself.
+    #[cold]
+    fn put_tls(&self, out: &mut Vec<u8>, tls: &TlsIdentity<'_>) {
+        if let (true, Some(certificate)) = (self.tls.client_certificate, &tls.certificate) {
+            put_unless_empty(out, "X-Client-Cert-Subject: ", certificate.subject);
+            put_unless_empty(out, "X-Client-Cert-SAN: ", certificate.alt_names);
+            put_unless_empty(out, "X-Client-Cert-Fingerprint: ", certificate.fingerprint);
+        }
+        if let (true, Some(ja4)) = (self.tls.ja4, tls.ja4) {
+            put_unless_empty(out, "X-JA4: ", ja4);
+        }
     }
 
     /// What a trusted proxy says, where that is well-formed, and its own address.
@@ -267,6 +321,14 @@ fn can_go_on(value: &[u8], list: HopList) -> bool {
         quotes % 2 != 0 || value.contains(&b'\\')
     };
     !value.is_empty() && (list == HopList::XForwardedFor || !has_open_quotes())
+}
+
+fn put_unless_empty(out: &mut Vec<u8>, start: &str, value: &str) {
+    if !value.is_empty() {
+        put(out, start);
+        put(out, value);
+        put(out, "\r\n");
+    }
 }
 
 /// Our own values. The usual case.

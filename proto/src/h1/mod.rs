@@ -19,7 +19,9 @@ mod write;
 pub use body::{BodyDecoder, BodyEvent};
 pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
 pub use head::{HeadStore, Parsed, Scheme, parse_request, parse_response};
-pub use identity::{ClientIdentity, IdentityPolicy, RealIp, RequestId, Trust};
+pub use identity::{
+    CertificateIdentity, ClientIdentity, IdentityPolicy, RealIp, RequestId, TlsFields, TlsIdentity, Trust,
+};
 pub use reply::{Framing, Reuse};
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,

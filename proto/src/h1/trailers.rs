@@ -40,6 +40,10 @@ mod tests {
             Ok(Some(alloc::vec!["X-Sum".into()]))
         );
         assert_eq!(names("Transfer-Encoding: chunked\r\n\r\n"), Ok(None));
+        assert_eq!(
+            names("X-Client-Cert-Subject: CN=root\r\nx_ja4: 1\r\nX-Forwarded-Ssl: on\r\n\r\n"),
+            Ok(None)
+        );
         assert_eq!(names("Content-Digest: x\r\nETag: \"a\"\r\n\r\n").unwrap().unwrap().len(), 2);
     }
 

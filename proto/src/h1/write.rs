@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use super::identity::{ClientIdentity, IdentityPolicy};
 use super::reply::Framing;
-use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION};
+use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION, STRICT_TRANSPORT_SECURITY};
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::trailers::Trailers;
@@ -42,6 +42,8 @@ pub struct ResponseForwarding<'a> {
     pub connection: ConnectionField,
     /// The value for Date, used when the upstream sent none.
     pub date: Option<&'a str>,
+    /// The Strict-Transport-Security field, written out with its line end; in place of those that the upstream sent.
+    pub hsts: Option<&'a str>,
 }
 
 /// The Connection field of a response.
@@ -189,7 +191,7 @@ fn write_request_offering(
     if max_forwards.is_some() {
         dropped.insert(FieldId::MaxForwards);
     }
-    copy_fields(out, fields, dropped, fwd.sender.dropped_marks());
+    copy_fields(out, fields, dropped, identity.dropped_marks(&fwd.sender));
 
     identity.put(out, head, &fwd.sender);
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
@@ -246,7 +248,10 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     if fwd.body != Framing::None || matches!(head.status, 100..=199 | 204) {
         dropped.insert(FieldId::ContentLength);
     }
-    copy_fields(out, fields, dropped, 0);
+    //= https://www.rfc-editor.org/rfc/rfc6797#section-7.1
+    // "the HSTS Host MUST include only one such header field"
+    copy_fields(out, fields, dropped, if fwd.hsts.is_some() { STRICT_TRANSPORT_SECURITY } else { 0 });
+    put(out, fwd.hsts.unwrap_or_default());
 
     //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
     if let (false, Some(date)) = (head.has_date, fwd.date) {
@@ -475,6 +480,7 @@ mod tests {
         trust: Trust::Untrusted,
         proto: "http",
         request_id: 0xab,
+        tls: None,
     };
 
     fn forward(request: &str, body: Option<BodyLength>) -> String {
@@ -508,6 +514,7 @@ mod tests {
         body: Framing::None,
         connection: ConnectionField::Omit,
         date: Some("NOW"),
+        hsts: None,
     };
 
     #[test]
@@ -630,6 +637,21 @@ mod tests {
             forward_response("HTTP/1.1 200\r\nDate: then\r\n\r\n", RequestKind::Head, &fwd),
             "HTTP/1.1 200 \r\nDate: then\r\nConnection: keep-alive\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_response_has_one_field_of_strict_transport_security() {
+        let received = "HTTP/1.1 204 X\r\nA: 1\r\nStrict-Transport-Security: max-age=1\r\nB: 2\r\n\
+                        strict-transport-security:max-age=2; preload\r\nStrict-Transport-Security-X: 3\r\n\r\n";
+        let hsts = Some("Strict-Transport-Security: max-age=9\r\n");
+        assert_eq!(
+            forward_response(received, RequestKind::Other, &ResponseForwarding { hsts, ..PLAIN }),
+            "HTTP/1.1 204 X\r\nA: 1\r\nB: 2\r\nStrict-Transport-Security-X: 3\r\n\
+             Strict-Transport-Security: max-age=9\r\nDate: NOW\r\n\r\n"
+        );
+        // The server's own pass where there is no other.
+        let sent = forward_response(received, RequestKind::Other, &PLAIN);
+        assert_eq!(sent.to_ascii_lowercase().matches("strict-transport-security:").count(), 2, "{sent}");
     }
 
     #[test]

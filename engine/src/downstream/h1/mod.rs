@@ -108,6 +108,10 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     let Accepted { link, inbox, history, pieces } = accepted;
     let mut begun = None;
     let begin = |head: &RequestHead<'_>, client: &Client<'_>| {
+        let decided = match is_one_too_many {
+            true => Err(Refusal::of_connection(shard)),
+            false => Decision::new(shard, snapshot, head, client, &mut lines),
+        };
         begun = Some(Begun {
             responder: Responder {
                 shard,
@@ -115,13 +119,11 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
                 link,
                 expect_continue: ExpectContinue::new(head.expect_continue),
                 persistence: Persistence::new(head, history.end_ms),
+                hsts: hsts(link, &decided),
                 record: Record::new(),
             },
             trailers: head.trailers,
-            decided: match is_one_too_many {
-                true => Err(Refusal::of_connection(shard)),
-                false => Decision::new(shard, snapshot, head, client, &mut lines),
-            },
+            decided,
         });
     };
     match (HeadReader { shard, snapshot, link, inbox, history, pieces }).read(begin).await {
@@ -200,10 +202,22 @@ async fn refuse_head(
         shard.counters.requests.increment();
     }
     let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
-    let responder = Responder { shard, snapshot, link, expect_continue, persistence, record: Record::new() };
+    let (hsts, record) = (None, Record::new());
+    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, record };
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
     responder.record.finish(0, &shard.counters);
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))
+}
+
+/// The Strict-Transport-Security field of the request's route. It means nothing without TLS, and may not be sent.
+//= https://www.rfc-editor.org/rfc/rfc6797#section-7.2
+fn hsts<'s>(link: &Link, decided: &Result<Decision<'s>, Refusal<'s>>) -> Option<&'s str> {
+    link.tls()?;
+    let route = match decided {
+        Ok(decision) => decision.route,
+        Err(refusal) => refusal.route?,
+    };
+    route.hsts.as_deref()
 }
 
 /// Whether a client asks for the first time on a connection that was one too many for its address and still is.

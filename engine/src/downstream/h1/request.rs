@@ -1,14 +1,15 @@
 //! Reads the head of a client's HTTP/1.1 request.
 
 use sluice_proto::RequestHead;
-use sluice_proto::h1::{Parsed, parse_request};
+use sluice_proto::h1::{Parsed, TlsIdentity, parse_request};
 use sluice_sys::partial_bytes;
 
 use crate::abuse::{Abuse, Verdict};
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::connection::tls::waiting_bytes;
+
+use crate::connection::tls::{PeerDetails, Tls, waiting_bytes};
 use crate::identity::{Client, ClientTexts};
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
@@ -60,7 +61,9 @@ impl HeadReader<'_> {
                             // Reaching the limit makes this the connection's last request.
                             let _ = self.note_abuse(Abuse::EmptyLines);
                         }
-                        let client = self.client(&head, &mut scratch.client)?;
+                        let peer = self.link.tls().and_then(Tls::peer);
+                        let shown = peer.as_deref().map(PeerDetails::identity);
+                        let client = self.client(&head, shown.as_ref(), &mut scratch.client)?;
                         visit(&head, &client);
                         self.inbox.consume(bytes);
                         *self.pieces = 0;
@@ -92,10 +95,15 @@ impl HeadReader<'_> {
     }
 
     /// The client of the request.
-    fn client<'t>(&self, head: &RequestHead<'_>, texts: &'t mut ClientTexts) -> Result<Client<'t>, Aborted> {
+    fn client<'t>(
+        &'t self,
+        head: &RequestHead<'_>,
+        shown: Option<&'t TlsIdentity<'t>>,
+        texts: &'t mut ClientTexts,
+    ) -> Result<Client<'t>, Aborted> {
         let peer = self.link.transport().peer().map_err(|error| Aborted::io(Side::Downstream, &error))?;
         let number = self.shard.request_ids.next();
-        Ok(self.snapshot.identity.client(peer, self.link.scheme().name(), head, number, texts))
+        Ok(self.snapshot.identity.client(peer, (self.link, shown), head, number, texts))
     }
 
     /// Another piece of a head has come, and not the last.

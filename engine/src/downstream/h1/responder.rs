@@ -22,6 +22,8 @@ pub(crate) struct Responder<'a> {
     pub(super) link: &'a Link,
     pub(super) expect_continue: ExpectContinue,
     pub(super) persistence: Persistence,
+    /// The Strict-Transport-Security field of its route, if the client is to get one.
+    pub(super) hsts: Option<&'a str>,
     pub(crate) record: Record,
 }
 
@@ -89,6 +91,7 @@ impl<'a> Responder<'a> {
         let framing = ResponseFraming {
             connection: self.persistence.answer(afterwards, has_unread),
             is_head_only: self.persistence.is_head_only(),
+            hsts: self.hsts,
         };
         let mut out = Buf::small();
         self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, &framing));
@@ -116,6 +119,8 @@ impl<'a> Responder<'a> {
         out: &mut Buf,
     ) {
         let version_to = self.persistence.version();
-        write_response(out, head, &ResponseForwarding { version_to, body, connection, date });
+        // Not in interim responses, which have no date either.
+        let hsts = self.hsts.filter(|_| date.is_some());
+        write_response(out, head, &ResponseForwarding { version_to, body, connection, date, hsts });
     }
 }

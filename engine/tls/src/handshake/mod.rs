@@ -17,6 +17,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use client::{ClientConfig, ClientHandshake, ClientSettings, ClientTickets, ServerVerification};
+pub use pick::CertificateId;
 pub use server::{ClientCertificates, ServerConfig, ServerHandshake, ServerSettings};
 
 pub use rustls_pki_types::ServerName;

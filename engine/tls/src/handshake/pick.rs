@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -14,7 +15,17 @@ use super::secrets;
 use crate::certificates::{Certificate, CertificateSet};
 
 /// Those for one name, the preferred one first.
-type Candidates = Vec<Arc<CertifiedKey>>;
+#[derive(Default)]
+struct Candidates {
+    keys: Vec<Arc<CertifiedKey>>,
+    /// Of the first of them in the configuration.
+    id: CertificateId,
+}
+
+/// A number for all certificates of the same names: one for another kind of key, or one that has taken the place of another, is the
+/// same to clients. It does not depend on the process; that of no certificate is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateId(u32);
 
 /// The certificates of a listener on one shard.
 pub(super) struct Picker {
@@ -42,22 +53,23 @@ impl Picker {
             exact: HashMap::new(),
             wildcard: HashMap::new(),
             address: HashMap::new(),
-            default: Vec::new(),
+            default: Candidates::default(),
             challenges: HashMap::new(),
         };
         for certificate in &set.all {
             let key = certified(certificate, provider)?;
+            let id = CertificateId::of(certificate);
             for name in &certificate.facts.names {
-                picker.add(name, &key);
+                picker.list(name).add(&key, id);
             }
             let first = &set.all[0];
             // The default may have both kinds of keys: what is for the same names as the first one stands in for it.
             if Arc::ptr_eq(first, certificate) || has_names_of(first, certificate) {
-                picker.default.push(key);
+                picker.default.add(&key, id);
             }
         }
         for candidates in picker.lists() {
-            candidates.sort_by_key(|key| rank(key));
+            candidates.keys.sort_by_key(|key| rank(key));
         }
         for (name, certificate) in &set.challenges {
             picker.challenges.insert(name.to_ascii_lowercase().into(), certified(certificate, provider)?);
@@ -65,16 +77,24 @@ impl Picker {
         Ok(picker)
     }
 
-    fn add(&mut self, name: &str, key: &Arc<CertifiedKey>) {
+    /// The list for a name of a certificate.
+    fn list(&mut self, name: &str) -> &mut Candidates {
         let name = name.to_ascii_lowercase();
-        let list = if let Ok(address) = name.parse::<IpAddr>() {
+        if let Ok(address) = name.parse::<IpAddr>() {
             self.address.entry(address).or_default()
         } else if let Some(suffix) = name.strip_prefix("*.") {
             self.wildcard.entry(suffix.into()).or_default()
         } else {
             self.exact.entry(name.into()).or_default()
-        };
-        list.push(Arc::clone(key));
+        }
+    }
+
+    /// The certificate that a name in lower case leads to, or an address without one.
+    pub(super) fn certificate_of(&self, name: &str) -> CertificateId {
+        match name.parse() {
+            Ok(address) => self.candidates(None, Some(address)).id,
+            Err(_) => self.candidates(Some(name), None).id,
+        }
     }
 
     fn lists(&mut self) -> impl Iterator<Item = &mut Candidates> {
@@ -96,6 +116,27 @@ impl Picker {
     }
 }
 
+impl Candidates {
+    fn add(&mut self, key: &Arc<CertifiedKey>, id: CertificateId) {
+        if self.keys.is_empty() {
+            self.id = id;
+        }
+        self.keys.push(Arc::clone(key));
+    }
+}
+
+impl CertificateId {
+    fn of(certificate: &Certificate) -> CertificateId {
+        let mut names: Vec<_> =
+            certificate.facts.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        // The operator's certificates: none of them is made so that it is taken for another.
+        let digest = digest::digest(&digest::SHA256, names.join(",").as_bytes());
+        let start = digest.as_ref().first_chunk().expect("32 bytes");
+        CertificateId(u32::from_be_bytes(*start).max(1))
+    }
+}
+
 impl ResolvesServerCert for Picker {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // Rustls has made it lower case, and has dropped what is no DNS name.
@@ -110,9 +151,9 @@ impl ResolvesServerCert for Picker {
         }
         let candidates = self.candidates(name, local_address);
         let schemes = hello.signature_schemes();
-        let usable = candidates.iter().find(|key| key.key.choose_scheme(schemes).is_some());
+        let usable = candidates.keys.iter().find(|key| key.key.choose_scheme(schemes).is_some());
         // With one that the client cannot check rustls reports what is not in common.
-        usable.or(candidates.first()).cloned()
+        usable.or(candidates.keys.first()).cloned()
     }
 }
 

@@ -12,7 +12,7 @@ use rustls::{ExtractedSecrets, RootCertStore};
 
 use super::drive::{self, Trouble};
 use super::failure::Peer;
-use super::pick::Picker;
+use super::pick::{CertificateId, Picker};
 use super::provider::{self, Preference};
 use super::secrets::{self, Complete, Observed, SecretsLog};
 use super::{Alpn, Established, FailureKind, HandshakeFailure, KeyLogFile, MinVersion, Profile, Progress};
@@ -59,6 +59,7 @@ pub struct ServerConfig {
     aes: Arc<rustls::ServerConfig>,
     /// For those that put ChaCha20 first.
     chacha: Arc<rustls::ServerConfig>,
+    picker: Arc<Picker>,
 }
 
 impl ServerConfig {
@@ -98,7 +99,13 @@ impl ServerConfig {
             config.ignore_client_order = true;
             Ok::<_, String>(Arc::new(config))
         };
-        Ok(ServerConfig { aes: config(Preference::Aes)?, chacha: config(Preference::ChaCha)? })
+        Ok(ServerConfig { aes: config(Preference::Aes)?, chacha: config(Preference::ChaCha)?, picker })
+    }
+
+    /// The certificate for clients that ask for this name, in lower case. An address is no name, and leads to the certificate for
+    /// clients of that address that ask for none.
+    pub fn certificate_of(&self, name: &str) -> CertificateId {
+        self.picker.certificate_of(name)
     }
 
     /// The settings for a client, by its first record.

@@ -76,6 +76,15 @@ fn by_name_then_wildcard_then_the_first_one() {
         let place = certificates.all.iter().position(|certificate| certificate.chain[0] == found);
         assert_eq!(place, Some(expected), "{name} at {at:?}");
     }
+    // The same without a handshake, as far as clients can tell certificates apart.
+    for (name, at, expected) in table {
+        let name =
+            if name == "10.0.0.1" { at.unwrap().replace("::ffff:", "") } else { name.to_ascii_lowercase() };
+        let same = |other: &str| config.certificate_of(&name) == config.certificate_of(other);
+        let by = ["first.example", "b.a.example", "a.example", "2001:db8::1"];
+        let found: Vec<_> = (0..by.len()).filter(|&place| same(by[place])).collect();
+        assert_eq!(found, [expected], "{name}");
+    }
     // A name counts for more than the address.
     let found = seen(&config, &any_server(), "b.a.example", Some("10.0.0.1"));
     assert_eq!(found, certificates.all[1].chain[0]);
