@@ -4,9 +4,14 @@ pub(crate) mod shard_set;
 pub(crate) mod member;
 pub(crate) mod freshness;
 pub mod live;
+mod expiry;
 pub(crate) mod metrics;
 pub(crate) mod resolve;
 pub(crate) mod signals;
+mod state_file;
+pub(crate) mod ticket_ring;
+pub(crate) mod tls_upkeep;
+mod watched;
 mod numa_overflow;
 
 /// Messages of the control thread to a shard.
