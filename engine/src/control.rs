@@ -1,5 +1,6 @@
 //! The control side: one ordinary thread that starts the shards, handles signals and sends messages to the shards.
 
+pub(crate) mod acme;
 pub(crate) mod shard_set;
 pub(crate) mod member;
 pub(crate) mod freshness;

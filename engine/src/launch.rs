@@ -77,6 +77,10 @@ pub fn run(
     if let Some(metrics) = metrics {
         serve_metrics(metrics, events.clone())?;
     }
+    if let Some(upkeep) = &upkeep {
+        let started = upkeep.start_acme(&blueprint.config, events.clone());
+        started.map_err(|error| LaunchError::Refused(format!("cannot start a thread for ACME: {error}")))?;
+    }
     if let Err(error) = live::listen(events) {
         log::warn(format_args!("`sluice topology --live` will not find this process: {error}"));
     }
@@ -110,7 +114,7 @@ fn load_tls(config: &Config) -> Result<(TlsFiles, Option<TlsUpkeep>), String> {
     }
     let tickets = TicketRing::start(config, now_s)?;
     let tls = TlsFiles::load(config, tickets.keys())?;
-    let upkeep = TlsUpkeep::new(config, tickets, &tls.material, now_s);
+    let upkeep = TlsUpkeep::new(config, tickets, &tls.material, now_s)?;
     Ok((tls, Some(upkeep)))
 }
 
@@ -136,6 +140,7 @@ fn start(
                 Event::Asked(Request::Report | Request::Reload)
                 | Event::Live(_)
                 | Event::Metrics(_)
+                | Event::Acme(_)
                 | Event::Ended { .. },
             ) => {}
             Err(_) => unreachable!("this thread holds a sender"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sluice_sys::{HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFailed};
 
 use super::Message;
+use super::acme::AcmeEvent;
 use super::live::{self, Live};
 use super::member::Member;
 use super::numa_overflow::NumaOverflow;
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     Live(UnixStream),
     /// So does a monitoring system.
     Metrics(Sender<Live>),
+    /// An authority has made a certificate, or wants to see something.
+    Acme(AcmeEvent),
     /// A shard has ended, with what it could not give back or since its ring has failed.
     Ended {
         shard: usize,
@@ -63,6 +66,12 @@ impl From<UnixStream> for Event {
 impl From<Sender<Live>> for Event {
     fn from(reply: Sender<Live>) -> Self {
         Event::Metrics(reply)
+    }
+}
+
+impl From<AcmeEvent> for Event {
+    fn from(event: AcmeEvent) -> Self {
+        Event::Acme(event)
     }
 }
 
@@ -136,6 +145,7 @@ impl ShardSet {
                 Some(Event::Live(stream)) => live::answer(stream, &self.live(tls.as_deref())),
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live(tls.as_deref()))),
+                Some(Event::Acme(event)) => self.take_over(tls.as_deref_mut(), event),
                 Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
                     EndBy::Draining => {
                         log::info(format_args!(
@@ -174,6 +184,19 @@ impl ShardSet {
     fn look_at_tls(&mut self, tls: &mut TlsUpkeep, occasion: Occasion) {
         if tls.look(now_s(), occasion) {
             self.tell_all(Message::Renew);
+        }
+    }
+
+    /// Has shards show what an authority has made or wants to see.
+    fn take_over(&mut self, tls: Option<&mut TlsUpkeep>, event: AcmeEvent) {
+        let Some(tls) = tls else { return };
+        let reply = tls.take_over(event);
+        self.tell_all(Message::Renew);
+        if let Some(reply) = reply {
+            // A shard takes messages in their order: one that has published has taken over before.
+            self.publish();
+            // The requester may have given up.
+            let _ = reply.send(());
         }
     }
 

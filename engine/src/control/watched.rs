@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use sluice_tls::certificates::{Certificate, utc};
+use sluice_tls::certificates::{Certificate, CertificateFacts, utc};
 
 use super::expiry::Expiry;
 use crate::config::CertificateFiles;
@@ -134,26 +134,9 @@ impl Watched {
     }
 
     fn put_in_force(&mut self, certificate: Certificate, warnings: &[String], now_s: i64) {
-        let facts = &certificate.facts;
-        let (names, valid_to) = (facts.names.join(", "), utc(facts.not_after_s));
-        let name = self.name();
-        let what = if certificate.chain == self.certificate.chain {
-            "new key or OCSP response"
-        } else {
-            "new certificate"
-        };
-        log::write(
-            Level::Info,
-            format_args!(
-                "{name}: {what} in force for {names}; valid to {valid_to}, {} days",
-                facts.days_left(now_s)
-            ),
-            &[
-                ("certificate", name.clone().into()),
-                ("names", facts.names.clone().into()),
-                ("valid_to", facts.not_after_s.into()),
-            ],
-        );
+        let is_renewed = certificate.chain != self.certificate.chain;
+        let what = if is_renewed { "new certificate" } else { "new key or OCSP response" };
+        say_in_force(&self.name(), what, &certificate.facts, now_s.unsigned_abs());
         warnings.iter().for_each(log::warn);
         self.certificate = Arc::new(certificate);
     }
@@ -166,6 +149,21 @@ impl Watched {
             utc(facts.not_after_s)
         ));
     }
+}
+
+/// Says that there is something new for clients.
+pub(super) fn say_in_force(name: &str, what: &str, facts: &CertificateFacts, now_s: u64) {
+    let (names, valid_to) = (facts.names.join(", "), utc(facts.not_after_s));
+    let days = facts.days_left(i64::try_from(now_s).unwrap_or(i64::MAX));
+    log::write(
+        Level::Info,
+        format_args!("{name}: {what} in force for {names}; valid to {valid_to}, {days} days"),
+        &[
+            ("certificate", name.into()),
+            ("names", facts.names.clone().into()),
+            ("valid_to", facts.not_after_s.into()),
+        ],
+    );
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

@@ -48,6 +48,11 @@ impl<'s> Decision<'s> {
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
+        if shard.tls.has_challenges()
+            && let Some(number) = shard.tls.challenge_of(head.path)
+        {
+            return Err(Refusal::new(head, Answer::AcmeChallenge { number }));
+        }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {
             return Err(Refusal::of_last_hop(head));

@@ -42,6 +42,7 @@ impl TlsFiles {
             upstreams: upstreams.collect::<Result<_, String>>()?,
             material: Arc::new(CurrentMaterial::new(Material {
                 certificates: load_certificates(&config.certificates)?,
+                challenge_texts: Vec::new(),
                 tickets: tickets.clone(),
             })),
         })
