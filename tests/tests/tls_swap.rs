@@ -91,6 +91,14 @@ fn count(proxy: &Proxy, start: &str) -> usize {
     proxy.messages().iter().filter(|line| line.starts_with(start)).count()
 }
 
+/// Waits until the files have been looked at twice: from then on they are read because they have changed, or not at all.
+async fn has_settled(proxy: &Proxy) {
+    for looks in 1..=2 {
+        proxy.signal(Signal::HUP);
+        eventually("a look", async || count(proxy, "SIGHUP: looked at") == looks).await;
+    }
+}
+
 const KEPT: &str = "the old certificate for shop.example, ";
 
 /// Clients that open connections, with and without tickets, and ask twice on each of them, until it is over.
@@ -146,6 +154,7 @@ async fn a_pair_that_comes_in_two_pieces_is_taken_over_when_it_is_complete() {
     let (old, new) = (Pair::new(NAME, 30 * DAY), Pair::new(NAME, 90 * DAY));
     let folder = Folder::with(&old);
     let proxy = proxy_of(origin.address, 1, &folder, "").await;
+    has_settled(&proxy).await;
     folder.put("cert.pem", &new.cert);
     let line = proxy.line(KEPT).await;
     assert!(line.contains("stays in force") && line.contains("does not belong to the certificate"), "{line}");
@@ -199,6 +208,7 @@ async fn a_link_that_is_swapped_is_a_swap() {
     }
     let proxy = proxy(origin.address, 1, (&at("cert.pem"), &at("key.pem")), "").await;
     assert!(shown(proxy.address) == old.der);
+    has_settled(&proxy).await;
     symlink(new_folder.0.path(), at("..data_tmp")).expect("a link");
     fs::rename(at("..data_tmp"), at("..data")).expect("a swap");
     is_in_force(proxy.address, &new).await;

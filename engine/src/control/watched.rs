@@ -290,8 +290,11 @@ mod tests {
         write(new.path(), &pair("b.example", (-1, 30)));
         let data = links.path().join("data");
         symlink(old.path(), &data).unwrap();
-        watched.files.cert = data.join("cert");
-        watched.files.key = data.join("key");
+        // As Kubernetes has it: the files are links too, which do not change.
+        for (name, file) in [("cert", &mut watched.files.cert), ("key", &mut watched.files.key)] {
+            *file = links.path().join(name);
+            symlink(data.join(name), file).unwrap();
+        }
         assert_eq!(looks(&mut watched, 2), [Look::Same; 2]);
         symlink(new.path(), links.path().join("temporary")).unwrap();
         fs::rename(links.path().join("temporary"), &data).unwrap();
