@@ -1,4 +1,5 @@
-//! Certificates from an authority by ACME (RFC 8555): ordered when there is none for the hosts, and again at two thirds of its life.
+//! Certificates from an authority by ACME (RFC 8555): ordered when there is none for the hosts, and again at two thirds of its
+//! life.
 //!
 //! A thread of its own asks the authority, one blocking request after the other. What clients see is in the hands of the control
 //! thread: this one sends it answers to challenges and certificates as events, and waits until shards have taken over answers.

@@ -1,5 +1,8 @@
 //! What listeners with TLS show, kept up to date: certificates whose files have changed or that an authority has made, answers to
-//! its challenges, and the keys of session tickets. The control thread looks about once a second; shards are sent a message when there is something new, and no connection is touched.
+//! its challenges, and the keys of session tickets.
+//!
+//! The control thread looks about once a second. Shards are sent a message when there is something new, and no connection is
+//! touched.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
