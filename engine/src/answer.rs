@@ -21,6 +21,8 @@ pub(crate) enum Answer<'a> {
     Abusive,
     /// The request came without TLS to a listener that sends all of them there.
     HttpsRedirect { location: &'a str },
+    /// The challenge of an authority with this number, by HTTP-01 of ACME.
+    AcmeChallenge { number: u8 },
     /// No route leads anywhere.
     NoRoute,
     /// The path is there, the method is not.
@@ -99,9 +101,9 @@ impl Answer<'_> {
             Answer::Refused { status, .. } => status,
             // Ignoring Upgrade would be allowed, but the request makes no sense without it. CONNECT gets the same.
             Answer::NoTunnel => 400,
-            Answer::FinalRecipient => 200,
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.4.9
             Answer::HttpsRedirect { .. } => 308,
+            Answer::FinalRecipient | Answer::AcmeChallenge { .. } => 200,
             //= https://www.rfc-editor.org/rfc/rfc6585#section-4
             Answer::TooManyConnections | Answer::Abusive => 429,
             Answer::NoRoute => 404,
@@ -122,6 +124,7 @@ impl Answer<'_> {
             Answer::Crowded => "too many requests are unfinished",
             Answer::Abusive => "this connection was abused too often",
             Answer::HttpsRedirect { .. } => "this is served over https:// only",
+            Answer::AcmeChallenge { .. } => "the answer to a challenge of ACME",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the path is served, but not by this method",
             Answer::Unreachable => "the server could not be reached",

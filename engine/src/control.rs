@@ -1,12 +1,18 @@
 //! The control side: one ordinary thread that starts the shards, handles signals and sends messages to the shards.
 
+pub(crate) mod acme;
 pub(crate) mod shard_set;
 pub(crate) mod member;
 pub(crate) mod freshness;
 pub mod live;
+mod expiry;
 pub(crate) mod metrics;
 pub(crate) mod resolve;
 pub(crate) mod signals;
+mod state_file;
+pub(crate) mod ticket_ring;
+pub(crate) mod tls_upkeep;
+mod watched;
 mod numa_overflow;
 
 /// Messages of the control thread to a shard.

@@ -35,6 +35,7 @@ fn kind(answer: &Answer<'_>) -> usize {
         Answer::UpstreamTimeout => 10,
         Answer::BadUpstream { .. } => 11,
         Answer::HttpsRedirect { .. } => 12,
+        Answer::AcmeChallenge { .. } => 13,
     }
 }
 
@@ -45,6 +46,7 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::FinalRecipient,
         Answer::TooManyConnections,
         Answer::NoRoute,
+        Answer::AcmeChallenge { number: 0 },
         Answer::MethodNotAllowed { allow: "GET" },
         Answer::Unreachable,
         Answer::NoneAvailable,
@@ -82,7 +84,7 @@ fn errors_lists_every_response() {
     let texts: BTreeSet<_> = quoted(ERRORS).collect();
     let responses = responses();
     let kinds: BTreeSet<_> = responses.iter().map(kind).collect();
-    assert_eq!(kinds, (0..=12).collect(), "a kind of response is missing in `responses`");
+    assert_eq!(kinds, (0..=13).collect(), "a kind of response is missing in `responses`");
     for response in responses {
         let (status, text) = (response.status(), response.why());
         assert!(texts.contains(text), "{status} {text}");

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use sluice_sys::HugePages;
+use sluice_tls::tickets::TicketKeys;
 
 use crate::blueprint::Blueprint;
 use crate::budget::Budget;
@@ -17,6 +18,8 @@ use crate::config::{Config, Host};
 use crate::control::metrics::Metrics;
 use crate::control::shard_set::{Event, ShardSet};
 use crate::control::signals::{self, Request};
+use crate::control::ticket_ring::TicketRing;
+use crate::control::tls_upkeep::TlsUpkeep;
 use crate::control::{live, resolve};
 use crate::descriptors::descriptors_for;
 pub use crate::launch_error::LaunchError;
@@ -24,7 +27,7 @@ use crate::listen::{Reserved, SteeringMethod, why_not_bound};
 use crate::log::{self, Level};
 use crate::placement::Plan;
 use crate::shard_thread::{self, Go};
-use crate::tls::files::TlsFiles;
+use crate::tls::files::{TlsFiles, now_s};
 use crate::topology::Topology;
 
 /// Threads beside the shards, by a generous count.
@@ -52,7 +55,7 @@ pub fn run(
     let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
     let descriptors = descriptors_for(&config, plan.shards.len())?;
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
-    let tls = TlsFiles::load(&config).map_err(LaunchError::Refused)?;
+    let (tls, mut upkeep) = load_tls(&config).map_err(LaunchError::Refused)?;
     let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
     let reserved = Reserved::bind(&wanted)?;
     let metrics = config.metrics.map(bind_metrics).transpose()?;
@@ -73,6 +76,10 @@ pub fn run(
     }
     if let Some(metrics) = metrics {
         serve_metrics(metrics, events.clone())?;
+    }
+    if let Some(upkeep) = &upkeep {
+        let started = upkeep.start_acme(&blueprint.config, events.clone());
+        started.map_err(|error| LaunchError::Refused(format!("cannot start a thread for ACME: {error}")))?;
     }
     if let Err(error) = live::listen(events) {
         log::warn(format_args!("`sluice topology --live` will not find this process: {error}"));
@@ -95,7 +102,20 @@ pub fn run(
         &[("shards", shards.into())],
     );
     when_ready(&blueprint.listen);
-    shard_set.command(&inbox, &blueprint.config)
+    shard_set.command(&inbox, &blueprint.config, upkeep.as_mut())
+}
+
+/// Reads what TLS needs; and where listeners have TLS, what keeps it up to date.
+fn load_tls(config: &Config) -> Result<(TlsFiles, Option<TlsUpkeep>), String> {
+    let now_s = now_s();
+    if config.listeners.iter().all(|listener| listener.tls.is_none()) {
+        let tickets = Arc::new(TicketKeys::generate(now_s)?);
+        return Ok((TlsFiles::load(config, &tickets)?, None));
+    }
+    let tickets = TicketRing::start(config, now_s)?;
+    let tls = TlsFiles::load(config, tickets.keys())?;
+    let upkeep = TlsUpkeep::new(config, tickets, &tls.material, now_s)?;
+    Ok((tls, Some(upkeep)))
 }
 
 /// Starts the threads and waits until all shards are ready to accept; returns what lets them begin.
@@ -120,6 +140,7 @@ fn start(
                 Event::Asked(Request::Report | Request::Reload)
                 | Event::Live(_)
                 | Event::Metrics(_)
+                | Event::Acme(_)
                 | Event::Ended { .. },
             ) => {}
             Err(_) => unreachable!("this thread holds a sender"),

@@ -481,8 +481,9 @@ pub fn workspace() -> PathBuf {
 /// When a source of the binary was last written.
 fn newest_source(workspace: &Path) -> SystemTime {
     let mut newest = SystemTime::UNIX_EPOCH;
-    let mut directories =
-        ["proto/src", "engine/src", "engine/sys/src"].map(|part| workspace.join(part)).to_vec();
+    let mut directories = ["proto/src", "engine/src", "engine/sys/src", "engine/tls/src"]
+        .map(|part| workspace.join(part))
+        .to_vec();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             match entry.metadata() {

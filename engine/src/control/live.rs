@@ -31,6 +31,29 @@ pub struct Live {
     pub steered_by: String,
     /// Its shards, in the order of their numbers.
     pub shards: Vec<LiveShard>,
+    /// What listeners with TLS show, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<LiveTls>,
+}
+
+/// What listeners with TLS show at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveTls {
+    /// The certificates in force.
+    pub certificates: Vec<LiveCertificate>,
+    /// How long ago the newest key of session tickets was made, in seconds.
+    pub ticket_key_age_s: u64,
+}
+
+/// A certificate in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveCertificate {
+    /// Its file.
+    pub certificate: String,
+    /// The first name that it is for.
+    pub name: String,
+    /// When it expires, in seconds since 1970.
+    pub expires_s: i64,
 }
 
 /// One shard at this moment.
@@ -278,7 +301,7 @@ mod tests {
         shard.counters.insert("requests".into(), 9);
         (shard.counters_stale, shard.counters_age_ms) = (true, 61_240);
         let (steering, steered_by) = ("load".into(), "hash".into());
-        let live = Live { pid: 1, steering, steered_by, shards: vec![shard] };
+        let live = Live { pid: 1, steering, steered_by, shards: vec![shard], tls: None };
         assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
         let drawn = live.draw();
         let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
@@ -293,12 +316,15 @@ mod tests {
         let manual = include_str!("../../../docs/operations.md");
         let mut shard = LiveShard { pages_error: Some(String::new()), ..LiveShard::default() };
         shard.add("heap", &sluice_sys::Pages::default());
-        let json = serde_json::to_value(Live { shards: vec![shard], ..Live::default() }).unwrap();
+        let tls = LiveTls { certificates: vec![LiveCertificate::default()], ..LiveTls::default() };
+        let live = Live { shards: vec![shard], tls: Some(tls), ..Live::default() };
+        let json = serde_json::to_value(live).unwrap();
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().unwrap().keys().cloned().collect()
         };
-        let shard = &json["shards"][0];
-        for key in [keys(&json), keys(shard), keys(&shard["memory"][0])].concat() {
+        let (shard, tls) = (&json["shards"][0], &json["tls"]);
+        let of_tls = [keys(tls), keys(&tls["certificates"][0])].concat();
+        for key in [keys(&json), keys(shard), keys(&shard["memory"][0]), of_tls].concat() {
             assert!(manual.contains(&format!("`{key}`")), "{key}");
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{Fault, HeadLimits, Method};
 
-use super::live::Live;
+use super::live::{Live, LiveTls};
 use crate::counters;
 
 /// How long a visitor may take to ask, the control thread to look, and the visitor to take the answer; each.
@@ -165,6 +165,7 @@ fn text(live: &Live) -> String {
             shard.shard, shard.cpu, shard.node, shard.memory_node,
         );
     }
+    live.tls.iter().for_each(|tls| tls_text(&mut text, tls));
     let _ = writeln!(
         text,
         "# TYPE sluice_info gauge\nsluice_info{{version=\"{}\",steering=\"{}\",steered_by=\"{}\"}} 1",
@@ -173,4 +174,52 @@ fn text(live: &Live) -> String {
         live.steered_by,
     );
     text
+}
+
+fn tls_text(text: &mut String, tls: &LiveTls) {
+    text.push_str("# TYPE sluice_tls_certificate_expiry_seconds gauge\n");
+    for certificate in &tls.certificates {
+        let _ = writeln!(
+            text,
+            "sluice_tls_certificate_expiry_seconds{{certificate=\"{}\",name=\"{}\"}} {}",
+            label(&certificate.certificate),
+            label(&certificate.name),
+            certificate.expires_s,
+        );
+    }
+    let age_s = tls.ticket_key_age_s;
+    let _ = writeln!(
+        text,
+        "# TYPE sluice_tls_ticket_key_age_seconds gauge\nsluice_tls_ticket_key_age_seconds {age_s}"
+    );
+}
+
+/// The value of a label.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::live::LiveCertificate;
+    use super::*;
+
+    #[test]
+    fn certificates_are_a_series_each() {
+        let certificate = LiveCertificate {
+            certificate: "/etc/a \"b\"\\c\n.pem".into(),
+            name: "shop.example".into(),
+            expires_s: 1_795_309_323,
+        };
+        let tls = LiveTls { certificates: vec![certificate], ticket_key_age_s: 61 };
+        let mut text = String::new();
+        tls_text(&mut text, &tls);
+        assert_eq!(
+            text,
+            "# TYPE sluice_tls_certificate_expiry_seconds gauge\n\
+             sluice_tls_certificate_expiry_seconds{certificate=\"/etc/a \\\"b\\\"\\\\c\\n.pem\",name=\"shop.example\"} \
+             1795309323\n\
+             # TYPE sluice_tls_ticket_key_age_seconds gauge\nsluice_tls_ticket_key_age_seconds 61\n"
+        );
+    }
 }

@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 use sluice_sys::{HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFailed};
 
 use super::Message;
+use super::acme::AcmeEvent;
 use super::live::{self, Live};
 use super::member::Member;
 use super::numa_overflow::NumaOverflow;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
+use super::tls_upkeep::{self, Occasion, TlsUpkeep};
 use crate::balance::{self, ShardPeers};
 use crate::config::Config;
 use crate::launch_error::LaunchError;
 use crate::log::{self, Level};
 use crate::placement::ShardPlace;
 use crate::steering::Steering;
+use crate::tls::files::now_s;
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -39,6 +42,8 @@ pub(crate) enum Event {
     Live(UnixStream),
     /// So does a monitoring system.
     Metrics(Sender<Live>),
+    /// An authority has made a certificate, or wants to see something.
+    Acme(AcmeEvent),
     /// A shard has ended, with what it could not give back or since its ring has failed.
     Ended {
         shard: usize,
@@ -61,6 +66,12 @@ impl From<UnixStream> for Event {
 impl From<Sender<Live>> for Event {
     fn from(reply: Sender<Live>) -> Self {
         Event::Metrics(reply)
+    }
+}
+
+impl From<AcmeEvent> for Event {
+    fn from(event: AcmeEvent) -> Self {
+        Event::Acme(event)
     }
 }
 
@@ -112,21 +123,29 @@ impl ShardSet {
     ///
     /// # Errors
     /// When a shard's ring has failed: the other shards are not waited for.
-    pub(crate) fn command(&mut self, inbox: &Receiver<Event>, config: &Config) -> Result<(), LaunchError> {
+    pub(crate) fn command(
+        &mut self,
+        inbox: &Receiver<Event>,
+        config: &Config,
+        mut tls: Option<&mut TlsUpkeep>,
+    ) -> Result<(), LaunchError> {
         let (drain_timeout, is_pinned) = (config.drain_timeout, config.host.pinning);
         let mut running = self.members.len();
         let mut left = Outstanding::default();
         let mut ending = Ending::default();
         let mut numa_overflow = if is_pinned { NumaOverflow::watch(&self.members) } else { None };
+        let mut looks = [
+            numa_overflow.is_some().then(|| Every::new(SPILL_LOOK)),
+            tls.is_some().then(|| Every::new(tls_upkeep::LOOK)),
+        ];
         while running > 0 {
-            match next_event(inbox, numa_overflow.is_some()) {
+            match next_event(inbox, looks.iter().flatten().map(|look| look.next).min()) {
                 Some(Event::Asked(Request::Report)) => self.report(),
-                Some(Event::Asked(Request::Reload)) => log::warn(
-                    "SIGHUP ignored: the configuration cannot be changed while Sluice runs (hint: restart to apply a new one)",
-                ),
-                Some(Event::Live(stream)) => live::answer(stream, &self.live()),
+                Some(Event::Asked(Request::Reload)) => self.reload(tls.as_deref_mut()),
+                Some(Event::Live(stream)) => live::answer(stream, &self.live(tls.as_deref())),
                 // The requester may have given up.
-                Some(Event::Metrics(reply)) => drop(reply.send(self.live())),
+                Some(Event::Metrics(reply)) => drop(reply.send(self.live(tls.as_deref()))),
+                Some(Event::Acme(event)) => self.take_over(tls.as_deref_mut(), event),
                 Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
                     EndBy::Draining => {
                         log::info(format_args!(
@@ -150,13 +169,50 @@ impl ShardSet {
                     left.buffers += outstanding.buffers;
                     left.in_flight += outstanding.in_flight;
                 }
-                Some(Event::Ready(_) | Event::CannotStart(_)) => {}
-                None => numa_overflow.iter_mut().for_each(|numa_overflow| numa_overflow.look(&self.members)),
+                Some(Event::Ready(_) | Event::CannotStart(_)) | None => {}
             }
+            let [numa_look, tls_look] = looks.each_mut().map(|look| look.as_mut().is_some_and(Every::is_due));
+            numa_overflow.iter_mut().filter(|_| numa_look).for_each(|overflow| overflow.look(&self.members));
+            tls.iter_mut().filter(|_| tls_look).for_each(|tls| self.look_at_tls(tls, Occasion::Time));
         }
         self.say_leftover(&left);
         log::info("stopped");
         Ok(())
+    }
+
+    /// Has shards take over certificates and keys of tickets, if there are new ones.
+    fn look_at_tls(&mut self, tls: &mut TlsUpkeep, occasion: Occasion) {
+        if tls.look(now_s(), occasion) {
+            self.tell_all(Message::Renew);
+        }
+    }
+
+    /// Has shards show what an authority has made or wants to see.
+    fn take_over(&mut self, tls: Option<&mut TlsUpkeep>, event: AcmeEvent) {
+        let Some(tls) = tls else { return };
+        let reply = tls.take_over(event);
+        self.tell_all(Message::Renew);
+        if let Some(reply) = reply {
+            // A shard takes messages in their order: one that has published has taken over before.
+            self.publish();
+            // The requester may have given up.
+            let _ = reply.send(());
+        }
+    }
+
+    /// SIGHUP.
+    fn reload(&mut self, tls: Option<&mut TlsUpkeep>) {
+        let cannot =
+            "the configuration cannot be changed while Sluice runs (hint: restart to apply a new one)";
+        match tls {
+            None => log::warn(format_args!("SIGHUP ignored: {cannot}")),
+            Some(tls) => {
+                self.look_at_tls(tls, Occasion::Asked);
+                log::warn(format_args!(
+                    "SIGHUP: looked at the files of certificates, nothing else: {cannot}"
+                ));
+            }
+        }
     }
 
     /// The counters of a shard that has ended are the last ones.
@@ -201,9 +257,10 @@ impl ShardSet {
     }
 
     /// Everything about every shard.
-    fn live(&mut self) -> Live {
+    fn live(&mut self, tls: Option<&TlsUpkeep>) -> Live {
         self.publish();
         Live {
+            tls: tls.map(|tls| tls.live(now_s())),
             pid: std::process::id(),
             steering: self.steering.word().to_owned(),
             steered_by: self.steered_by.to_owned(),
@@ -251,13 +308,35 @@ impl ShardSet {
     }
 }
 
-/// The next event; `None` when it is time to look whether memory spilled.
-fn next_event(inbox: &Receiver<Event>, is_watching: bool) -> Option<Event> {
-    // This thread does not end before the one that hears signals, so there is always a sender.
-    if !is_watching {
-        return inbox.recv().ok();
+/// Something that is looked at in steps of this time.
+struct Every {
+    step: Duration,
+    next: Instant,
+}
+
+impl Every {
+    fn new(step: Duration) -> Every {
+        Every { step, next: Instant::now() + step }
     }
-    inbox.recv_timeout(SPILL_LOOK).ok()
+
+    /// Whether it is time. Then the next time is a step from now.
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = now >= self.next;
+        if is_due {
+            self.next = now + self.step;
+        }
+        is_due
+    }
+}
+
+/// The next event; `None` when it is time to look at something.
+fn next_event(inbox: &Receiver<Event>, look: Option<Instant>) -> Option<Event> {
+    // This thread does not end before the one that hears signals, so there is always a sender.
+    match look {
+        None => inbox.recv().ok(),
+        Some(look) => inbox.recv_timeout(look.saturating_duration_since(Instant::now())).ok(),
+    }
 }
 
 #[cfg(test)]
@@ -324,10 +403,10 @@ mod tests {
             })
             .collect();
         let stale = |live: &Live| live.shards.iter().map(|shard| shard.counters_stale).collect::<Vec<_>>();
-        assert_eq!(stale(&shard_set.live()), [false, false]);
+        assert_eq!(stale(&shard_set.live(None)), [false, false]);
         assert_eq!(shard_set.age()[1], ("shards_stale", 0));
         let silent_since = Instant::now();
-        let live = shard_set.live();
+        let live = shard_set.live(None);
         assert_eq!(stale(&live), [false, true]);
         let ages = [0, 1].map(|shard| live.shards[shard].counters_age_ms);
         assert!(u128::from(ages[1]) >= PUBLISH_PATIENCE.as_millis() && ages[1] > ages[0], "{ages:?}");
@@ -341,7 +420,7 @@ mod tests {
         assert_eq!(stale_shards, ("shards_stale", 1));
         // One that has ended has last ones.
         shard_set.has_ended(1);
-        let live = shard_set.live();
+        let live = shard_set.live(None);
         assert_eq!((stale(&live), live.shards[1].counters_age_ms), (vec![false, false], 0));
         drop(ends);
     }
@@ -358,7 +437,7 @@ mod tests {
         let flags =
             CommandLine::default().with("--listen", "127.0.0.1:1").with("--upstream", "http://127.0.0.1:1");
         let config = crate::config::resolve(&flags).unwrap();
-        let failed = shard_set.command(&inbox, &config).unwrap_err();
+        let failed = shard_set.command(&inbox, &config, None).unwrap_err();
         let said = failed.to_string();
         assert!(said.starts_with("shard 3 cannot go on: ") && said.contains("(EBADR)"), "{said}");
         assert_eq!(failed.exit().code(), 71);

@@ -23,8 +23,8 @@ pub(super) fn check(
 ) -> Result<(), Refusal<'static>> {
     match link {
         Link::Plain(conn) => match snapshot.https_redirect(conn.listener()) {
-            Some(port) if !is_exempt(head.path) => Err(redirect(shard, head, port)),
-            _ => Ok(()),
+            Some(port) => Err(redirect(shard, head, port)),
+            None => Ok(()),
         },
         Link::Tls(tls) => check_host(shard, tls, head),
     }
@@ -46,11 +46,6 @@ fn check_host(shard: &Shard, tls: &Tls, head: &RequestHead<'_>) -> Result<(), Re
     }
     shard.counters.requests_misdirected.increment();
     Err(Refusal::new(head, Answer::MISDIRECTED))
-}
-
-/// Whether a request for this path is served without TLS where all others are redirected: there is none.
-fn is_exempt(_path: &str) -> bool {
-    false
 }
 
 /// Sends a client to the same place over TLS. Host and target were validated: neither holds a line end, nor anything that ends a

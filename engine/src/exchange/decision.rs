@@ -53,6 +53,11 @@ impl<'s> Decision<'s> {
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
+        if shard.tls.has_challenges()
+            && let Some(number) = shard.tls.challenge_of(head.path)
+        {
+            return Err(Refusal::new(head, Answer::AcmeChallenge { number }));
+        }
         arrival::check(shard, snapshot, head, client.link)?;
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
         if head.max_forwards() == Some(0) {

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use sluice_sys::{Runtime, Settings, spawn};
+use sluice_tls::tickets::TicketKeys;
 
 use super::*;
 use crate::budget::Budget;
@@ -127,7 +128,8 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let address = listener.local().expect("an address");
     let routes = Arc::new(RouteTable::build(config));
     let descriptors = Descriptors { all: 500, for_servers: 100 };
-    let files = TlsFiles::load(config).expect("no files are named");
+    let tickets = Arc::new(TicketKeys::generate(0).expect("random numbers"));
+    let files = TlsFiles::load(config, &tickets).expect("no files are named");
     let listeners = TlsListeners::new(&files).expect("no listener has TLS");
     let tls = (listeners, &TlsUpstreams::default());
     let shard = Rc::new(Shard::new(

@@ -27,11 +27,11 @@ pub(crate) struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads them.
+    /// Reads them, for listeners with these keys of session tickets.
     ///
     /// # Errors
     /// One line that names the file.
-    pub(crate) fn load(config: &Config) -> Result<TlsFiles, String> {
+    pub(crate) fn load(config: &Config, tickets: &Arc<TicketKeys>) -> Result<TlsFiles, String> {
         let key_log = config.tls.key_log.as_deref().map(open_key_log).transpose()?;
         let listener = |tls: &ListenerTls| Ok((tls.mode, server_settings(tls, key_log.clone())?));
         let listeners =
@@ -42,7 +42,8 @@ impl TlsFiles {
             upstreams: upstreams.collect::<Result<_, String>>()?,
             material: Arc::new(CurrentMaterial::new(Material {
                 certificates: load_certificates(&config.certificates)?,
-                tickets: Arc::new(TicketKeys::generate(now_s())?),
+                challenge_texts: Vec::new(),
+                tickets: tickets.clone(),
             })),
         })
     }

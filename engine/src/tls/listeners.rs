@@ -20,6 +20,9 @@ use crate::route::bare_name;
 pub(crate) struct TlsListeners {
     by_listener: Vec<Option<TlsListener>>,
     current: Arc<CurrentMaterial>,
+    /// The answers to HTTP-01 challenges of ACME, by token.
+    challenges: RefCell<Vec<(String, String)>>,
+    has_challenges: Cell<bool>,
     pub(crate) handshakes: Rc<Handshakes>,
 }
 
@@ -46,7 +49,13 @@ impl TlsListeners {
         if by_listener.iter().all(Option::is_none) {
             by_listener.clear();
         }
-        Ok(TlsListeners { by_listener, current: files.material.clone(), handshakes: Rc::default() })
+        Ok(TlsListeners {
+            by_listener,
+            current: files.material.clone(),
+            challenges: RefCell::default(),
+            has_challenges: Cell::new(false),
+            handshakes: Rc::default(),
+        })
     }
 
     /// From now on clients see the certificates that are in force now; handshakes under way end with theirs.
@@ -55,6 +64,8 @@ impl TlsListeners {
     /// One line: a key that cannot be used. Everything stays as it was then.
     pub(crate) fn renew(&self) -> Result<(), String> {
         let material = self.current.get();
+        self.has_challenges.set(!material.challenge_texts.is_empty());
+        self.challenges.replace(material.challenge_texts.clone());
         let listeners = self.by_listener.iter().flatten();
         let configs: Vec<ServerConfig> = listeners
             .clone()
@@ -64,6 +75,26 @@ impl TlsListeners {
             listener.config.replace(config);
         }
         Ok(())
+    }
+
+    /// Whether an authority is about to check that hosts are ours, by requests.
+    #[inline]
+    pub(crate) fn has_challenges(&self) -> bool {
+        self.has_challenges.get()
+    }
+
+    /// The number of the challenge that this path is for.
+    //= https://www.rfc-editor.org/rfc/rfc8555#section-8.3
+    pub(crate) fn challenge_of(&self, path: &str) -> Option<u8> {
+        let token = path.strip_prefix("/.well-known/acme-challenge/")?;
+        let at = self.challenges.borrow().iter().position(|(known, _)| known == token)?;
+        u8::try_from(at).ok()
+    }
+
+    /// The answer to the challenge with this number; empty if it is gone.
+    pub(crate) fn with_challenge(&self, number: u8, write: impl FnOnce(&str)) {
+        let challenges = self.challenges.borrow();
+        write(challenges.get(usize::from(number)).map_or("", |(_, text)| text));
     }
 
     /// The listener with this number, if it has TLS.
@@ -134,11 +165,6 @@ pub(crate) struct Handshaking {
 }
 
 impl Handshakes {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.count.get()
-    }
-
     /// Whether one may do a step in this turn of the loop.
     pub(crate) fn may_step(&self, turn: u64, steps_max: u32) -> bool {
         let steps = if self.turn.replace(turn) == turn { self.steps.get() } else { 0 };

@@ -10,6 +10,8 @@ use sluice_tls::tickets::TicketKeys;
 #[derive(Clone)]
 pub(crate) struct Material {
     pub(crate) certificates: CertificateSet,
+    /// The answers to HTTP-01 challenges of ACME, by token; none most of the time.
+    pub(crate) challenge_texts: Vec<(String, String)>,
     pub(crate) tickets: Arc<TicketKeys>,
 }
 

@@ -67,6 +67,17 @@ impl TicketKeys {
         Ok(TicketKeys { keys })
     }
 
+    /// The same ring without keys that are older than a ticket lives; `None` if there are none. The newest one stays.
+    pub fn without_old(&self, now_s: u64, lifetime_s: u64) -> Option<TicketKeys> {
+        let is_alive = |key: &TicketKey| now_s.saturating_sub(key.made_s) < lifetime_s;
+        let (newest, older) = self.keys.split_first()?;
+        if older.iter().all(is_alive) {
+            return None;
+        }
+        let kept = older.iter().filter(|key| is_alive(key));
+        Some(TicketKeys { keys: [newest].into_iter().chain(kept).cloned().collect() })
+    }
+
     /// When the newest key was made, in seconds since 1970.
     pub fn newest_s(&self) -> u64 {
         self.keys[0].made_s
@@ -278,6 +289,18 @@ mod tests {
         assert_eq!(third.count(), 2);
         assert_eq!(third.producer(CONTEXT).decrypt(&ticket), None);
         assert!(third.producer(CONTEXT).decrypt(&newer).is_some());
+    }
+
+    #[test]
+    fn old_keys_can_be_dropped_between_rotations() {
+        let first = TicketKeys::generate(1_000).unwrap();
+        let ticket = first.producer(CONTEXT).encrypt(b"session").unwrap();
+        let second = first.rotate(1_050, 100).unwrap();
+        assert!(second.without_old(1_099, 100).is_none());
+        let kept = second.without_old(1_100, 100).unwrap();
+        assert_eq!((kept.count(), kept.newest_s()), (1, 1_050));
+        assert_eq!(kept.producer(CONTEXT).decrypt(&ticket), None);
+        assert!(kept.without_old(9_000, 100).is_none(), "there is always a key that makes tickets");
     }
 
     #[test]

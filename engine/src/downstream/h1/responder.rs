@@ -1,6 +1,6 @@
 //! Writes responses to a client's HTTP/1.1 connection.
 
-use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_response};
+use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_answer, write_response};
 use sluice_proto::{ResponseHead, Version};
 use sluice_sys::{Buf, Conn, now_ms};
 
@@ -94,7 +94,12 @@ impl<'a> Responder<'a> {
             hsts: self.hsts,
         };
         let mut out = Buf::small();
-        self.shard.clock.with_date(now_ms(), |date| answer.write(&mut out, date, &framing));
+        self.shard.clock.with_date(now_ms(), |date| match answer {
+            Answer::AcmeChallenge { number } => self.shard.tls.with_challenge(number, |text| {
+                write_answer(&mut out, 200, &[], date, text, framing.connection, framing.is_head_only);
+            }),
+            answer => answer.write(&mut out, date, &framing),
+        });
         self.record.is_answered_here(answer.status(), out.len());
         let sent = self.link.send(out, self.snapshot.times.write_stall).await;
         sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))

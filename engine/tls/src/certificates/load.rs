@@ -93,10 +93,17 @@ impl Certificate {
         warnings
     }
 
+    /// When there will be a newer OCSP response than the one that is stapled, in seconds since 1970.
+    pub fn ocsp_next_update_s(&self) -> Option<i64> {
+        self.staple()?.next_update_s
+    }
+
+    fn staple(&self) -> Option<ocsp::Staple> {
+        self.ocsp.as_ref().zip(self.chain.first()).and_then(|(response, leaf)| ocsp::of(response, leaf))
+    }
+
     fn staple_warnings(&self, now_s: i64) -> Vec<String> {
-        let staple =
-            self.ocsp.as_ref().zip(self.chain.first()).and_then(|(response, leaf)| ocsp::of(response, leaf));
-        let Some(staple) = staple else { return Vec::new() };
+        let Some(staple) = self.staple() else { return Vec::new() };
         let mut warnings = Vec::new();
         if staple.is_revoked {
             warnings.push("the OCSP response says that the certificate was revoked".to_owned());

@@ -72,7 +72,9 @@ impl Picker {
             candidates.keys.sort_by_key(|key| rank(key));
         }
         for (name, certificate) in &set.challenges {
-            picker.challenges.insert(name.to_ascii_lowercase().into(), certified(certificate, provider)?);
+            // Its key is not checked: rustls reads no certificate with acmeIdentifier, which is critical.
+            let (answer, _) = loaded(certificate, provider)?;
+            picker.challenges.insert(name.to_ascii_lowercase().into(), Arc::new(answer));
         }
         Ok(picker)
     }
@@ -188,16 +190,22 @@ pub(super) fn certified(
     certificate: &Certificate,
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, String> {
-    let of = || format!("the certificate of {}", certificate.facts.subject);
-    let key = provider.key_provider.load_private_key(certificate.key.clone_key());
-    let key = key.map_err(|error| format!("the key of {} cannot be used: {error}", of()))?;
-    let mut certified = CertifiedKey::new(certificate.chain.clone(), key);
-    certified.ocsp.clone_from(&certificate.ocsp);
+    let (certified, of) = loaded(certificate, provider)?;
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(format!("the key is not that of {}", of()))
+            Err(format!("the key is not that of {of}"))
         }
-        Err(error) => Err(format!("{} cannot be used: {error}", of())),
+        Err(error) => Err(format!("{of} cannot be used: {error}")),
     }
+}
+
+/// The same without a check that the key is the certificate's; and what messages call it.
+fn loaded(certificate: &Certificate, provider: &CryptoProvider) -> Result<(CertifiedKey, String), String> {
+    let of = format!("the certificate of {}", certificate.facts.subject);
+    let key = provider.key_provider.load_private_key(certificate.key.clone_key());
+    let key = key.map_err(|error| format!("the key of {of} cannot be used: {error}"))?;
+    let mut certified = CertifiedKey::new(certificate.chain.clone(), key);
+    certified.ocsp.clone_from(&certificate.ocsp);
+    Ok((certified, of))
 }

@@ -148,6 +148,18 @@ fn challenge_certificates_are_for_acme_alone() {
     assert_eq!(try_alpn(&config, NAME, &[acme]).unwrap_err().kind, FailureKind::NothingInCommon);
 }
 
+/// As authorities want to see them (RFC 8737 section 3): with a critical extension that rustls refuses to read.
+#[test]
+fn challenge_certificates_may_have_acme_identifiers() {
+    let authority = Authority::new();
+    let challenge = authority.certificate_of(&[NAME], Kind::P256, |params| {
+        params.custom_extensions.push(rcgen::CustomExtension::new_acme_identifier(&[7; 32]));
+    });
+    let mut certificates = set([authority.certificate(&[NAME], Kind::P256)]);
+    certificates.challenges.push((NAME.to_owned(), Arc::new(challenge)));
+    assert!(ServerConfig::new(&server_settings(), &certificates, &tickets()).is_ok());
+}
+
 #[test]
 fn a_key_that_is_not_the_certificates_is_refused() {
     let authority = Authority::new();
