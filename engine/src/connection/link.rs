@@ -146,7 +146,7 @@ impl Link {
     pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
         let conn = match self {
             Link::Plain(conn) => conn,
-            Link::Tls(tls) => return tls.send_behind(head, parts, patience),
+            Link::Tls(tls) => return tls.send_behind(head.as_ref(), parts, patience),
         };
         match (head, parts.len()) {
             (Some(head), 0) => conn.send(head, patience),

@@ -389,12 +389,12 @@ impl Tls {
     }
 
     /// Sends a head, if there is one, and received bytes behind it.
-    pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
+    pub(crate) fn send_behind(&self, head: Option<&Buf>, mut parts: Leases, patience: Patience) -> Sending {
         let count = parts.len();
         // The last one comes first.
         let leases: [Option<Lease>; LEASES_MAX] = std::array::from_fn(|_| parts.pop());
         let mut all: [&[u8]; LEASES_MAX + 1] = [&[]; LEASES_MAX + 1];
-        all[0] = head.as_ref().map_or(&[][..], |head| head);
+        all[0] = head.map_or(&[][..], |head| head);
         for (at, lease) in leases[..count].iter().rev().enumerate() {
             all[at + 1] = lease.as_deref().unwrap_or_default();
         }

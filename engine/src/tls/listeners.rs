@@ -250,6 +250,7 @@ mod tests {
     fn a_connection_is_for_the_certificate_that_it_was_opened_with() {
         let folder = tempfile::TempDir::new().unwrap();
         let material = |names: &[&[&str]]| Material {
+            challenge_texts: Vec::new(),
             certificates: CertificateSet {
                 all: names.iter().map(|names| certificate(folder.path(), names)).collect(),
                 ..CertificateSet::default()

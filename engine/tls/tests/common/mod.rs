@@ -8,10 +8,10 @@ use sluice_tls::certificates::{Certificate, CertificateFacts, CertificateSet};
 use sluice_tls::handshake::{Alpn, ServerConfig, ServerSettings};
 use sluice_tls::tickets::TicketKeys;
 
-pub const NAME: &str = "a.example";
+pub(crate) const NAME: &str = "a.example";
 
 /// A listener with this kind of key and its authority's certificate in PEM.
-pub fn listener(kind: &'static SignatureAlgorithm) -> (ServerConfig, String) {
+pub(crate) fn listener(kind: &'static SignatureAlgorithm) -> (ServerConfig, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // The same name as that of the certificate would make it look self-signed.
