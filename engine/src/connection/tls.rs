@@ -215,7 +215,7 @@ impl Tls {
 
     /// Parks the connection between two messages. Hands it back when there is more to read after all.
     pub(crate) fn park(self, idle_ms: u64) -> Result<(), Tls> {
-        if self.has_received() {
+        if self.has_received() || self.has_ended() {
             return Err(self);
         }
         let mut session = self.session.into_inner().expect(LENT);
@@ -226,7 +226,7 @@ impl Tls {
 
     /// Parks it in the middle of a message, of which these bytes were opened. Its deadline stays.
     pub(crate) fn park_waiting(self, plaintext: &[u8], pieces: u32) -> Result<(), Tls> {
-        if !self.conn.is_quiet() || self.conn.is_late() {
+        if !self.conn.is_quiet() || self.conn.is_late() || self.has_ended() {
             return Err(self);
         }
         let mut session = self.session.into_inner().expect(LENT);
@@ -288,6 +288,11 @@ impl Tls {
     /// Whether bytes were received that are not opened yet, such as a part of a record.
     pub(crate) fn has_received(&self) -> bool {
         self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.has_received()))
+    }
+
+    /// Whether the peer's side is known to have ended: no further byte would say so to a connection that is parked.
+    fn has_ended(&self) -> bool {
+        self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.end.is_some()))
     }
 
     /// The next bytes; `None` once the peer has ended its side properly.
