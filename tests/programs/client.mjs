@@ -1,12 +1,17 @@
 // Talks to the origin of the tests through the proxy, by the HTTP client of Node.
 //
-// Called as `client.mjs HOST:PORT`; prints `fine` if every answer was right. Connections are kept and shared.
+// Called as `client.mjs HOST:PORT [CA]`, the latter for HTTPS; prints `fine` if every answer was right. Connections are kept and shared.
 
 import assert from "node:assert/strict";
-import http from "node:http";
+import { readFileSync } from "node:fs";
+import plain from "node:http";
+import secure from "node:https";
 
 const [hostname, port] = process.argv[2].split(":");
-const agent = new http.Agent({ keepAlive: true, maxSockets: 4 });
+const authority = process.argv[3];
+const http = authority ? secure : plain;
+const ca = authority && readFileSync(authority);
+const agent = new http.Agent({ keepAlive: true, maxSockets: 4, ca });
 const pattern = (length) => Buffer.from(Array.from({ length }, (_, i) => i % 251));
 
 function ask(method, path, { pieces = [], headers = {} } = {}) {

@@ -1,9 +1,10 @@
 """Talks to the origin of the tests through the proxy, by the HTTP client of Python's library.
 
-Called as `client.py HOST:PORT`; prints `fine` if every answer was right. All on one connection.
+Called as `client.py HOST:PORT [CA]`, the latter for HTTPS; prints `fine` if every answer was right. All on one connection.
 """
 
 import http.client
+import ssl
 import sys
 
 
@@ -11,7 +12,11 @@ def pattern(length):
     return bytes(i % 251 for i in range(length))
 
 
-connection = http.client.HTTPConnection(sys.argv[1], timeout=10)
+if len(sys.argv) > 2:
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    connection = http.client.HTTPSConnection(sys.argv[1], timeout=60, context=context)
+else:
+    connection = http.client.HTTPConnection(sys.argv[1], timeout=10)
 
 
 def ask(method, path, body=None, **options):

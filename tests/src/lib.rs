@@ -12,6 +12,7 @@ pub mod origin;
 pub mod pattern;
 pub mod proxy;
 pub mod strict;
+pub mod tls;
 pub mod tls_client;
 pub mod wire;
 
