@@ -319,6 +319,8 @@ pub enum End {
     Proper,
     /// By FIN alone.
     Cut,
+    /// By close_notify, and before it with another key for each of the first pieces of a response, in both directions.
+    ProperWithNewKeys,
 }
 
 /// A server over TLS; it stops when dropped.
@@ -372,9 +374,10 @@ async fn pass_on(
     mut plain: TcpStream,
     end: End,
 ) -> io::Result<()> {
-    if end == End::Proper {
-        tokio::io::copy_bidirectional(&mut secure, &mut plain).await?;
-        return Ok(());
+    match end {
+        End::Proper => return tokio::io::copy_bidirectional(&mut secure, &mut plain).await.map(drop),
+        End::ProperWithNewKeys => return pass_on_with_new_keys(secure, plain).await,
+        End::Cut => {}
     }
     let (mut from_client, mut to_client) = tokio::io::split(secure);
     let (mut from_origin, mut to_origin) = plain.split();
@@ -393,6 +396,38 @@ async fn pass_on(
     })?;
     let _ = stream.read_to_end(&mut Vec::new()).await;
     Ok(())
+}
+
+async fn pass_on_with_new_keys(
+    mut secure: tokio_rustls::server::TlsStream<TcpStream>,
+    mut plain: TcpStream,
+) -> io::Result<()> {
+    /// Each is answered with an update, of which rustls permits 32 without data between them.
+    const UPDATES_MAX: usize = 25;
+    let (mut request, mut response) = (vec![0; 32 * 1024], vec![0; 100_000]);
+    let mut updates = 0;
+    loop {
+        tokio::select! {
+            count = secure.read(&mut request) => match count? {
+                0 => return secure.shutdown().await,
+                count => {
+                    updates = 0;
+                    plain.write_all(&request[..count]).await?;
+                }
+            },
+            count = plain.read(&mut response) => match count? {
+                0 => return secure.shutdown().await,
+                count => {
+                    if updates < UPDATES_MAX {
+                        secure.get_mut().1.refresh_traffic_keys().map_err(io::Error::other)?;
+                        updates += 1;
+                    }
+                    secure.write_all(&response[..count]).await?;
+                    secure.flush().await?;
+                }
+            },
+        }
+    }
 }
 
 /// The first message of a handshake: one record.

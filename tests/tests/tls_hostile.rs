@@ -464,6 +464,7 @@ async fn floods_of_records_that_carry_nothing_end_their_connection() {
         client.data_until("fine").await;
     }
     proxy.counters_until("one is left", |now| now.connections == 1 && now.buffers_held == 0).await;
+    proxy.drain().await.assert_clean();
 }
 
 #[tokio::test]
@@ -682,6 +683,7 @@ async fn no_connection_sees_the_plaintext_of_another() {
         joined.unwrap();
     }
     proxy.counters_until("all have left", |now| now.connections == 0 && now.buffers_held == 0).await;
+    proxy.drain().await.assert_clean();
 }
 
 /// What follows close_notify is no request any more.

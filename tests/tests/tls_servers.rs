@@ -164,6 +164,60 @@ async fn nginx_is_accepted() {
     assert_eq!(proxy.counters().await.upstream_connects, 1);
 }
 
+#[tokio::test]
+async fn a_server_may_change_keys_as_it_likes() {
+    let origin = origin::real("real").await;
+    let authority = Authority::new();
+    let config = authority.issue(&[NAME]).server(ONLY_13);
+    let server = tls::serve(origin.address, config, End::ProperWithNewKeys).await;
+    let proxy = proxy_to(server.address, &trusting(&authority)).await;
+    let mut client = Raw::connect(proxy.address).await;
+    for length in [1, 100_000, 5_000_000] {
+        for path in ["bytes", "chunked"] {
+            pattern::assert_exact(&client.ask("GET", &format!("/{path}/{length}")).await.body, length);
+        }
+        client.send("POST /copy HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n").await;
+        client.send(pattern::bytes(50_000)).await;
+        pattern::assert_exact(&client.answer_to("POST").await.body, 50_000);
+    }
+    assert_eq!(proxy.counters().await.upstream_connects, 1);
+}
+
+#[tokio::test]
+async fn tls_on_both_sides_passes_everything_and_leaves_nothing() {
+    let origin = origin::real("real").await;
+    let authority = Authority::new();
+    for (versions, server_versions) in [(ONLY_12, ONLY_13), (ONLY_13, ONLY_12), (ONLY_13, ONLY_13)] {
+        let identity = authority.issue(&[NAME, "127.0.0.1"]);
+        let server = tls::serve(origin.address, identity.server(server_versions), End::Proper).await;
+        let (ca, upstream) = (authority.ca_file(), format!("https://{}", server.address));
+        let ca = ca.to_str().expect("plain text");
+        let fixed = ["--listen-tls", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream];
+        let flags = [&fixed[..], &["--upstream-ca", ca], &identity.flags()].concat();
+        let proxy = Proxy::start(&flags).await;
+        let mut clients = JoinSet::new();
+        for nth in 0..20_usize {
+            let (config, address) = (authority.client(versions), proxy.address);
+            clients.spawn(async move {
+                let mut client = tls::Client::connect(address, &config).await;
+                for length in [0, 1, 16_385, 70_000 * nth] {
+                    pattern::assert_exact(&client.ask("GET", &format!("/bytes/{length}")).await.body, length);
+                    let fill = client.ask("GET", &format!("/fill/{nth}/{length}")).await.body;
+                    assert!(fill.len() == length && fill.iter().all(|&byte| usize::from(byte) == nth));
+                    let head = format!("POST /copy HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+                    client.send(head).await;
+                    client.send(pattern::bytes(length)).await;
+                    pattern::assert_exact(&client.answer_to("POST").await.body, length);
+                }
+            });
+        }
+        while let Some(joined) = within("all clients", clients.join_next()).await {
+            joined.unwrap();
+        }
+        proxy.drain().await.assert_clean();
+    }
+}
+
 // ---- servers that are not ----
 
 /// What is logged about a server, in one line.
