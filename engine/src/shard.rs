@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use sluice_proto::h1::HeadStore;
 use sluice_proto::path::PathStore;
+use sluice_sys::Conn;
 
 use crate::budget::Budget;
 use crate::clock::Clock;
@@ -91,6 +92,12 @@ impl Shard {
     #[inline]
     pub(crate) fn snapshot(&self) -> Rc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Whether a PROXY protocol header comes before anything else on this connection.
+    #[inline]
+    pub(crate) fn awaits_proxy_header(&self, conn: &Conn) -> bool {
+        self.snapshot.borrow().proxy_senders.of(conn).is_some()
     }
 
     /// From now on requests go by this configuration; those under way end by theirs.

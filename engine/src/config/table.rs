@@ -157,7 +157,7 @@ section! {
     proxy_header: Duration = time("1ms", "24h"), "5s", GLOBAL, Reload, "--timeout-proxy-header",
         "Longest time for a PROXY protocol header, from its first byte";
     tls_handshake: Duration = time("1ms", "24h"), "10s", GLOBAL, Reload, "--timeout-tls-handshake",
-        "Longest time for a client's whole TLS handshake, from the start of the connection (from the end of a PROXY protocol header)";
+        "Longest time for a client's whole TLS handshake, from its first byte; a client that sends none has the time of a request head";
     body_idle: Duration = time("1ms", "24h"), "30s", GLOBAL, Reload, "--timeout-body-idle",
         "Longest pause between two parts of a request body";
     body_min_rate_grace: Duration = time("0s", "24h"), "10s", GLOBAL, Reload, "--timeout-body-min-rate-grace",

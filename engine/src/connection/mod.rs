@@ -51,6 +51,7 @@ pub(crate) struct End {
 
 impl Accepted {
     /// Waits for a client that has sent something.
+    #[inline]
     pub(crate) async fn next(age: impl Fn() -> AgeLimit) -> Arrived {
         match next_work().await {
             Work::Connection(conn, partial) => Arrived::Accepted(Accepted::plain(conn, partial, age())),

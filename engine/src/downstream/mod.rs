@@ -17,28 +17,21 @@ use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart}
 use crate::record::Record;
 use crate::shard::Shard;
 
-/// Brings a connection to its first request: what a balancer has to say before anything else is read, and the handshake of TLS is
-/// done. Returns the connection when it has bytes for its protocol, or has ended.
+/// Whether a connection has bytes for its protocol, and its time is not over: the usual case. Else [`begin`] comes first.
 #[inline]
-pub(crate) async fn accept(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
-    match arrived {
-        Arrived::Accepted(accepted) if !is_new(shard, &accepted) => Some(accepted),
-        arrived => cold!(begin(shard, arrived)),
-    }
-}
-
-/// Whether something comes before requests on this connection, or its time is over.
-fn is_new(shard: &Shard, accepted: &Accepted) -> bool {
+pub(crate) fn is_begun(shard: &Shard, accepted: &Accepted) -> bool {
     match &accepted.link {
         Link::Plain(conn) => {
-            accepted.history.requests == 0 && shard.tls.of(conn.listener()).is_some()
-                || shard.snapshot().proxy_senders.of(conn).is_some()
+            (accepted.history.requests > 0 || shard.tls.of(conn.listener()).is_none())
+                && !shard.awaits_proxy_header(conn)
         }
-        Link::Tls(_) => accepted.is_expired(),
+        Link::Tls(_) => !accepted.is_expired(),
     }
 }
 
-async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
+/// Brings a connection to its first request: what a balancer has to say before anything else is read, and the handshake of TLS is
+/// done. Returns the connection when it has bytes for its protocol, or has ended.
+pub(crate) async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
     let accepted = match arrived {
         Arrived::Accepted(accepted) => accepted,
         Arrived::Parked(conn, state) => return tls::resume(shard, conn, state).await,

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 
 use crate::balance::{self, ShardPeers};
-use crate::connection::Accepted;
+use crate::connection::{Accepted, Arrived};
 use crate::control::Message;
 use crate::downstream;
 use crate::log;
@@ -65,7 +65,13 @@ pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
     async move {
         loop {
             let arrived = Accepted::next(|| shard.snapshot().limits.connection_age).await;
-            let Some(accepted) = downstream::accept(&shard, arrived).await else { continue };
+            let accepted = match arrived {
+                Arrived::Accepted(accepted) if downstream::is_begun(&shard, &accepted) => accepted,
+                arrived => match cold!(downstream::begin(&shard, arrived)) {
+                    Some(accepted) => accepted,
+                    None => continue,
+                },
+            };
             if let Some(tunnel) = downstream::h1::serve(&shard, accepted).await {
                 spawn(tunnel.run());
             }
