@@ -124,6 +124,10 @@ counters! {
     tls_handshakes_refused,
     /// TLS handshakes whose client has shown no certificate, or one that is not accepted.
     tls_client_certificates_refused,
+    /// Client connections whose sending was handed to the kernel (`tls.kernel_tls`).
+    tls_offloads,
+    /// Client connections that asked for that in vain; they are served without it.
+    tls_offloads_failed,
     /// TLS handshakes with servers that failed.
     upstream_tls_failures,
     /// TLS handshakes with servers that resumed an earlier session.

@@ -201,6 +201,9 @@ pub(crate) trait BodySink {
     /// Sends what waits; returns when the peer's backpressure allows more.
     async fn flush(&mut self) -> Result<(), Aborted>;
 
+    /// So many bytes follow, and could be spliced if they went out as they are. After [`BodySink::flush`].
+    fn prepare_for(&mut self, bytes: u64);
+
     /// Whether large pieces are better sent by themselves, since they cannot be spliced. After [`BodySink::flush`] nothing waits
     /// before them.
     fn takes_large_pieces(&self) -> bool;

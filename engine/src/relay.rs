@@ -103,6 +103,9 @@ async fn relay_ready(
 /// Moves the rest of the body past our memory, if both sides are plain and it is worth it; says whether it was.
 async fn splice_rest(source: &mut impl BodySource, sink: &mut impl BodySink) -> Result<bool, Aborted> {
     let Some(mut rest) = source.plain_rest() else { return Ok(false) };
+    if rest.bytes >= BULK_BYTES_MIN {
+        sink.prepare_for(rest.bytes);
+    }
     if sink.takes_large_pieces() && rest.bytes >= BULK_BYTES_MIN {
         let moved = cold!(bulk::run(&mut rest, sink))?;
         source.skip(moved);

@@ -127,10 +127,13 @@ impl Tunnel {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), Aborted>> {
         let (from, to) = self.ends(side);
-        let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Poll::Ready(Ok(())) };
-        let mut rest = PlainRest { conn: from, bytes: BURST_BYTES, min_rate: None, side };
-        let mut sink = PlainSink { conn: to, stall_ms: self.stall_ms, min_rate: None, side: side.other() };
-        splicing.poll(&mut rest, &mut sink, context).map_ok(drop)
+        let (Some(source), Some(target)) = (from.plain_to_receive(), to.plain_to_send()) else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut rest = PlainRest { conn: source, bytes: BURST_BYTES, min_rate: None, side };
+        let mut sink =
+            PlainSink { conn: target, stall_ms: self.stall_ms, min_rate: None, side: side.other() };
+        splicing.poll(&mut rest, &mut sink, context).map_ok(|moved| to.count_moved(moved))
     }
 
     /// What was in hand has been sent.
@@ -277,8 +280,9 @@ impl<'t> Way<'t> {
                 Err(error) => return Poll::Ready(Err(Aborted::io(side, &error))),
                 Ok(None) => Step::Flushing,
                 Ok(Some(data)) => {
-                    // Bytes that were sealed cannot be spliced.
-                    let is_full = data.bytes().len() >= FULL_BYTES && from.plain().and(to.plain()).is_some();
+                    // Bytes that are sealed here cannot be spliced.
+                    let is_full = data.bytes().len() >= FULL_BYTES
+                        && from.plain_to_receive().and(to.plain_to_send()).is_some();
                     Step::Sending { sending: to.send(data, u64::from(tunnel.stall_ms)), is_full }
                 }
             },

@@ -119,6 +119,11 @@ impl TlsConnection {
 
     /// One GET on a connection that is kept; the body of a response with 200 and a Content-Length.
     pub fn get(&mut self, path: &str) -> io::Result<String> {
+        String::from_utf8(self.get_bytes(path)?).map_err(io::Error::other)
+    }
+
+    /// The same, of any bytes.
+    pub fn get_bytes(&mut self, path: &str) -> io::Result<Vec<u8>> {
         write!(self.0, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -133,7 +138,17 @@ impl TlsConnection {
         };
         let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
-        String::from_utf8(body).map_err(io::Error::other)
+        Ok(body)
+    }
+
+    /// One GET as the last request; all of the response, up to an end that was announced (close_notify).
+    pub fn get_last(&mut self, path: &str) -> io::Result<Vec<u8>> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+        // The socket is full meanwhile, so that the end waits for room.
+        std::thread::sleep(Duration::from_millis(200));
+        let mut response = Vec::new();
+        self.0.read_to_end(&mut response)?;
+        Ok(response)
     }
 }
 

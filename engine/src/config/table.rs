@@ -281,6 +281,8 @@ section! {
         "Age at which the key of session tickets is replaced by a new one";
     ticket_lifetime: Duration = time("1m", "168h"), "24h", GLOBAL, Reload, "--tls-ticket-lifetime",
         "How long clients may resume a session; not below ticket_rotation";
+    kernel_tls: bool = Kind::Boolean, "false", GLOBAL, Restart, "--tls-kernel",
+        "Have the kernel seal large responses, which are spliced then; needs its module `tls`";
     key_log: Field<PathBuf> = Kind::Path("FILE"), "", GLOBAL, Restart, "--tls-key-log",
         "Write the secrets of every TLS connection to this file, for Wireshark (SSLKEYLOGFILE): who reads it reads all traffic";
 }
@@ -333,6 +335,8 @@ section! {
         "Whether clients are asked for a certificate, and refused without one (required)";
     client_ca: Field<PathBuf> = Kind::Path("FILE"), "", LISTENER, Reload, "",
         "Certificates of the authorities that clients' certificates come from, PEM";
+    kernel_tls: Field<bool> = Kind::Boolean, "", LISTENER, Restart, "",
+        "Have the kernel seal large responses, instead of what [tls] says";
     https_redirect: Field<HttpsRedirect> = Kind::PortOrTrue, "", LISTENER, Reload, "",
         "Answer requests without TLS with 308 to https://, at this port; true for 443, or for the same port where tls is detect";
 }
@@ -503,7 +507,7 @@ mod tests {
             };
             let after_key = format!("{before}{}", key.name.replace('_', "-"));
             assert!(
-                key.flag == after_key || key.flag == "--trusted-proxy",
+                key.flag == after_key || ["--trusted-proxy", "--tls-kernel"].contains(&key.flag),
                 "{name}: {}, not {after_key}",
                 key.flag
             );

@@ -92,6 +92,8 @@ pub struct ListenerTls {
     pub client_certificates: ClientCertificatesMode,
     /// The authorities of clients' certificates; there is a file where clients are asked for one.
     pub client_ca: Option<PathBuf>,
+    /// Whether the kernel may seal large responses.
+    pub kernel_tls: bool,
 }
 
 /// What all listeners have in common.
@@ -200,6 +202,7 @@ pub(super) fn plain_listener_tls(defaults: &TlsKeys) -> ListenerTls {
         profile: defaults.profile,
         client_certificates: ClientCertificatesMode::Off,
         client_ca: None,
+        kernel_tls: defaults.kernel_tls,
     }
 }
 
@@ -230,6 +233,7 @@ pub(super) fn check_listener_tls(
         profile,
         client_certificates: keys.client_certificates,
         client_ca: check_client_ca(raw, keys, report),
+        kernel_tls: keys.kernel_tls.value().copied().unwrap_or(defaults.kernel_tls),
     })
 }
 
@@ -237,7 +241,7 @@ pub(super) fn check_listener_tls(
 fn check_no_tls(raw: &Values, keys: &ListenerKeys, report: &mut Report) {
     let asks = keys.client_certificates != ClientCertificatesMode::Off;
     let is_meant = |key: &str| key != "client_certificates" || asks;
-    let of_tls = ["min_version", "profile", "client_certificates", "client_ca"];
+    let of_tls = ["min_version", "profile", "client_certificates", "client_ca", "kernel_tls"];
     let given =
         of_tls.iter().filter(|key| is_meant(key)).find_map(|key| Some((key, raw.field(key).given()?)));
     if let Some((key, given)) = given

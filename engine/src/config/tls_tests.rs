@@ -158,8 +158,9 @@ fn listeners_inherit_from_tls() {
     let folder = Folder::new();
     let config = folder
         .check(&format!(
-            "listen = [\"127.0.0.1:80\"]\nlisten_tls = [\"127.0.0.1:443\"]\ntls.profile = \"modern\"\n{CERTIFICATE}\
-             [[listener]]\naddress = \"127.0.0.1:1\"\ntls = \"detect\"\nprofile = \"intermediate\"\n\
+            "listen = [\"127.0.0.1:80\"]\nlisten_tls = [\"127.0.0.1:443\"]\ntls.profile = \"modern\"\n\
+             tls.kernel_tls = true\n{CERTIFICATE}\
+             [[listener]]\naddress = \"127.0.0.1:1\"\ntls = \"detect\"\nprofile = \"intermediate\"\nkernel_tls = false\n\
              client_certificates = \"required\"\nclient_ca = \"ca.pem\"\nhttps_redirect = true\n\
              [[listener]]\naddress = \"127.0.0.1:2\"\nhttps_redirect = 443\n\
              [[listener]]\naddress = \"127.0.0.1:3\"\ntls = \"on\"\nmin_version = \"1.3\"\nprofile = \"intermediate\"\n"
@@ -171,6 +172,7 @@ fn listeners_inherit_from_tls() {
         profile: Profile::Modern,
         client_certificates: ClientCertificatesMode::Off,
         client_ca: None,
+        kernel_tls: true,
     };
     let asking = ListenerTls {
         mode: TlsMode::Detect,
@@ -178,6 +180,7 @@ fn listeners_inherit_from_tls() {
         profile: Profile::Intermediate,
         client_certificates: ClientCertificatesMode::Required,
         client_ca: Some(folder.path("ca.pem")),
+        kernel_tls: false,
     };
     let last = ListenerTls { profile: Profile::Intermediate, ..plain.clone() };
     let found: Vec<_> = config.listeners.iter().map(|one| (one.tls.clone(), one.https_redirect)).collect();
@@ -339,6 +342,7 @@ fn each_slip_is_one_error_at_its_place() {
             "f.toml:7:23: listener.client_certificates: this listener has no TLS",
         ),
         (listener("min_version = \"1.3\""), "f.toml:7:15: listener.min_version: this listener has no TLS"),
+        (listener("kernel_tls = true"), "f.toml:7:14: listener.kernel_tls: this listener has no TLS"),
         (
             listener("tls = \"on\"\nclient_certificates = \"optional\""),
             "f.toml:8:23: listener.client_certificates: clients are asked",

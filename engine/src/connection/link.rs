@@ -1,7 +1,7 @@
 //! The bytes of a connection, both ways: code that reads and writes messages does not depend on the transport below.
 //!
 //! Owns the socket. Times, addresses and the end of a connection are matters of the socket ([`Link::transport`]); its bytes go
-//! through [`Link::receive`] and [`Link::send`], unless they need no processing ([`Link::plain`]).
+//! through [`Link::receive`] and [`Link::send`], unless they need no processing ([`Link::plain_to_receive`], [`Link::plain_to_send`]).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -48,12 +48,38 @@ impl Link {
         }
     }
 
-    /// The socket, if bytes may be moved to and from it as they are.
+    /// The socket, if bytes may be moved from it as they are.
     #[inline]
-    pub(crate) fn plain(&self) -> Option<&Conn> {
+    pub(crate) fn plain_to_receive(&self) -> Option<&Conn> {
         match self {
             Link::Plain(conn) => Some(conn),
             Link::Tls(_) => None,
+        }
+    }
+
+    /// The socket, if bytes may be moved to it as they are: also where the kernel seals them.
+    #[inline]
+    pub(crate) fn plain_to_send(&self) -> Option<&Conn> {
+        match self {
+            Link::Plain(conn) => Some(conn),
+            Link::Tls(tls) => tls.offloaded(0),
+        }
+    }
+
+    /// So many bytes were moved to the socket by other means.
+    pub(crate) fn count_moved(&self, bytes: u64) {
+        if let Link::Tls(tls) = self {
+            tls.offloaded(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// The socket for a send of so many bytes as they are; else the session that seals them.
+    #[inline]
+    fn sender(&self, bytes: impl FnOnce() -> usize) -> Result<&Conn, &Tls> {
+        match self {
+            Link::Plain(conn) => Ok(conn),
+            // At least one record each.
+            Link::Tls(tls) => tls.offloaded(bytes().max(1)).ok_or(tls),
         }
     }
 
@@ -108,10 +134,11 @@ impl Link {
     /// Sends all of it, after what was sent before; see [`Conn::send`].
     #[inline]
     pub(crate) fn send(&self, data: impl Into<Data>, patience: impl Into<Patience>) -> Sending {
-        match (self, data.into()) {
-            (Link::Plain(conn), Data::Buf(buf)) => conn.send(buf, patience),
-            (Link::Plain(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
-            (Link::Tls(tls), data) => tls.send(&[data.bytes()], patience.into()).0,
+        let data = data.into();
+        match (self.sender(|| data.bytes().len()), data) {
+            (Ok(conn), Data::Buf(buf)) => conn.send(buf, patience),
+            (Ok(conn), Data::Lease(lease)) => conn.send_lease(lease, patience),
+            (Err(tls), data) => tls.send(&[data.bytes()], patience.into()).0,
         }
     }
 
@@ -122,12 +149,12 @@ impl Link {
         buf: Buf,
         patience: impl Into<Patience>,
     ) -> (Sending, usize, Option<Buf>) {
-        match self {
-            Link::Plain(conn) => {
+        match self.sender(|| buf.len()) {
+            Ok(conn) => {
                 let bytes = buf.len();
                 (conn.send(buf, patience), bytes, None)
             }
-            Link::Tls(tls) => {
+            Err(tls) => {
                 let (sending, bytes) = tls.send(&[&buf], patience.into());
                 (sending, bytes, Some(buf))
             }
@@ -138,15 +165,18 @@ impl Link {
     pub(crate) fn send_last(&self, buf: Buf, patience: impl Into<Patience>) -> Sending {
         match self {
             Link::Plain(conn) => conn.send_last(buf, patience),
+            // The alert follows when there is room for it: see `settled`.
+            Link::Tls(tls) if tls.is_offloaded() => self.send(buf, patience),
             Link::Tls(tls) => tls.send_last(&buf, patience.into()),
         }
     }
 
     /// Sends a head, if there is one, and received bytes behind it, out of the buffers they came in.
     pub(crate) fn send_behind(&self, head: Option<Buf>, mut parts: Leases, patience: Patience) -> Sending {
-        let conn = match self {
-            Link::Plain(conn) => conn,
-            Link::Tls(tls) => return tls.send_behind(head.as_ref(), parts, patience),
+        let bytes = || head.as_ref().map_or(0, |head| head.len()) + parts.bytes();
+        let conn = match self.sender(bytes) {
+            Ok(conn) => conn,
+            Err(tls) => return tls.send_behind(head.as_ref(), parts, patience),
         };
         match (head, parts.len()) {
             (Some(head), 0) => conn.send(head, patience),
@@ -176,6 +206,17 @@ impl Link {
         match self {
             Link::Plain(_) => true,
             Link::Tls(tls) => tls.rest(),
+        }
+    }
+
+    /// Waits until the end may be announced. The kernel keeps a record that it has sealed and has no room for; where it has room, all
+    /// of it goes out with the next record. Otherwise the end of the connection could overtake it.
+    pub(crate) async fn settled(&self) {
+        if self.tls().is_some_and(Tls::is_offloaded) {
+            let conn = self.transport();
+            conn.flushed().await;
+            // A connection that has failed has no end to announce.
+            let _ = conn.writable(super::LINGER_MS).await;
         }
     }
 

@@ -124,6 +124,7 @@ impl Accepted {
     /// Closes after everything was sent; lingers if the client has sent more than was read.
     pub(crate) async fn close(mut self) {
         let has_sent_more = self.drop_inbox();
+        self.link.settled().await;
         self.link.announce_end();
         self.link.transport().flushed().await;
         if has_sent_more || has_unread(&self.link, &self.inbox) {
@@ -134,6 +135,7 @@ impl Accepted {
     /// Closes a connection whose client may still be sending.
     pub(crate) async fn linger(mut self) {
         self.drop_inbox();
+        self.link.settled().await;
         self.link.announce_end();
         let conn = self.link.transport();
         conn.flushed().await;

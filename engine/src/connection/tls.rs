@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use sluice_proto::h1::{CertificateIdentity, TlsIdentity};
-use sluice_sys::{Buf, Conn, LEASES_MAX, Lease, Leases, Patience, Sending};
+use sluice_sys::{Buf, Conn, LEASES_MAX, Lease, Leases, Patience, SealingKeys, Sending};
 use sluice_tls::certificates::PeerCertificate;
 use sluice_tls::handshake::{CertificateId, ClientTickets, Established};
-use sluice_tls::record::{self, Contexts, Fault, HEADER_BYTES, Opened};
+use sluice_tls::record::{self, Contexts, Control, Direction, Fault, HEADER_BYTES, Opened, Version};
 
 use super::link::Data;
 
@@ -166,6 +166,12 @@ struct Pieces {
     header: [u8; HEADER_BYTES],
     header_bytes: usize,
     body: Option<Buf>,
+}
+
+/// What is owed to the peer.
+enum Reply {
+    Sealed(Buf),
+    ForKernel(Control),
 }
 
 /// What is next among the bytes that were received.
@@ -375,10 +381,56 @@ impl Tls {
                 (next, reply)
             })
         });
-        if let Some(reply) = reply {
-            self.conn.send(reply, super::LINGER_MS).detach();
+        match reply {
+            None => {}
+            Some(Reply::Sealed(reply)) => self.conn.send(reply, super::LINGER_MS).detach(),
+            Some(Reply::ForKernel(control)) => self.send_control(control),
         }
         next.map_err(PeerEnd::into_error)
+    }
+
+    /// Has the kernel seal what is sent from now on, where so many bytes are about to be. Says whether it does, which is no news
+    /// if it did before; nothing changes while something else has to be sent first.
+    ///
+    /// # Errors
+    /// Those of [`Conn::offload_sending`]; sending goes on as before.
+    pub(crate) fn offload(&self, bytes: u64) -> io::Result<bool> {
+        self.with_session(|session| {
+            if !session.records.may_go_to_kernel(bytes) || session.is_closed() || self.conn.is_sending() {
+                return Ok(false);
+            }
+            let keys = session.records.kernel_keys(Direction::Sealing);
+            self.conn.offload_sending(&SealingKeys {
+                version: if keys.version == Version::Tls13 { 0x0304 } else { 0x0303 },
+                algorithm: keys.suite.algorithm(),
+                key: keys.key,
+                iv: keys.iv,
+                sequence: keys.sequence,
+            })?;
+            session.records.go_to_kernel();
+            Ok(true)
+        })
+    }
+
+    /// Whether the kernel seals what is sent.
+    pub(crate) fn is_offloaded(&self) -> bool {
+        self.with_session(|session| session.records.is_in_kernel())
+    }
+
+    /// The socket for so many bytes as they are, which are counted; `None` if they have to be sealed here, or may not be sent.
+    pub(crate) fn offloaded(&self, bytes: usize) -> Option<&Conn> {
+        self.with_session(|session| session.records.count_in_kernel(bytes as u64)).then_some(&self.conn)
+    }
+
+    /// Whether the kernel's key, which it keeps, should get no further response to seal.
+    pub(crate) fn is_key_worn(&self) -> bool {
+        self.with_session(|session| session.records.is_in_kernel() && session.records.is_key_half_used())
+    }
+
+    fn send_control(&self, control: Control) {
+        let mut content = Buf::tiny(control.content.len());
+        content.extend_from_slice(&control.content);
+        self.conn.send_record(control.content_type, content, super::LINGER_MS).detach();
     }
 
     /// Sends bytes, sealed into as few records as they take; says also how many bytes go out.
@@ -418,6 +470,10 @@ impl Tls {
 
     /// Ends our side: nothing is sent any more.
     pub(crate) fn close(&self) {
+        if self.is_offloaded() {
+            let control = self.with_session(TlsSession::close_in_kernel);
+            return control.into_iter().for_each(|control| self.send_control(control));
+        }
         let mut alert = Buf::tiny(64);
         self.with_session(|session| session.append_close(&mut alert));
         if !alert.is_empty() {
@@ -473,7 +529,20 @@ impl TlsSession {
             let bytes = parts.iter().map(|part| records.sealed_bytes_max(part.len())).sum();
             let mut sealed = Buf::with_room(bytes);
             let is_open = !busy.is_closed;
+            let is_open = is_open && !records.is_in_kernel();
             (is_open && records.seal_parts(&mut busy.contexts, parts, &mut sealed).is_ok()).then_some(sealed)
+        })
+    }
+
+    /// Neither alerts nor data follow what was sent.
+    fn is_closed(&mut self) -> bool {
+        self.busy != NONE && self.with_busy(|_, busy| busy.is_closed)
+    }
+
+    fn close_in_kernel(&mut self) -> Option<Control> {
+        self.with_busy(|records, busy| {
+            let was_closed = std::mem::replace(&mut busy.is_closed, true);
+            records.close_in_kernel().filter(|_| !was_closed)
         })
     }
 
@@ -554,20 +623,23 @@ impl Busy {
         records: &mut record::Session,
         end: Option<&PeerEnd>,
         is_sending: impl FnOnce() -> bool,
-    ) -> Option<Buf> {
+    ) -> Option<Reply> {
         // A reply can wait for what is sent next, and does behind what the peer takes slowly.
         let is_due = end.is_some() || (records.owes_reply() && !is_sending());
         if !is_due || self.is_closed {
             return None;
         }
         self.is_closed = end.is_some();
+        if let (Some(PeerEnd::Fault(fault)), true) = (end, records.is_in_kernel()) {
+            return records.alert_in_kernel(*fault).map(Reply::ForKernel);
+        }
         let mut out = Buf::tiny(128);
         match end {
             None => records.reply(&mut self.contexts, &mut out),
             Some(PeerEnd::Fault(fault)) => records.alert(&mut self.contexts, *fault, &mut out),
             Some(_) => return None,
         }
-        Some(out)
+        Some(Reply::Sealed(out))
     }
 
     fn has_received(&self) -> bool {

@@ -255,7 +255,7 @@ impl BodySource for BodyReader<'_> {
         let bytes = self.progress.decoder.remaining_length()?;
         let is_untouched = self.inbox.is_empty() && bytes <= self.progress.bytes_left;
         let min_rate = Some(&mut self.progress.min_rate);
-        let conn = self.link.plain().filter(|_| is_untouched)?;
+        let conn = self.link.plain_to_receive().filter(|_| is_untouched)?;
         Some(PlainRest { conn, bytes, min_rate, side: self.side })
     }
 

@@ -9,6 +9,7 @@ use sluice_sys::{Buf, Lease, Leases, Patience, Sending, are_buffers_short, now_m
 use crate::connection::link::Link;
 use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, ChunkForm, Data, Part, PlainSink, Side};
 use crate::min_rate::{MinRate, short};
+use crate::shard::Shard;
 
 /// With so much waiting, it is sent; with so much of it copied, too.
 const WAITING_BYTES_MAX: usize = 48 * 1024;
@@ -39,6 +40,8 @@ pub(crate) struct BodyWriter<'a> {
     last: Last,
     /// Counts what goes out.
     sent_bytes: Option<&'a Cell<u64>>,
+    /// Knows whether the kernel may seal what goes out over TLS.
+    shard: Option<&'a Shard>,
 }
 
 impl<'a> BodyWriter<'a> {
@@ -60,6 +63,7 @@ impl<'a> BodyWriter<'a> {
             min_rate,
             last: Last::Await,
             sent_bytes: None,
+            shard: None,
         }
     }
 
@@ -77,6 +81,12 @@ impl<'a> BodyWriter<'a> {
     /// Has `sent_bytes` count what goes out, from the beginning of each send on.
     pub(crate) fn counting(mut self, sent_bytes: &'a Cell<u64>) -> Self {
         self.sent_bytes = Some(sent_bytes);
+        self
+    }
+
+    /// Over TLS, the kernel may seal large bodies if the listener of the connection says so.
+    pub(crate) fn with_kernel_tls(mut self, shard: &'a Shard) -> Self {
+        self.shard = Some(shard);
         self
     }
 
@@ -187,8 +197,20 @@ impl BodySink for BodyWriter<'_> {
         sent.result.map_err(|error| Aborted::sending(self.side, &error))
     }
 
+    fn prepare_for(&mut self, bytes: u64) {
+        let (Some(shard), Link::Tls(tls), false) = (self.shard, self.link, self.is_chunked) else { return };
+        if shard.tls.of(tls.conn().listener()).is_none_or(|listener| !listener.kernel_tls) {
+            return;
+        }
+        match tls.offload(bytes) {
+            Ok(true) => shard.counters.tls_offloads.increment(),
+            Ok(false) => {}
+            Err(_) => shard.counters.tls_offloads_failed.increment(),
+        }
+    }
+
     fn takes_large_pieces(&self) -> bool {
-        !self.is_chunked && self.link.tls().is_some()
+        !self.is_chunked && self.link.plain_to_send().is_none()
     }
 
     async fn send_by_itself(&mut self, piece: Data) -> Result<(), Aborted> {
@@ -209,7 +231,7 @@ impl BodySink for BodyWriter<'_> {
     }
 
     fn plain(&mut self) -> Option<PlainSink<'_>> {
-        let conn = self.link.plain().filter(|_| !self.is_chunked)?;
+        let conn = self.link.plain_to_send().filter(|_| !self.is_chunked)?;
         Some(PlainSink {
             conn,
             stall_ms: short(self.stall_ms),
@@ -219,6 +241,7 @@ impl BodySink for BodyWriter<'_> {
     }
 
     fn skip(&mut self, bytes: u64) {
+        self.link.count_moved(bytes);
         self.count(bytes);
     }
 }

@@ -16,14 +16,23 @@ use super::material::{CurrentMaterial, Material};
 use crate::config::{
     CertificateFiles, ClientCertificatesMode, Config, ListenerTls, Scheme, TlsMode, UpstreamGroup,
 };
+use crate::log;
 
 /// What the configuration says about TLS, with everything read that it names.
 pub(crate) struct TlsFiles {
     /// By listener; `None` where it is clear text.
-    pub(crate) listeners: Vec<Option<(TlsMode, ServerSettings)>>,
+    pub(crate) listeners: Vec<Option<ListenerFiles>>,
     /// By upstream; `None` where no server has https.
     pub(crate) upstreams: Vec<Option<ClientSettings>>,
     pub(crate) material: Arc<CurrentMaterial>,
+}
+
+/// What a listener with TLS is to be.
+pub(crate) struct ListenerFiles {
+    pub(crate) mode: TlsMode,
+    pub(crate) settings: ServerSettings,
+    /// The kernel may seal large bodies, and can.
+    pub(crate) kernel_tls: bool,
 }
 
 impl TlsFiles {
@@ -33,7 +42,11 @@ impl TlsFiles {
     /// One line that names the file.
     pub(crate) fn load(config: &Config, tickets: &Arc<TicketKeys>) -> Result<TlsFiles, String> {
         let key_log = config.tls.key_log.as_deref().map(open_key_log).transpose()?;
-        let listener = |tls: &ListenerTls| Ok((tls.mode, server_settings(tls, key_log.clone())?));
+        let has_kernel_tls = wants_kernel_tls(config) && is_kernel_tls_there();
+        let listener = |tls: &ListenerTls| {
+            let settings = server_settings(tls, key_log.clone())?;
+            Ok(ListenerFiles { mode: tls.mode, settings, kernel_tls: tls.kernel_tls && has_kernel_tls })
+        };
         let listeners =
             config.listeners.iter().map(|listener_| listener_.tls.as_ref().map(listener).transpose());
         let upstreams = config.upstreams.iter().map(|group| client_settings(group, key_log.clone()));
@@ -47,6 +60,21 @@ impl TlsFiles {
             })),
         })
     }
+}
+
+fn wants_kernel_tls(config: &Config) -> bool {
+    config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(|tls| tls.kernel_tls)
+}
+
+/// Says so in the log if the kernel has none: everything works without it.
+fn is_kernel_tls_there() -> bool {
+    let probed = sluice_sys::probe_kernel_tls();
+    if let Err(error) = &probed {
+        log::warn(format_args!(
+            "kernel_tls has no effect: this kernel has no TLS ({error}); load its module (modprobe tls)"
+        ));
+    }
+    probed.is_ok()
 }
 
 /// The certificates that the configuration names.

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use sluice_tls::handshake::{ClientCertificates, ServerConfig, ServerSettings};
 
-use super::files::TlsFiles;
+use super::files::{ListenerFiles, TlsFiles};
 use super::material::{CurrentMaterial, Material};
 use crate::config::TlsMode;
 use crate::connection::tls::{AskedName, NameHash};
@@ -29,6 +29,7 @@ pub(crate) struct TlsListeners {
 /// A listener with TLS.
 pub(crate) struct TlsListener {
     pub(crate) mode: TlsMode,
+    pub(crate) kernel_tls: bool,
     settings: ServerSettings,
     config: RefCell<ServerConfig>,
 }
@@ -40,9 +41,10 @@ impl TlsListeners {
     /// One line: a key that cannot be used.
     pub(crate) fn new(files: &TlsFiles) -> Result<TlsListeners, String> {
         let material = files.material.get();
-        let listener = |(mode, settings): &(TlsMode, ServerSettings)| {
-            let config = RefCell::new(server_config(settings, &material)?);
-            Ok(TlsListener { mode: *mode, settings: settings.clone(), config })
+        let listener = |listener: &ListenerFiles| {
+            let (mode, settings) = (listener.mode, listener.settings.clone());
+            let config = RefCell::new(server_config(&settings, &material)?);
+            Ok(TlsListener { mode, kernel_tls: listener.kernel_tls, settings, config })
         };
         let all = files.listeners.iter().map(|listener_| listener_.as_ref().map(listener).transpose());
         let mut by_listener = all.collect::<Result<Vec<_>, String>>()?;
@@ -259,8 +261,10 @@ mod tests {
         };
         let current =
             Arc::new(CurrentMaterial::new(material(&[&["a.example", "b.example"], &["c.example"]])));
-        let settings = vec![Some((TlsMode::On, ServerSettings::default()))];
-        let files = TlsFiles { listeners: settings, upstreams: Vec::new(), material: current.clone() };
+        let listener =
+            ListenerFiles { mode: TlsMode::On, settings: ServerSettings::default(), kernel_tls: false };
+        let files =
+            TlsFiles { listeners: vec![Some(listener)], upstreams: Vec::new(), material: current.clone() };
         let listeners = TlsListeners::new(&files).unwrap();
         let listener = listeners.of(0).unwrap();
         let opened = listener.asked("a.example");

@@ -18,7 +18,18 @@ struct Room {
     header: libc::msghdr,
     parts: [libc::iovec; PARTS_MAX],
     leases: [RawLease; LEASES_MAX],
+    control: Control,
 }
+
+/// Control data of a record that the kernel seals: its type.
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    content_type: u8,
+}
+
+/// Bytes of the control data without what fills them up.
+const CONTROL_BYTES: usize = std::mem::offset_of!(Control, content_type) + 1;
 
 /// The bytes of a room, wherever it has to begin.
 const ROOM_BYTES: usize = size_of::<Room>() + align_of::<Room>() - 1;
@@ -35,6 +46,8 @@ pub(crate) struct Gathered {
     leases: u8,
     /// The first ones of them, which were given back; at most as many as there are.
     given_back: u8,
+    /// The type of the record that the kernel is to seal, if it is not application data.
+    content_type: Option<u8>,
 }
 
 impl Gathered {
@@ -51,10 +64,16 @@ impl Gathered {
             body_bytes: leases.iter().map(|lease| lease.len() as u32).sum(),
             leases: leases.len() as u8,
             given_back: 0,
+            content_type: None,
         };
         // SAFETY: the room is aligned, and was reserved above.
         unsafe { (&raw mut (*gathered.room()).leases).write(list) };
         gathered
+    }
+
+    /// A record of this type, for the kernel to seal.
+    pub(crate) fn record(content_type: u8, content: Buf) -> Gathered {
+        Gathered { content_type: Some(content_type), ..Gathered::new(content, &[]) }
     }
 
     fn room(&mut self) -> *mut Room {
@@ -110,6 +129,12 @@ impl Gathered {
             let vector = &raw mut (*room).parts;
             vector.write(parts.map(vector_of));
             (&raw mut (*room).header).write(message_of(vector.cast(), count));
+            if let Some(content_type) = self.content_type {
+                let control = &raw mut (*room).control;
+                control.write(Control::of(content_type));
+                (*room).header.msg_control = control.cast();
+                (*room).header.msg_controllen = size_of::<Control>() as _;
+            }
         }
         room.cast_const().cast()
     }
@@ -148,6 +173,17 @@ impl Gathered {
     /// The head, and how much of all is gone.
     pub(crate) fn into_head(self) -> (Buf, usize) {
         (self.head, self.sent)
+    }
+}
+
+impl Control {
+    fn of(content_type: u8) -> Control {
+        // SAFETY: all zeroes is a valid cmsghdr.
+        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        header.cmsg_level = libc::SOL_TLS;
+        header.cmsg_type = libc::TLS_SET_RECORD_TYPE;
+        header.cmsg_len = CONTROL_BYTES as _;
+        Control { header, content_type }
     }
 }
 
@@ -209,5 +245,27 @@ mod tests {
             }
             assert_eq!(taken, leases[..count]);
         }
+    }
+
+    #[test]
+    fn a_record_has_its_type_as_control_data() {
+        let mut content = Buf::tiny(2);
+        content.extend_from_slice(&[1, 0]);
+        let mut record = Gathered::record(21, content);
+        let message = record.describe(|_| unreachable!("there is no lease"));
+        // SAFETY: the message is as it was described, behind the bytes of the record, which lives on.
+        unsafe {
+            let control = libc::CMSG_FIRSTHDR(message);
+            assert_eq!(
+                ((*control).cmsg_level, (*control).cmsg_type),
+                (libc::SOL_TLS, libc::TLS_SET_RECORD_TYPE)
+            );
+            assert_eq!((*control).cmsg_len, libc::CMSG_LEN(1) as _);
+            assert_eq!((*message).msg_controllen, libc::CMSG_SPACE(1) as _);
+            assert_eq!(*libc::CMSG_DATA(control), 21);
+            assert!(libc::CMSG_NXTHDR(message, control).is_null());
+            assert_eq!(((*message).msg_iovlen, (*(*message).msg_iov).iov_len), (1, 2));
+        }
+        assert!(record.is_sent_by(2));
     }
 }

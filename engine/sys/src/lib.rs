@@ -6,6 +6,7 @@
 //! [`waker`] is a number and no memory.
 //! [`memory`] and [`steer`] bring a shard's memory and connections to its CPU, the latter with [`bpf`] where it is allowed;
 //! [`heap`] and [`pages`] know where that memory is; [`load_board`] is what shards know of each other's load.
+//! [`kernel_tls`] has the kernel seal what is sent.
 //! [`aead`] seals and opens the records of TLS, on memory of the caller.
 //! Connection code sees [`Conn`], [`Lease`], [`Buf`], [`Listener`], [`Timer`] and plain `async fn`.
 //!
@@ -31,6 +32,7 @@ mod files;
 mod gather;
 mod heap;
 mod partial;
+mod kernel_tls;
 mod key;
 mod lease;
 mod limits;
@@ -73,6 +75,7 @@ pub use executor::{
 pub use files::{HugePages, has_transparent_huge_pages};
 pub use heap::reserve_arenas;
 pub use host_unsupported::HostUnsupported;
+pub use kernel_tls::{SealingKeys, probe_kernel_tls};
 pub use lease::{LEASES_MAX, Lease, Leases, Part};
 pub use limits::{descriptor_limit, raise_descriptor_limit};
 pub use load_board::{BUSY_WORK, LoadBoard};

@@ -10,6 +10,7 @@ use crate::connection::has_unread;
 use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::connection::tls::Tls;
 use crate::downstream::Afterwards;
 use crate::exchange::ended::{Ended, Origin};
 use crate::message::{Aborted, Cause, Side};
@@ -89,7 +90,7 @@ impl Persistence {
         shard: &Shard,
         limits: &Limits,
     ) {
-        let is_last = is_last_request(history, shard, limits);
+        let is_last = is_last_request(history, shard, limits) || link.tls().is_some_and(Tls::is_key_worn);
         if is_last || (self.asks_for_tunnel && has_unread(link, inbox)) {
             self.forbid();
         }

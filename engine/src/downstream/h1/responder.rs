@@ -69,6 +69,7 @@ impl<'a> Responder<'a> {
             .with_last(last)
             .with_min_rate(self.snapshot.response_min_rate())
             .counting(self.record.sent_bytes())
+            .with_kernel_tls(self.shard)
     }
 
     pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, out: &mut Buf) {

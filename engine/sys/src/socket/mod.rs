@@ -140,7 +140,7 @@ impl Conn {
         self.start_send(body.into().behind(head), patience.into())
     }
 
-    fn start_send(&self, payload: Payload, patience: Patience) -> Sending {
+    pub(crate) fn start_send(&self, payload: Payload, patience: Patience) -> Sending {
         Sending(Operation::new(driver::with(|driver| driver.send(self.index, payload, patience))))
     }
 

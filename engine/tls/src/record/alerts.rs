@@ -51,7 +51,7 @@ pub(super) fn for_fault(fault: Fault) -> [u8; ALERT_BYTES] {
         Fault::IllegalParameter => 47,
         Fault::Malformed => 50,
         // Not close_notify: the data are not complete.
-        Fault::KeyExhausted => 80,
+        Fault::KeyExhausted | Fault::KeyInKernel => 80,
         Fault::Renegotiation => 100,
     };
     [LEVEL_FATAL, description]

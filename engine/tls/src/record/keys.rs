@@ -29,7 +29,8 @@ pub(super) struct Keys {
 }
 
 impl Suite {
-    pub(super) const fn algorithm(self) -> Algorithm {
+    /// The cipher by itself.
+    pub const fn algorithm(self) -> Algorithm {
         match self {
             Suite::Aes128Gcm => Algorithm::Aes128Gcm,
             Suite::Aes256Gcm => Algorithm::Aes256Gcm,
@@ -89,6 +90,12 @@ impl Keys {
         let sequence = u32::from_be_bytes(self.sequence);
         self.sequence = sequence.checked_add(1)?.to_be_bytes();
         Some(u64::from(sequence))
+    }
+
+    /// So many records were sealed by the kernel.
+    pub(super) fn skip_sequences(&mut self, count: u64) {
+        let sequence = self.sequence().saturating_add(count).min(u64::from(u32::MAX));
+        self.sequence = (sequence as u32).to_be_bytes();
     }
 
     pub(super) fn key(&self, suite: Suite) -> &[u8] {

@@ -4,6 +4,7 @@
 //! ciphers work with are made when they are needed ([`Contexts`]) and given up when the connection is parked.
 
 mod alerts;
+mod kernel;
 mod keys;
 mod messages;
 mod seal;
@@ -12,6 +13,7 @@ mod tests;
 
 use std::ops::Range;
 
+pub use kernel::{Control, KERNEL_PIECE_BYTES};
 use keys::{EXPLICIT_NONCE_BYTES, Keys, has_explicit_nonce};
 pub use messages::{MESSAGE_BYTES_MAX, TICKETS_MAX};
 use messages::{Message, Messages, UpdateRequest};
@@ -130,6 +132,10 @@ enum Outgoing {
     /// A KeyUpdate goes before the next data.
     OwesReply,
     Closed,
+    /// The kernel seals.
+    InKernel,
+    /// It did, up to the end.
+    ClosedInKernel,
 }
 
 /// The ciphers of a session, ready for use; apart from it, since a parked connection has none. They belong to one session, and
@@ -175,6 +181,8 @@ pub enum Fault {
     Flood,
     /// The key may not be used for another record (TLS 1.2).
     KeyExhausted,
+    /// The peer wants another key of us, and the kernel seals with the one it has.
+    KeyInKernel,
 }
 
 /// The most KeyUpdates in a row, without data between them.
@@ -448,8 +456,10 @@ impl Session {
         count(&mut self.key_updates, KEY_UPDATES_MAX)?;
         contexts.opening.clear();
         self.opening.update(self.suite);
-        if request == UpdateRequest::Requested && self.outgoing == Outgoing::Open {
-            self.outgoing = Outgoing::OwesReply;
+        match (request, self.outgoing) {
+            (UpdateRequest::Requested, Outgoing::Open) => self.outgoing = Outgoing::OwesReply,
+            (UpdateRequest::Requested, Outgoing::InKernel) => return Err(Fault::KeyInKernel),
+            _ => {}
         }
         Ok(())
     }

@@ -69,7 +69,8 @@ impl Session {
         parts: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        if self.outgoing == Outgoing::Closed {
+        debug_assert_ne!(self.outgoing, Outgoing::InKernel, "two would seal with the same numbers");
+        if self.outgoing != Outgoing::Open && self.outgoing != Outgoing::OwesReply {
             return Err(Fault::Unexpected);
         }
         let records: usize = parts.iter().map(|part| part.len().div_ceil(PLAINTEXT_BYTES_MAX)).sum();
@@ -127,7 +128,7 @@ impl Session {
 
     /// Ends our side; a second end is none.
     fn last_record(&mut self, contexts: &mut Contexts, alert: [u8; alerts::ALERT_BYTES], out: &mut Vec<u8>) {
-        if self.outgoing != Outgoing::Closed {
+        if self.outgoing == Outgoing::Open || self.outgoing == Outgoing::OwesReply {
             self.outgoing = Outgoing::Closed;
             self.seal_control(contexts, TYPE_ALERT, &alert, out);
         }

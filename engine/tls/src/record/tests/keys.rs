@@ -190,3 +190,57 @@ fn contexts_may_be_given_up_at_any_time() {
         }
     }
 }
+
+#[test]
+fn the_kernel_seals_only_where_nothing_is_owed() {
+    let [mut server, mut client] = pair(Version::Tls13, Suite::Aes128Gcm);
+    server.open(&mut client.seal_any(TYPE_HANDSHAKE, &REQUESTING)).unwrap();
+    assert!(!server.session.may_go_to_kernel(1), "a reply is owed");
+    server.seal(b"data");
+    assert!(server.session.may_go_to_kernel(1));
+    assert!(
+        !server.session.may_go_to_kernel(KEY_RECORDS_MAX * KERNEL_PIECE_BYTES),
+        "more than a key is good for"
+    );
+    assert!(!server.session.count_in_kernel(1), "it is not there yet");
+    server.session.close(&mut server.contexts, &mut Vec::new());
+    assert!(!server.session.may_go_to_kernel(1), "our side has ended");
+}
+
+#[test]
+fn a_session_in_the_kernel_ends_by_one_alert() {
+    let alert = |description, level| Control { content_type: TYPE_ALERT, content: [level, description] };
+    let [mut server, mut client] = pair(Version::Tls13, Suite::Aes128Gcm);
+    server.session.go_to_kernel();
+    assert!(server.session.is_in_kernel() && !server.session.may_go_to_kernel(1));
+    let data = server.open_all(&mut client.seal(b"request"));
+    assert_eq!(data, Ok(b"request".to_vec()), "what comes is opened here");
+    let mut update = client.seal_any(TYPE_HANDSHAKE, &[24, 0, 0, 1, 0]);
+    client.session.skip_to_next_key(&mut client.contexts);
+    assert_eq!(server.open(&mut update), Ok(Opened::Nothing), "a key of the peer's own");
+    let fault = server.open(&mut client.seal_any(TYPE_HANDSHAKE, &REQUESTING));
+    assert_eq!(fault, Err(Fault::KeyInKernel));
+    assert_eq!(server.session.alert_in_kernel(Fault::KeyInKernel), Some(alert(80, 2)));
+    assert_eq!(server.session.close_in_kernel(), None);
+    assert!(server.session.is_in_kernel() && !server.session.count_in_kernel(1));
+    let mut out = Vec::new();
+    server.session.close(&mut server.contexts, &mut out);
+    server.session.alert(&mut server.contexts, Fault::BadMac, &mut out);
+    assert_eq!(server.session.seal(&mut server.contexts, b"late", &mut out), Err(Fault::Unexpected));
+    assert!(out.is_empty(), "nothing is sealed here any more");
+    let [mut server, _] = pair(Version::Tls12, Suite::Aes128Gcm);
+    server.session.go_to_kernel();
+    assert_eq!(server.session.close_in_kernel(), Some(alert(0, 1)));
+}
+
+#[test]
+fn a_key_in_the_kernel_wears_out() {
+    for version in VERSIONS {
+        let [mut server, _] = pair_at(version, Suite::Aes128Gcm, KEY_RECORDS_MAX / 2 - 3);
+        server.session.go_to_kernel();
+        assert!(server.session.count_in_kernel(KERNEL_PIECE_BYTES + 1) && !server.session.is_key_half_used());
+        assert!(server.session.count_in_kernel(1) && server.session.is_key_half_used());
+        assert!(server.session.count_in_kernel(u64::MAX), "what was begun is counted");
+        assert!(!server.session.count_in_kernel(0));
+    }
+}
