@@ -337,7 +337,8 @@ impl Machine {
                 if plan.takes_up(&head) {
                     let (version_to, connection) = (plan.version, ConnectionField::Omit);
                     let body = Framing::UntilClose;
-                    let forwarding = ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None };
+                    let forwarding =
+                        ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }
@@ -361,7 +362,8 @@ impl Machine {
                     (Read::Final(passed, decoder), Some((framing, connection, Some("now"))))
                 };
                 if let Some((body, connection, date)) = forwarding {
-                    let forwarding = ResponseForwarding { version_to: plan.version, body, connection, date, hsts: None };
+                    let forwarding =
+                        ResponseForwarding { version_to: plan.version, body, connection, date, hsts: None };
                     write_response(&mut self.to_client, &head, &forwarding);
                 }
                 (reply, bytes)

@@ -23,7 +23,10 @@ fuzz_target!(|input: &[u8]| {
     }
     assert_eq!((&peer.subject, &peer.fingerprint), (&facts.subject, &hex(&facts.fingerprint)));
     for name in &facts.names {
-        assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()));
+        assert!(
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+        );
     }
     let kinds = ["DNS:", "email:", "URI:", "IP:", "DirName:"];
     for name in parts(&peer.alt_names) {
