@@ -686,6 +686,29 @@ async fn no_connection_sees_the_plaintext_of_another() {
     proxy.drain().await.assert_clean();
 }
 
+/// A client that ends its side between two requests, or in the middle of a head, gets our alert and nothing else: no response,
+/// and no abuse is counted.
+#[tokio::test]
+async fn an_end_between_requests_is_answered_by_an_end() {
+    let origin = origin::answers(origin::ok("fine")).await;
+    let (proxy, authority) = tls::proxy_to(origin.address, &[]).await;
+    let config = authority.client(ONLY_13);
+    for begun in ["", "GET /be"] {
+        let mut client = Records::connect(proxy.address, &config).await;
+        client.data(GET).await;
+        client.data_until("fine").await;
+        if !begun.is_empty() {
+            client.data(begun).await;
+        }
+        // A connection that stays open below: only the alert says that the client has ended.
+        client.send(kind::ALERT, &[1, 0]).await.unwrap();
+        let (kind, content) = client.next().await.unwrap().expect("an alert");
+        assert_eq!((kind, content), (kind::ALERT, vec![1, 0]), "{begun:?}");
+    }
+    proxy.counters_until("none is left", |now| now.connections == 0).await;
+    assert_eq!(proxy.live().await[0]["counters"]["abuse_dripped_heads"], 0);
+}
+
 /// What follows close_notify is no request any more.
 #[tokio::test]
 async fn nothing_behind_the_end_of_the_client_is_served() -> io::Result<()> {

@@ -215,6 +215,8 @@ fn reason(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use sluice_sys::LARGE_ROOM_BYTES;
+
     use super::*;
 
     #[test]
@@ -237,7 +239,7 @@ mod tests {
             let head = beginning.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
             let chunks = length / CHUNK_BYTES as u64;
             assert_eq!((beginning.len() - head) as u64 + chunks * answers.take_chunk().len() as u64, length);
-            assert!(beginning.capacity() <= LARGE_BYTES);
+            assert!(beginning.capacity() <= LARGE_ROOM_BYTES);
         }
     }
 
@@ -255,7 +257,7 @@ mod tests {
             data += piece.len();
             rest = &rest[taken..];
         }
-        assert!(chunked.is_done() && answers.take_framed().capacity() <= LARGE_BYTES);
+        assert!(chunked.is_done() && answers.take_framed().capacity() <= LARGE_ROOM_BYTES);
         assert_eq!(data, FRAMED_BYTES + 100);
     }
 }

@@ -196,6 +196,11 @@ impl Link {
         }
     }
 
+    /// Whether the peer's side is known to have ended although its socket is silent: a receive says how.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.tls().is_some_and(Tls::has_ended)
+    }
+
     /// Whether bytes were received that are still sealed.
     pub(crate) fn has_received(&self) -> bool {
         self.tls().is_some_and(Tls::has_received)

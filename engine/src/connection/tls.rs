@@ -297,7 +297,7 @@ impl Tls {
     }
 
     /// Whether the peer's side is known to have ended: no further byte would say so to a connection that is parked.
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.end.is_some()))
     }
 

@@ -82,7 +82,7 @@ impl HeadReader<'_> {
             if *self.pieces == 0 && self.history.requests > 0 {
                 conn.set_deadline(self.snapshot.times.request_head);
             }
-            if conn.is_quiet() && !conn.is_late() {
+            if conn.is_quiet() && !conn.is_late() && !self.link.has_ended() {
                 return self.note_piece().map(|()| Read::Incomplete);
             }
             match cold!(self.inbox.receive(self.link)) {
