@@ -8,6 +8,7 @@ use sluice_tests::{
     has_ipv6, many_connections,
     origin::{self, Origin},
     proxy::{Proxy, counting_binary},
+    tls,
     wire::Reader,
 };
 use tokio::{
@@ -25,6 +26,36 @@ const TARGETS: [&str; 2] = ["/", "/a/..//%62/%40?q=1"];
 async fn ten_thousand_requests_allocate_nothing() {
     let proxy = Counting::start("--listen", "127.0.0.1:0", &[]).await;
     proxy.assert_no_allocation(&[], "").await;
+}
+
+/// A handshake allocates, a request behind it does not: sessions, ciphers and the buffers of records come from stocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_over_tls_allocate_nothing() {
+    let authority = tls::Authority::new();
+    let identity = authority.issue(&[tls::NAME]);
+    let proxy = Counting::start("--listen-tls", "127.0.0.1:0", &identity.flags()).await;
+    for versions in [tls::ONLY_13, tls::ONLY_12] {
+        let config = authority.client(versions);
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(tls::Client::connect(proxy.proxy.address, &config).await);
+        }
+        let mut ask_all = async |count: usize| {
+            for _ in 0..count {
+                for client in &mut clients {
+                    assert_eq!(client.ask("GET", "/").await.status(), 200);
+                }
+            }
+        };
+        ask_all(200).await;
+        let mut grown = Vec::new();
+        while grown.last() != Some(&0) {
+            let before = allocations(&proxy.proxy).await;
+            ask_all(REQUESTS / CONNECTIONS / 2).await;
+            grown.push(allocations(&proxy.proxy).await - before);
+            assert!(is_warming_up(&grown), "{grown:?} allocations during {} requests each", REQUESTS / 2);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
