@@ -1,7 +1,7 @@
 //! A tunnel: bytes both ways between two connections that have left HTTP, until both sides have finished or one has failed.
 //!
 //! Owns both connections, in a task of its own, since tunnels live long and are mostly silent. A silent one holds no buffer, and
-//! its task is 112 bytes: each direction is a small machine ([`Way`]) that is polled by hand, where an `async fn` would keep room
+//! its task is 104 bytes: each direction is a small machine ([`Way`]) that is polled by hand, where an `async fn` would keep room
 //! for its largest step all the time. What a burst has to remember beyond that is kept with its pipe (see `splice`). How a tunnel
 //! came about, and what it carries, does not matter here. Started by `serve` when an exchange has ended in one.
 
@@ -18,7 +18,6 @@ use crate::connection::link::Link;
 use crate::message::{Aborted, Cause, PlainRest, PlainSink, Side};
 use crate::min_rate::short;
 use crate::shard::Shard;
-use crate::snapshot::Times;
 use crate::splice::Splicing;
 use crate::upstream::group::Server;
 
@@ -35,10 +34,6 @@ pub(crate) struct Tunnel {
     open: Open,
     /// When something last moved, in 32 bits of milliseconds: the longest silence is far shorter.
     last_ms: Cell<u32>,
-    /// Longest time in which a side may take nothing of what waits for it.
-    stall_ms: u32,
-    /// Longest time in which neither side sends a byte.
-    idle_ms: u32,
     failure: Cell<Option<Failure>>,
 }
 
@@ -62,20 +57,12 @@ enum Failure {
 
 impl Tunnel {
     /// A tunnel between these ends. What waits to be sent to either of them goes before all else.
-    pub(crate) fn between(
-        shard: &Rc<Shard>,
-        client: End,
-        server: End,
-        of: Rc<Server>,
-        times: &Times,
-    ) -> Tunnel {
+    pub(crate) fn between(shard: &Rc<Shard>, client: End, server: End, of: Rc<Server>) -> Tunnel {
         let tunnel = Tunnel {
             client: client.link,
             server: server.link,
             open: Open::new(shard.clone(), of),
             last_ms: Cell::new(now_ms() as u32),
-            stall_ms: short(times.write_stall),
-            idle_ms: short(times.tunnel_idle),
             failure: Cell::new(None),
         };
         for (side, mut inbox) in [(Side::Downstream, client.inbox), (Side::Upstream, server.inbox)] {
@@ -88,7 +75,7 @@ impl Tunnel {
             let bytes = inbox.unread().len();
             if bytes > 0 {
                 // If it fails, so does what follows.
-                to.send(inbox.take(bytes), u64::from(tunnel.stall_ms)).detach();
+                to.send(inbox.take(bytes), u64::from(tunnel.stall_ms())).detach();
             }
         }
         tunnel
@@ -99,7 +86,7 @@ impl Tunnel {
     pub(crate) fn run(self) -> impl Future<Output = ()> {
         async move {
             // The client's connection keeps the time for both.
-            self.client.transport().set_deadline(self.idle_ms.into());
+            self.client.transport().set_deadline(self.idle_ms().into());
             match (Carry { tunnel: &self, ways: [const { Way::Steady(Step::Receiving) }; 2] }).await {
                 Ending::Finished => {}
                 Ending::Idle => self.open.shard.counters.tunnel_idle_timeouts.increment(),
@@ -109,6 +96,17 @@ impl Tunnel {
                 }
             }
         }
+    }
+
+    /// Longest time in which a side may take nothing of what waits for it: that of the configuration in force, so that a tunnel has
+    /// no room for it.
+    fn stall_ms(&self) -> u32 {
+        short(self.open.shard.snapshot().times.write_stall)
+    }
+
+    /// Longest time in which neither side sends a byte.
+    fn idle_ms(&self) -> u32 {
+        short(self.open.shard.snapshot().times.tunnel_idle)
     }
 
     /// The source and the destination of this side's bytes.
@@ -132,7 +130,7 @@ impl Tunnel {
         };
         let mut rest = PlainRest { conn: source, bytes: BURST_BYTES, min_rate: None, side };
         let mut sink =
-            PlainSink { conn: target, stall_ms: self.stall_ms, min_rate: None, side: side.other() };
+            PlainSink { conn: target, stall_ms: self.stall_ms(), min_rate: None, side: side.other() };
         splicing.poll(&mut rest, &mut sink, context).map_ok(|moved| to.count_moved(moved))
     }
 
@@ -154,7 +152,7 @@ impl Tunnel {
             return false;
         }
         let silent_ms = if is_moving { 0 } else { since_ms(self.last_ms.get(), now_ms()) };
-        let left_ms = self.idle_ms.saturating_sub(silent_ms);
+        let left_ms = self.idle_ms().saturating_sub(silent_ms);
         if left_ms > 0 {
             self.client.transport().set_deadline(left_ms.into());
         }
@@ -283,7 +281,7 @@ impl<'t> Way<'t> {
                     // Bytes that are sealed here cannot be spliced.
                     let is_full = data.bytes().len() >= FULL_BYTES
                         && from.plain_to_receive().and(to.plain_to_send()).is_some();
-                    Step::Sending { sending: to.send(data, u64::from(tunnel.stall_ms)), is_full }
+                    Step::Sending { sending: to.send(data, u64::from(tunnel.stall_ms())), is_full }
                 }
             },
             Way::Steady(Step::Sending { sending, is_full }) => {
@@ -350,14 +348,14 @@ mod tests {
     use super::*;
 
     /// There may be as many tunnels as connections, most of them silent: with two entries of the ring's table, the executor's
-    /// place of the task and what the allocator adds, 112 bytes make 256 of a silent one.
+    /// place of the task and what the allocator adds, 104 bytes make 241 of a silent one.
     #[test]
     fn a_tunnel_is_small() {
         fn size_of_run<F>(_: impl FnOnce(Tunnel) -> F) -> usize {
             size_of::<F>()
         }
         let bytes = size_of_run(Tunnel::run);
-        assert!(bytes <= 112, "{bytes}");
+        assert!(bytes <= 104, "{bytes}");
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<T
             }
             Served::Tunnel(upstream) => {
                 let client = End { link: accepted.link, inbox: accepted.inbox };
-                return Some(Tunnel::between(shard, client, upstream.end, upstream.server, &snapshot.times));
+                return Some(Tunnel::between(shard, client, upstream.end, upstream.server));
             }
         }
         // An upload may have changed it.
