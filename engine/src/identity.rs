@@ -50,7 +50,7 @@ impl IdentityRules {
         IdentityRules { policy: forwarding.policy.clone(), trusted: forwarding.trusted_proxies.clone() }
     }
 
-    /// Whether servers are told the fingerprints of clients' handshakes.
+    /// Whether servers get the fingerprints of clients' handshakes.
     pub(crate) fn forwards_ja4(&self) -> bool {
         self.policy.tls.ja4
     }

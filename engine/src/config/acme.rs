@@ -31,7 +31,7 @@ impl Choice for AcmeChallenge {
 pub struct Acme {
     /// The authority's directory, an `https://` address.
     pub directory: String,
-    /// Who is told of problems: `mailto:` addresses.
+    /// Where the authority reports problems: `mailto:` addresses.
     pub contact: Vec<String>,
     /// The hosts, in lower case; at least one.
     pub hosts: Vec<String>,

@@ -47,7 +47,7 @@ pub(crate) async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepte
     }
 }
 
-/// Whether a handshake may still begin: one that is told apart by its first bytes only begins with them.
+/// Whether a handshake may still begin: where TLS is detected, only the first bytes of a connection begin it.
 fn is_before_handshake(accepted: &Accepted) -> bool {
     matches!(accepted.link, Link::Plain(_)) && accepted.history.requests == 0
 }

@@ -28,7 +28,7 @@ impl CurrentMaterial {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another one in force. Shards have to be told.
+    /// Puts another one in force. A message tells the shards.
     pub(crate) fn replace(&self, material: Material) {
         let material = Arc::new(material);
         let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), material);
