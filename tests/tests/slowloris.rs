@@ -78,16 +78,7 @@ async fn five_thousand_dripping_connections_are_as_good_as_idle() {
     .await;
     let mut normal = Raw::connect(proxy.address).await;
     normal.assert_open().await;
-    let mut dripping = JoinSet::new();
-    for (nth, (mut stream, made)) in connect_all(proxy.address, many.count).await.into_iter().enumerate() {
-        stream.write_all(BEGINNING).await.expect("the proxy reads");
-        let offset = PAUSE.mul_f64(nth as f64 / many.count as f64);
-        dripping.spawn(drip(stream, made, offset));
-        if nth % AT_ONCE == 0 {
-            // What was sent before is read by then, so that it takes no more buffers at once on a host that stalls.
-            normal.ask("GET", "/").await;
-        }
-    }
+    let dripping = begin_all(connect_all(proxy.address, many.count).await, &mut normal).await;
     let all_begun = |now: &Counters| now.named("partial_heads") == many.count as u64;
     let counters = proxy.counters_until("all have begun a head", all_begun).await;
     assert!(counters.tasks_busy <= 1 && counters.buffers_held <= 64, "{counters:?}");
@@ -151,6 +142,22 @@ async fn connect_all(address: SocketAddr, count: usize) -> Vec<(TcpStream, Insta
         all.push((TcpStream::connect(address).await.expect("the proxy accepts"), begun));
     }
     all
+}
+
+/// Begins a head on each of them, to be gone on with byte after byte.
+async fn begin_all(connections: Vec<(TcpStream, Instant)>, normal: &mut Raw) -> JoinSet<End> {
+    let mut dripping = JoinSet::new();
+    let count = connections.len();
+    for (nth, (mut stream, made)) in connections.into_iter().enumerate() {
+        stream.write_all(BEGINNING).await.expect("the proxy reads");
+        let offset = PAUSE.mul_f64(nth as f64 / count as f64);
+        dripping.spawn(drip(stream, made, offset));
+        if nth % AT_ONCE == 0 {
+            // What was sent before is read by then, so that it takes no more buffers at once on a host that stalls.
+            normal.ask("GET", "/").await;
+        }
+    }
+    dripping
 }
 
 /// What the proxy takes, once it is no more than `allowed`, or at the end of the time: buffers that a stall brought into use are
