@@ -22,6 +22,16 @@ impl ByteSet {
         Self(set)
     }
 
+    /// The same without capital letters.
+    const fn without_capitals(mut self) -> Self {
+        let mut byte = b'A';
+        while byte <= b'Z' {
+            self.0[byte as usize] = false;
+            byte += 1;
+        }
+        self
+    }
+
     pub(crate) const fn contains(&self, byte: u8) -> bool {
         self.0[byte as usize]
     }
@@ -30,6 +40,10 @@ impl ByteSet {
 /// `tchar`, the bytes of methods, field names and connection options.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
 pub(crate) static TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
+/// The bytes of field names in HTTP/2.
+//= https://www.rfc-editor.org/rfc/rfc9113#section-8.2.1
+pub(crate) static LOWER_TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~").without_capitals();
 
 /// `unreserved`: the bytes of host names that exist.
 //= https://www.rfc-editor.org/rfc/rfc3986#section-2.3

@@ -66,6 +66,15 @@ faults! {
     InvalidVersion 400 "invalid_version" "malformed HTTP version",
     UnsupportedVersion 505 "unsupported_version" "the version is neither HTTP/1.0 nor HTTP/1.1",
 
+    // Fields of HTTP/2.
+    SpaceAroundFieldValue 400 "space_around_field_value" "whitespace around a field value in HTTP/2",
+    ConnectionSpecificField 400 "connection_specific_field" "field of a connection in HTTP/2",
+    MissingPseudoHeader 400 "missing_pseudo_header" "missing pseudo-header field",
+    RepeatedPseudoHeader 400 "repeated_pseudo_header" "repeated pseudo-header field",
+    LatePseudoHeader 400 "late_pseudo_header" "pseudo-header field behind other fields",
+    UnexpectedPseudoHeader 400 "unexpected_pseudo_header" "pseudo-header field that is unknown or out of place",
+    InvalidProtocol 400 "invalid_protocol" "CONNECT to something that is no protocol of a tunnel",
+
     // The path.
     PathAboveRoot 400 "path_above_root" "path leads above the root",
     DotSegment 400 "dot_segment" "dot segment in the path",
@@ -80,6 +89,8 @@ faults! {
     // The status line.
     InvalidStatus 400 "invalid_status" "malformed status line",
     InterimInHttp10 400 "interim_in_http10" "1xx status in HTTP/1.0",
+    SwitchingInHttp2 400 "switching_in_http2" "101 in HTTP/2",
+    InterimWithEnd 400 "interim_with_end" "interim answer that ends its stream",
     TooManyInterim 400 "too_many_interim" "too many interim answers",
 
     // Limits.
@@ -99,6 +110,7 @@ faults! {
     LengthWithTransferEncoding 400 "length_with_transfer_encoding" "both Content-Length and Transfer-Encoding",
     RepeatedContentLength 400 "repeated_content_length" "repeated Content-Length field",
     InvalidContentLength 400 "invalid_content_length" "invalid Content-Length field",
+    LengthMismatch 400 "length_mismatch" "body is not as long as Content-Length says",
     TransferEncodingInHttp10 400 "transfer_encoding_in_http10" "Transfer-Encoding in HTTP/1.0",
     EmptyTransferEncoding 400 "empty_transfer_encoding" "empty transfer coding",
     ChunkedNotFinal 400 "chunked_not_final" "final transfer coding is not chunked",
@@ -127,6 +139,16 @@ faults! {
     TrailersTooLarge 431 "trailers_too_large" "trailer section is too large",
     TooManyTrailers 431 "too_many_trailers" "too many trailer fields",
     CutShort 400 "cut_short" "connection closed in the middle of a body",
+
+    // Streams of HTTP/2.
+    ContentLengthMismatch 400 "content_length_mismatch" "body is not as long as Content-Length says",
+    DataBeforeHead 400 "data_before_head" "data before the head",
+    FrameBehindEnd 400 "frame_behind_end" "frame behind the end of its stream",
+    TrailersWithoutEnd 400 "trailers_without_end" "second head, or trailers that do not end their stream",
+    InvalidPriority 400 "invalid_priority" "stream that depends on itself, or malformed priority",
+    EmptyWindowUpdate 400 "empty_window_update" "window update of 0",
+    WindowOverflow 400 "window_overflow" "window is made larger than it may be",
+    WindowOverrun 400 "window_overrun" "more data than the window of the stream allows",
 }
 
 impl fmt::Display for Fault {

@@ -2,7 +2,7 @@
 //!
 //! Owns [`FieldId`] (the names the proxy treats specially), [`FieldSpan`] (where a field lies in the head) and [`Fields`]
 //! (both together, to iterate). Each name is classified when it is parsed; framing, hop-by-hop rules and rewriting look at
-//! ids from then on and never compare a name again. Filled by `h1::head` and `h1::trailers`, read by all others.
+//! ids from then on and never compare a name again. Filled by `h1::head`, `h1::trailers` and `h2::head`, read by all others.
 
 use core::fmt;
 use core::ops::Range;
@@ -287,6 +287,9 @@ pub(crate) const X_CLIENT_CERT: u8 = 8;
 pub(crate) const X_JA4: u8 = 16;
 /// The name is `Strict-Transport-Security`.
 pub(crate) const STRICT_TRANSPORT_SECURITY: u8 = 32;
+/// The sender wants the value in no compression table, ours and those behind us.
+//= https://www.rfc-editor.org/rfc/rfc7541#section-7.1.3
+pub(crate) const NEVER_INDEXED: u8 = 64;
 
 /// The mark of a name without an id that matters now and then, 0 for all others.
 #[inline]
@@ -368,6 +371,21 @@ impl FieldSpan {
     #[inline]
     pub(crate) fn has(&self, marks: u8) -> bool {
         self.flags & marks != 0
+    }
+
+    /// The value has so many bytes more, behind those that it had.
+    pub(crate) fn extend_value(&mut self, bytes: usize) {
+        self.value_len += bytes as u32;
+    }
+
+    /// The line was copied to this place of its head.
+    pub(crate) fn move_to(&mut self, name_start: usize) {
+        self.value_start = name_start as u32 + (self.value_start - self.name_start);
+        self.name_start = name_start as u32;
+    }
+
+    pub(crate) fn set_never_indexed(&mut self) {
+        self.flags |= NEVER_INDEXED;
     }
 
     pub(crate) fn set_named_by_connection(&mut self) {

@@ -41,6 +41,13 @@ impl Default for HeadLimits {
 }
 
 impl HeadLimits {
+    /// As far as limits can be raised.
+    pub const HARD_MAX: Self = Self {
+        request_line_bytes_max: HEAD_BYTES_HARD_MAX,
+        head_bytes_max: HEAD_BYTES_HARD_MAX,
+        fields_max: FIELDS_HARD_MAX,
+    };
+
     /// `head_bytes_max` under its hard cap, which offsets in [`FieldSpan`](crate::fields::FieldSpan) rely on.
     pub(crate) fn head_bytes(&self) -> usize {
         self.head_bytes_max.min(HEAD_BYTES_HARD_MAX)

@@ -70,8 +70,14 @@ pub struct Trailers {
 impl Trailers {
     /// The fields of a trailer section that may be forwarded, by `spans` of `bytes`; `None` when there is none.
     pub(crate) fn new(bytes: Vec<u8>, mut spans: Vec<FieldSpan>) -> Option<Self> {
-        spans.retain(|span| !FORBIDDEN.contains(span.id()) && !span.has(FORBIDDEN_MARKS));
+        spans.retain(is_allowed);
         (!spans.is_empty()).then_some(Self { bytes, spans })
+    }
+
+    /// The same as a copy of exactly this size, for bytes whose memory is used again.
+    pub(crate) fn copy_of(bytes: &[u8], spans: &[FieldSpan]) -> Option<Self> {
+        let is_any_kept = spans.iter().any(is_allowed);
+        if is_any_kept { Self::new(bytes.to_vec(), spans.to_vec()) } else { None }
     }
 
     /// The fields in the order received.
@@ -83,6 +89,11 @@ impl Trailers {
         // Trailers are not looked up by id, so the set stays empty.
         Fields { bytes: &self.bytes, spans: &self.spans, present: FieldSet::default() }
     }
+}
+
+/// Whether a field may come behind the body.
+fn is_allowed(span: &FieldSpan) -> bool {
+    !FORBIDDEN.contains(span.id()) && !span.has(FORBIDDEN_MARKS)
 }
 
 impl fmt::Debug for Trailers {

@@ -14,13 +14,11 @@ use super::Framing;
 use super::diagnose::{self, Incomplete, Stopped};
 use super::scan::{Line, Lines, RequestLine, StatusLine};
 use super::target::{self, Target};
-use crate::ascii;
+use crate::facts::{self, Direction, Facts};
 use crate::fault::Fault;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
-use crate::framing::FramingFields;
-use crate::hop_by_hop::ConnectionOptions;
 use crate::limits::{HeadLimits, LEADING_LINES_MAX};
-use crate::message::{BodyLength, Method, RequestHead, RequestKind, ResponseHead, Version};
+use crate::message::{RequestHead, RequestKind, ResponseHead, Version};
 
 /// Scratch space of the parser, one per connection or per shard. Once it has seen a typical head it does not allocate again.
 #[derive(Debug, Default)]
@@ -168,15 +166,8 @@ fn accept_request<'a>(
     seen.fault.map_or(Ok(()), Err)?;
     let Target { path_and_query, path, authority } = target::parse(line, scheme, scratch)?;
     let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*", scheme)?;
-    let body = seen.framing.request_body(version)?.length();
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.8
-    // "A client MUST NOT send content in a TRACE request."
-    if matches!(method, Method::Trace | Method::Connect) && !body.is_empty() {
-        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
-        // "A CONNECT request message does not have content": what follows its head belongs to the tunnel.
-        let is_connect = method == Method::Connect;
-        return Err(if is_connect { Fault::ConnectWithBody } else { Fault::TraceWithBody });
-    }
+    let body = seen.facts.framing.request_body(version)?.length();
+    facts::check_content(method, body)?;
     let head = RequestHead {
         method,
         path_and_query,
@@ -185,14 +176,12 @@ fn accept_request<'a>(
         version,
         body,
         persistent: seen.is_persistent(version),
-        expect_continue: seen.is_waiting_for_continue(version, body)?,
+        expect_continue: seen.facts.is_waiting_for_continue(version, body)?,
         wants_upgrade: seen.is_upgrading(version),
-        trailers: seen.connection.trailer_rule(),
-        fields: Fields { bytes: head, spans, present: seen.present },
+        trailers: seen.facts.connection.trailer_rule(),
+        fields: Fields { bytes: head, spans, present: seen.facts.present },
     };
-    if head.fields.has(FieldId::MaxForwards) && !head.has_valid_max_forwards() {
-        return Err(Fault::InvalidMaxForwards);
-    }
+    facts::check_max_forwards(&head)?;
     Ok(head)
 }
 
@@ -215,7 +204,7 @@ fn accept_response<'a>(
     if version == Version::Http10 && status < 200 {
         return Err(Fault::InterimInHttp10);
     }
-    let framing = seen.framing.response_body(version, status, request)?;
+    let framing = seen.facts.framing.response_body(version, status, request)?;
     let until_close = framing == Framing::UntilClose;
     Ok(ResponseHead {
         status,
@@ -225,48 +214,23 @@ fn accept_response<'a>(
         until_close,
         // A body that only closing ends uses the connection up.
         persistent: !until_close && seen.is_persistent(version),
-        has_date: seen.present.contains(FieldId::Date),
-        trailers: seen.connection.trailer_rule(),
-        fields: Fields { bytes: head, spans, present: seen.present },
+        has_date: seen.facts.present.contains(FieldId::Date),
+        trailers: seen.facts.connection.trailer_rule(),
+        fields: Fields { bytes: head, spans, present: seen.facts.present },
     })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Request,
-    Response,
 }
 
 /// The result of one pass over the fields.
 #[derive(Default)]
 struct Seen<'a> {
-    present: FieldSet,
-    framing: FramingFields,
-    connection: ConnectionOptions,
+    facts: Facts,
     host: Option<&'a [u8]>,
-    expect: Expect,
     /// The first rule that one of those breaks.
     fault: Option<Fault>,
 }
 
-/// The expectation in the Expect fields of a request.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Expect {
-    #[default]
-    Nothing,
-    Continue,
-    Unknown,
-}
-
-/// The fields that [`Seen::note`] acts on; all others are only recorded.
-const NOTED: FieldSet = FieldSet::of(&[
-    FieldId::Connection,
-    FieldId::ContentLength,
-    FieldId::TransferEncoding,
-    FieldId::Host,
-    FieldId::Expect,
-    FieldId::Underscored,
-]);
+/// The fields that [`Seen::note`] acts on.
+const NOTED: FieldSet = facts::NOTED.union(FieldSet::of(&[FieldId::Host]));
 
 impl<'a> Seen<'a> {
     /// Records all fields in `spans` and reads those that decide something; or says where it stopped short of the end.
@@ -286,7 +250,7 @@ impl<'a> Seen<'a> {
                 Some(Line::End) => break,
                 _ => return Err(Stopped { at, fields: spans.len() }),
             };
-            self.present.insert(span.id());
+            self.facts.present.insert(span.id());
             if NOTED.contains(span.id())
                 && let Err(fault) = self.note(span.id(), span.value(head), direction)
             {
@@ -294,8 +258,8 @@ impl<'a> Seen<'a> {
             }
             spans.push(span);
         }
-        if self.present.contains(FieldId::Connection) {
-            self.connection.mark_named(head, spans);
+        if self.facts.present.contains(FieldId::Connection) {
+            self.facts.connection.mark_named(head, spans);
         }
         Ok(())
     }
@@ -303,44 +267,19 @@ impl<'a> Seen<'a> {
     /// Takes in one of the fields that decide something.
     fn note(&mut self, id: FieldId, value: &'a [u8], direction: Direction) -> Result<(), Fault> {
         match (id, direction) {
-            (FieldId::ContentLength, _) => self.framing.add_content_length(value),
-            (FieldId::TransferEncoding, _) => self.framing.add_transfer_encoding(value),
-            (FieldId::Connection, _) => self.connection.add(value),
-            (FieldId::Underscored, Direction::Request) => Err(Fault::UnderscoredFieldName),
             (FieldId::Host, Direction::Request) => match self.host.replace(value) {
                 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
                 Some(_) => Err(Fault::RepeatedHost),
                 None => Ok(()),
             },
-            (FieldId::Expect, Direction::Request) => {
-                //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
-                let known =
-                    ascii::list_members(value).all(|member| member.eq_ignore_ascii_case(b"100-continue"));
-                if self.expect != Expect::Unknown {
-                    self.expect = if known { Expect::Continue } else { Expect::Unknown };
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+            _ => self.facts.note(id, value, direction),
         }
     }
 
     /// True when the sender will use the connection again.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-9.3
     fn is_persistent(&self, version: Version) -> bool {
-        !self.connection.close && (version == Version::Http11 || self.connection.keep_alive)
-    }
-
-    /// True when the client holds its body back until it gets 100 (Continue).
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
-    fn is_waiting_for_continue(&self, version: Version, body: BodyLength) -> Result<bool, Fault> {
-        match (version, self.expect) {
-            // "MUST ignore that expectation"
-            (Version::Http10, _) | (_, Expect::Nothing) => Ok(false),
-            (_, Expect::Unknown) => Err(Fault::Expectation),
-            // Without a body there is nothing to hold back.
-            (_, Expect::Continue) => Ok(!body.is_empty()),
-        }
+        !self.facts.connection.close && (version == Version::Http11 || self.facts.connection.keep_alive)
     }
 
     /// True when the client offers to change protocols.
@@ -348,7 +287,7 @@ impl<'a> Seen<'a> {
     fn is_upgrading(&self, version: Version) -> bool {
         // "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request"
         version == Version::Http11
-            && self.present.contains(FieldId::Upgrade)
-            && self.connection.names(FieldId::Upgrade)
+            && self.facts.present.contains(FieldId::Upgrade)
+            && self.facts.connection.names(FieldId::Upgrade)
     }
 }

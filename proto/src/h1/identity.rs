@@ -12,7 +12,7 @@ use crate::ascii;
 use crate::authority::Authority;
 use crate::fields::{FieldId, FieldSet, X_CLIENT_CERT, X_FORWARDED_OTHER, X_JA4};
 use crate::forwarded::{HopList, element_of};
-use crate::message::{RequestHead, Version};
+use crate::message::RequestHead;
 
 /// Which of these fields servers get, settled once from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,7 +197,9 @@ impl IdentityPolicy {
             self.put_tls(out, tls);
         }
         //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3
-        put(out, if head.version == Version::Http11 { "Via: 1.1 " } else { "Via: 1.0 " });
+        put(out, "Via: ");
+        put(out, head.version.as_str());
+        put(out, " ");
         put(out, &self.via);
         put(out, "\r\n");
     }

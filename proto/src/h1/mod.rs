@@ -11,8 +11,8 @@ mod diagnose;
 mod head;
 mod identity;
 mod reply;
-mod scan;
-mod target;
+pub(crate) mod scan;
+pub(crate) mod target;
 mod trailers;
 mod write;
 
@@ -25,5 +25,6 @@ pub use identity::{
 pub use reply::{Framing, Reuse};
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
-    write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
+    write_answer, write_chunk_size, write_grpc_answer, write_last_chunk, write_request, write_response,
+    write_upgrade_request,
 };

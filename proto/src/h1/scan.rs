@@ -68,15 +68,9 @@ impl<'a> Lines<'a> {
         let bytes = self.bytes;
         let method_len = bytes.iter().take(METHOD_BYTES_MAX + 1).position(|&byte| byte == b' ')?;
         let start = method_len + 1;
-        let (mut query, mut has_escapes) = (None, false);
-        let mut end = find(bytes, start, not_plain_in_target)?;
-        while bytes[end] != b' ' {
-            match bytes[end] {
-                b'?' => query = query.or(Some(end - start)),
-                b'%' | b'#' => has_escapes = true,
-                _ => return None,
-            }
-            end = find(bytes, end + 1, not_plain_in_target)?;
+        let Scanned { end, query, has_escapes } = scan_target(bytes, start);
+        if *bytes.get(end)? != b' ' {
+            return None;
         }
         let version = match bytes.get(end + 1..)?.first_chunk()? {
             b"HTTP/1.1\r\n" => Version::Http11,
@@ -140,6 +134,31 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// A target that was looked through.
+pub(crate) struct Scanned {
+    /// Where the first byte is that has no place in a target.
+    pub(crate) end: usize,
+    /// As in [`RequestLine`].
+    pub(crate) query: Option<usize>,
+    /// As in [`RequestLine`].
+    pub(crate) has_escapes: bool,
+}
+
+/// Looks through the target at `start`.
+#[inline(always)]
+pub(crate) fn scan_target(bytes: &[u8], start: usize) -> Scanned {
+    let mut scanned = Scanned { end: start, query: None, has_escapes: false };
+    while let Some(at) = find(bytes, scanned.end, not_plain_in_target) {
+        match bytes[at] {
+            b'?' => scanned.query = scanned.query.or(Some(at - start)),
+            b'%' | b'#' => scanned.has_escapes = true,
+            _ => return Scanned { end: at, ..scanned },
+        }
+        scanned.end = at + 1;
+    }
+    Scanned { end: bytes.len(), ..scanned }
+}
+
 /// Where in the head the value lies whose line has this content behind the colon, at `start`.
 #[inline(never)]
 fn trimmed(content: &[u8], start: usize) -> Range<usize> {
@@ -166,11 +185,19 @@ fn is_token(name: &[u8]) -> bool {
 //= https://www.rfc-editor.org/rfc/rfc9110#section-5.5
 #[inline]
 fn content_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut end = find(bytes, from, controls)?;
-    while bytes[end] == b'\t' {
-        end = find(bytes, end + 1, controls)?;
-    }
+    let end = find_control(bytes, from)?;
     (bytes[end] == b'\r' && *bytes.get(end + 1)? == b'\n').then_some(end)
+}
+
+/// The place of the first byte from `from` on that no field value has.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+#[inline(always)]
+pub(crate) fn find_control(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = find(bytes, from, controls)?;
+    while bytes[at] == b'\t' {
+        at = find(bytes, at + 1, controls)?;
+    }
+    Some(at)
 }
 
 /// Control characters, tabs included.

@@ -24,11 +24,11 @@ const HTTPS_PORT: u16 = 443;
 
 /// A request target in its parts.
 #[derive(Debug)]
-pub(super) struct Target<'a> {
-    pub(super) path_and_query: &'a str,
-    pub(super) path: &'a str,
+pub(crate) struct Target<'a> {
+    pub(crate) path_and_query: &'a str,
+    pub(crate) path: &'a str,
     /// Of an absolute-form target, whose scheme is `http`, or of CONNECT.
-    pub(super) authority: Option<&'a str>,
+    pub(crate) authority: Option<&'a str>,
 }
 
 /// Takes the target of a request line apart. `scratch` holds the result in the one case that cannot be borrowed.
@@ -48,21 +48,34 @@ pub(super) fn parse<'a>(
     if method == Method::Connect {
         return parse_authority(target);
     }
+    match parse_path(target, query, method)? {
+        Some(found) => Ok(found),
+        None => parse_absolute(target, scheme, method, scratch),
+    }
+}
+
+/// A target that is a path, or `*`; `None` for any other. `query` says where in it the query begins.
+#[inline(always)]
+pub(crate) fn parse_path<'a>(
+    target: &'a str,
+    query: Option<usize>,
+    method: Method<'_>,
+) -> Result<Option<Target<'a>>, Fault> {
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
     if target.starts_with('/') {
         let path = query.map_or(target, |len| &target[..len]);
-        return Ok(Target { path_and_query: target, path, authority: None });
+        return Ok(Some(Target { path_and_query: target, path, authority: None }));
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
     if target == "*" {
         let is_options = method == Method::Options;
-        return if is_options { Ok(split_query(target, None)) } else { Err(Fault::AsteriskForm) };
+        return if is_options { Ok(Some(split_query(target, None))) } else { Err(Fault::AsteriskForm) };
     }
-    parse_absolute(target, scheme, method, scratch)
+    Ok(None)
 }
 
 /// Refuses fragments, and percent-encodings that are none.
-fn check_escapes(target: &[u8]) -> Result<(), Fault> {
+pub(crate) fn check_escapes(target: &[u8]) -> Result<(), Fault> {
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.1
     // The fragment is never sent; a peer that cuts it off would see another path than one that does not.
     if target.contains(&b'#') {
@@ -114,7 +127,7 @@ fn parse_absolute<'a>(
 /// The target of CONNECT: where the tunnel is to lead.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.3
 #[cold]
-fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
+pub(crate) fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
     // "A server MUST reject a CONNECT request that targets an empty or invalid port number"
     let port = Authority::parse(target).and_then(|authority| authority.port);
@@ -143,7 +156,7 @@ fn split_query<'a>(path_and_query: &'a str, authority: Option<&'a str>) -> Targe
 /// no Host at all.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.3
-pub(super) fn check_host<'a>(
+pub(crate) fn check_host<'a>(
     target: Option<&'a str>,
     host: Option<&'a [u8]>,
     version: Version,
@@ -153,8 +166,11 @@ pub(super) fn check_host<'a>(
 ) -> Result<&'a str, Fault> {
     let named = match host {
         None if version == Version::Http11 => return Err(Fault::MissingHost),
+        //= https://www.rfc-editor.org/rfc/rfc9113#section-8.3.1
+        // Clients of HTTP/2 send `:authority` instead of Host; one of both there must be.
+        None if version == Version::Http2 && target.is_none() => return Err(Fault::MissingHost),
         None => None,
-        Some([]) if version == Version::Http11 && !is_asterisk => return Err(Fault::EmptyHost),
+        Some([]) if version >= Version::Http11 && !is_asterisk => return Err(Fault::EmptyHost),
         Some([]) => None,
         Some(value) => {
             let text = core::str::from_utf8(value).map_err(|_| Fault::InvalidHost)?;

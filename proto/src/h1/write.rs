@@ -9,10 +9,15 @@ use core::ops::Range;
 
 use super::identity::{ClientIdentity, IdentityPolicy};
 use super::reply::Framing;
-use crate::fields::{FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION, STRICT_TRANSPORT_SECURITY};
+use crate::block::find;
+use crate::fields::{
+    FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION, NEVER_INDEXED, STRICT_TRANSPORT_SECURITY,
+};
+use crate::grpc;
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::trailers::Trailers;
+use crate::upgrade::{self, WEBSOCKET};
 
 /// The bytes that end a chunk's data.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-7.1
@@ -99,6 +104,10 @@ pub struct RequestSpans {
     target_end: u32,
     authority_bytes: u32,
     head_end: u32,
+    /// Of the line of the offered protocol behind its name, from there to the end of the head; 0 without an offer.
+    offer_from_end: u32,
+    /// Fields that must enter no compression table; [`FieldId::Other`] for all names without an id.
+    never_indexed: FieldSet,
 }
 
 impl RequestSpans {
@@ -124,7 +133,14 @@ impl RequestSpans {
             target: &written[self.target()],
             authority: &written[self.authority()],
             lines: &written[lines_start..lines_end],
+            offer: &written[self.head_end as usize - self.offer_from_end as usize..self.head_end as usize],
+            never_indexed: self.never_indexed,
         }
+    }
+
+    /// What was written behind the head.
+    pub fn behind(self, written: &[u8]) -> &[u8] {
+        &written[self.head_end as usize..]
     }
 
     /// Replaces the authority: for a request whose server is chosen when its head stands already.
@@ -150,16 +166,39 @@ pub struct RequestParts<'a> {
     pub authority: &'a [u8],
     /// All other fields, each as `name: value` and CRLF.
     lines: &'a [u8],
+    /// The protocol that is offered, and what follows it; empty without an offer.
+    offer: &'a [u8],
+    never_indexed: FieldSet,
 }
 
 impl<'a> RequestParts<'a> {
+    /// Parts that nothing of this module has written. `lines`: all fields but Host, each as `name: value` and CRLF.
+    pub fn of_lines(method: &'a [u8], target: &'a [u8], authority: &'a [u8], lines: &'a [u8]) -> Self {
+        Self { method, target, authority, lines, offer: &[], never_indexed: FieldSet::default() }
+    }
+
     /// The fields but Host, names and values, in the order in which they were written.
     pub fn fields(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = memchr::memchr(b':', line).unwrap_or(line.len());
-            (&line[..colon], line.get(colon + 2..).unwrap_or_default())
+        let lines = self.lines;
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let colon = find(lines, at, |block| block.equal(b':'))?;
+            let end = find(lines, colon, |block| block.equal(b'\r'))?;
+            let name = &lines[at..colon];
+            at = end + "\r\n".len();
+            Some((name, lines.get(colon + ": ".len()..end).unwrap_or_default()))
         })
+    }
+
+    /// The protocol that the request offers to change to.
+    pub fn offer(self) -> Option<&'a [u8]> {
+        let end = memchr::memchr(b'\r', self.offer)?;
+        Some(&self.offer[..end])
+    }
+
+    /// Whether the client wants this field in no compression table.
+    pub(crate) fn is_never_indexed(self, id: FieldId) -> bool {
+        self.never_indexed.contains(id)
     }
 }
 
@@ -167,7 +206,7 @@ fn write_request_offering(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
     fwd: &Forwarding<'_>,
-    upgrade: Option<&str>,
+    offer: Option<&str>,
 ) -> RequestSpans {
     let start = out.len();
     let framing = Framing::of_request(fwd.body);
@@ -191,6 +230,11 @@ fn write_request_offering(
     if max_forwards.is_some() {
         dropped.insert(FieldId::MaxForwards);
     }
+    let makes_key = head.version == Version::Http2
+        && offer.is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET));
+    if makes_key {
+        dropped.insert(FieldId::SecWebSocketKey);
+    }
     copy_fields(out, fields, dropped, identity.dropped_marks(&fwd.sender));
 
     identity.put(out, head, &fwd.sender);
@@ -206,14 +250,20 @@ fn write_request_offering(
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
     // "A sender of TE MUST also send a "TE" connection option"; the same holds for Upgrade.
-    match (head.accepts_trailers(), upgrade) {
-        (false, None) => {}
-        (true, None) => put(out, "TE: trailers\r\nConnection: TE\r\n"),
-        (false, Some(protocol)) => put_upgrade(out, "Connection: Upgrade\r\nUpgrade: ", protocol),
-        (true, Some(protocol)) => {
-            put_upgrade(out, "TE: trailers\r\nConnection: TE, Upgrade\r\nUpgrade: ", protocol);
-        }
+    match (head.accepts_trailers(), offer.is_some()) {
+        (false, false) => {}
+        (true, false) => put(out, "TE: trailers\r\nConnection: TE\r\n"),
+        (false, true) => put(out, "Connection: Upgrade\r\n"),
+        (true, true) => put(out, "TE: trailers\r\nConnection: TE, Upgrade\r\n"),
     }
+    //= https://www.rfc-editor.org/rfc/rfc8441#section-5
+    // HTTP/2 has no key, and servers of HTTP/1.1 want one.
+    if makes_key {
+        put(out, "Sec-WebSocket-Key: ");
+        out.extend_from_slice(&upgrade::key_of(fwd.sender.request_id));
+        put(out, "\r\n");
+    }
+    let offer_start = offer.map(|protocol| put_upgrade(out, protocol));
     put_framing(out, framing);
     put(out, "\r\n");
     RequestSpans {
@@ -222,7 +272,21 @@ fn write_request_offering(
         target_end: target_end as u32,
         authority_bytes: fwd.host.len() as u32,
         head_end: out.len() as u32,
+        offer_from_end: offer_start.map_or(0, |start| out.len() - start) as u32,
+        never_indexed: never_indexed(head),
     }
+}
+
+/// The fields that must enter no compression table; only HTTP/2 has a way to say so.
+//= https://www.rfc-editor.org/rfc/rfc7541#section-6.2.3
+// "Intermediaries MUST use the same representation for encoding this header field."
+fn never_indexed(head: &RequestHead<'_>) -> FieldSet {
+    let mut ids = FieldSet::default();
+    if head.version == Version::Http2 {
+        let marked = head.fields.spans.iter().filter(|span| span.has(NEVER_INDEXED));
+        marked.for_each(|span| ids.insert(span.id()));
+    }
+    ids
 }
 
 /// Appends the head of a response as it is sent downstream, up to and including the empty line.
@@ -238,7 +302,11 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     let fields = &head.fields;
     out.reserve(fields.bytes.len() + ADDED_BYTES);
     put_status(out, head.status);
-    out.extend_from_slice(head.reason);
+    // HTTP/2 has none, and some clients of HTTP/1.1 want one.
+    match head.version {
+        Version::Http2 => put(out, reason_phrase(head.status)),
+        Version::Http10 | Version::Http11 => out.extend_from_slice(head.reason),
+    }
     put(out, "\r\n");
 
     let mut dropped = HOP_BY_HOP.union(trailer_field(fwd.body));
@@ -290,12 +358,7 @@ pub fn write_answer(
     put(out, "\r\nServer: sluice\r\nDate: ");
     put(out, date);
     put(out, "\r\n");
-    for (name, value) in fields {
-        put(out, name);
-        put(out, ": ");
-        put(out, value);
-        put(out, "\r\n");
-    }
+    put_lines(out, fields);
     put_connection(out, connection);
     let has_body = !matches!(status, 100..=199 | 204 | 304);
     if has_body {
@@ -305,6 +368,39 @@ pub fn write_answer(
     put(out, "\r\n");
     if has_body && !head_only {
         put(out, body);
+    }
+}
+
+/// Appends an answer of our own to a gRPC call: a head without a body, which has what are trailers otherwise ("Trailers-Only").
+pub fn write_grpc_answer(
+    out: &mut Vec<u8>,
+    status: grpc::Status,
+    message: &str,
+    fields: &[(&str, &str)],
+    date: &str,
+    connection: ConnectionField,
+) {
+    put_status(out, 200);
+    put(out, reason_phrase(200));
+    put(out, "\r\nServer: sluice\r\nDate: ");
+    put(out, date);
+    put(out, "\r\nContent-Type: application/grpc\r\ngrpc-status: ");
+    put(out, itoa::Buffer::new().format(status.number()));
+    put(out, "\r\ngrpc-message: ");
+    grpc::write_message(out, message);
+    put(out, "\r\n");
+    put_lines(out, fields);
+    put_connection(out, connection);
+    put_framing(out, Framing::Length(0));
+    put(out, "\r\n");
+}
+
+fn put_lines(out: &mut Vec<u8>, fields: &[(&str, &str)]) {
+    for (name, value) in fields {
+        put(out, name);
+        put(out, ": ");
+        put(out, value);
+        put(out, "\r\n");
     }
 }
 
@@ -398,11 +494,13 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     put(out, " ");
 }
 
-/// `start`, which ends in the name of the Upgrade field, and the protocol.
-fn put_upgrade(out: &mut Vec<u8>, start: &str, protocol: &str) {
-    put(out, start);
+/// The Upgrade field. Returns where its value is.
+fn put_upgrade(out: &mut Vec<u8>, protocol: &str) -> usize {
+    put(out, "Upgrade: ");
+    let start = out.len();
     put(out, protocol);
     put(out, "\r\n");
+    start
 }
 
 fn put_connection(out: &mut Vec<u8>, connection: ConnectionField) {
