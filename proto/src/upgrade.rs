@@ -3,10 +3,12 @@
 //! Owns the rules for both heads of the handshake, of any protocol and of WebSocket in particular. What travels through the
 //! tunnel afterwards is no concern of this module. Called by the engine for the few requests that ask for it.
 
+use sha1::{Digest, Sha1};
+
 use crate::ascii;
 use crate::fault::Fault;
 use crate::fields::{FieldId, Fields, NAMED_BY_CONNECTION};
-use crate::message::{Method, RequestHead, ResponseHead};
+use crate::message::{Method, RequestHead, ResponseHead, Version};
 
 /// The protocol of RFC 6455, whose handshake has rules of its own.
 pub const WEBSOCKET: &str = "websocket";
@@ -41,13 +43,19 @@ pub fn check_offer(head: &RequestHead<'_>, protocol: &str) -> Result<(), Fault> 
     if !protocol.eq_ignore_ascii_case(WEBSOCKET) {
         return Ok(());
     }
+    let is_http2 = head.version == Version::Http2;
     //= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
     // "a base64-encoded value that, when decoded, is 16 bytes in length"
-    if !only(&head.fields, "Sec-WebSocket-Key").is_some_and(is_websocket_key) {
+    //= https://www.rfc-editor.org/rfc/rfc8441#section-5
+    // HTTP/2 has none: "the :protocol pseudo-header field" does what the key is there for.
+    if !is_http2 && !only(&head.fields, "Sec-WebSocket-Key").is_some_and(is_websocket_key) {
         return Err(Fault::WebSocketKey);
     }
-    // Which version it is, is between client and server: RFC 6455 section 4.4 has them negotiate it.
-    let is_version = |value: &[u8]| ascii::parse_decimal(value).is_some_and(|version| version <= 255);
+    // Which version it is, is between client and server: RFC 6455 section 4.4 has them negotiate it. Over HTTP/2 there is one.
+    let is_version = |value: &[u8]| match ascii::parse_decimal(value) {
+        Some(version) if is_http2 => version == 13,
+        version => version.is_some_and(|version| version <= 255),
+    };
     if !only(&head.fields, "Sec-WebSocket-Version").is_some_and(is_version) {
         return Err(Fault::WebSocketVersion);
     }
@@ -68,6 +76,44 @@ pub fn is_taken_up(head: &ResponseHead<'_>, protocol: &str) -> bool {
         //= https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
         // Whether it is the right one is for the client to say, who made the key.
         && (!protocol.eq_ignore_ascii_case(WEBSOCKET) || only(&head.fields, "Sec-WebSocket-Accept").is_some())
+}
+
+/// The Sec-WebSocket-Key of a request that came without one, because HTTP/2 has none.
+//= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
+pub fn key_of(request_id: u128) -> [u8; 24] {
+    let mut key = [0; 24];
+    put_base64(&request_id.to_be_bytes(), &mut key);
+    key
+}
+
+/// The value of Sec-WebSocket-Accept that answers `key`.
+//= https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
+pub fn accept_of(key: &[u8]) -> [u8; 28] {
+    let digest =
+        Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let mut accept = [0; 28];
+    put_base64(&digest, &mut accept);
+    accept
+}
+
+/// True when the answer to a WebSocket offer has the Sec-WebSocket-Accept that answers `key`: for who made the key.
+//= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
+pub fn accepts_key(head: &ResponseHead<'_>, key: &[u8]) -> bool {
+    only(&head.fields, "Sec-WebSocket-Accept").is_some_and(|value| value == accept_of(key))
+}
+
+/// Writes `bytes` in base64 with its padding; `out` is as long as that is.
+//= https://www.rfc-editor.org/rfc/rfc4648#section-4
+fn put_base64(bytes: &[u8], out: &mut [u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (three, four) in bytes.chunks(3).zip(out.chunks_mut(4)) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for (at, digit) in four.iter_mut().enumerate() {
+            let value = bits >> (18 - 6 * at) & 0x3f;
+            *digit = if at > three.len() { b'=' } else { DIGITS[value as usize] };
+        }
+    }
 }
 
 /// The value of the only field of this name that is passed on.
@@ -170,6 +216,41 @@ mod tests {
             let parsed = parse_response(bytes.as_bytes(), &mut store, &HeadLimits::default(), &kind);
             let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
             assert_eq!(is_taken_up(&head, protocol), is_taken, "{answer:?}");
+        }
+    }
+
+    /// The example of RFC 6455, section 1.3.
+    #[test]
+    fn a_key_is_answered_by_its_digest() {
+        let key = u128::from_be_bytes(*b"the sample nonce");
+        assert_eq!(key_of(key), *b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept_of(&key_of(key)), *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for key in [0, 1, u128::MAX, 0xfb << 120] {
+            assert!(is_websocket_key(&key_of(key)), "{key}");
+        }
+        let is_accepted = |fields: &str| {
+            let bytes = format!("HTTP/1.1 101 X\r\n{fields}\r\n");
+            let mut store = HeadStore::default();
+            let limits = HeadLimits::default();
+            let parsed = parse_response(bytes.as_bytes(), &mut store, &limits, &RequestKind::Other);
+            let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
+            accepts_key(&head, b"dGhlIHNhbXBsZSBub25jZQ==")
+        };
+        let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        assert!(is_accepted(accept));
+        assert!(!is_accepted(""));
+        assert!(!is_accepted(&format!("{accept}{accept}")));
+        assert!(!is_accepted(&accept.replace("s3p", "S3p")));
+        assert!(!is_accepted(&accept.replace("=\r", "\r")));
+    }
+
+    #[test]
+    fn base64_has_its_padding() {
+        for (bytes, text) in [(&b"f"[..], "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"foobar", "Zm9vYmFy")]
+        {
+            let mut out = [0; 8];
+            put_base64(bytes, &mut out[..text.len()]);
+            assert_eq!(&out[..text.len()], text.as_bytes());
         }
     }
 
