@@ -15,7 +15,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
 use self::calls::{bind, has_hung_up, name_of, tcp_socket, unacknowledged};
@@ -196,16 +196,24 @@ impl Conn {
     /// Waits until the connection has failed, such as by the peer's reset, for a task that waits for something else
     /// too. Bytes and the peer's end are no failure.
     pub async fn failed(&self) -> io::Error {
+        let mut look = None;
+        poll_fn(|_| self.poll_failed(&mut look)).await
+    }
+
+    /// The same for a task that has no room for a future; `look` is `None` at first, and goes from call to call.
+    pub fn poll_failed(&self, look: &mut Option<Timer>) -> Poll<io::Error> {
         loop {
-            let failed = poll_fn(|_| driver::with(|driver| driver.poll_failed(self.index))).await;
-            if let Some(errno) = failed {
-                return io::Error::from_raw_os_error(errno);
+            if look.is_none()
+                && let Some(errno) = ready!(driver::with(|driver| driver.poll_failed(self.index)))
+            {
+                return Poll::Ready(io::Error::from_raw_os_error(errno));
             }
             // No receive is armed: the peer has finished sending, or has sent ahead. The ring's poll cannot wait for a
             // hang-up alone (it reports the end of the peer's sending too, again and again), so look now and then.
-            sleep(HANG_UP_LOOK_MS).await;
+            ready!(look.get_or_insert_with(|| Timer::new(HANG_UP_LOOK_MS)).poll_expired());
+            *look = None;
             if has_hung_up(self.fd()) {
-                return io::Error::from_raw_os_error(libc::ECONNRESET);
+                return Poll::Ready(io::Error::from_raw_os_error(libc::ECONNRESET));
             }
         }
     }
