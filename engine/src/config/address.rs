@@ -14,6 +14,9 @@ pub enum Scheme {
     Http,
     /// Over TLS.
     Https,
+    /// In clear text, by HTTP/2 with prior knowledge.
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-3.3
+    H2c,
 }
 
 impl Scheme {
@@ -22,13 +25,19 @@ impl Scheme {
         match self {
             Scheme::Http => "http",
             Scheme::Https => "https",
+            Scheme::H2c => "h2c",
         }
+    }
+
+    /// Whether there is TLS.
+    pub fn is_secure(self) -> bool {
+        self == Scheme::Https
     }
 
     /// The port where none is written.
     pub fn default_port(self) -> u16 {
         match self {
-            Scheme::Http => 80,
+            Scheme::Http | Scheme::H2c => 80,
             Scheme::Https => HTTPS_PORT,
         }
     }
@@ -48,7 +57,7 @@ pub struct UpstreamServer {
 }
 
 impl UpstreamServer {
-    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https`.
+    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https` and `h2c`.
     ///
     /// # Errors
     /// Anything else, with what is supported instead.
@@ -62,12 +71,20 @@ impl UpstreamServer {
             let scheme = if is_https { Scheme::Https } else { Scheme::Http }.as_str();
             return Err(fault("the scheme is missing").hint(format!("did you mean {scheme}://{text}")));
         };
-        let hint = "use an http:// or https:// server";
+        let hint = "use an http://, https:// or h2c:// server";
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
-            "h2" | "h2c" | "grpc" | "fastcgi" | "fcgi" | "uwsgi" | "ajp" => {
-                return Err(fault("servers are asked in HTTP/1.1 only").hint(hint));
+            "h2c" => Scheme::H2c,
+            "grpc" => {
+                return Err(fault("gRPC is HTTP/2").hint(format!("write h2c://{after_scheme}")));
+            }
+            "h2" | "h2s" | "grpcs" => {
+                let hint = format!("write https://{after_scheme}, and protocol = \"h2\"");
+                return Err(fault("HTTP/2 over TLS is https://").hint(hint));
+            }
+            "fastcgi" | "fcgi" | "uwsgi" | "ajp" => {
+                return Err(fault("servers are asked in HTTP/1.1 or HTTP/2 only").hint(hint));
             }
             _ => return Err(fault("this scheme is not supported").hint(hint)),
         };
@@ -212,6 +229,8 @@ mod tests {
             ("HTTP://localhost", Scheme::Http, "localhost", "localhost", 80),
             ("http://app.internal:81/", Scheme::Http, "app.internal:81", "app.internal", 81),
             ("https://app.internal", Scheme::Https, "app.internal", "app.internal", 443),
+            ("h2c://app.internal:50051", Scheme::H2c, "app.internal:50051", "app.internal", 50051),
+            ("H2C://[::1]/", Scheme::H2c, "[::1]", "::1", 80),
             ("HTTPS://[::1]:8443/", Scheme::Https, "[::1]:8443", "::1", 8443),
         ] {
             let want = UpstreamServer { scheme, authority: authority.into(), host: host.into(), port };
@@ -223,7 +242,11 @@ mod tests {
             ("https://a:0", "1 to 65535"),
             ("https:///run/app.sock", "Unix domain sockets"),
             ("a.example:443", "did you mean https://a.example:443"),
-            ("ftp://a", "use an http:// or https:// server"),
+            ("ftp://a", "use an http://, https:// or h2c:// server"),
+            ("grpc://a:50051", "write h2c://a:50051"),
+            ("grpcs://a", "write https://a, and protocol = \"h2\""),
+            ("h2://a:8443", "write https://a:8443, and protocol = \"h2\""),
+            ("h2c://a/v1", "write h2c://a"),
             ("127.0.0.1:9000", "did you mean http://127.0.0.1:9000"),
             ("ftp://a", "not supported"),
             ("http://a/v1", "write http://a"),
@@ -245,7 +268,7 @@ mod tests {
             ("http://unix:/run/app.sock:/", "Unix domain sockets"),
             ("http+unix://%2Frun%2Fapp.sock", "Unix domain sockets"),
             ("/run/app.sock", "Unix domain sockets"),
-            ("fastcgi://127.0.0.1:9000", "HTTP/1.1 only"),
+            ("fastcgi://127.0.0.1:9000", "HTTP/1.1 or HTTP/2 only"),
             ("http://bücher.example:81", "did you mean http://xn--bcher-kva.example:81"),
             ("http://[::1", "host:port"),
             ("http://[x]:1", "brackets"),

@@ -16,7 +16,7 @@ use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
 use super::raw::Raw;
 use super::routes::{Route, check_routes};
 use super::shards::ShardChoice;
-use super::table::{ForwardingKeys, Limits, Paths, Timeouts, TlsKeys, Top};
+use super::table::{ForwardingKeys, Http2, Limits, Paths, Timeouts, TlsKeys, Top};
 use super::tls::{self, TlsSettings};
 use super::upstreams::{UpstreamGroup, check_upstreams};
 use super::values::{Field, Values};
@@ -47,6 +47,8 @@ pub struct Config {
     pub paths: Paths,
     /// What servers learn of clients.
     pub forwarding: Forwarding,
+    /// HTTP/2, of all listeners and upstreams.
+    pub http2: Http2,
     /// What listeners with TLS have in common.
     pub tls: TlsSettings,
     /// Certificates shown to clients; the first one is for clients that ask for no name, or for one that none has.
@@ -75,7 +77,8 @@ impl Config {
         let tls_keys = TlsKeys::settle(&top.tls);
         let tls = tls::check_settings(&tls_keys, &mut report);
         tls::check_tickets(&top.tls, &tls, &mut report);
-        let (listeners, facts) = check_listeners(&top, &tls_keys, &whole, &mut report);
+        let http2 = Http2::settle(&top.http2);
+        let (listeners, facts) = check_listeners(&top, (&tls_keys, &http2), &whole, &mut report);
         let certificates = check_certificates(&top, &mut report);
         tls::check_together(&top, &facts, &mut report);
         tls::check_forwarded(&top.forwarding, &facts, &mut report);
@@ -96,6 +99,7 @@ impl Config {
             limits,
             paths,
             forwarding: Forwarding::check(&ForwardingKeys::settle(&top.forwarding), &mut report),
+            http2,
             tls,
             certificates,
             upstreams: upstreams.groups,
@@ -248,6 +252,7 @@ mod tests {
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.paths, Paths::default());
         assert_eq!(config.host, Host::default());
+        assert_eq!(config.http2, Http2::default());
         assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
         assert_eq!(config.routes.len(), 7);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));

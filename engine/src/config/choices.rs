@@ -120,6 +120,17 @@ pub enum ProxyProtocolOut {
 }
 choice!(ProxyProtocolOut: "off" => Off, "v1" => V1, "v2" => V2);
 
+/// The version of HTTP that servers are asked in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    H1,
+    /// HTTP/2: over TLS by ALPN, in clear text by prior knowledge.
+    H2,
+}
+choice!(UpstreamProtocol: "h1" => H1, "h2" => H2);
+
 choice!(MinVersion: "1.2" => Tls12, "1.3" => Tls13);
 choice!(Profile: "intermediate" => Intermediate, "modern" => Modern);
 

@@ -23,6 +23,7 @@ pub fn effective(raw: &Raw) -> String {
         ("limits", &top.limits),
         ("paths", &top.paths),
         ("forwarding", &top.forwarding),
+        ("http2", &top.http2),
         ("tls", &top.tls),
     ]
     .into_iter()

@@ -59,7 +59,23 @@ const KEYS: &[(&[&str], &str)] = &[
         &["forwardfor", "option_forwardfor", "x_forwarded_for"],
         "X-Forwarded-For is always set; see [forwarding]",
     ),
-    (&["proxy_http_version", "http_version"], "servers are always asked in HTTP/1.1"),
+    (
+        &["proxy_http_version", "http_version", "proto", "grpc_pass", "grpc"],
+        "write `protocol = \"h2\"` in an [[upstream]], or h2c:// in its `servers`; HTTP/1.1 is the default",
+    ),
+    (
+        &["h2", "h2c", "alpn", "http2_protocol_options", "enable_h2c"],
+        "HTTP/2 is on: `enabled` in [http2], `http2` in a [[listener]]; for servers `protocol = \"h2\"` in an [[upstream]]",
+    ),
+    (
+        &[
+            "http2_max_concurrent_streams",
+            "tune_h2_max_concurrent_streams",
+            "max_concurrent_streams",
+            "maxconcurrentstreams",
+        ],
+        "write `streams` in [http2]",
+    ),
     (
         &["proxy_buffering", "proxy_request_buffering", "buffering"],
         "nothing to switch off: bodies are always streamed",
@@ -273,8 +289,8 @@ const KEYS: &[(&[&str], &str)] = &[
     (&["sslkeylogfile", "ssl_key_log", "keylog", "keylogfile"], "write `key_log` in [tls]"),
     // What is not there yet.
     (
-        &["http2", "h2", "alpn", "http3", "quic", "grpc"],
-        "not there yet: HTTP/2 and HTTP/3; clients and servers speak HTTP/1.1",
+        &["http3", "quic", "h3", "quic_bind"],
+        "not there yet: HTTP/3; clients and servers speak HTTP/1.1 and HTTP/2",
     ),
     (
         &[
@@ -353,8 +369,8 @@ const KEYS: &[(&[&str], &str)] = &[
         "not for Sluice: it serves no files; name a server that does in an [[upstream]]",
     ),
     (
-        &["fastcgi_pass", "uwsgi_pass", "scgi_pass", "grpc_pass", "php_fastcgi"],
-        "not there yet: servers are asked in HTTP/1.1 only",
+        &["fastcgi_pass", "uwsgi_pass", "scgi_pass", "php_fastcgi"],
+        "not there yet: servers are asked in HTTP/1.1 or HTTP/2 only",
     ),
     (
         &["auth_basic", "basic_auth", "basicauth", "auth_request", "forward_auth", "jwt", "oauth"],
@@ -448,7 +464,10 @@ mod tests {
             ("ssl_redirect force_https", "`https_redirect`"),
             ("stsSeconds", "`hsts` in a [[route]]"),
             ("SSLKEYLOGFILE", "`key_log` in [tls]"),
-            ("http2 grpc", "not there yet: HTTP/2"),
+            ("http3 quic", "not there yet: HTTP/3"),
+            ("h2 alpn h2c", "`http2` in a [[listener]]"),
+            ("grpc_pass proto proxy_http_version", "h2c:// in its `servers`"),
+            ("http2_max_concurrent_streams tune.h2.max-concurrent-streams", "`streams` in [http2]"),
             ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
             ("health_check max_fails", "not there yet: no requests are made"),
             ("retries proxy_next_upstream", "sent again once"),
@@ -458,7 +477,7 @@ mod tests {
             ("gzip compression encode", "not there yet: bodies pass"),
             ("cache proxy_cache", "not there yet: nothing is cached"),
             ("root try_files static", "it serves no files"),
-            ("fastcgi_pass", "HTTP/1.1 only"),
+            ("fastcgi_pass", "HTTP/1.1 or HTTP/2 only"),
             ("auth_basic basic_auth", "not there yet: authentication"),
             ("allow deny", "not there yet: lists of clients"),
             ("limit_req rate_limit", "not there yet: rates of requests"),

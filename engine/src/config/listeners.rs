@@ -6,7 +6,7 @@ use super::address::parse_listen;
 use super::choices::ProxyProtocolIn;
 use super::networks::Networks;
 use super::problem::{Fault, Located, Origin, Report};
-use super::table::{ListenerKeys, TlsKeys, Top};
+use super::table::{Http2, ListenerKeys, TlsKeys, Top};
 use super::tls::{
     ClientCertificatesMode, ListenerFacts, ListenerTls, TlsMode, check_listener_tls, check_redirect,
     plain_listener_tls,
@@ -29,12 +29,14 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Requests without TLS are answered with 308 to `https://` at this port.
     pub https_redirect: Option<u16>,
+    /// Whether clients may use HTTP/2.
+    pub http2: bool,
 }
 
 /// All listeners: those of `listen` and `listen_tls` first.
 pub(super) fn check_listeners(
     top: &Top,
-    defaults: &TlsKeys,
+    (defaults, http2): (&TlsKeys, &Http2),
     whole: &Origin,
     report: &mut Report,
 ) -> (Vec<Listener>, ListenerFacts) {
@@ -49,7 +51,8 @@ pub(super) fn check_listeners(
                 None => facts.takes_clear_text = true,
                 Some(_) => _ = facts.tls_at.get_or_insert((text.at.clone(), key)),
             }
-            let own = Own { tls: tls.map(|_| plain_listener_tls(defaults)), ..Own::default() };
+            let tls = tls.map(|_| plain_listener_tls(defaults));
+            let own = Own { tls, http2: http2.enabled, ..Own::default() };
             check_address(&mut listeners, text, key, own, report);
         }
     }
@@ -57,7 +60,7 @@ pub(super) fn check_listeners(
         if raw.is_faulty {
             facts.some_unread = true;
         } else {
-            check_listener(raw, defaults, &mut listeners, &mut facts, report);
+            check_listener(raw, (defaults, http2), &mut listeners, &mut facts, report);
         }
     }
     let is_empty = |field: &Field<Vec<_>>| match field {
@@ -90,12 +93,13 @@ struct Own {
     proxy_protocol_from: Networks,
     tls: Option<ListenerTls>,
     https_redirect: Option<u16>,
+    http2: bool,
 }
 
 /// A `[[listener]]`.
 fn check_listener(
     raw: &Values,
-    defaults: &TlsKeys,
+    (defaults, http2): (&TlsKeys, &Http2),
     listeners: &mut Vec<Listener>,
     facts: &mut ListenerFacts,
     report: &mut Report,
@@ -106,7 +110,8 @@ fn check_listener(
     note_facts(raw, &keys, facts);
     let port = keys.address.value().and_then(|text| parse_listen(text).ok()).map(|address| address.port());
     let https_redirect = check_redirect(&keys, port, report);
-    let own = Own { proxy_protocol, proxy_protocol_from, tls, https_redirect };
+    let http2 = keys.http2.value().copied().unwrap_or(http2.enabled);
+    let own = Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2 };
     match &keys.address {
         Field::Given(address) => check_address(listeners, address, "listener.address", own, report),
         Field::Faulty => {}
@@ -135,7 +140,7 @@ fn check_address(
     own: Own,
     report: &mut Report,
 ) {
-    let Own { proxy_protocol, proxy_protocol_from, tls, https_redirect } = own;
+    let Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2 } = own;
     match parse_listen(&text.value) {
         Err(fault) => report.error(&text.at, key, fault),
         // Port 0 asks for any free port, and may do so twice.
@@ -143,7 +148,14 @@ fn check_address(
             report.error(&text.at, key, Fault::new(format!("`{address}` is there twice")));
         }
         Ok(address) => {
-            listeners.push(Listener { address, proxy_protocol, proxy_protocol_from, tls, https_redirect });
+            listeners.push(Listener {
+                address,
+                proxy_protocol,
+                proxy_protocol_from,
+                tls,
+                https_redirect,
+                http2,
+            });
         }
     }
 }
@@ -209,6 +221,22 @@ mod tests {
         assert!(config.listeners[1].proxy_protocol_from.contains("10.1.1.1".parse().unwrap()));
         assert_eq!(config.warnings, []);
         assert_eq!(check("[[listener]]\naddress = \"127.0.0.1:0\"").unwrap().listeners.len(), 1);
+    }
+
+    #[test]
+    fn http2_is_on_unless_the_listener_or_all_say_otherwise() {
+        let own = |key: &str| format!("[[listener]]\naddress = \"127.0.0.1:2\"\n{key}");
+        let off = "[http2]\nenabled = false\n";
+        for (text, wanted) in [
+            (own(""), [true, true]),
+            (own("http2 = false"), [true, false]),
+            (format!("{off}{}", own("")), [false, false]),
+            (format!("{off}{}", own("http2 = true")), [false, true]),
+        ] {
+            let config = check(&format!("listen = [\"127.0.0.1:1\"]\n{text}")).unwrap();
+            let seen: Vec<_> = config.listeners.iter().map(|listener| listener.http2).collect();
+            assert_eq!(seen, wanted, "{text}");
+        }
     }
 
     #[test]

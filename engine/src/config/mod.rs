@@ -42,7 +42,9 @@ pub use acme::{Acme, AcmeChallenge};
 pub use address::{Scheme, UpstreamServer, parse_listen};
 pub use certificates::CertificateFiles;
 pub use checked::Config;
-pub use choices::{Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost};
+pub use choices::{
+    Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, UpstreamProtocol,
+};
 pub use effective::{effective, explain};
 pub use forwarding::Forwarding;
 pub use host::Host;
@@ -57,7 +59,7 @@ pub use reference::reference;
 pub use routes::{Methods, Route, RoutePaths};
 pub use schema::schema;
 pub use shards::{Policy, ShardChoice, ShardPer};
-pub use table::{Limits, Paths, SECTIONS, Timeouts, flags};
+pub use table::{Http2, Limits, Paths, SECTIONS, Timeouts, flags};
 pub use tls::{ClientCertificatesMode, HTTPS_PORT, ListenerTls, TlsMode, TlsSettings};
 pub use tunnels::RouteTunnels;
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};

@@ -120,13 +120,20 @@ const CERTIFICATE_FLAGS: [ListFlag; 2] = [
 ];
 
 /// These make an `[[upstream]]`.
-const UPSTREAM_FLAGS: [ListFlag; 4] = [
+const UPSTREAM_FLAGS: [ListFlag; 5] = [
     ListFlag {
         flag: "--upstream",
         placeholder: "URL",
-        doc: "Server for every request, as http://host:port or https://host:port; repeatable: round robin. Replaces upstreams and routes of the file",
+        doc: "Server for every request, as http://host:port, https://host:port or h2c://host:port; repeatable: round robin. Replaces upstreams and routes of the file",
         requires: "",
         key: "servers",
+    },
+    ListFlag {
+        flag: "--upstream-protocol",
+        placeholder: "h1|h2",
+        doc: "HTTP/1.1, or HTTP/2: over TLS by ALPN, in clear text by prior knowledge [default: h2 for h2c:// servers, else h1]",
+        requires: "--upstream",
+        key: "protocol",
     },
     ListFlag {
         flag: "--upstream-proxy-protocol",

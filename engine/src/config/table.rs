@@ -16,7 +16,9 @@ use sluice_sys::HugePages;
 use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
-use super::choices::{FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, words};
+use super::choices::{
+    FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, UpstreamProtocol, words,
+};
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
 use super::tls::{ClientCertificatesMode, HttpsRedirect, TlsMode};
@@ -140,6 +142,7 @@ section! {
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
     forwarding: Values = Kind::Table(&FORWARDING), "", GLOBAL, Reload, "", "What servers learn of clients";
+    http2: Values = Kind::Table(&HTTP2), "", GLOBAL, Reload, "", "HTTP/2, with clients and with servers";
     tls: Values = Kind::Table(&TLS), "", GLOBAL, Reload, "", "TLS with clients, for all listeners";
     acme: Field<Values> = Kind::Table(&ACME), "", GLOBAL, Reload, "", "Certificates from an authority, by ACME";
     certificate: Rc<[Values]> = Kind::Tables(&CERTIFICATES), "", GLOBAL, Reload, "", "Certificates shown to clients";
@@ -223,6 +226,8 @@ section! {
         "Points of abuse after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize = count("0", "1000000"), "1000000", PER_UPSTREAM, Reload, "--limit-upstream-idle-connections",
         "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
+    upstream_streams: u32 = count("1", "10000"), "100", PER_UPSTREAM, Reload, "--limit-upstream-streams",
+        "Most requests at once on one HTTP/2 connection to a server, which may allow fewer (RFC 9113, section 5.1.2)";
 }
 
 section! {
@@ -267,6 +272,42 @@ section! {
         "X-Client-Cert-Subject, X-Client-Cert-SAN and X-Client-Cert-Fingerprint: those of the client's certificate";
     ja4: bool = Kind::Boolean, "false", GLOBAL, Reload, "--forwarding-ja4",
         "X-JA4: the JA4 fingerprint of the client's TLS handshake";
+}
+
+section! {
+    /// HTTP/2 (RFC 9113), with clients and with servers. Sizes are in bytes.
+    Http2, HTTP2, "http2", "HTTP/2":
+
+    enabled: bool = Kind::Boolean, "true", GLOBAL, Reload, "",
+        "Whether clients may use HTTP/2: over TLS by ALPN, in clear text by prior knowledge (RFC 9113, section 3)";
+    streams: u32 = count("1", "10000"), "128", GLOBAL, Reload, "--http2-streams",
+        "Most requests at once on one client connection (SETTINGS_MAX_CONCURRENT_STREAMS, RFC 9113, section 6.5.2)";
+    streams_per_shard: u32 = count("1", "10000000"), "32768", GLOBAL, Reload, "--http2-streams-per-shard",
+        "Most requests by HTTP/2 at once on one shard; further ones are refused (REFUSED_STREAM, RFC 9113, section 8.7)";
+    stream_window: u32 = bytes("1KiB", "1GiB"), "64KiB", GLOBAL, Reload, "--http2-stream-window",
+        "Most bytes of a body that a peer sends on one stream before they are taken (RFC 9113, section 6.9)";
+    connection_window: u32 = bytes("64KiB", "1GiB"), "1MiB", GLOBAL, Reload, "--http2-connection-window",
+        "The same of all streams of one connection together (RFC 9113, section 6.9)";
+    body_buffer: usize = bytes("1MiB", "1024GiB"), "64MiB", GLOBAL, Reload, "--http2-body-buffer",
+        "Most bytes of received bodies that wait on one shard for slower peers; beyond it windows are not opened again";
+    frame_bytes: u32 = bytes("16KiB", "16777215"), "16KiB", GLOBAL, Reload, "--http2-frame-bytes",
+        "Largest frame that peers may send (SETTINGS_MAX_FRAME_SIZE, RFC 9113, section 6.5.2)";
+    write_frame_bytes: u32 = bytes("1KiB", "16777215"), "16KiB", GLOBAL, Reload, "--http2-write-frame-bytes",
+        "Largest DATA frame that is sent, if the peer allows as much (RFC 9113, section 4.2)";
+    header_table: u32 = bytes("0", "64KiB"), "4KiB", GLOBAL, Reload, "--http2-header-table",
+        "Memory by which peers may compress fields on one connection (SETTINGS_HEADER_TABLE_SIZE, RFC 7541, section 4.2)";
+    encoder_table: u32 = bytes("0", "64KiB"), "0", GLOBAL, Reload, "--http2-encoder-table",
+        "Memory by which the fields that are sent are compressed, if the peer allows as much (RFC 7541, section 4.2)";
+    abuse_burst: u32 = count("0", "1000000"), "1000", GLOBAL, Reload, "--http2-abuse-burst",
+        "Points of abuse at once after which a connection is closed (ENHANCE_YOUR_CALM, RFC 9113, section 10.5); 0 for no limit";
+    abuse_rate: u32 = count("1", "1000000"), "50", GLOBAL, Reload, "--http2-abuse-rate",
+        "Points of abuse that a connection is forgiven per second";
+    ping_idle: Duration = time("0s", "24h"), "0s", GLOBAL, Reload, "--http2-ping-idle",
+        "A client with open streams gets a PING after so long a silence (RFC 9113, section 6.7); 0 for never";
+    upstream_ping_idle: Duration = time("0s", "24h"), "30s", GLOBAL, Reload, "--http2-upstream-ping-idle",
+        "A server with open streams gets a PING after so long a silence (RFC 9113, section 6.7); 0 for never";
+    ping_timeout: Duration = time("1ms", "24h"), "10s", GLOBAL, Reload, "--http2-ping-timeout",
+        "Time in which a peer has to answer a PING; its connection ends after it";
 }
 
 section! {
@@ -339,6 +380,8 @@ section! {
         "Have the kernel seal large responses, instead of what [tls] says";
     https_redirect: Field<HttpsRedirect> = Kind::PortOrTrue, "", LISTENER, Reload, "",
         "Answer requests without TLS with 308 to https://, at this port; true for 443, or for the same port where tls is detect";
+    http2: Field<bool> = Kind::Boolean, "", LISTENER, Reload, "",
+        "Whether clients may use HTTP/2 here, instead of what [http2] says";
 }
 
 section! {
@@ -348,7 +391,9 @@ section! {
     name: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "Its name, for routes";
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
-        "Servers, as http://host:port or https://host:port; requests go to them in turn";
+        "Servers, as http://host:port, https://host:port or h2c://host:port; requests go to them in turn";
+    protocol: Field<UpstreamProtocol> = Kind::Word(words::<UpstreamProtocol>), "", UPSTREAM, Reload, "",
+        "HTTP/1.1 (h1), or HTTP/2 (h2): over TLS by ALPN, in clear text by prior knowledge [default: h2 for h2c:// servers, else h1]";
     proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",
         "Begin connections to servers with a PROXY protocol header that names the client; each then serves one client only";
     send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
@@ -410,12 +455,13 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 12] = [
+pub static SECTIONS: [&Section; 13] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
     &PATHS,
     &FORWARDING,
+    &HTTP2,
     &TLS,
     &ACME,
     &CERTIFICATES,
@@ -466,7 +512,7 @@ mod tests {
     /// kind of a key is not for the type of its field.
     #[test]
     fn every_section_settles_without_a_word() {
-        let _ = (Top::default(), Timeouts::default(), Limits::default(), Paths::default());
+        let _ = (Top::default(), Timeouts::default(), Limits::default(), Paths::default(), Http2::default());
         let _ = (
             ForwardingKeys::default(),
             ListenerKeys::default(),
@@ -502,6 +548,7 @@ mod tests {
                 "limits" => "--limit-",
                 "paths" => "--path-",
                 "forwarding" => "--forwarding-",
+                "http2" => "--http2-",
                 "tls" => "--tls-",
                 name => panic!("[[{name}]] has a flag: {}", key.flag),
             };

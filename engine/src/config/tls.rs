@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluice_tls::handshake::{MinVersion, Profile};
 
-use super::address::{Scheme, UpstreamServer};
+use super::address::UpstreamServer;
 use super::certificates::check_roots;
 use super::checked::Config;
 use super::choices::Choice;
@@ -384,7 +384,7 @@ impl Config {
             return String::new();
         };
         let has_tls = self.listeners.iter().any(|listener| listener.tls.is_some())
-            || group.servers.iter().any(|server| server.scheme == Scheme::Https);
+            || group.servers.iter().any(|server| server.scheme.is_secure());
         if !has_tls {
             return String::new();
         }
@@ -413,7 +413,7 @@ fn explain_listener(listener: &Listener) -> String {
 
 fn explain_server(server: &UpstreamServer, tls: &UpstreamTls) -> String {
     let mut text = format!("{}://{}: ", server.scheme.as_str(), server.authority);
-    if server.scheme == Scheme::Http {
+    if !server.scheme.is_secure() {
         return text + "clear text";
     }
     text += &format!("TLS from {}", tls.min_version.word());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sluice_tls::handshake::MinVersion;
 
-use super::address::{Scheme, UpstreamServer};
+use super::address::UpstreamServer;
 use super::certificates::{CertificateFiles, check_pair, check_roots};
 use super::pattern::check_name;
 use super::problem::{Fault, Located, Origin, Report};
@@ -81,7 +81,7 @@ fn check_is_of_use(
     servers: &[UpstreamServer],
     report: &mut Report,
 ) {
-    let has_tls = servers.iter().any(|server| server.scheme == Scheme::Https);
+    let has_tls = servers.iter().any(|server| server.scheme.is_secure());
     let is_whole = keys.servers.given().is_some_and(|given| given.value.len() == servers.len());
     let first = written.value.iter().find_map(|(key, field)| Some((key.name, field.given()?)));
     if let Some((name, given)) = first

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::address::UpstreamServer;
-use super::choices::{ProxyProtocolOut, SendHost};
-use super::problem::{Fault, Origin, Report};
+use super::address::{Scheme, UpstreamServer};
+use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
+use super::problem::{Fault, Located, Origin, Report};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
@@ -16,6 +16,8 @@ pub struct UpstreamGroup {
     pub name: String,
     /// At least one server.
     pub servers: Vec<UpstreamServer>,
+    /// The version of HTTP that its servers are asked in.
+    pub protocol: UpstreamProtocol,
     /// What a new connection to a server begins with.
     pub proxy_protocol: ProxyProtocolOut,
     /// Which Host servers get, unless a route says otherwise.
@@ -65,6 +67,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
+        let protocol = check_protocol(raw, &keys, &servers, report);
         let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
@@ -91,6 +94,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
             upstreams.groups.push(UpstreamGroup {
                 name: name.value.clone(),
                 servers,
+                protocol,
                 proxy_protocol: keys.proxy_protocol,
                 send_host: keys.send_host,
                 tls,
@@ -113,7 +117,7 @@ fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<
             for text in &given.value {
                 match UpstreamServer::parse(&text.value) {
                     Err(fault) => report.error(&text.at, key, fault),
-                    Ok(server) if servers.contains(&server) => {
+                    Ok(server) if servers.iter().any(|known| is_same(known, &server)) => {
                         let fault = Fault::new(format!("`{}` is there twice", server.authority));
                         report.error(&text.at, key, fault.hint("each server gets the same share"));
                     }
@@ -128,4 +132,142 @@ fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<
         }
     }
     servers
+}
+
+/// Whether both are one server: with `protocol = "h2"`, `h2c://` and `http://` are the same.
+fn is_same(one: &UpstreamServer, other: &UpstreamServer) -> bool {
+    one.authority == other.authority && one.scheme.is_secure() == other.scheme.is_secure()
+}
+
+/// The protocol that is written, or that of the schemes.
+fn check_protocol(
+    raw: &Values,
+    keys: &UpstreamKeys,
+    servers: &[UpstreamServer],
+    report: &mut Report,
+) -> UpstreamProtocol {
+    let h2c = server_of(keys, servers, Scheme::H2c);
+    let http = server_of(keys, servers, Scheme::Http);
+    let protocol = match (&keys.protocol, h2c, http) {
+        (Field::Given(given), Some(h2c), _) if given.value == UpstreamProtocol::H1 => {
+            let fault = Fault::new(format!("`{}` is HTTP/2, and protocol is h1", h2c.value));
+            report.error(&h2c.at, "upstream.servers", fault.hint("write http://, or leave out protocol"));
+            return UpstreamProtocol::H1;
+        }
+        (Field::Given(given), _, _) => given.value,
+        (Field::Absent, Some(h2c), Some(_)) => {
+            let fault = Fault::new("the servers of an upstream speak one protocol: h2c:// beside http://");
+            report.error(&h2c.at, "upstream.servers", fault.hint("make two upstreams of them"));
+            return UpstreamProtocol::H1;
+        }
+        (_, Some(_), _) => UpstreamProtocol::H2,
+        _ => UpstreamProtocol::H1,
+    };
+    if let Some(given) = raw.field("proxy_protocol").given()
+        && protocol == UpstreamProtocol::H2
+        && keys.proxy_protocol != ProxyProtocolOut::Off
+    {
+        let fault = Fault::new("clients share HTTP/2 connections, so that no header can name one");
+        let hint = match given.at {
+            Origin::Flag(_) => "leave out --upstream-proxy-protocol, or ask the servers in HTTP/1.1",
+            _ => "leave out proxy_protocol, or ask the servers in HTTP/1.1",
+        };
+        report.error(&given.at, "upstream.proxy_protocol", fault.hint(hint));
+    }
+    protocol
+}
+
+/// The first server of a scheme, as it is written.
+fn server_of<'k>(
+    keys: &'k UpstreamKeys,
+    servers: &[UpstreamServer],
+    scheme: Scheme,
+) -> Option<&'k Located<String>> {
+    servers.iter().find(|server| server.scheme == scheme)?;
+    let has_scheme = |text: &&Located<String>| {
+        UpstreamServer::parse(&text.value).is_ok_and(|server| server.scheme == scheme)
+    };
+    keys.servers.value()?.iter().find(has_scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{CommandLine, Config, Raw, resolve};
+
+    fn check(upstream: &str) -> Result<Config, String> {
+        let text = format!(
+            "listen = [\"127.0.0.1:1\"]\n[[route]]\nupstream = \"a\"\n[[upstream]]\nname = \"a\"\n{upstream}"
+        );
+        let raw = Raw::parse(Path::new("f.toml"), text).map_err(|errors| errors.to_string())?;
+        Config::check(&raw).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn the_protocol_is_that_of_the_scheme_unless_it_is_written() {
+        for (upstream, wanted) in [
+            ("servers = [\"http://a\"]", UpstreamProtocol::H1),
+            ("servers = [\"https://a\"]", UpstreamProtocol::H1),
+            ("servers = [\"h2c://a\"]", UpstreamProtocol::H2),
+            ("servers = [\"h2c://a\", \"https://b\"]", UpstreamProtocol::H2),
+            ("servers = [\"http://a\", \"https://b\"]\nprotocol = \"h2\"", UpstreamProtocol::H2),
+            ("servers = [\"h2c://a\", \"http://b\"]\nprotocol = \"h2\"", UpstreamProtocol::H2),
+            ("servers = [\"https://a\"]\nprotocol = \"h1\"\nproxy_protocol = \"v2\"", UpstreamProtocol::H1),
+            ("servers = [\"h2c://a\"]\nproxy_protocol = \"off\"", UpstreamProtocol::H2),
+        ] {
+            let config = check(upstream).unwrap_or_else(|errors| panic!("{upstream}: {errors}"));
+            assert_eq!(config.upstreams[0].protocol, wanted, "{upstream}");
+        }
+    }
+
+    #[test]
+    fn protocols_that_exclude_each_other_are_one_error() {
+        for (upstream, words) in [
+            (
+                "servers = [\"http://a\", \"h2c://b\"]",
+                "f.toml:6:24: upstream.servers: the servers of an upstream speak one protocol",
+            ),
+            (
+                "servers = [\"h2c://a\"]\nprotocol = \"h1\"",
+                "f.toml:6:12: upstream.servers: `h2c://a` is HTTP/2, and protocol is h1",
+            ),
+            (
+                "servers = [\"h2c://a\"]\nprotocol = \"h3\"",
+                "f.toml:7:12: upstream.protocol: `h3` is none of h1, h2",
+            ),
+            (
+                "servers = [\"h2c://a\", \"http://a\"]\nprotocol = \"h2\"",
+                "f.toml:6:23: upstream.servers: `a` is there twice",
+            ),
+            (
+                "servers = [\"h2c://a\"]\nproxy_protocol = \"v1\"",
+                "f.toml:7:18: upstream.proxy_protocol: clients share HTTP/2 connections",
+            ),
+            (
+                "servers = [\"https://a\"]\nprotocol = \"h2\"\nproxy_protocol = \"v2\"",
+                "f.toml:8:18: upstream.proxy_protocol: clients share HTTP/2 connections",
+            ),
+            (
+                "servers = [\"h2c://a\"]\ntls.verify = false",
+                "f.toml:7:14: upstream.tls.verify: no server of this upstream has TLS",
+            ),
+        ] {
+            let errors = check(upstream).unwrap_err();
+            assert!(errors.lines().count() == 1 && errors.contains(words), "{upstream}: {errors}");
+        }
+    }
+
+    #[test]
+    fn flags_choose_the_protocol_too() {
+        let listen = CommandLine::default().with("--listen", "127.0.0.1:0");
+        let h2c = resolve(&listen.clone().with("--upstream", "h2c://a:1")).unwrap();
+        assert_eq!(h2c.upstreams[0].protocol, UpstreamProtocol::H2);
+        let tls = listen.clone().with("--upstream", "https://a").with("--upstream-protocol", "h2");
+        assert_eq!(resolve(&tls).unwrap().upstreams[0].protocol, UpstreamProtocol::H2);
+        let errors = resolve(&listen.with("--upstream", "h2c://a").with("--upstream-proxy-protocol", "v2"));
+        let errors = errors.unwrap_err().to_string();
+        assert!(errors.starts_with("--upstream-proxy-protocol: clients share"), "{errors}");
+    }
 }
