@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use sluice_proto::h1::{CertificateIdentity, TlsIdentity};
 use sluice_sys::{Buf, Conn, LEASES_MAX, Lease, Leases, Patience, SealingKeys, Sending};
 use sluice_tls::certificates::PeerCertificate;
-use sluice_tls::handshake::{CertificateId, ClientTickets, Established};
+use sluice_tls::handshake::{Alpn, CertificateId, ClientTickets, Established};
 use sluice_tls::record::{self, Contexts, Control, Direction, Fault, HEADER_BYTES, Opened, Version};
 
 use super::link::Data;
@@ -28,9 +28,6 @@ const SPARE_SESSIONS: usize = 128;
 
 /// Why there is always a session.
 const LENT: &str = "a session is lent for the time of one call, which does not ask for it again";
-
-/// The number of no [`Busy`].
-const NONE: u32 = u32::MAX;
 
 thread_local! {
     static STOCK: RefCell<Stock> = const { RefCell::new(Stock { all: Vec::new(), free: Vec::new() }) };
@@ -66,8 +63,37 @@ struct TlsSession {
     server_name: Option<NameHash>,
     /// The certificate that this name led to.
     certificate: CertificateId,
-    /// Which of the stock it uses, as long as bytes are on their way.
-    busy: u32,
+    place: Place,
+}
+
+/// Which of the stock a session uses as long as bytes are on their way, in 31 bits, and whether its protocol is HTTP/2, in the highest
+/// one. A field of its own for that would make each idle connection larger by 8 bytes.
+#[derive(Clone, Copy)]
+struct Place(u32);
+
+impl Place {
+    const HTTP2: u32 = 1 << 31;
+    /// The number of no [`Busy`]: [`Stock::take`] gives lower ones.
+    const NONE: u32 = Place::HTTP2 - 1;
+
+    fn new(is_http2: bool) -> Place {
+        Place(Place::NONE | if is_http2 { Place::HTTP2 } else { 0 })
+    }
+
+    fn is_http2(self) -> bool {
+        self.0 & Place::HTTP2 != 0
+    }
+
+    fn number(self) -> Option<u32> {
+        Some(self.0 & Place::NONE).filter(|&number| number != Place::NONE)
+    }
+
+    /// Sets the number and returns the last one.
+    fn replace(&mut self, number: Option<u32>) -> Option<u32> {
+        let last = self.number();
+        self.0 = self.0 & Place::HTTP2 | number.unwrap_or(Place::NONE);
+        last
+    }
 }
 
 /// A server name as a number, which is the same for the same name in this process.
@@ -199,7 +225,7 @@ impl Tls {
             aside: has_details.then(aside),
             server_name: asked.map(|asked| asked.name),
             certificate: asked.map_or_else(CertificateId::default, |asked| asked.certificate),
-            busy: NONE,
+            place: Place::new(established.alpn == Some(Alpn::Http2)),
         };
         session.with_busy(|_, busy| {
             busy.tickets = established.tickets;
@@ -228,6 +254,16 @@ impl Tls {
         session.rest();
         let parked = self.conn.park_session(session, idle_ms);
         parked.map_err(|(conn, session)| Tls::resumed(conn, session))
+    }
+
+    /// The socket, and the state that [`Tls::resume`] wants with it; hands it back when there is more to read.
+    pub(crate) fn into_parts(self) -> Result<(Conn, Box<dyn Any>), Tls> {
+        if self.has_received() || self.has_ended() {
+            return Err(self);
+        }
+        let mut session = self.session.into_inner().expect(LENT);
+        session.rest();
+        Ok((self.conn, session))
     }
 
     /// Parks it in the middle of a message, of which these bytes were opened. Its deadline stays.
@@ -279,6 +315,12 @@ impl Tls {
         self.conn
     }
 
+    /// Whether HTTP/2 was agreed on by ALPN.
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-3.2
+    pub(crate) fn is_http2(&self) -> bool {
+        self.with_session(|session| session.place.is_http2())
+    }
+
     /// The name that the client has asked for.
     pub(crate) fn asked(&self) -> Option<AskedName> {
         self.with_session(|session| {
@@ -293,12 +335,12 @@ impl Tls {
 
     /// Whether bytes were received that are not opened yet, such as a part of a record.
     pub(crate) fn has_received(&self) -> bool {
-        self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.has_received()))
+        self.with_session(|session| session.is_busy() && session.with_busy(|_, busy| busy.has_received()))
     }
 
     /// Whether the peer's side is known to have ended: no further byte would say so to a connection that is parked.
     pub(crate) fn has_ended(&self) -> bool {
-        self.with_session(|session| session.busy != NONE && session.with_busy(|_, busy| busy.end.is_some()))
+        self.with_session(|session| session.is_busy() && session.with_busy(|_, busy| busy.end.is_some()))
     }
 
     /// The next bytes; `None` once the peer has ended its side properly.
@@ -343,7 +385,7 @@ impl Tls {
     /// Moves what was received and is still sealed to memory of its own.
     pub(crate) fn release_buffers(&self) {
         self.with_session(|session| {
-            if session.busy == NONE {
+            if !session.is_busy() {
                 return;
             }
             session.with_busy(|_, busy| {
@@ -371,7 +413,7 @@ impl Tls {
     /// Opens records until one has data.
     fn open_next(&self) -> io::Result<Next> {
         let (next, reply) = self.with_session(|session| {
-            if session.busy == NONE {
+            if !session.is_busy() {
                 return (Ok(Next::Nothing), None);
             }
             let is_sending = || self.conn.is_sending();
@@ -496,19 +538,21 @@ impl TlsSession {
     /// Lends it what it needs while bytes are on their way, which it keeps until it rests.
     fn with_busy<R>(&mut self, work: impl FnOnce(&mut record::Session, &mut Busy) -> R) -> R {
         STOCK.with_borrow_mut(|stock| {
-            if self.busy == NONE {
-                self.busy = stock.take();
-            }
-            work(&mut self.records, &mut stock.all[self.busy as usize])
+            let number = self.place.number().unwrap_or_else(|| stock.take());
+            self.place.replace(Some(number));
+            work(&mut self.records, &mut stock.all[number as usize])
         })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.place.number().is_some()
     }
 
     /// Gives up all that an idle connection does not need.
     fn rest(&mut self) {
-        let busy = std::mem::replace(&mut self.busy, NONE);
-        if busy != NONE {
+        if let Some(number) = self.place.replace(None) {
             // A thread that is ending has no stock any more.
-            let left = STOCK.try_with(|stock| stock.borrow_mut().give_back(busy));
+            let left = STOCK.try_with(|stock| stock.borrow_mut().give_back(number));
             // Leases go back to the ring while nothing is borrowed.
             drop(left);
         }
@@ -517,7 +561,7 @@ impl TlsSession {
     /// Keeps the beginning of a message, and as little beside it as an idle connection.
     fn keep_waiting(&mut self, plaintext: &[u8], pieces: u32) {
         let record =
-            if self.busy == NONE { Box::default() } else { self.with_busy(|_, busy| busy.take_record()) };
+            if self.is_busy() { self.with_busy(|_, busy| busy.take_record()) } else { Box::default() };
         self.rest();
         let waiting = Waiting::new(plaintext.into(), record, pieces);
         self.aside.get_or_insert_default().waiting = Some(waiting);
@@ -536,7 +580,7 @@ impl TlsSession {
 
     /// Neither alerts nor data follow what was sent.
     fn is_closed(&mut self) -> bool {
-        self.busy != NONE && self.with_busy(|_, busy| busy.is_closed)
+        self.is_busy() && self.with_busy(|_, busy| busy.is_closed)
     }
 
     fn close_in_kernel(&mut self) -> Option<Control> {
@@ -568,7 +612,9 @@ impl Stock {
         }
         self.all.push(Box::default());
         self.free.reserve(self.all.capacity());
-        self.all.len() as u32 - 1
+        let number = self.all.len() as u32 - 1;
+        assert!(number < Place::NONE, "more connections than there can be descriptors");
+        number
     }
 
     /// Takes it back; returns what is left of the connection's in it.
@@ -818,5 +864,18 @@ mod tests {
         let bytes = size_of::<TlsSession>();
         assert!(bytes <= 232, "{bytes}");
         assert!(size_of::<super::super::link::Link>() <= 16);
+    }
+
+    #[test]
+    fn a_place_keeps_its_protocol_while_numbers_come_and_go() {
+        for is_http2 in [false, true] {
+            let mut place = Place::new(is_http2);
+            let mut last = None;
+            for number in [Some(0), Some(Place::NONE - 1), None, Some(7), None, None] {
+                assert_eq!(place.replace(number), last);
+                assert_eq!((place.number(), place.is_http2()), (number, is_http2));
+                last = number;
+            }
+        }
     }
 }

@@ -116,7 +116,12 @@ fn wait_for_hello(shard: &Shard, snapshot: &Snapshot, mut accepted: Accepted) ->
 /// Says in clear text that this port is for TLS.
 fn refuse_plain(shard: &Shard, conn: &Conn) {
     let mut out = Buf::small();
-    let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false, hsts: None };
+    let framing = ResponseFraming {
+        connection: ConnectionField::Close,
+        is_head_only: false,
+        is_grpc: false,
+        hsts: None,
+    };
     shard.clock.with_date(now_ms(), |date| Answer::NOT_TLS.write(&mut out, date, &framing));
     conn.send(out, crate::connection::LINGER_MS).detach();
 }

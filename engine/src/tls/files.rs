@@ -14,7 +14,7 @@ use sluice_tls::tickets::TicketKeys;
 
 use super::material::{CurrentMaterial, Material};
 use crate::config::{
-    CertificateFiles, ClientCertificatesMode, Config, ListenerTls, Scheme, TlsMode, UpstreamGroup,
+    CertificateFiles, ClientCertificatesMode, Config, ListenerTls, TlsMode, UpstreamGroup, UpstreamProtocol,
 };
 use crate::log;
 
@@ -43,12 +43,14 @@ impl TlsFiles {
     pub(crate) fn load(config: &Config, tickets: &Arc<TicketKeys>) -> Result<TlsFiles, String> {
         let key_log = config.tls.key_log.as_deref().map(open_key_log).transpose()?;
         let has_kernel_tls = wants_kernel_tls(config) && is_kernel_tls_there();
-        let listener = |tls: &ListenerTls| {
-            let settings = server_settings(tls, key_log.clone())?;
+        let listener = |tls: &ListenerTls, http2: bool| {
+            let settings = server_settings(tls, http2, key_log.clone())?;
             Ok(ListenerFiles { mode: tls.mode, settings, kernel_tls: tls.kernel_tls && has_kernel_tls })
         };
-        let listeners =
-            config.listeners.iter().map(|listener_| listener_.tls.as_ref().map(listener).transpose());
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|one| one.tls.as_ref().map(|tls| listener(tls, one.http2)).transpose());
         let upstreams = config.upstreams.iter().map(|group| client_settings(group, key_log.clone()));
         Ok(TlsFiles {
             listeners: listeners.collect::<Result<_, String>>()?,
@@ -90,7 +92,11 @@ fn load_certificate(files: &CertificateFiles) -> Result<Certificate, String> {
     Certificate::load(&files.cert, &files.key, files.ocsp.as_deref())
 }
 
-fn server_settings(tls: &ListenerTls, key_log: Option<KeyLogFile>) -> Result<ServerSettings, String> {
+fn server_settings(
+    tls: &ListenerTls,
+    http2: bool,
+    key_log: Option<KeyLogFile>,
+) -> Result<ServerSettings, String> {
     let authorities = || load_roots(tls.client_ca.as_deref()).map(|roots| roots.store);
     let client_certificates = match tls.client_certificates {
         ClientCertificatesMode::Off => ClientCertificates::Off,
@@ -101,7 +107,7 @@ fn server_settings(tls: &ListenerTls, key_log: Option<KeyLogFile>) -> Result<Ser
         min_version: tls.min_version,
         profile: tls.profile,
         client_certificates,
-        alpn: vec![Alpn::Http1],
+        alpn: if http2 { vec![Alpn::Http2, Alpn::Http1] } else { vec![Alpn::Http1] },
         key_log,
     })
 }
@@ -110,7 +116,7 @@ fn client_settings(
     group: &UpstreamGroup,
     key_log: Option<KeyLogFile>,
 ) -> Result<Option<ClientSettings>, String> {
-    if group.servers.iter().all(|server| server.scheme == Scheme::Http) {
+    if !group.servers.iter().any(|server| server.scheme.is_secure()) {
         return Ok(None);
     }
     let tls = &group.tls;
@@ -123,7 +129,11 @@ fn client_settings(
         verification,
         pins: tls.pins.clone(),
         certificate: tls.certificate.as_ref().map(load_certificate).transpose()?.map(Arc::new),
-        alpn: vec![Alpn::Http1],
+        // Not both: the connections of a group are all for the same protocol.
+        alpn: match group.protocol {
+            UpstreamProtocol::H1 => vec![Alpn::Http1],
+            UpstreamProtocol::H2 => vec![Alpn::Http2],
+        },
         key_log,
     }))
 }

@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use sluice_sys::{Buf, Conn, now_ms};
 use sluice_tls::handshake::{
-    ClientConfig, ClientHandshake, FailureKind, HandshakeFailure, Progress, ServerName,
+    Alpn, ClientConfig, ClientHandshake, FailureKind, HandshakeFailure, Progress, ServerName,
 };
 
 use crate::answer::Answer;
-use crate::config::{UpstreamServer, UpstreamTls};
+use crate::config::{UpstreamProtocol, UpstreamServer, UpstreamTls};
 use crate::connection::link::Link;
 use crate::connection::tls::{PeerDetails, Tls};
 use crate::log;
@@ -17,6 +17,10 @@ use crate::upstream::group::Server;
 
 /// So long a shard is silent about a server whose handshakes fail, after it has said so.
 const SILENCE_MS: u64 = 10_000;
+
+/// The alert of a server that speaks none of the protocols on offer.
+//= https://www.rfc-editor.org/rfc/rfc7301#section-3.2
+const NO_APPLICATION_PROTOCOL: FailureKind = FailureKind::Alert(120);
 
 /// How connections to a server are secured.
 pub(crate) struct ServerTls {
@@ -46,7 +50,7 @@ impl ServerTls {
         until_ms: u64,
     ) -> Result<Link, Answer<'static>> {
         conn.set_deadline(until_ms.saturating_sub(now_ms()).max(1));
-        match self.shake(shard, conn).await {
+        match self.shake(shard, conn, server.key.protocol).await {
             Ok(link) => {
                 link.transport().clear_deadline();
                 Ok(link)
@@ -59,7 +63,12 @@ impl ServerTls {
         }
     }
 
-    async fn shake(&self, shard: &Shard, conn: Conn) -> Result<Link, HandshakeFailure> {
+    async fn shake(
+        &self,
+        shard: &Shard,
+        conn: Conn,
+        protocol: UpstreamProtocol,
+    ) -> Result<Link, HandshakeFailure> {
         let mut out = Buf::small();
         let mut handshake = ClientHandshake::new(&self.config, self.name.clone(), &mut out)?;
         let mut rest = Vec::new();
@@ -93,6 +102,12 @@ impl ServerTls {
             }
         }
         let established = handshake.finish()?;
+        // A server that does not know ALPN selects nothing, and takes what follows for HTTP/1.1.
+        //= https://www.rfc-editor.org/rfc/rfc9113#section-3.2
+        if protocol == UpstreamProtocol::H2 && established.alpn != Some(Alpn::Http2) {
+            let reason = "the server has not selected HTTP/2 (h2, by ALPN)".into();
+            return Err(HandshakeFailure { kind: NO_APPLICATION_PROTOCOL, reason });
+        }
         if established.is_resumed {
             shard.counters.upstream_tls_resumptions.increment();
         }
@@ -119,6 +134,9 @@ fn answer_for(failure: &HandshakeFailure) -> Answer<'static> {
         FailureKind::Late => Answer::UpstreamTimeout,
         FailureKind::Certificate => {
             Answer::BadUpstream { why: "the certificate of the server is not accepted" }
+        }
+        NO_APPLICATION_PROTOCOL => {
+            Answer::BadUpstream { why: "the server and this proxy have no protocol in common" }
         }
         _ => Answer::BadUpstream { why: "the server and this proxy found no way to speak TLS" },
     }
