@@ -1,0 +1,142 @@
+//! What streams send: at once where the windows let it through, else in turn.
+//!
+//! Data that waits is kept with its stream. Streams that have some take turns, a frame each, the most urgent first (RFC 9218); one whose
+//! own window is closed is out of the round until it opens.
+
+use sluice_proto::Trailers;
+use sluice_proto::h2::{Rules, StreamKey};
+use sluice_sys::Buf;
+
+use super::session::Inner;
+use super::slot::Slot;
+
+/// Data is added to what waits to be sent up to here; what there is beyond waits with its stream.
+const OUT_BYTES_MAX: usize = 40 * 1024;
+
+impl Inner {
+    /// Whether more data may be added to what waits to be sent.
+    fn has_room(&self) -> bool {
+        self.out.as_ref().is_none_or(|out| out.len() < OUT_BYTES_MAX)
+    }
+
+    /// Sends data of a stream, or has it wait with the stream. With `is_last` nothing follows but trailers.
+    pub(super) fn send(&mut self, key: StreamKey, data: &[u8], is_last: bool, rules: &Rules) {
+        let mut rest = data;
+        let Some(slot) = self.slot(key) else { return };
+        if slot.to_send.is_none() && self.turns.is_empty() {
+            while self.has_room() {
+                let (machine, out) = self.machine_and_out();
+                let sent = machine.send_data(key, rest, is_last, rules, out);
+                rest = &rest[sent..];
+                if rest.is_empty() {
+                    return;
+                }
+                if sent == 0 {
+                    break;
+                }
+            }
+        }
+        let Some(slot) = self.slot(key) else { return };
+        slot.to_send.get_or_insert_with(|| Buf::with_room(rest.len())).extend_from_slice(rest);
+        slot.is_last |= is_last;
+        self.give_turn(key);
+    }
+
+    /// Ends a stream: with trailers, or without.
+    pub(super) fn end(&mut self, key: StreamKey, trailers: Option<&Trailers>, rules: &Rules) {
+        let Some(slot) = self.slot(key) else { return };
+        if slot.to_send.is_some() {
+            slot.is_last = true;
+            slot.trailers = trailers.map(|trailers| Box::new(trailers.clone()));
+            return;
+        }
+        let (machine, out) = self.machine_and_out();
+        match trailers {
+            Some(trailers) => machine.send_trailers(key, trailers, rules, out),
+            None => {
+                machine.send_data(key, &[], true, rules, out);
+            }
+        }
+    }
+
+    /// A stream that has data to send takes turns with the others from now on.
+    pub(super) fn give_turn(&mut self, key: StreamKey) {
+        let Some(slot) = self.slot(key) else { return };
+        if slot.is_sending() && !slot.has_turn {
+            slot.has_turn = true;
+            self.turns.push_back(key);
+        }
+    }
+
+    /// The same for all.
+    pub(super) fn give_all_turns(&mut self) {
+        for at in 0..self.slots.len() {
+            let id = self.slots[at].id;
+            self.give_turn(StreamKey { slot: at as u16, id });
+        }
+    }
+
+    /// The stream whose turn it is: among the most urgent ones, the one that has waited longest.
+    //= https://www.rfc-editor.org/rfc/rfc9218#section-10
+    fn take_turn(&mut self) -> Option<StreamKey> {
+        let urgencies = self.turns.iter().map(|key| self.machine.priority(*key).0);
+        let (at, _) = urgencies.enumerate().min_by_key(|(_, urgency)| *urgency)?;
+        self.turns.remove(at)
+    }
+
+    /// Adds data of streams that wait for their turn to what is to be sent, a frame of each.
+    pub(super) fn take_turns(&mut self, rules: &Rules) {
+        // A window of the connection that is closed takes no turn from anyone.
+        while self.has_room()
+            && !self.machine.is_window_closed()
+            && let Some(key) = self.take_turn()
+        {
+            let Some(mut slot) = self.slot(key).map(std::mem::take) else { continue };
+            slot.has_turn = false;
+            let sent = self.send_of(key, &slot, rules);
+            slot.sent += sent as u32;
+            let has_more = !slot.unsent().is_empty();
+            if !has_more {
+                self.finish_data(key, &mut slot, rules);
+                slot.wake();
+            }
+            self.slots[usize::from(key.slot)] = slot;
+            if has_more && sent > 0 {
+                self.queue(key);
+            }
+        }
+    }
+
+    /// Sends one frame of a stream's data.
+    fn send_of(&mut self, key: StreamKey, slot: &Slot, rules: &Rules) -> usize {
+        let unsent = slot.unsent();
+        let piece = &unsent[..unsent.len().min(rules.write_bytes_max as usize)];
+        let is_end = slot.is_last && slot.trailers.is_none() && piece.len() == unsent.len();
+        let (machine, out) = self.machine_and_out();
+        machine.send_data(key, piece, is_end, rules, out)
+    }
+
+    /// All data of a stream is on its way.
+    fn finish_data(&mut self, key: StreamKey, slot: &mut Slot, rules: &Rules) {
+        slot.to_send = None;
+        slot.sent = 0;
+        slot.is_last = false;
+        if let Some(trailers) = slot.trailers.take() {
+            let (machine, out) = self.machine_and_out();
+            machine.send_trailers(key, &trailers, rules, out);
+        }
+    }
+
+    /// Another turn for a stream that has more: at once if it is to be sent in one piece by its priority, else behind the others.
+    //= https://www.rfc-editor.org/rfc/rfc9218#section-10
+    fn queue(&mut self, key: StreamKey) {
+        const UNSAID: (u8, bool) = (3, false);
+        let priority = self.machine.priority(key);
+        self.slots[usize::from(key.slot)].has_turn = true;
+        if priority != UNSAID && !priority.1 {
+            self.turns.push_front(key);
+        } else {
+            self.turns.push_back(key);
+        }
+    }
+}
