@@ -3,6 +3,7 @@
 //! Only what straddles two buffers (a head that came in pieces) is copied together. The same for clients and servers.
 
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use sluice_sys::{Buf, Lease};
 
@@ -98,6 +99,19 @@ impl Inbox {
         self.join();
         let data = link.receive().await?;
         Ok(data.map(|data| self.add(data)).is_some())
+    }
+
+    /// The same for a task that has no room for a future.
+    ///
+    /// # Errors
+    /// Those of [`Link::receive`].
+    pub(crate) fn poll_receive(&mut self, link: &Link, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.take_ready(link) {
+            return Poll::Ready(Ok(true));
+        }
+        self.join();
+        let data = ready!(link.poll_receive(context))?;
+        Poll::Ready(Ok(data.map(|data| self.add(data)).is_some()))
     }
 
     fn add(&mut self, data: Data) {

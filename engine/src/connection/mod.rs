@@ -11,6 +11,7 @@ pub(crate) mod proxy_senders;
 pub(crate) mod tls;
 
 use std::any::Any;
+use std::rc::Rc;
 
 use sluice_sys::{Buf, Conn, PartialMessage, Work, next_work, now_ms};
 
@@ -40,6 +41,8 @@ pub(crate) enum Arrived {
     Accepted(Accepted),
     /// In the middle of something that has left its state with the connection.
     Parked(Conn, Box<dyn Any>),
+    /// A stream of a session, by its number.
+    Stream(Rc<dyn Any>, u64),
 }
 
 /// One end of a tunnel, as it is when that is opened.
@@ -59,7 +62,7 @@ impl Accepted {
                 Ok(tls) => Arrived::Accepted(Accepted::secure(tls, age())),
                 Err((conn, state)) => Arrived::Parked(conn, state),
             },
-            Work::Stream(..) => unreachable!("no session has streams"),
+            Work::Stream(session, number) => Arrived::Stream(session, number),
         }
     }
 

@@ -2,20 +2,28 @@
 //! response to it, in every protocol.
 
 pub(crate) mod h1;
+pub(crate) mod h2;
 mod tls;
 
+use std::any::Any;
+use std::future::ready;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
+use futures_util::future::Either;
 use sluice_proto::ResponseHead;
-use sluice_sys::{Buf, Conn};
+use sluice_sys::{Buf, Conn, Timer};
 
 use crate::answer::Answer;
+use crate::body_writer::BodyWriter;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, Arrived, proxy_protocol};
-use crate::h1::BodyWriter;
+use crate::h2::Parked;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::record::Record;
 use crate::shard::Shard;
+use crate::stream_tunnel::StreamTunnel;
+use crate::tunnel::Tunnel;
 
 /// Whether a connection has bytes for its protocol, and its time is not over: the usual case. Else [`begin`] comes first.
 #[inline]
@@ -34,7 +42,8 @@ pub(crate) fn is_begun(shard: &Shard, accepted: &Accepted) -> bool {
 pub(crate) async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepted> {
     let accepted = match arrived {
         Arrived::Accepted(accepted) => accepted,
-        Arrived::Parked(conn, state) => return tls::resume(shard, conn, state).await,
+        Arrived::Parked(conn, state) => return go_on(shard, conn, state).await,
+        Arrived::Stream(..) => unreachable!("streams are served by themselves"),
     };
     if accepted.is_expired() && matches!(accepted.link, Link::Tls(_)) {
         accepted.close().await;
@@ -44,6 +53,17 @@ pub(crate) async fn begin(shard: &Rc<Shard>, arrived: Arrived) -> Option<Accepte
     match shard.tls.of(accepted.link.transport().listener()) {
         Some(listener) if is_before_handshake(&accepted) => tls::secure(shard, accepted, listener).await,
         _ => Some(accepted),
+    }
+}
+
+/// Goes on with a connection that has left a state.
+async fn go_on(shard: &Rc<Shard>, conn: Conn, state: Box<dyn Any>) -> Option<Accepted> {
+    match Parked::resume(shard, conn, state) {
+        Ok(resumed) => {
+            h2::resume(shard, resumed).await;
+            None
+        }
+        Err((conn, state)) => tls::resume(shard, conn, state).await,
     }
 }
 
@@ -63,15 +83,26 @@ async fn read_proxy_header(shard: &Shard, mut accepted: Accepted) -> Option<Acce
     }
 }
 
+/// What a connection of HTTP/1.1 has become.
+pub(crate) enum Changed {
+    Tunnel(Tunnel),
+    /// Its server's end is a stream.
+    StreamTunnel(StreamTunnel),
+    /// The client speaks HTTP/2, which it has just begun to.
+    Http2(Accepted),
+}
+
 /// The body of a request, as it comes in.
 pub(crate) enum RequestBody<'a> {
     H1(h1::RequestBody<'a>),
+    H2(h2::RequestBody<'a>),
 }
 
 /// The way back to a client.
 #[derive(Clone, Copy)]
 pub(crate) enum Responder<'a> {
     H1(&'a h1::Responder<'a>),
+    H2(&'a h2::Responder<'a>),
 }
 
 /// Whether a client may go on with its connection after a response, as far as the exchange decides it.
@@ -87,6 +118,8 @@ impl RequestBody<'_> {
     pub(crate) fn release_buffers(&mut self) {
         match self {
             Self::H1(body) => body.release_buffers(),
+            // They were copied: the session reads on for others.
+            Self::H2(_) => {}
         }
     }
 
@@ -94,6 +127,7 @@ impl RequestBody<'_> {
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::H1(body) => body.bytes(),
+            Self::H2(body) => body.bytes(),
         }
     }
 }
@@ -103,6 +137,7 @@ impl<'a> Responder<'a> {
     pub(crate) fn transport(self) -> &'a Conn {
         match self {
             Self::H1(responder) => responder.transport(),
+            Self::H2(responder) => responder.transport(),
         }
     }
 
@@ -110,13 +145,16 @@ impl<'a> Responder<'a> {
     pub(crate) fn write_interim(self, head: &ResponseHead<'_>, out: &mut Buf) {
         match self {
             Self::H1(responder) => responder.write_interim(head, out),
+            Self::H2(responder) => responder.write_interim(head),
         }
     }
 
     /// Sends an interim response that was written.
-    pub(crate) async fn send_interim(self, interim: Buf) -> Result<(), Aborted> {
+    pub(crate) fn send_interim(self, interim: Buf) -> impl Future<Output = Result<(), Aborted>> {
         match self {
-            Self::H1(responder) => responder.send_interim(interim).await,
+            Self::H1(responder) => Either::Left(responder.send_interim(interim)),
+            // It is among what the session sends next.
+            Self::H2(_) => Either::Right(ready(Ok(()))),
         }
     }
 
@@ -124,13 +162,15 @@ impl<'a> Responder<'a> {
     pub(crate) fn write_head(self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
         match self {
             Self::H1(responder) => responder.write_head(head, afterwards, out),
+            Self::H2(responder) => responder.write_head(head),
         }
     }
 
     /// The writer of the response's body, behind the bytes in `out`.
     pub(crate) fn body(self, out: Buf) -> BodyWriter<'a> {
         match self {
-            Self::H1(responder) => responder.body(out),
+            Self::H1(responder) => BodyWriter::H1(responder.body(out)),
+            Self::H2(responder) => BodyWriter::H2(responder.body(out)),
         }
     }
 
@@ -138,6 +178,7 @@ impl<'a> Responder<'a> {
     pub(crate) fn write_tunnel_head(self, head: &ResponseHead<'_>, out: &mut Buf) {
         match self {
             Self::H1(responder) => responder.write_tunnel_head(head, out),
+            Self::H2(responder) => responder.write_tunnel_head(head),
         }
     }
 
@@ -145,13 +186,19 @@ impl<'a> Responder<'a> {
     pub(crate) fn open_tunnel(self, head: Buf) {
         match self {
             Self::H1(responder) => responder.open_tunnel(head),
+            Self::H2(_) => {}
         }
     }
 
     /// Responds in place of a server.
-    pub(crate) async fn answer(self, answer: Answer<'_>, afterwards: Afterwards) -> Result<(), Aborted> {
+    pub(crate) fn answer(
+        self,
+        answer: Answer<'_>,
+        afterwards: Afterwards,
+    ) -> impl Future<Output = Result<(), Aborted>> {
         match self {
-            Self::H1(responder) => responder.answer(answer, afterwards).await,
+            Self::H1(responder) => Either::Left(responder.answer(answer, afterwards)),
+            Self::H2(responder) => Either::Right(responder.answer(answer)),
         }
     }
 
@@ -159,6 +206,7 @@ impl<'a> Responder<'a> {
     pub(crate) fn may_begin(self) -> bool {
         match self {
             Self::H1(responder) => responder.may_begin(),
+            Self::H2(responder) => responder.may_begin(),
         }
     }
 
@@ -166,13 +214,15 @@ impl<'a> Responder<'a> {
     pub(crate) fn record(self) -> &'a Record {
         match self {
             Self::H1(responder) => &responder.record,
+            Self::H2(responder) => &responder.record,
         }
     }
 
-    /// Waits until there is no client any more.
-    pub(crate) fn gone(self) -> impl Future<Output = Aborted> {
+    /// Waits until there is no client any more; `look` is `None` at first, and goes from call to call.
+    pub(crate) fn poll_gone(self, look: &mut Option<Timer>, context: &mut Context<'_>) -> Poll<Aborted> {
         match self {
-            Self::H1(responder) => responder.gone(),
+            Self::H1(responder) => responder.poll_gone(look),
+            Self::H2(responder) => responder.poll_gone(context),
         }
     }
 }
@@ -181,30 +231,35 @@ impl BodySource for RequestBody<'_> {
     fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
         match self {
             Self::H1(body) => body.show_ready(see),
+            Self::H2(body) => body.show_ready(see),
         }
     }
 
     fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
         match self {
             Self::H1(body) => body.ready_part(form),
+            Self::H2(body) => body.ready_part(form),
         }
     }
 
-    async fn more(&mut self) -> Result<(), Aborted> {
+    fn more(&mut self) -> impl Future<Output = Result<(), Aborted>> {
         match self {
-            Self::H1(body) => body.more().await,
+            Self::H1(body) => Either::Left(body.more()),
+            Self::H2(body) => Either::Right(body.more()),
         }
     }
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         match self {
             Self::H1(body) => body.plain_rest(),
+            Self::H2(body) => body.plain_rest(),
         }
     }
 
     fn skip(&mut self, bytes: u64) {
         match self {
             Self::H1(body) => body.skip(bytes),
+            Self::H2(body) => body.skip(bytes),
         }
     }
 }

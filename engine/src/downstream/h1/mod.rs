@@ -11,7 +11,7 @@ mod responder;
 use std::rc::Rc;
 
 use sluice_proto::h1::Framing;
-use sluice_proto::{RequestHead, TrailerRule};
+use sluice_proto::{RequestHead, TrailerRule, grpc};
 use sluice_sys::{ReadAhead, now_ms};
 
 pub(crate) use self::body::RequestBody;
@@ -25,9 +25,9 @@ use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, End, has_unread};
-use crate::downstream;
+use crate::downstream::{self, Changed};
 use crate::exchange::decision::{Decision, Refusal};
-use crate::exchange::ended::Ended;
+use crate::exchange::ended::{Ended, TunnelUpstream};
 use crate::exchange::{self, failure};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
@@ -36,6 +36,7 @@ use crate::record::Record;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::stream_tunnel::{StreamTunnel, TunnelEnd};
 use crate::tunnel::Tunnel;
 
 /// How a connection that was served goes on.
@@ -43,11 +44,23 @@ enum Served {
     /// Its next request has begun and the rest of the head has not arrived.
     Wait,
     Next(Next),
-    Tunnel(Box<exchange::ended::TunnelUpstream>),
+    Tunnel(Box<TunnelUpstream>),
+    /// The client speaks HTTP/2.
+    Http2,
+}
+
+/// The tunnel of a client to the end that its server has.
+fn tunnel(shard: &Rc<Shard>, client: End, upstream: TunnelUpstream) -> Changed {
+    match upstream.end {
+        TunnelEnd::Link(end) => Changed::Tunnel(Tunnel::between(shard, client, end, upstream.server)),
+        TunnelEnd::Stream(_) => {
+            Changed::StreamTunnel(StreamTunnel::new(shard, TunnelEnd::Link(client), upstream))
+        }
+    }
 }
 
 /// Serves a connection that has bytes to read until it is idle, gone, or the end of a tunnel.
-pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<Tunnel> {
+pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<Box<Changed>> {
     loop {
         // A client that does not read its responses is not served: the next request waits until the last response is with
         // the kernel. Usually it has been for long.
@@ -80,9 +93,10 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<T
                 accepted.abort();
                 return None;
             }
+            Served::Http2 => return Some(Box::new(Changed::Http2(accepted))),
             Served::Tunnel(upstream) => {
                 let client = End { link: accepted.link, inbox: accepted.inbox };
-                return Some(Tunnel::between(shard, client, upstream.end, upstream.server));
+                return Some(Box::new(tunnel(shard, client, *upstream)));
             }
         }
         // An upload may have changed it.
@@ -102,7 +116,7 @@ struct Begun<'a> {
 }
 
 /// Reads the next request and has it answered.
-async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accepted) -> Served {
+async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Accepted) -> Served {
     let mut lines = RequestLines::new();
     let is_one_too_many = is_one_too_many(accepted, snapshot);
     let Accepted { link, inbox, history, pieces } = accepted;
@@ -120,6 +134,7 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
                 expect_continue: ExpectContinue::new(head.expect_continue),
                 persistence: Persistence::new(head, history.end_ms),
                 hsts: hsts(link, &decided),
+                is_grpc: grpc::is_call(&head.field_list()),
                 record: Record::new(),
             },
             trailers: head.trailers,
@@ -129,6 +144,7 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     match (HeadReader { shard, snapshot, link, inbox, history, pieces }).read(begin).await {
         Ok(Read::Request) => {}
         Ok(Read::Incomplete) => return Served::Wait,
+        Ok(Read::Http2) => return Served::Http2,
         Ok(Read::Nothing) => return Served::Next(Next::Drop),
         Err(aborted) => {
             let is_begun = !inbox.is_empty();
@@ -150,6 +166,7 @@ async fn serve_request(shard: &Shard, snapshot: &Snapshot, accepted: &mut Accept
     let to_client = downstream::Responder::H1(responder);
     let ended = exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await;
     responder.record.finish(body.bytes(), &shard.counters);
+    drop(body);
     match ended {
         Ended::Tunnel(upstream) => Served::Tunnel(upstream),
         ended => {
@@ -203,7 +220,8 @@ async fn refuse_head(
     }
     let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
     let (hsts, record) = (None, Record::new());
-    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, record };
+    let is_grpc = false;
+    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, is_grpc, record };
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
     responder.record.finish(0, &shard.counters);
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))

@@ -10,6 +10,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 
 use crate::connection::tls::{PeerDetails, Tls, waiting_bytes};
+use crate::downstream::h2::PREFACE_BEGINNING;
 use crate::identity::{Client, ClientTexts};
 use crate::message::{Aborted, Cause, Side};
 use crate::shard::Shard;
@@ -27,6 +28,8 @@ pub(super) enum Read {
     Request,
     /// The rest has not arrived: the connection can be parked, with what there is.
     Incomplete,
+    /// The client speaks HTTP/2: nothing was read.
+    Http2,
     /// The client has left without asking for anything.
     Nothing,
 }
@@ -48,10 +51,16 @@ impl HeadReader<'_> {
         mut self,
         visit: impl FnOnce(&RequestHead<'_>, &Client<'_>),
     ) -> Result<Read, Aborted> {
+        if self.history.requests == 0 && self.link.tls().is_some_and(Tls::is_http2) {
+            return Ok(Read::Http2);
+        }
         // Kept bytes were parsed before.
         let mut parsed_bytes = if *self.pieces > 0 { self.inbox.unread().len() } else { 0 };
         loop {
             let unread = self.inbox.unread();
+            if unread.starts_with(PREFACE_BEGINNING) && self.may_be_http2() {
+                return Ok(Read::Http2);
+            }
             if is_worth_parsing(unread, parsed_bytes) {
                 let scratch = &mut *self.shard.scratch.borrow_mut();
                 scratch.head.set_scheme(self.link.scheme());
@@ -92,6 +101,14 @@ impl HeadReader<'_> {
                 Err(error) => return Err(Aborted::io(Side::Downstream, &error)),
             }
         }
+    }
+
+    /// Whether a connection may begin with the preface of HTTP/2: its first bytes alone, where the listener has that.
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-3.3
+    #[cold]
+    fn may_be_http2(&self) -> bool {
+        let is_first = self.history.requests == 0 && self.link.tls().is_none();
+        is_first && self.snapshot.http2.is_on(self.link.transport().listener())
     }
 
     /// The client of the request.

@@ -1,8 +1,10 @@
 //! Writes responses to a client's HTTP/1.1 connection.
 
+use std::task::Poll;
+
 use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_answer, write_response};
 use sluice_proto::{ResponseHead, Version};
-use sluice_sys::{Buf, Conn, now_ms};
+use sluice_sys::{Buf, Conn, Timer, now_ms};
 
 use super::body::ExpectContinue;
 use super::persistence::Persistence;
@@ -24,6 +26,8 @@ pub(crate) struct Responder<'a> {
     pub(super) persistence: Persistence,
     /// The Strict-Transport-Security field of its route, if the client is to get one.
     pub(super) hsts: Option<&'a str>,
+    /// The request is a gRPC call.
+    pub(super) is_grpc: bool,
     pub(crate) record: Record,
 }
 
@@ -92,6 +96,7 @@ impl<'a> Responder<'a> {
         let framing = ResponseFraming {
             connection: self.persistence.answer(afterwards, has_unread),
             is_head_only: self.persistence.is_head_only(),
+            is_grpc: self.is_grpc,
             hsts: self.hsts,
         };
         let mut out = Buf::small();
@@ -111,9 +116,8 @@ impl<'a> Responder<'a> {
         !self.record.has_begun() && !self.link.transport().is_sending()
     }
 
-    pub(crate) fn gone(&self) -> impl Future<Output = Aborted> {
-        let conn = self.link.transport();
-        async move { Aborted::io(Side::Downstream, &conn.failed().await) }
+    pub(crate) fn poll_gone(&self, look: &mut Option<Timer>) -> Poll<Aborted> {
+        self.link.transport().poll_failed(look).map(|error| Aborted::io(Side::Downstream, &error))
     }
 
     fn write(
