@@ -9,13 +9,14 @@ use sluice_proto::proxy_protocol::{self, Ends};
 use sluice_sys::{Buf, Conn, ConnectCause, ConnectError};
 
 use crate::answer::Answer;
-use crate::config::ProxyProtocolOut;
+use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
-use crate::snapshot::Snapshot;
-use crate::upstream::group::{Group, Server};
+use crate::upstream::group::{Group, GroupRules, Server};
 use crate::upstream::h1::ServerConnection;
+use crate::upstream::h2::ServerStream;
+use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::UpstreamStream;
 
 /// The ring closes a descriptor with the next turn of the loop.
@@ -29,6 +30,7 @@ pub(crate) struct ProxyIdentity<'a> {
     pub(crate) client: SocketAddr,
     /// Whether the connection may serve others afterwards.
     pub(crate) reuse: Reuse,
+    pub(crate) purpose: Purpose,
 }
 
 impl ProxyIdentity<'_> {
@@ -45,11 +47,14 @@ impl ProxyIdentity<'_> {
 /// which the same client was announced. For a request that cannot be sent again, one whose socket was checked: the ring reports
 /// the end of a connection only with the next iteration of the loop.
 pub(crate) fn take_idle<'s>(
-    shard: &Shard,
+    shard: &Rc<Shard>,
     group: &'s Group,
     identity: ProxyIdentity<'_>,
     repeat: Repeat,
 ) -> Option<UpstreamStream<'s>> {
+    if group.rules.protocol == UpstreamProtocol::H2 {
+        return open_stream(shard, group, identity.purpose, repeat);
+    }
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
     let found = group.pick(sluice_sys::now_ms(), |server| match group.rules.proxy_protocol {
         ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
@@ -60,6 +65,22 @@ pub(crate) fn take_idle<'s>(
     let (server, link) = found?;
     shard.counters.upstream_reuses.increment();
     Some(UpstreamStream::H1(ServerConnection::new(server, link, true, identity.reuse)))
+}
+
+/// A stream of a connection that is there, to the server whose turn it is.
+fn open_stream<'s>(
+    shard: &Rc<Shard>,
+    group: &'s Group,
+    purpose: Purpose,
+    repeat: Repeat,
+) -> Option<UpstreamStream<'s>> {
+    let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
+    let opened =
+        group.pick(sluice_sys::now_ms(), |server| Some((server, server.sessions.open(purpose, is_good)?)));
+    let (server, stream) = opened?;
+    server.sessions.look_ahead(shard, server, &group.rules);
+    shard.counters.upstream_reuses.increment();
+    Some(UpstreamStream::H2(ServerStream::new(server, stream, true)))
 }
 
 /// Whether the server has neither closed the connection nor sent anything, by a system call.
@@ -77,8 +98,7 @@ fn is_fresh(shard: &Shard, link: &Link) -> bool {
 /// # Errors
 /// The answer for the client when there is none.
 pub(crate) async fn connect_new<'s>(
-    shard: &Shard,
-    snapshot: &Snapshot,
+    shard: &Rc<Shard>,
     group: &'s Group,
     identity: ProxyIdentity<'_>,
 ) -> Result<UpstreamStream<'s>, Answer<'static>> {
@@ -89,44 +109,83 @@ pub(crate) async fn connect_new<'s>(
     let mut answer = Answer::NoneAvailable;
     for _ in group.servers() {
         let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
-        let until_ms = sluice_sys::now_ms() + group.rules.connect_ms;
-        let mut made = connect(server, group.rules.connect_ms).await;
-        if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
-            sluice_sys::sleep(CLOSING_MS).await;
-            made = connect(server, group.rules.connect_ms).await;
-        }
-        match made {
-            Ok(conn) => {
-                conn.set_read_ahead(server.read_ahead());
-                announce(&conn, group.rules.proxy_protocol, identity, snapshot.times.write_stall);
-                shard.counters.upstream_connects.increment();
-                let link = match &server.tls {
-                    None => Link::Plain(conn),
-                    Some(tls) => match tls.secure(shard, conn, server, until_ms).await {
-                        Ok(link) => link,
-                        Err(failed) => {
-                            answer = failed;
-                            server.pass_over(sluice_sys::now_ms());
-                            continue;
-                        }
-                    },
-                };
-                server.opened();
-                return Ok(UpstreamStream::H1(ServerConnection::new(server, link, false, identity.reuse)));
+        let connected = match group.rules.protocol {
+            UpstreamProtocol::H1 => {
+                let link = connect_to(shard, server, &group.rules, Some(identity)).await;
+                link.map(|link| {
+                    server.opened();
+                    UpstreamStream::H1(ServerConnection::new(server, link, false, identity.reuse))
+                })
             }
-            Err(error) => {
-                shard.counters.upstream_connect_errors.increment();
-                answer = answer_for(&error);
-                if answer == Answer::UpstreamTimeout {
-                    shard.counters.upstream_connect_timeouts.increment();
-                }
-                if answer != Answer::NoneAvailable {
-                    server.pass_over(sluice_sys::now_ms());
-                }
-            }
+            UpstreamProtocol::H2 => connect_stream(shard, group, server, identity.purpose).await,
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(failed) => answer = failed,
         }
     }
     Err(answer)
+}
+
+/// A connection to this server, secured where it has to be. Without an identity it is for all clients.
+pub(super) async fn connect_to(
+    shard: &Shard,
+    server: &Server,
+    rules: &GroupRules,
+    identity: Option<ProxyIdentity<'_>>,
+) -> Result<Link, Answer<'static>> {
+    let until_ms = sluice_sys::now_ms() + rules.connect_ms;
+    let mut made = connect(server, rules.connect_ms).await;
+    if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
+        sluice_sys::sleep(CLOSING_MS).await;
+        made = connect(server, rules.connect_ms).await;
+    }
+    let conn = made.map_err(|error| note_failure(shard, server, &error))?;
+    conn.set_read_ahead(server.read_ahead());
+    if let Some(identity) = identity {
+        announce(&conn, rules.proxy_protocol, identity, shard.snapshot().times.write_stall);
+    }
+    shard.counters.upstream_connects.increment();
+    let Some(tls) = &server.tls else { return Ok(Link::Plain(conn)) };
+    let secured = tls.secure(shard, conn, server, until_ms).await;
+    secured.inspect_err(|_| server.pass_over(sluice_sys::now_ms()))
+}
+
+/// Counts a connection that could not be made; the answer for the client.
+fn note_failure(shard: &Shard, server: &Server, error: &ConnectError) -> Answer<'static> {
+    shard.counters.upstream_connect_errors.increment();
+    let answer = answer_for(error);
+    if answer == Answer::UpstreamTimeout {
+        shard.counters.upstream_connect_timeouts.increment();
+    }
+    if answer != Answer::NoneAvailable {
+        server.pass_over(sluice_sys::now_ms());
+    }
+    answer
+}
+
+/// A stream to this server, of a connection that is there by now, or that is made for it and for others that wait. It waits again
+/// only if others have got all streams of the new connection.
+async fn connect_stream<'s>(
+    shard: &Rc<Shard>,
+    group: &'s Group,
+    server: &'s Rc<Server>,
+    purpose: Purpose,
+) -> Result<UpstreamStream<'s>, Answer<'static>> {
+    let mut has_waited = false;
+    loop {
+        // A new connection has its first frames to be read.
+        let is_good = |link: &Link| has_waited || is_fresh(shard, link);
+        if let Some(stream) = server.sessions.open(purpose, is_good) {
+            return Ok(UpstreamStream::H2(ServerStream::new(server, stream, false)));
+        }
+        if purpose.is_offer && server.sessions.refuse_offers() {
+            shard.counters.upstream_bad_responses.increment();
+            return Err(Answer::NO_EXTENDED_CONNECT);
+        }
+        server.sessions.wait(shard, server, &group.rules).await?;
+        has_waited = true;
+    }
 }
 
 /// Closes an idle connection in favour of one that a request needs: the oldest one of the server that has most of them. Says

@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use sluice_proto::h2;
 use sluice_proto::proxy_protocol::Ends;
 use sluice_sys::ReadAhead;
 
-use crate::config::{ProxyProtocolOut, UpstreamTls};
+use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
+use crate::upstream::sessions::Sessions;
 use crate::upstream::stock::{Peak, Stock};
 use crate::upstream::tls::ServerTls;
 
@@ -26,7 +28,7 @@ pub(crate) struct Group {
 }
 
 /// A configuration's rules for the connections to a group's servers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupRules {
     /// The header that begins a new connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
@@ -36,6 +38,10 @@ pub(crate) struct GroupRules {
     pub(crate) idle_ms: u64,
     /// How many of them to one server.
     pub(crate) idle_connections_max: usize,
+    /// The version of HTTP.
+    pub(crate) protocol: UpstreamProtocol,
+    /// Rules of a connection by HTTP/2.
+    pub(crate) http2: Rc<h2::Rules>,
 }
 
 /// The identity of a server across configurations: entries with equal keys share connections.
@@ -49,6 +55,8 @@ pub(crate) struct ServerKey {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The header that begins a connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
+    /// The version of HTTP.
+    pub(crate) protocol: UpstreamProtocol,
     /// How connections to it are secured.
     pub(crate) tls: Option<UpstreamTls>,
 }
@@ -61,6 +69,8 @@ pub(crate) struct Server {
     pub(crate) preferred: Cell<usize>,
     /// Connections that wait for the next request, the last one used on top.
     idle: RefCell<Vec<Link>>,
+    /// Its connections by HTTP/2.
+    pub(crate) sessions: Sessions,
     /// Connections in use.
     busy: Cell<u32>,
     /// How many were in use at once, lately.
@@ -106,6 +116,7 @@ impl Server {
             tls,
             preferred: Cell::new(0),
             idle: RefCell::new(Vec::new()),
+            sessions: Sessions::default(),
             busy: Cell::new(0),
             peak: Peak::default(),
             stock,
@@ -257,7 +268,8 @@ impl Server {
     /// Drops what has ended and counts what is left: busy and idle connections.
     pub(crate) fn connections(&self) -> (u32, usize) {
         self.drop_ended();
-        (self.busy.get(), self.idle())
+        let (busy, idle) = self.sessions.count();
+        (self.busy.get() + busy, self.idle() + idle)
     }
 
     /// Closes the idle connections.
@@ -278,6 +290,8 @@ pub(crate) enum KeepResult {
 
 #[cfg(test)]
 mod tests {
+    use sluice_proto::HeadLimits;
+
     use super::*;
     use crate::upstream::stock::Descriptors;
 
@@ -288,6 +302,7 @@ mod tests {
             authority: n.to_string(),
             addresses: Vec::new(),
             proxy_protocol: ProxyProtocolOut::Off,
+            protocol: UpstreamProtocol::H1,
             tls: None,
         };
         let server = |n: usize| Rc::new(Server::new(key(n), None, stock.clone()));
@@ -296,6 +311,18 @@ mod tests {
             connect_ms: 3_000,
             idle_ms: 50_000,
             idle_connections_max: 1_000,
+            protocol: UpstreamProtocol::H1,
+            http2: Rc::new(h2::Rules {
+                head: HeadLimits::default(),
+                streams_max: 100,
+                stream_window: 65_536,
+                connection_window: 1_048_576,
+                frame_bytes_max: 16_384,
+                decoder_table_bytes: 4_096,
+                encoder_table_bytes: 0,
+                write_bytes_max: 16_384,
+                connect_protocol: false,
+            }),
         };
         Group::new((0..count).map(server).collect(), rules)
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use sluice_tls::handshake::ClientConfig;
 
-use crate::config::{Scheme, UpstreamGroup, UpstreamServer};
+use crate::config::{UpstreamGroup, UpstreamServer};
 use crate::upstream::group::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
@@ -35,12 +35,13 @@ impl Servers {
         tls: Option<&ClientConfig>,
     ) -> Vec<Rc<Server>> {
         let of_server = |(server, addresses): (&UpstreamServer, &Vec<SocketAddr>)| {
-            let is_secure = server.scheme == Scheme::Https;
+            let is_secure = server.scheme.is_secure();
             let key = ServerKey {
                 group: group.name.clone(),
                 authority: server.authority.clone(),
                 addresses: addresses.clone(),
                 proxy_protocol: group.proxy_protocol,
+                protocol: group.protocol,
                 tls: is_secure.then(|| group.tls.clone()),
             };
             let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));

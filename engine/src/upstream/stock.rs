@@ -76,6 +76,11 @@ impl Stock {
         stock
     }
 
+    /// Descriptors of the shard, for clients and servers together.
+    pub(crate) fn descriptors(&self) -> u32 {
+        self.descriptors.all
+    }
+
     /// The shard has so many clients now: servers get three quarters of what these leave, so that there is room for as many
     /// new clients as can come until the next tick, and in any case what is kept for them.
     pub(crate) fn leave_room_for(&self, clients: u32) {

@@ -2,37 +2,45 @@
 
 use std::rc::Rc;
 
+use futures_util::future::Either;
 use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
 use sluice_sys::Buf;
 
-use crate::connection::End;
-use crate::h1::{BodyReader, BodyWriter};
+use crate::body_writer::BodyWriter;
+use crate::h1::BodyReader;
+use crate::h2::StreamReader;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::min_rate::MinRate;
+use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::stream_tunnel::TunnelEnd;
 use crate::upstream::group::{GroupRules, Server};
-use crate::upstream::h1;
+use crate::upstream::{h1, h2};
 
 /// A server's end of one exchange.
 pub(crate) enum UpstreamStream<'s> {
     H1(h1::ServerConnection<'s>),
+    H2(h2::ServerStream<'s>),
 }
 
 /// Where the rest of a request goes while its response is received.
 #[derive(Clone, Copy)]
 pub(crate) enum RequestStream<'a> {
     H1(h1::RequestStream<'a>),
+    H2(&'a h2::ServerStream<'a>),
 }
 
 /// Where a response comes from.
 pub(crate) enum ResponseStream<'a> {
     H1(h1::ResponseStream<'a>),
+    H2(h2::ResponseStream<'a>),
 }
 
 /// The body of a response, as it comes in.
 pub(crate) enum ResponseBody<'a> {
     H1(BodyReader<'a>),
+    H2(StreamReader<'a>),
 }
 
 /// No response came.
@@ -64,6 +72,7 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) fn server(&self) -> &'s Rc<Server> {
         match self {
             Self::H1(connection) => connection.server(),
+            Self::H2(stream) => stream.server(),
         }
     }
 
@@ -71,20 +80,23 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) fn authority(&self) -> &'s str {
         match self {
             Self::H1(connection) => connection.authority(),
+            Self::H2(stream) => stream.authority(),
         }
     }
 
     /// Sends the head of a request, or all of it. Starts at once; the stream takes note of how that goes.
-    pub(crate) fn send(&mut self, request: Buf, rest: Rest, snapshot: &Snapshot) {
+    pub(crate) fn send(&mut self, lines: &mut RequestLines, rest: Rest, snapshot: &Snapshot) {
         match self {
-            Self::H1(connection) => connection.send(request, snapshot.times.write_stall, rest),
+            Self::H1(connection) => connection.send(lines.take(), snapshot.times.write_stall, rest),
+            Self::H2(stream) => stream.send(lines, rest),
         }
     }
 
     /// The request asks for a tunnel: what the server says behind its response is not received ahead.
-    pub(crate) fn expect_tunnel(&self) {
+    pub(crate) fn expect_tunnel(&mut self) {
         match self {
             Self::H1(connection) => connection.expect_tunnel(),
+            Self::H2(stream) => stream.expect_tunnel(),
         }
     }
 
@@ -95,6 +107,10 @@ impl<'s> UpstreamStream<'s> {
                 let (request, response) = connection.split();
                 (RequestStream::H1(request), ResponseStream::H1(response))
             }
+            Self::H2(stream) => {
+                let response = stream.response();
+                (RequestStream::H2(stream), ResponseStream::H2(response))
+            }
         }
     }
 
@@ -103,6 +119,7 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) fn is_unprocessed(&self, aborted: Aborted) -> bool {
         match self {
             Self::H1(connection) => connection.is_unprocessed(aborted),
+            Self::H2(stream) => stream.is_unprocessed(),
         }
     }
 
@@ -111,6 +128,7 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) fn is_stale(&self, unanswered: &Unanswered) -> bool {
         match self {
             Self::H1(connection) => connection.is_stale(unanswered),
+            Self::H2(stream) => stream.is_stale(unanswered),
         }
     }
 
@@ -118,6 +136,7 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) async fn take_back(self) -> Option<Buf> {
         match self {
             Self::H1(connection) => connection.take_back().await,
+            Self::H2(stream) => stream.take_back(),
         }
     }
 
@@ -125,13 +144,18 @@ impl<'s> UpstreamStream<'s> {
     pub(crate) fn finish(self, used: Used, is_response_large: bool, shard: &Shard, rules: &GroupRules) {
         match self {
             Self::H1(connection) => connection.finish(used, is_response_large, shard, rules),
+            Self::H2(stream) => stream.finish(used),
         }
     }
 
     /// The exchange has ended in a tunnel: the connection with what has come behind the response, and its server.
-    pub(crate) fn into_end(self) -> (End, Rc<Server>) {
+    pub(crate) fn into_end(self) -> (TunnelEnd, Rc<Server>) {
         match self {
-            Self::H1(connection) => connection.into_end(),
+            Self::H1(connection) => {
+                let (end, server) = connection.into_end();
+                (TunnelEnd::Link(end), server)
+            }
+            Self::H2(stream) => stream.into_end(),
         }
     }
 }
@@ -141,6 +165,7 @@ impl<'a> RequestStream<'a> {
     pub(crate) fn expect_response_within(self, ms: u64) {
         match self {
             Self::H1(stream) => stream.expect_response_within(ms),
+            Self::H2(stream) => stream.expect_response_within(ms),
         }
     }
 
@@ -148,28 +173,32 @@ impl<'a> RequestStream<'a> {
     pub(crate) fn expect_no_response_yet(self) {
         match self {
             Self::H1(stream) => stream.expect_no_response_yet(),
+            Self::H2(stream) => stream.expect_no_response_yet(),
         }
     }
 
     /// The writer of the rest of the request's body.
-    pub(crate) fn body(self, is_streamed: bool, snapshot: &Snapshot) -> BodyWriter<'a> {
+    pub(crate) fn body(self, length: BodyLength, snapshot: &Snapshot) -> BodyWriter<'a> {
+        let stall_ms = snapshot.times.write_stall;
         match self {
-            Self::H1(stream) => stream.body(is_streamed, snapshot.times.write_stall),
+            Self::H1(stream) => BodyWriter::H1(stream.body(length == BodyLength::Streamed, stall_ms)),
+            Self::H2(stream) => BodyWriter::H2(stream.body(stall_ms)),
         }
     }
 }
 
 impl ResponseStream<'_> {
     /// Reads a response head and shows it to `visit`.
-    pub(crate) async fn read_head<R>(
+    pub(crate) fn read_head<R>(
         &mut self,
         shard: &Shard,
         limits: &HeadLimits,
         kind: RequestKind,
         visit: impl FnOnce(&ResponseHead<'_>) -> R,
-    ) -> Result<R, Unanswered> {
+    ) -> impl Future<Output = Result<R, Unanswered>> {
         match self {
-            Self::H1(stream) => stream.read_head(shard, limits, kind, visit).await,
+            Self::H1(stream) => Either::Left(stream.read_head(shard, limits, kind, visit)),
+            Self::H2(stream) => Either::Right(stream.read_head(visit)),
         }
     }
 
@@ -177,6 +206,7 @@ impl ResponseStream<'_> {
     pub(crate) fn body(&mut self, min_rate: MinRate) -> ResponseBody<'_> {
         match self {
             Self::H1(stream) => ResponseBody::H1(stream.body(min_rate)),
+            Self::H2(stream) => ResponseBody::H2(stream.body(min_rate)),
         }
     }
 }
@@ -186,13 +216,20 @@ impl ResponseBody<'_> {
     pub(crate) fn length(&self) -> BodyLength {
         match self {
             Self::H1(body) => body.length(),
+            Self::H2(body) => body.length(),
         }
+    }
+
+    /// Whether it is of HTTP/2: trailers may follow although it has a length.
+    pub(crate) fn is_of_stream(&self) -> bool {
+        matches!(self, Self::H2(_))
     }
 
     /// Whether it was or will be a large one, by its length or by what has come.
     pub(crate) fn is_large(&self) -> bool {
         match self {
             Self::H1(body) => body.is_large(),
+            Self::H2(body) => body.is_large(),
         }
     }
 }
@@ -201,30 +238,35 @@ impl BodySource for ResponseBody<'_> {
     fn show_ready(&mut self, see: impl FnOnce(&[u8])) -> Result<ReadyPart, Aborted> {
         match self {
             Self::H1(body) => body.show_ready(see),
+            Self::H2(body) => body.show_ready(see),
         }
     }
 
     fn ready_part(&mut self, form: ChunkForm) -> Result<Option<Part>, Aborted> {
         match self {
             Self::H1(body) => body.ready_part(form),
+            Self::H2(body) => body.ready_part(form),
         }
     }
 
-    async fn more(&mut self) -> Result<(), Aborted> {
+    fn more(&mut self) -> impl Future<Output = Result<(), Aborted>> {
         match self {
-            Self::H1(body) => body.more().await,
+            Self::H1(body) => Either::Left(body.more()),
+            Self::H2(body) => Either::Right(body.more()),
         }
     }
 
     fn plain_rest(&mut self) -> Option<PlainRest<'_>> {
         match self {
             Self::H1(body) => body.plain_rest(),
+            Self::H2(body) => body.plain_rest(),
         }
     }
 
     fn skip(&mut self, bytes: u64) {
         match self {
             Self::H1(body) => body.skip(bytes),
+            Self::H2(body) => body.skip(bytes),
         }
     }
 }
