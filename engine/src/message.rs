@@ -51,6 +51,8 @@ pub(crate) enum Cause {
     TooLarge,
     /// The peer switched protocols without having been asked to, or to another one.
     UnaskedUpgrade,
+    /// The peer answered an offer to switch protocols as if there had been none.
+    IgnoredOffer,
     /// The peer has sent bytes before the request: they are no response to it.
     UnaskedAnswer,
     /// The peer let us wait too long.
@@ -67,6 +69,8 @@ pub(crate) enum Cause {
     Abusive,
     /// The peer closed the connection.
     Closed,
+    /// The peer has reset the stream, with this code of HTTP/2.
+    Reset(u32),
     /// The connection failed; an errno.
     Failed(i32),
 }

@@ -33,6 +33,11 @@ impl MinRate {
         MinRate { rate, grace_ms: short(grace_ms), ..MinRate::by_pauses(idle_ms) }
     }
 
+    /// The longest pause.
+    pub(crate) fn stall_ms(&self) -> u64 {
+        self.idle_ms.into()
+    }
+
     /// A wait begins; says how long it may be, or that there is no time left.
     pub(crate) fn begin_wait(&mut self, now_ms: u64) -> Result<u64, Cause> {
         if self.is_out_of_time() {

@@ -12,6 +12,15 @@ use crate::splice::{self, SPLICE_BYTES_MIN};
 /// A body up to this size that has arrived together with its head is sent together with it.
 const WHOLE_BYTES_MAX: usize = 48 * 1024;
 
+/// How much of a body was appended to its head.
+#[derive(Debug)]
+pub(crate) enum Appended {
+    /// All of it, but for trailers that have no place there.
+    All(Option<Box<Trailers>>),
+    /// What has come so far, if anything.
+    Part,
+}
+
 /// Adds a body of this length to the head in `out` if all of it has arrived, in chunks where it goes out so; says whether it had.
 /// Nothing waits here; what was added of a body that is not all there is relayed from there on.
 pub(crate) fn append_if_complete(
@@ -19,28 +28,28 @@ pub(crate) fn append_if_complete(
     length: BodyLength,
     is_chunked: bool,
     out: &mut Vec<u8>,
-) -> Result<bool, Aborted> {
+) -> Result<Appended, Aborted> {
     if length.is_empty() {
-        return Ok(true);
+        return Ok(Appended::All(None));
     }
     if matches!(length, BodyLength::Length(bytes) if bytes > WHOLE_BYTES_MAX as u64) {
-        return Ok(false);
+        return Ok(Appended::Part);
     }
     let mut trailers = None;
     while out.len() < WHOLE_BYTES_MAX {
         match body.show_ready(|bytes| append_data(out, bytes, is_chunked))? {
-            ReadyPart::Nothing => return Ok(false),
+            ReadyPart::Nothing => return Ok(Appended::Part),
             ReadyPart::Data => {}
             ReadyPart::Trailers(fields) => trailers = Some(fields),
             ReadyPart::End => {
                 if is_chunked {
-                    append_end(out, trailers.as_deref());
+                    append_end(out, trailers.take().as_deref());
                 }
-                return Ok(true);
+                return Ok(Appended::All(trailers));
             }
         }
     }
-    Ok(false)
+    Ok(Appended::Part)
 }
 
 /// Relays a body to its end. The only copy loop there is, for requests and responses of every protocol.

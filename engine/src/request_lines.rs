@@ -1,7 +1,8 @@
 //! A request as servers get it: lines of text in one buffer, and where its parts are in them. It is the only form in which a
 //! request is kept; an HTTP/1.1 server gets the buffer unchanged.
 
-use sluice_proto::h1::RequestSpans;
+use sluice_proto::Trailers;
+use sluice_proto::h1::{RequestParts, RequestSpans};
 use sluice_sys::Buf;
 
 /// The head of a request, and behind it the body if that is sent in one piece with it.
@@ -9,12 +10,14 @@ pub(crate) struct RequestLines {
     /// Gone while it is being sent.
     bytes: Option<Buf>,
     spans: RequestSpans,
+    /// Behind a body that is there as a whole, for servers that get them apart from it.
+    trailers: Option<Box<Trailers>>,
 }
 
 impl RequestLines {
     /// No request yet.
     pub(crate) fn new() -> RequestLines {
-        RequestLines { bytes: None, spans: RequestSpans::default() }
+        RequestLines { bytes: None, spans: RequestSpans::default(), trailers: None }
     }
 
     /// Has `write` append a head.
@@ -30,6 +33,21 @@ impl RequestLines {
     /// For what follows the head.
     pub(crate) fn bytes_mut(&mut self) -> &mut Buf {
         self.bytes.get_or_insert_with(Buf::small)
+    }
+
+    /// The parts of the head, and what is behind it.
+    pub(crate) fn parts(&self) -> (RequestParts<'_>, &[u8]) {
+        let bytes: &[u8] = self.bytes.as_ref().map_or(&[], |bytes| bytes);
+        (self.spans.parts(bytes), self.spans.behind(bytes))
+    }
+
+    /// The trailers behind the body. They stay for another attempt.
+    pub(crate) fn trailers(&self) -> Option<&Trailers> {
+        self.trailers.as_deref()
+    }
+
+    pub(crate) fn set_trailers(&mut self, trailers: Option<Box<Trailers>>) {
+        self.trailers = trailers;
     }
 
     /// Takes the bytes out to be sent.

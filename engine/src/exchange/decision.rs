@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use sluice_proto::h1::{Forwarding, Reuse};
 use sluice_proto::path::{PathForms, normalize};
-use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind};
+use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, grpc};
 
 use super::arrival;
 use super::upgrade::Switch;
@@ -29,6 +29,10 @@ pub(crate) struct Decision<'s> {
     /// Whether the server's connection may serve another request afterwards.
     pub(crate) reuse: Reuse,
     pub(crate) switch: Switch,
+    /// The Sec-WebSocket-Key that was made for the client.
+    pub(crate) made_key: Option<Box<[u8; 24]>>,
+    /// The longest time for the request, 0 for no limit.
+    pub(crate) request_ms: u64,
     pub(crate) send_host: SendHost,
     /// The client, for servers whose connections begin with a PROXY protocol header.
     pub(crate) client: SocketAddr,
@@ -117,6 +121,10 @@ impl<'s> Decision<'s> {
         let forwarding =
             Forwarding { identity: &snapshot.identity.policy, sender: client.identity, host, body };
         switch.write(head, route, &forwarding, lines);
+        let made_key = match switch {
+            Switch::None | Switch::Connect => None,
+            Switch::Protocol(_) => switch.made_key(head, route, client.identity.request_id),
+        };
         Ok(Decision {
             route,
             group,
@@ -125,9 +133,25 @@ impl<'s> Decision<'s> {
             is_idempotent: head.method.is_idempotent(),
             reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
             switch,
+            made_key,
+            request_ms: request_ms(route, head),
             send_host,
             client: client.address,
         })
+    }
+}
+
+/// The time that the route has for a request; a gRPC call may want less.
+#[inline]
+fn request_ms(route: &Route, head: &RequestHead<'_>) -> u64 {
+    let fields = head.field_list();
+    if !grpc::is_call(&fields) {
+        return route.request_ms;
+    }
+    match (grpc::timeout_ms(&fields), route.request_ms) {
+        (None, of_route) => of_route,
+        (Some(of_call), 0) => of_call,
+        (Some(of_call), of_route) => of_call.min(of_route),
     }
 }
 
@@ -191,6 +215,16 @@ impl<'s> Refusal<'s> {
         path_policy::count_refused(fault, &shard.counters);
         let answer = Answer::Refused { status: fault.status(), why: fault.reason() };
         Refusal::then(answer, Afterwards::Close)
+    }
+
+    /// The head is well-formed and more than is taken, or expects what cannot be done.
+    #[cold]
+    pub(crate) fn of_head(shard: &Shard, fault: Fault) -> Refusal<'s> {
+        shard.counters.bad_requests.increment();
+        if matches!(fault, Fault::HeadTooLarge | Fault::TooManyFields) {
+            shard.counters.heads_too_large.increment();
+        }
+        Refusal::then(Answer::Refused { status: fault.status(), why: fault.reason() }, Afterwards::Close)
     }
 
     /// The client has too many connections, and this is one of them.

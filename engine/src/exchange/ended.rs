@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use crate::connection::End;
 use crate::message::{Aborted, Repeat};
+use crate::stream_tunnel::TunnelEnd;
 use crate::upstream::group::Server;
 
 /// How an exchange has ended.
@@ -31,14 +31,15 @@ pub(crate) enum Origin {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interrupted {
     pub(crate) aborted: Aborted,
-    #[expect(dead_code, reason = "HTTP/1.1 cannot tell a client; HTTP/2 does by REFUSED_STREAM")]
     pub(crate) repeat: Repeat,
 }
 
 /// The server's end of a tunnel that an exchange has ended in.
 pub(crate) struct TunnelUpstream {
-    pub(crate) end: End,
+    pub(crate) end: TunnelEnd,
     pub(crate) server: Rc<Server>,
+    /// The client asked for it by CONNECT, without a protocol.
+    pub(crate) is_connect: bool,
 }
 
 impl Interrupted {

@@ -16,6 +16,7 @@ mod upgrade;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 
 use sluice_proto::BodyLength;
@@ -26,26 +27,29 @@ use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
 use self::response::Finished;
 use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
-use crate::config::SendHost;
+use crate::config::{SendHost, UpstreamProtocol};
 use crate::downstream::{RequestBody, Responder};
 use crate::message::{Aborted, Repeat, Side};
-use crate::relay::{append_if_complete, relay};
+use crate::relay::{Appended, append_if_complete, relay};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
 use crate::upstream::stream::{RequestStream, ResponseStream, Rest, Unanswered, UpstreamStream, Used};
 
+/// How often a request is sent again at most. Then its refusal is passed on.
+const REPEATS_MAX: u32 = 3;
+
 /// Serves one request, whose head has become `lines`.
 pub(crate) async fn run(
-    shard: &Shard,
+    shard: &Rc<Shard>,
     snapshot: &Snapshot,
     body: &mut RequestBody<'_>,
     responder: Responder<'_>,
     decision: &Decision<'_>,
     lines: &mut RequestLines,
 ) -> Ended {
-    let limit_ms = decision.route.request_ms;
+    let limit_ms = decision.request_ms;
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
     let exchange = Exchange { shard, snapshot, decision, responder, upload, was_sent_first };
@@ -66,19 +70,23 @@ pub(crate) async fn run(
 
 impl<'a> Exchange<'a> {
     /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. A request that is
-    /// all there is sent once more on a new connection if a kept one turns out to be dead.
+    /// all there is sent once more on a new connection if a kept one turns out to be dead, and a few times if servers refuse it unseen.
     async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
         let length = self.decision.body;
-        match append_if_complete(body, length, length == BodyLength::Streamed, lines.bytes_mut()) {
-            Ok(true) => {
+        let is_h1 = self.decision.group.rules.protocol == UpstreamProtocol::H1;
+        let is_chunked = length == BodyLength::Streamed && is_h1;
+        match append_if_complete(body, length, is_chunked, lines.bytes_mut()) {
+            Ok(Appended::All(trailers)) => {
+                lines.set_trailers(trailers);
                 self.upload.set(Upload::Done);
                 body.release_buffers();
             }
-            Ok(false) => {}
+            Ok(Appended::Part) => {}
             Err(aborted) => return cold!(self.give_up_on_request(aborted)),
         }
         let rest = if self.is_sent() { Rest::Nothing } else { Rest::Body };
         let mut server = self.take_idle(rest);
+        let mut repeats_left = REPEATS_MAX;
         loop {
             if server.is_none() {
                 // Received bytes of the body keep no buffer from others while a server is looked for.
@@ -96,8 +104,10 @@ impl<'a> Exchange<'a> {
             };
             let repeat = self.may_repeat(used, &unanswered, rest);
             if repeat == Repeat::Possible
+                && repeats_left > 0
                 && let Some(bytes) = cold!(take_back(&mut server))
             {
+                repeats_left -= 1;
                 self.shard.counters.upstream_retries.increment();
                 lines.put_back(bytes);
                 continue;
@@ -115,7 +125,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn connect_new(&self) -> Result<UpstreamStream<'a>, crate::answer::Answer<'static>> {
-        connect_new(self.shard, self.snapshot, self.decision.group, self.proxy_identity()).await
+        connect_new(self.shard, self.decision.group, self.proxy_identity()).await
     }
 
     /// For whom a connection to a server is wanted.
@@ -124,6 +134,7 @@ impl<'a> Exchange<'a> {
             conn: self.responder.transport(),
             client: self.decision.client,
             reuse: self.decision.reuse,
+            purpose: self.decision.purpose(),
         }
     }
 
@@ -141,7 +152,7 @@ impl<'a> Exchange<'a> {
         if self.decision.switch != Switch::None {
             server.expect_tunnel();
         }
-        server.send(lines.take(), rest, self.snapshot);
+        server.send(lines, rest, self.snapshot);
         let (request, mut response) = server.split();
         match rest {
             Rest::Nothing => {
@@ -155,12 +166,12 @@ impl<'a> Exchange<'a> {
     /// Relays the response as long as there is a client to have it.
     async fn respond(&self, from: &mut ResponseStream<'_>) -> Result<Finished, Unanswered> {
         let mut download = pin!(self.relay_response(from));
-        let mut gone = pin!(self.responder.gone());
+        let mut look = None;
         poll_fn(|context| {
             if let Poll::Ready(result) = download.as_mut().poll(context) {
                 return Poll::Ready(result);
             }
-            let gone = gone.as_mut().poll(context);
+            let gone = self.responder.poll_gone(&mut look, context);
             gone.map(|aborted| Err(Unanswered { aborted, is_silent: false }))
         })
         .await
@@ -174,8 +185,7 @@ impl<'a> Exchange<'a> {
         response: &mut ResponseStream<'_>,
     ) -> Result<Finished, Unanswered> {
         request.expect_no_response_yet();
-        let is_streamed = self.decision.body == BodyLength::Streamed;
-        let mut to_server = request.body(is_streamed, self.snapshot);
+        let mut to_server = request.body(self.decision.body, self.snapshot);
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
         let on_sent = || request.expect_response_within(self.decision.route.upstream_response_ms);
@@ -224,7 +234,11 @@ impl<'a> Exchange<'a> {
         let server = server.expect("a server has answered");
         if finished.is_tunnel {
             let (end, server) = server.into_end();
-            return Ended::Tunnel(Box::new(TunnelUpstream { end, server }));
+            return Ended::Tunnel(Box::new(TunnelUpstream {
+                end,
+                server,
+                is_connect: self.decision.switch == Switch::Connect,
+            }));
         }
         let is_request_sent = self.is_sent();
         let used = if is_request_sent && self.was_sent_first.get() { Used::Whole } else { Used::Broken };

@@ -2,15 +2,16 @@
 //! to the caller, which decides what the client gets.
 
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
-use sluice_proto::{BodyLength, Fault, ResponseHead};
+use sluice_proto::{BodyLength, Fault, ResponseHead, Trailers};
 use sluice_sys::Buf;
 
 use super::state::Exchange;
 use super::upgrade::Switch;
-use crate::downstream::Afterwards;
+use crate::body_writer::BodyWriter;
+use crate::downstream::{Afterwards, Responder};
 use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, Cause, Side};
 use crate::min_rate::MinRate;
-use crate::relay::{append_if_complete, relay};
+use crate::relay::{Appended, append_if_complete, relay};
 use crate::upstream::stream::{ResponseBody, ResponseStream, Unanswered};
 
 /// A response that went through.
@@ -27,6 +28,8 @@ enum Kind {
     Tunnel,
     /// It opens a tunnel, or says so, and it was not asked for that.
     UnaskedTunnel,
+    /// It is a success without the tunnel, which a client of HTTP/2 would take for one.
+    NoTunnel,
     Final,
 }
 
@@ -57,6 +60,7 @@ impl Exchange<'_> {
                     return Ok(Finished { is_large: false, is_tunnel: true });
                 }
                 Ok(Kind::UnaskedTunnel) => return Err(by_server(Cause::UnaskedUpgrade)),
+                Ok(Kind::NoTunnel) => return Err(by_server(Cause::IgnoredOffer)),
                 Err(Unanswered { aborted, is_silent }) => {
                     return Err(Unanswered { aborted, is_silent: is_silent && interims == 0 });
                 }
@@ -65,13 +69,14 @@ impl Exchange<'_> {
         let mut out = out.unwrap_or_else(Buf::small);
         let min_rate = MinRate::by_pauses(self.decision.route.upstream_body_idle_ms);
         let mut body = server.body(min_rate);
-        let is_whole = append_if_small(&mut body, &mut out).map_err(unanswered)?;
+        let appended = append_if_small(&mut body, &mut out).map_err(unanswered)?;
         let mut to_client = self.responder.body(out);
-        let relayed = match (is_whole, self.was_sent_first.get()) {
-            (true, true) => to_client.finish_whole().await,
+        let relayed = match (appended, self.was_sent_first.get()) {
+            (Appended::All(None), true) => to_client.finish_whole().await,
             // The response is not kept from a client that is still sending.
-            (true, false) => to_client.finish().await,
-            (false, _) => cold!(relay(&mut body, &mut to_client)),
+            (Appended::All(None), false) => to_client.finish().await,
+            (Appended::All(trailers), _) => cold!(finish_with(&mut to_client, trailers.as_deref())),
+            (Appended::Part, _) => cold!(relay_rest(&mut body, &mut to_client)),
         };
         relayed.map_err(unanswered)?;
         Ok(Finished { is_large: body.is_large(), is_tunnel: false })
@@ -91,6 +96,14 @@ impl Exchange<'_> {
         if head.status == 101 {
             return Kind::UnaskedTunnel;
         }
+        //= https://www.rfc-editor.org/rfc/rfc8441#section-5
+        // A 2xx opens the tunnel there, where HTTP/1.1 has 101 for it.
+        if self.decision.switch != Switch::None
+            && matches!(self.responder, Responder::H2(_))
+            && (200..=299).contains(&head.status)
+        {
+            return Kind::NoTunnel;
+        }
         let is_request_sent = self.is_sent();
         self.was_sent_first.set(is_request_sent);
         // The client may stop in the middle of a body that is not wanted any more, and nothing would tell the rest of it from
@@ -102,10 +115,33 @@ impl Exchange<'_> {
 }
 
 /// Adds a small body to the head in `out` if all of it has arrived; says whether it had.
-fn append_if_small(body: &mut ResponseBody<'_>, out: &mut Buf) -> Result<bool, Aborted> {
+fn append_if_small(body: &mut ResponseBody<'_>, out: &mut Buf) -> Result<Appended, Aborted> {
     let length = body.length();
     let is_small = matches!(length, BodyLength::Length(bytes) if bytes <= COPY_BYTES_MAX as u64);
-    Ok(is_small && append_if_complete(body, length, false, out)?)
+    if is_small { append_if_complete(body, length, false, out) } else { Ok(Appended::Part) }
+}
+
+/// Relays a body, or what there is behind a head that has none.
+async fn relay_rest(body: &mut ResponseBody<'_>, to_client: &mut BodyWriter<'_>) -> Result<(), Aborted> {
+    if !body.is_of_stream() {
+        return relay(body, to_client).await;
+    }
+    let has_none = body.length() == BodyLength::None;
+    if !has_none {
+        to_client.expect_trailers();
+    }
+    match relay(body, to_client).await {
+        // Some servers answer HEAD with content: the response was complete before it.
+        Err(Aborted { side: Side::Upstream, .. }) if has_none => to_client.finish().await,
+        relayed => relayed,
+    }
+}
+
+/// Ends a body that has trailers although its length was announced, as HTTP/2 permits.
+async fn finish_with(to_client: &mut BodyWriter<'_>, trailers: Option<&Trailers>) -> Result<(), Aborted> {
+    to_client.expect_trailers();
+    to_client.add_end(trailers);
+    to_client.finish().await
 }
 
 fn by_server(cause: Cause) -> Unanswered {

@@ -1,6 +1,7 @@
 //! One exchange under way: its decision and its progress, for code that handles its interruption.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use super::decision::Decision;
 use crate::downstream::Responder;
@@ -9,7 +10,7 @@ use crate::snapshot::Snapshot;
 
 /// A request and its response.
 pub(super) struct Exchange<'a> {
-    pub(super) shard: &'a Shard,
+    pub(super) shard: &'a Rc<Shard>,
     pub(super) snapshot: &'a Snapshot,
     pub(super) decision: &'a Decision<'a>,
     pub(super) responder: Responder<'a>,

@@ -3,8 +3,8 @@
 //! Owns everything that only such requests need. They are rare, so it is all kept out of the code of other requests.
 
 use sluice_proto::h1::{Forwarding, write_request, write_upgrade_request};
-use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
-use sluice_proto::{Method, RequestHead, ResponseHead};
+use sluice_proto::upgrade::{WEBSOCKET, accepts_key, check_offer, is_taken_up, key_of};
+use sluice_proto::{Method, RequestHead, RequestKind, ResponseHead, Version};
 
 use super::decision::{Decision, Refusal};
 use crate::answer::Answer;
@@ -12,6 +12,7 @@ use crate::config::RouteTunnels;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Route;
+use crate::upstream::sessions::Purpose;
 
 /// The protocol that a server was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,19 @@ impl Switch {
         }
     }
 
+    /// The Sec-WebSocket-Key that is made for a client that has none: then the answer to it is ours to check.
+    //= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
+    #[cold]
+    pub(super) fn made_key(
+        self,
+        head: &RequestHead<'_>,
+        route: &Route,
+        request_id: u128,
+    ) -> Option<Box<[u8; 24]>> {
+        let protocol = self.protocol(&route.tunnels).filter(|_| head.version == Version::Http2)?;
+        protocol.eq_ignore_ascii_case(WEBSOCKET).then(|| Box::new(key_of(request_id)))
+    }
+
     /// Writes the head of a request as a server gets it, with the offer if there is one.
     #[inline]
     pub(super) fn write(
@@ -96,11 +110,23 @@ impl Decision<'_> {
         }
     }
 
+    /// What a stream to a server is for. A response that opens a tunnel has no body.
+    pub(crate) fn purpose(&self) -> Purpose {
+        match self.switch {
+            Switch::None => Purpose { kind: self.kind, is_offer: false },
+            Switch::Connect => Purpose { kind: RequestKind::Connect, is_offer: false },
+            Switch::Protocol(_) => Purpose { kind: RequestKind::Connect, is_offer: true },
+        }
+    }
+
     /// Whether a server's response opens the tunnel that was asked for.
     #[cold]
     pub(super) fn is_tunnel_opened(&self, head: &ResponseHead<'_>) -> bool {
         match self.switch.protocol(&self.route.tunnels) {
-            Some(protocol) => is_taken_up(head, protocol),
+            Some(protocol) => {
+                is_taken_up(head, protocol)
+                    && self.made_key.as_ref().is_none_or(|key| accepts_key(head, &key[..]))
+            }
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
             // "Any 2xx (Successful) response indicates that the sender ... will switch to tunnel mode"
             None => self.switch == Switch::Connect && (200..=299).contains(&head.status),

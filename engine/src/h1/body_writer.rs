@@ -33,9 +33,7 @@ pub(crate) struct BodyWriter<'a> {
     is_chunked: bool,
     /// Whom to blame.
     side: Side,
-    /// Longest time without progress, in milliseconds.
-    stall_ms: u64,
-    /// How long the peer may take in all.
+    /// How long the peer may take: without progress, and in all.
     min_rate: MinRate,
     last: Last,
     /// Counts what goes out.
@@ -59,7 +57,6 @@ impl<'a> BodyWriter<'a> {
             parts: Leases::new(),
             is_chunked,
             side,
-            stall_ms,
             min_rate,
             last: Last::Await,
             sent_bytes: None,
@@ -117,7 +114,7 @@ impl<'a> BodyWriter<'a> {
     /// A send of so many bytes begins; says how long it may take.
     fn begin_send(&mut self, bytes: usize) -> Patience {
         self.count(bytes as u64);
-        Patience { stall_ms: self.stall_ms, total_ms: self.min_rate.begin_send(now_ms(), bytes) }
+        Patience { stall_ms: self.min_rate.stall_ms(), total_ms: self.min_rate.begin_send(now_ms(), bytes) }
     }
 
     fn count(&self, bytes: u64) {
@@ -234,7 +231,7 @@ impl BodySink for BodyWriter<'_> {
         let conn = self.link.plain_to_send().filter(|_| !self.is_chunked)?;
         Some(PlainSink {
             conn,
-            stall_ms: short(self.stall_ms),
+            stall_ms: short(self.min_rate.stall_ms()),
             min_rate: Some(&mut self.min_rate),
             side: self.side,
         })
