@@ -61,7 +61,7 @@ impl Tunnel {
         let tunnel = Tunnel {
             client: client.link,
             server: server.link,
-            open: Open::new(shard.clone(), of),
+            open: Open::new(shard.clone(), Some(of)),
             last_ms: Cell::new(now_ms() as u32),
             failure: Cell::new(None),
         };
@@ -187,7 +187,7 @@ impl Failure {
 }
 
 /// How long ago that was, of which the low 32 bits were kept.
-fn since_ms(then_ms: u32, now_ms: u64) -> u32 {
+pub(crate) fn since_ms(then_ms: u32, now_ms: u64) -> u32 {
     (now_ms as u32).wrapping_sub(then_ms)
 }
 
@@ -320,16 +320,19 @@ impl<'t> Way<'t> {
 }
 
 /// Counts an open tunnel, as such and as a use of its server.
-struct Open {
-    shard: Rc<Shard>,
-    server: Rc<Server>,
+pub(crate) struct Open {
+    pub(crate) shard: Rc<Shard>,
+    /// Unless its connection serves others too.
+    server: Option<Rc<Server>>,
 }
 
 impl Open {
-    fn new(shard: Rc<Shard>, server: Rc<Server>) -> Open {
+    pub(crate) fn new(shard: Rc<Shard>, server: Option<Rc<Server>>) -> Open {
         shard.counters.tunnels_opened.increment();
-        server.opened();
-        server.begin_use();
+        if let Some(server) = &server {
+            server.opened();
+            server.begin_use();
+        }
         shard.tunnels.set(shard.tunnels.get() + 1);
         Open { shard, server }
     }
@@ -337,8 +340,10 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.server.end_use();
-        self.server.closed();
+        if let Some(server) = &self.server {
+            server.end_use();
+            server.closed();
+        }
         self.shard.tunnels.set(self.shard.tunnels.get() - 1);
     }
 }
