@@ -1,6 +1,7 @@
 //! Responses of our own: the only place where a failure becomes a status code. docs/errors.md lists them all.
 
-use sluice_proto::h1::reason_phrase;
+use sluice_proto::grpc;
+use sluice_proto::h1::{reason_phrase, write_grpc_answer};
 
 use crate::message::{Aborted, Cause, Side};
 
@@ -53,6 +54,8 @@ impl Answer<'_> {
         Answer::Refused { status: 400, why: "this port is for HTTPS, and the request came without TLS" };
     pub(crate) const OVERDUE: Answer<'static> =
         Answer::Refused { status: 408, why: "the request was not complete within its time" };
+    pub(crate) const NO_EXTENDED_CONNECT: Answer<'static> =
+        Answer::BadUpstream { why: "the server does not take extended CONNECT (RFC 8441)" };
     pub(crate) const TRACE_ENDS_HERE: Answer<'static> =
         Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
 
@@ -76,8 +79,10 @@ impl Answer<'_> {
                 Side::Downstream,
                 Cause::Stalled
                 | Cause::Closed
+                | Cause::Reset(_)
                 | Cause::Failed(_)
                 | Cause::UnaskedUpgrade
+                | Cause::IgnoredOffer
                 | Cause::UnaskedAnswer,
             ) => return None,
             (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) | (_, Cause::Overdue) => {
@@ -87,8 +92,14 @@ impl Answer<'_> {
             (Side::Upstream, Cause::UnaskedUpgrade) => {
                 Answer::BadUpstream { why: "the server switched protocols otherwise than it was asked to" }
             }
+            (Side::Upstream, Cause::IgnoredOffer) => {
+                Answer::BadUpstream { why: "the server answered without switching protocols" }
+            }
             (Side::Upstream, Cause::UnaskedAnswer) => {
                 Answer::BadUpstream { why: "the server answered before it was asked" }
+            }
+            (Side::Upstream, Cause::Reset(_)) => {
+                Answer::BadUpstream { why: "the server reset the stream before it had answered" }
             }
             (Side::Upstream, Cause::TooLarge | Cause::Closed | Cause::Failed(_)) => {
                 Answer::BadUpstream { why: "the server closed the connection before it had answered" }
@@ -150,8 +161,6 @@ impl Answer<'_> {
     /// Writes the answer.
     pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming<'_>) {
         let status = self.status();
-        let mut body = [0; 160];
-        let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
         let hsts = framing.hsts.and_then(|line| line.trim_end().split_once(": "));
         let mut fields = [("", ""); 2];
         let mut count = 0;
@@ -159,10 +168,17 @@ impl Answer<'_> {
             fields[count] = field;
             count += 1;
         }
+        let fields = &fields[..count];
+        if framing.is_grpc && status >= 400 {
+            let status = grpc::Status::of_http(status);
+            return write_grpc_answer(out, status, self.why(), fields, date, framing.connection);
+        }
+        let mut body = [0; 160];
+        let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
         sluice_proto::h1::write_answer(
             out,
             status,
-            &fields[..count],
+            fields,
             date,
             body,
             framing.connection,
@@ -176,6 +192,9 @@ pub(crate) struct ResponseFraming<'a> {
     pub(crate) connection: sluice_proto::h1::ConnectionField,
     /// The request was HEAD.
     pub(crate) is_head_only: bool,
+    /// The request was a gRPC call: its client reads the failure in fields, and takes other statuses than 200 for those of a proxy
+    /// that does not know gRPC.
+    pub(crate) is_grpc: bool,
     /// The Strict-Transport-Security field, with its line end.
     pub(crate) hsts: Option<&'a str>,
 }
@@ -250,10 +269,46 @@ mod tests {
         }
     }
 
+    fn framing(is_grpc: bool) -> ResponseFraming<'static> {
+        ResponseFraming { connection: ConnectionField::Close, is_head_only: false, is_grpc, hsts: None }
+    }
+
+    fn written(answer: Answer<'_>, is_grpc: bool) -> String {
+        let mut out = Vec::new();
+        answer.write(&mut out, "Sun, 06 Nov 1994 08:49:37 GMT", &framing(is_grpc));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_grpc_call_learns_of_a_failure_by_fields() {
+        let text = written(Answer::NoRoute, true);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        for field in [
+            "Content-Type: application/grpc\r\n",
+            "grpc-status: 12\r\n",
+            "grpc-message: no route for this host and path\r\n",
+            "Content-Length: 0\r\n",
+        ] {
+            assert!(text.contains(field), "{text}");
+        }
+        assert!(text.ends_with("\r\n\r\n"), "no body: {text}");
+        let late = written(Answer::UpstreamTimeout, true);
+        assert!(late.contains("grpc-status: 4\r\n"), "{late}");
+        let crowded = written(Answer::Crowded, true);
+        assert!(
+            crowded.contains("grpc-status: 14\r\n") && crowded.contains("Retry-After: 1\r\n"),
+            "{crowded}"
+        );
+        // What is no failure is what it was.
+        for answer in [Answer::FinalRecipient, Answer::HttpsRedirect { location: "https://a" }] {
+            assert_eq!(written(answer, true), written(answer, false));
+        }
+    }
+
     #[test]
     fn an_answer_says_who_and_why() {
         let mut out = Vec::new();
-        let framing = ResponseFraming { connection: ConnectionField::Close, is_head_only: false, hsts: None };
+        let framing = framing(false);
         Answer::MethodNotAllowed { allow: "GET, HEAD" }.write(
             &mut out,
             "Sun, 06 Nov 1994 08:49:37 GMT",

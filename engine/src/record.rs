@@ -133,7 +133,7 @@ fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
         (Phase::Request, Side::Downstream) => count_request(cause, counters),
         (Phase::Request, Side::Upstream) => match cause {
             Cause::TimedOut => counters.upstream_timeouts.increment(),
-            Cause::Closed | Cause::Failed(_) => counters.upstream_closed.increment(),
+            Cause::Closed | Cause::Reset(_) | Cause::Failed(_) => counters.upstream_closed.increment(),
             _ => counters.upstream_bad_responses.increment(),
         },
         (Phase::Response, Side::Upstream) => {
@@ -175,7 +175,13 @@ fn count_request(cause: Cause, counters: &Counters) {
 fn count_client(cause: Cause, counters: &Counters) {
     match cause {
         Cause::Fault(_) => counters.bad_requests.increment(),
-        Cause::Stalled | Cause::Closed | Cause::Failed(_) | Cause::UnaskedUpgrade | Cause::UnaskedAnswer => {
+        Cause::Stalled
+        | Cause::Closed
+        | Cause::Reset(_)
+        | Cause::Failed(_)
+        | Cause::UnaskedUpgrade
+        | Cause::IgnoredOffer
+        | Cause::UnaskedAnswer => {
             counters.client_aborts.increment();
         }
         Cause::TooLarge
