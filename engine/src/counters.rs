@@ -132,6 +132,34 @@ counters! {
     upstream_tls_failures,
     /// TLS handshakes with servers that resumed an earlier session.
     upstream_tls_resumptions,
+    /// Client connections that began to speak HTTP/2.
+    h2_connections,
+    /// Those of them that ended because the client broke a rule of the whole connection.
+    h2_connections_broken,
+    /// Requests by HTTP/2 under way now.
+    h2_streams,
+    /// Streams refused because their connection, or `http2.streams_per_shard`, had as many as it may.
+    h2_streams_refused,
+    /// Streams of clients that we reset for a broken rule.
+    h2_streams_broken,
+    /// Streams that clients reset before they were over.
+    h2_resets,
+    /// PING frames of clients.
+    h2_pings,
+    /// SETTINGS frames of clients behind their first.
+    h2_settings,
+    /// PRIORITY, PRIORITY_UPDATE and unknown frames of clients.
+    h2_frames_ignored,
+    /// Frames of clients without content that end nothing.
+    h2_frames_empty,
+    /// DATA frames of clients of a few bytes that end nothing.
+    h2_data_tiny,
+    /// HTTP/2 connections ended because the peer did not answer a PING in `http2.ping_timeout`.
+    h2_ping_timeouts,
+    /// WINDOW_UPDATE frames of clients for a few bytes.
+    h2_windows_tiny,
+    /// Bytes of bodies that were received by HTTP/2 and wait for the other side, now.
+    h2_bodies_buffered,
     /// Connections closed for a PROXY protocol header that was missing or malformed.
     proxy_headers_malformed,
     /// Connections closed for a PROXY protocol header that did not come in time.
@@ -185,7 +213,7 @@ counters! {
     upstream_connect_errors,
     /// Requests sent on a connection that had served one before.
     upstream_reuses,
-    /// Requests sent again because a kept connection turned out to be dead.
+    /// Requests sent again because a kept connection turned out to be dead, or a server refused their stream unseen.
     upstream_retries,
     /// Responses of servers that broke a protocol rule or a limit.
     upstream_bad_responses,
@@ -307,6 +335,7 @@ mod tests {
         ("limits.connections_per_address", Some("address_refused")),
         ("limits.abuse_score", Some("abuse_closed")),
         ("limits.upstream_idle_connections", Some("upstream_not_kept")),
+        ("limits.upstream_streams", None),
     ];
 
     #[test]

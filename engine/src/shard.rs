@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::identity::{ClientTexts, RequestIds};
 use crate::route::RouteTable;
+use crate::sleepers::Sleepers;
 use crate::snapshot::Snapshot;
 use crate::splice;
 use crate::tls::listeners::TlsListeners;
@@ -44,6 +45,12 @@ pub(crate) struct Shard {
     pub(crate) path_store: RefCell<PathStore>,
     /// Requests answered with 429 because their address has too many connections. The ring counts those it closed.
     pub(crate) crowded: Cell<u64>,
+    /// Requests by HTTP/2 under way now.
+    streams: Cell<u32>,
+    /// Bytes of bodies that were received by HTTP/2 and wait for the other side.
+    buffered_bytes: Cell<usize>,
+    /// The tasks that drive connections of HTTP/2, to be woken when they are to end.
+    pub(crate) drivers: Sleepers,
     /// Tunnels open now.
     pub(crate) tunnels: Cell<u32>,
     pub(crate) is_draining: Cell<bool>,
@@ -83,6 +90,9 @@ impl Shard {
             scratch: RefCell::default(),
             path_store: RefCell::default(),
             crowded: Cell::new(0),
+            streams: Cell::new(0),
+            buffered_bytes: Cell::new(0),
+            drivers: Sleepers::default(),
             tunnels: Cell::new(0),
             is_draining: Cell::new(false),
         }
@@ -107,6 +117,45 @@ impl Shard {
         self.servers.forget_unused();
         // Those that exchanges still use are forgotten by and by.
         self.upkeep.wake();
+    }
+
+    /// Counts one more request by HTTP/2 of a connection that has so many with it, if there may be one. The more of them there are, the
+    /// fewer a connection may have, so that a few clients do not take all.
+    pub(crate) fn may_begin_stream(&self, of_connection: usize) -> bool {
+        let (streams, most) = (self.streams.get(), self.streams_max());
+        let share = match u64::from(streams) * 4 / u64::from(most.max(1)) {
+            0 | 1 => usize::MAX,
+            2 => 16,
+            _ => 4,
+        };
+        let may_begin = streams < most && of_connection <= share;
+        if may_begin {
+            self.streams.set(streams + 1);
+        }
+        may_begin
+    }
+
+    /// The most that there may be: each may need a connection to a server, which must leave descriptors to others.
+    fn streams_max(&self) -> u32 {
+        let configured = self.snapshot.borrow().http2.streams_per_shard;
+        configured.min(self.stock.descriptors() / 2)
+    }
+
+    /// One of them is over.
+    pub(crate) fn stream_ends(&self) {
+        self.streams.set(self.streams.get() - 1);
+    }
+
+    /// Bytes of a body wait; says whether there is room for more.
+    pub(crate) fn note_buffered(&self, bytes: usize) -> bool {
+        let buffered = self.buffered_bytes.get() + bytes;
+        self.buffered_bytes.set(buffered);
+        buffered <= self.snapshot.borrow().http2.body_buffer_bytes
+    }
+
+    /// They wait no more.
+    pub(crate) fn forget_buffered(&self, bytes: usize) {
+        self.buffered_bytes.set(self.buffered_bytes.get() - bytes);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -135,6 +184,8 @@ impl Shard {
         counters.accept_errors.set(stats.accept_errors);
         counters.idle_timeouts.set(stats.idle_expired);
         counters.tunnels.set(u64::from(self.tunnels.get()));
+        counters.h2_streams.set(u64::from(self.streams.get()));
+        counters.h2_bodies_buffered.set(self.buffered_bytes.get() as u64);
         counters.upstream_connections.set(busy + idle);
         counters.upstream_idle.set(idle);
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));

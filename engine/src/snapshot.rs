@@ -5,16 +5,19 @@
 //! snapshot only refers to it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_proto::HeadLimits;
+use sluice_proto::h2;
 use sluice_proto::path::PathRules;
 
 use crate::budget::Budget;
 use crate::config::{self, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
+use crate::h2::{BudgetRules, PingRules};
 use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
@@ -27,6 +30,7 @@ use crate::upstream::servers::{Resolved, Servers};
 pub(crate) struct Snapshot {
     pub(crate) times: Times,
     pub(crate) limits: Limits,
+    pub(crate) http2: Http2,
     /// The rules for paths that apply before the route is known.
     pub(crate) path_rules: PathRules,
     pub(crate) identity: IdentityRules,
@@ -95,6 +99,21 @@ pub(crate) struct Limits {
     response_min_rate: u32,
 }
 
+/// HTTP/2 with clients, and what both sides share.
+pub(crate) struct Http2 {
+    /// Rules of a client's connection, which keeps those that it began with.
+    pub(crate) rules: Rc<h2::Rules>,
+    /// Whether clients may use it, by listener.
+    listeners: Box<[bool]>,
+    /// Most requests at once on this shard.
+    pub(crate) streams_per_shard: u32,
+    /// Most bytes of bodies that wait on this shard for slower peers.
+    pub(crate) body_buffer_bytes: usize,
+    /// What a client may do of what is abuse when repeated.
+    pub(crate) budget: BudgetRules,
+    pub(crate) ping: PingRules,
+}
+
 /// The result of a lookup in a snapshot.
 pub(crate) enum Found<'s> {
     Route(&'s Route, &'s Group),
@@ -116,12 +135,13 @@ impl Snapshot {
         tls: &TlsUpstreams,
     ) -> Snapshot {
         let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<SocketAddr>>)| {
-            Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group))
+            Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group, config))
         };
         let redirects = config.listeners.iter().map(|listener| listener.https_redirect);
         Snapshot {
             times: Times::new(config),
             limits: Limits::new(config, budget),
+            http2: Http2::new(config),
             path_rules: path_policy::rules_before_route(config),
             identity: IdentityRules::new(&config.forwarding),
             proxy_senders: ProxySenders::new(&config.listeners),
@@ -184,13 +204,66 @@ impl Route {
 }
 
 impl GroupRules {
-    fn new(group: &UpstreamGroup) -> GroupRules {
+    fn new(group: &UpstreamGroup, config: &Config) -> GroupRules {
         GroupRules {
             proxy_protocol: group.proxy_protocol,
             connect_ms: ms(group.timeouts.upstream_connect),
             idle_ms: ms(group.timeouts.upstream_idle),
             idle_connections_max: group.limits.upstream_idle_connections,
+            protocol: group.protocol,
+            http2: Rc::new(h2::Rules {
+                streams_max: group.limits.upstream_streams,
+                connect_protocol: false,
+                ..http2_rules(config)
+            }),
         }
+    }
+}
+
+impl Http2 {
+    fn new(config: &Config) -> Http2 {
+        let keys = &config.http2;
+        Http2 {
+            rules: Rc::new(http2_rules(config)),
+            listeners: config.listeners.iter().map(|listener| listener.http2).collect(),
+            streams_per_shard: keys.streams_per_shard,
+            body_buffer_bytes: keys.body_buffer,
+            budget: BudgetRules { burst: keys.abuse_burst, per_second: keys.abuse_rate },
+            ping: PingRules {
+                client_idle_ms: ms(keys.ping_idle),
+                server_idle_ms: ms(keys.upstream_ping_idle),
+                timeout_ms: ms(keys.ping_timeout),
+            },
+        }
+    }
+
+    /// Whether clients of this listener may use it.
+    pub(crate) fn is_on(&self, listener: u8) -> bool {
+        self.listeners.get(usize::from(listener)).is_some_and(|is_on| *is_on)
+    }
+}
+
+/// Rules of a client's connection; servers' differ in little.
+fn http2_rules(config: &Config) -> h2::Rules {
+    let keys = &config.http2;
+    h2::Rules {
+        head: head_limits(&config.limits),
+        streams_max: keys.streams,
+        stream_window: keys.stream_window,
+        connection_window: keys.connection_window,
+        frame_bytes_max: keys.frame_bytes,
+        decoder_table_bytes: keys.header_table,
+        encoder_table_bytes: keys.encoder_table,
+        write_bytes_max: keys.write_frame_bytes,
+        connect_protocol: true,
+    }
+}
+
+fn head_limits(limits: &config::Limits) -> HeadLimits {
+    HeadLimits {
+        request_line_bytes_max: limits.request_line_bytes,
+        head_bytes_max: limits.head_bytes,
+        fields_max: limits.header_fields,
     }
 }
 
@@ -199,11 +272,7 @@ impl Limits {
         let limits = &config.limits;
         let unlimited = |limit: u32| if limit == 0 { u32::MAX } else { limit };
         Limits {
-            head: HeadLimits {
-                request_line_bytes_max: limits.request_line_bytes,
-                head_bytes_max: limits.head_bytes,
-                fields_max: limits.header_fields,
-            },
+            head: head_limits(limits),
             partial_heads_bytes: budget.partial_heads_bytes,
             requests_per_connection: unlimited(limits.requests_per_connection),
             connections_per_address: unlimited(limits.connections_per_address),

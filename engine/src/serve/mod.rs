@@ -11,7 +11,7 @@ use sluice_sys::{BoundListener, Listener, next_message, now_ms, sleep, spawn};
 use crate::balance::{self, ShardPeers};
 use crate::connection::{Accepted, Arrived};
 use crate::control::Message;
-use crate::downstream;
+use crate::downstream::{self, Changed};
 use crate::log;
 use crate::shard::Shard;
 use crate::upstream::upkeep;
@@ -41,6 +41,7 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
         }
     }
     shard.is_draining.set(true);
+    shard.drivers.wake_all();
     sluice_sys::leave_shard_set();
     spawn(go_on_publishing(shard.clone()));
     let until_ms = now_ms() + shard.snapshot().times.drain;
@@ -48,6 +49,7 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
         listener.stop(until_ms.saturating_sub(now_ms())).await;
     }
     drain(until_ms).await;
+    end_sessions(&shard, until_ms).await;
     shard.servers.for_each(|server| server.close_idle());
     shard.publish();
 }
@@ -67,13 +69,20 @@ pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
             let arrived = Accepted::next(|| shard.snapshot().limits.connection_age).await;
             let accepted = match arrived {
                 Arrived::Accepted(accepted) if downstream::is_begun(&shard, &accepted) => accepted,
+                Arrived::Stream(session, number) => {
+                    downstream::h2::serve_stream(&shard, session, number).await;
+                    continue;
+                }
                 arrived => match cold!(downstream::begin(&shard, arrived)) {
                     Some(accepted) => accepted,
                     None => continue,
                 },
             };
-            if let Some(tunnel) = downstream::h1::serve(&shard, accepted).await {
-                spawn(tunnel.run());
+            let Some(changed) = downstream::h1::serve(&shard, accepted).await else { continue };
+            match *changed {
+                Changed::Tunnel(tunnel) => spawn(tunnel.run()),
+                Changed::StreamTunnel(tunnel) => spawn(tunnel.run()),
+                Changed::Http2(accepted) => cold!(downstream::h2::begin(&shard, accepted)),
             }
         }
     }
@@ -85,6 +94,19 @@ async fn drain(until_ms: u64) {
         // First a moment for the requests of connections that were accepted last.
         sleep(DRAIN_LOOK_MS.min(until_ms - now_ms())).await;
         sluice_sys::close_idle();
+    }
+}
+
+/// Waits until connections to servers by HTTP/2 have said that they end.
+async fn end_sessions(shard: &Shard, until_ms: u64) {
+    let is_any = || {
+        let mut is_any = false;
+        shard.servers.for_each(|server| is_any |= server.sessions.count() != (0, 0));
+        is_any
+    };
+    shard.drivers.wake_all();
+    while is_any() && now_ms() < until_ms {
+        sleep(1).await;
     }
 }
 
