@@ -52,6 +52,7 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::NoneAvailable,
         Answer::OVERDUE,
         Answer::TRACE_ENDS_HERE,
+        Answer::NO_EXTENDED_CONNECT,
         Answer::MISDIRECTED,
         Answer::NO_CLIENT_CERTIFICATE,
         Answer::REDIRECT_WITHOUT_HOST,
@@ -60,6 +61,7 @@ fn responses() -> Vec<Answer<'static>> {
     let causes = [
         Cause::TooLarge,
         Cause::UnaskedUpgrade,
+        Cause::IgnoredOffer,
         Cause::UnaskedAnswer,
         Cause::TimedOut,
         Cause::Overdue,

@@ -33,7 +33,7 @@ mod shard_thread;
 mod balance;
 pub mod control;
 mod shard;
-
+mod sleepers;
 mod serve;
 mod snapshot;
 mod connection;
@@ -48,12 +48,15 @@ mod request_lines;
 pub mod route;
 mod upstream;
 mod h1;
+mod h2;
 mod min_rate;
 mod record;
 mod relay;
 mod splice;
 mod tls;
+mod body_writer;
 mod tunnel;
+mod stream_tunnel;
 mod answer;
 
 mod clock;

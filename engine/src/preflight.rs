@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::config::{Config, Scheme, UpstreamGroup};
+use crate::config::{Config, UpstreamGroup};
 use crate::control::resolve;
 use crate::descriptors;
 use crate::listen::{Reserved, why_not_bound};
@@ -40,7 +40,7 @@ fn unresolved(config: &Config) -> Vec<String> {
 /// Servers are verified by the authorities of this system, and it has none.
 fn no_authorities(config: &Config) -> Option<String> {
     let needs_those_of_the_system = |group: &UpstreamGroup| {
-        let has_tls = group.servers.iter().any(|server| server.scheme == Scheme::Https);
+        let has_tls = group.servers.iter().any(|server| server.scheme.is_secure());
         has_tls && group.tls.verify && group.tls.ca.is_none()
     };
     let group = config.upstreams.iter().find(|group| needs_those_of_the_system(group))?;

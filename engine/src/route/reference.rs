@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Lookup, RouteTable, RouteTarget};
 use crate::config::{
-    Config, Forwarding, Host, HostPattern, Limits, Methods, PathForward, PathPattern, Paths, Route,
+    Config, Forwarding, Host, HostPattern, Http2, Limits, Methods, PathForward, PathPattern, Paths, Route,
     RoutePaths, Segment, SendHost, ShardChoice, Tail, Timeouts,
 };
 
@@ -32,6 +32,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         limits: Limits::default(),
         paths: Paths::default(),
         forwarding: Forwarding::default(),
+        http2: Http2::default(),
         upstreams: Vec::new(),
         routes,
         warnings: Vec::new(),
