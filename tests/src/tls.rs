@@ -195,6 +195,13 @@ impl Identity {
     }
 }
 
+/// What a client has that offers these protocols by ALPN.
+pub fn offering(config: &ClientConfig, protocols: &[&str]) -> ClientConfig {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
 /// A proxy with this configuration.
 pub async fn configured(text: &str) -> Proxy {
     let config = crate::proxy::config_file(".toml", text);

@@ -4,6 +4,7 @@
 //! speak through. The scripts themselves are in `scripted`, each named by what it does wrong; a well-behaved
 //! origin on a foreign HTTP implementation is in `real`.
 
+mod http2;
 mod real;
 mod scripted;
 
@@ -21,7 +22,8 @@ use tokio::{
 };
 
 pub use self::{
-    real::{Real, Seen, real},
+    http2::*,
+    real::{Real, Seen, real, real_http2},
     scripted::*,
 };
 use crate::{

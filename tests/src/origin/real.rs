@@ -14,10 +14,12 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Version, body::Incoming, server::conn::http1,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::listen;
@@ -76,6 +78,15 @@ impl Drop for Real {
 
 /// A hyper origin that answers unknown paths with `name`.
 pub async fn real(name: &'static str) -> Real {
+    speaking(Version::HTTP_11, name).await
+}
+
+/// The same over HTTP/2, by prior knowledge.
+pub async fn real_http2(name: &'static str) -> Real {
+    speaking(Version::HTTP_2, name).await
+}
+
+async fn speaking(version: Version, name: &'static str) -> Real {
     let listener = listen().await;
     let address = listener.local_addr().expect("bound");
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -89,9 +100,14 @@ pub async fn real(name: &'static str) -> Real {
                 log.lock().expect("no test panics while it holds the lock").push(note(&request));
                 answer(name, request)
             });
-            let mut http = http1::Builder::new();
-            http.half_close(true);
-            connections.spawn(http.serve_connection(TokioIo::new(stream), service));
+            connections.spawn(async move {
+                let stream = TokioIo::new(stream);
+                if version == Version::HTTP_2 {
+                    let http = http2::Builder::new(TokioExecutor::new());
+                    return http.serve_connection(stream, service).await;
+                }
+                http1::Builder::new().half_close(true).serve_connection(stream, service).await
+            });
             while connections.try_join_next().is_some() {}
         }
     });

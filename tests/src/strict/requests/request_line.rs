@@ -57,7 +57,6 @@ pub(super) fn cases() -> Vec<RequestCase> {
         refused(505, "HTTP/9.9", "9110 15.6.6", "GET / HTTP/9.9\r\nHost: a\r\n\r\n"),
         refused(505, "HTTP/0.9 in words", "9110 15.6.6", "GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
         refused(505, "HTTP/0.0", "9110 15.6.6", "GET / HTTP/0.0\r\nHost: a\r\n\r\n"),
-        refused(505, "the preface of HTTP/2", "9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         then(505, "the preface of HTTP/2 after a request", "9113 3.4", concat!(get!(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), [get!()]),
         refused(400, "a TLS greeting", "3", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\xf5"),
         refused(400, "an SSH greeting", "3", "SSH-2.0-OpenSSH_9.9\r\n"),
