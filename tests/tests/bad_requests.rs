@@ -35,7 +35,6 @@ const REQUEST_LINES: &[Case] = &[
     ("HTTP/2 in words",         b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", &[505]),
     ("HTTP/3 in words",         b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", &[505]),
     ("HTTP/0.9 in words",       b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", &[400, 505]),
-    ("a preface of HTTP/2",     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 505]),
     ("a bare LF after it",      b"GET / HTTP/1.1\nHost: a\r\n\r\n", &[400]),
     ("a bare CR in it",         b"GET /\rHTTP/1.1\r\nHost: a\r\n\r\n", &[400]),
     ("CONNECT",                 b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", &[400, 405, 501]),
