@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use sluice_tests::{
     assert_took,
     client::Raw,
+    http2::frames,
     many_connections,
     origin::{self, Go},
     pattern,
@@ -278,6 +279,46 @@ async fn a_record_that_never_completes_holds_no_worker_and_ends_by_the_timeout()
         }
     }
     assert!(!origin.recorder.text().contains("AAAA"));
+}
+
+/// The beginning of a record keeps a connection of HTTP/2 from nothing but its own rest: its shard goes on with others.
+#[tokio::test]
+async fn a_cut_record_of_http2_ends_by_the_timeout_and_keeps_no_shard() {
+    let origin = origin::answers(origin::ok("fine")).await;
+    let flags = ["--timeout-request-head", "1s", "--shards", "1"];
+    let (proxy, authority) = tls::proxy_to(origin.address, &flags).await;
+    let plain = authority.client(BOTH);
+    let config = tls::offering(&plain, &["h2"]);
+    for cut in [1, 5, 30] {
+        let mut client = Records::connect(proxy.address, &config).await;
+        client.data([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frames::settings(&[])].concat()).await;
+        let begun = Instant::now();
+        let record = client.seal.seal(kind::DATA, &frames::ping([7; 8]), 0);
+        client.send_bytes(&record[..cut]).await.unwrap();
+        let mut neighbour = Client::connect(proxy.address, &plain).await;
+        for _ in 0..5 {
+            assert_eq!(neighbour.ask("GET", "/").await.status(), 200);
+        }
+        proxy.counters_until("it has ended", |now| now.connections == 1).await;
+        assert_took(begun, Duration::from_secs(1), Duration::from_secs(10));
+        drop(neighbour);
+        proxy.counters_until("both have ended", |now| now.connections == 0 && now.buffers_held == 0).await;
+    }
+    let mut client = Records::connect(proxy.address, &config).await;
+    client.data([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frames::settings(&[])].concat()).await;
+    let record = client.seal.seal(
+        kind::DATA,
+        &frames::headers(
+            1,
+            5,
+            frames::block(&[(":method", "GET"), (":scheme", "https"), (":authority", NAME), (":path", "/")]),
+        ),
+        0,
+    );
+    client.send_bytes(&record[..7]).await.unwrap();
+    proxy.counters_until("it waits", |now| now.buffers_held == 0).await;
+    client.send_bytes(&record[7..]).await.unwrap();
+    client.data_until("fine").await;
 }
 
 #[tokio::test]
