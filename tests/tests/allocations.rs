@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use sluice_tests::{
     client::Raw,
-    has_ipv6, many_connections,
+    has_ipv6,
+    http2::Http2,
+    many_connections,
     origin::{self, Origin},
     proxy::{Proxy, counting_binary},
     tls,
@@ -54,6 +56,40 @@ async fn requests_over_tls_allocate_nothing() {
             ask_all(REQUESTS / CONNECTIONS / 2).await;
             grown.push(allocations(&proxy.proxy).await - before);
             assert!(is_warming_up(&grown), "{grown:?} allocations during {} requests each", REQUESTS / 2);
+        }
+    }
+}
+
+/// One request after the other, between which the connections rest, and many at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_by_http2_allocate_nothing() {
+    let proxy = Counting::start("--listen", "127.0.0.1:0", &["--limit-requests-per-connection=0"]).await;
+    for at_once in [1, 20] {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(Http2::connect(proxy.proxy.address).await);
+        }
+        let mut ask_all = async |count: usize| {
+            for _ in 0..count / at_once {
+                for client in &mut clients {
+                    let mut streams = Vec::new();
+                    for _ in 0..at_once {
+                        streams.push(client.ask("GET", "/", &[("x-some", "field")]).await);
+                    }
+                    for stream in streams {
+                        assert_eq!(client.answer(stream).await.status(), 200);
+                    }
+                    client.streams.clear();
+                }
+            }
+        };
+        ask_all(REQUESTS / CONNECTIONS / 2).await;
+        let mut grown = Vec::new();
+        while grown.last() != Some(&0) {
+            let before = allocations(&proxy.proxy).await;
+            ask_all(REQUESTS / CONNECTIONS / 2).await;
+            grown.push(allocations(&proxy.proxy).await - before);
+            assert!(is_warming_up(&grown), "{grown:?} allocations, {at_once} at once");
         }
     }
 }

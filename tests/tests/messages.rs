@@ -78,8 +78,17 @@ async fn addresses() {
         ),
         (
             server("fastcgi://127.0.0.1:9000"),
-            "4:12: upstream.servers: `fastcgi://127.0.0.1:9000`: servers are asked in HTTP/1.1 only (hint: use an \
-             http:// or https:// server)",
+            "4:12: upstream.servers: `fastcgi://127.0.0.1:9000`: servers are asked in HTTP/1.1 or HTTP/2 only (hint: use an \
+             http://, https:// or h2c:// server)",
+        ),
+        (
+            server("grpc://127.0.0.1:50051"),
+            "4:12: upstream.servers: `grpc://127.0.0.1:50051`: gRPC is HTTP/2 (hint: write h2c://127.0.0.1:50051)",
+        ),
+        (
+            server("h2://app.internal"),
+            "4:12: upstream.servers: `h2://app.internal`: HTTP/2 over TLS is https:// (hint: write https://app.internal, and \
+             protocol = \"h2\")",
         ),
         (
             file("listen = [\"127.0.0.1:80\"]\nforwarding.trusted_proxies = [\"10.0.0.0/255.0.0.0\"]", "", ""),

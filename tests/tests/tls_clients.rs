@@ -277,9 +277,23 @@ async fn rsa_and_ecdsa_serve_one_name() {
 }
 
 #[tokio::test]
-async fn http_1_1_is_the_only_protocol() {
+async fn http_2_is_preferred_where_it_is_on() {
     let origin = origin::answers(origin::ok("fine")).await;
-    let (proxy, authority) = tls::proxy_to(origin.address, &[]).await;
+    for (set, preferred) in [("http2.enabled=true", "h2"), ("http2.enabled=false", "http/1.1")] {
+        let (proxy, authority) = tls::proxy_to(origin.address, &["--set", set]).await;
+        for versions in [ONLY_12, ONLY_13] {
+            let mut config = authority.client(versions);
+            config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+            let mut client = Client::connect(proxy.address, &config).await;
+            assert_eq!(client.tls().alpn_protocol(), Some(preferred.as_bytes()), "{set}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_1_1_is_the_only_protocol_without_http_2() {
+    let origin = origin::answers(origin::ok("fine")).await;
+    let (proxy, authority) = tls::proxy_to(origin.address, &["--set", "http2.enabled=false"]).await;
     for versions in [ONLY_12, ONLY_13] {
         let mut config = authority.client(versions);
         let offers: [(&[&str], Option<&[u8]>); 3] =

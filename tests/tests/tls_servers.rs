@@ -29,9 +29,14 @@ async fn proxy_to(server: SocketAddr, keys: &str) -> Proxy {
 }
 
 async fn proxy_with(server: SocketAddr, keys: &str, sections: &str) -> Proxy {
+    proxy_by(server, keys, sections, "h1").await
+}
+
+async fn proxy_by(server: SocketAddr, keys: &str, sections: &str, protocol: &str) -> Proxy {
     tls::configured(&format!(
         "listen = [\"127.0.0.1:0\"]\nshards = 1\n{sections}\n\
          [[upstream]]\nname = \"all\"\nservers = [\"https://{server}\"]\ntls = {{ {keys} }}\n\
+         protocol = \"{protocol}\"\n\
          [[route]]\nupstream = \"all\"\n"
     ))
     .await
@@ -271,6 +276,28 @@ async fn a_check_that_fails_is_named() {
         assert_refused(name, &proxy, 502, said).await;
     }
     assert_eq!(origin.recorder.connections(), 0, "{}", origin.recorder.text());
+}
+
+/// With `protocol = "h2"` nothing else is on offer, and what a server selects that knows no ALPN is HTTP/1.1.
+#[tokio::test]
+async fn a_server_without_http_2_is_named() {
+    let origin = origin::answers(origin::ok("not for us")).await;
+    let authority = Authority::new();
+    let keys = trusting(&authority);
+    let cases: [(&str, &[&str], &str); 2] = [
+        ("no ALPN", &[], "has not selected HTTP/2 (h2, by ALPN)"),
+        ("HTTP/1.1 only", &["http/1.1"], "no protocol in common (ALPN)"),
+    ];
+    for versions in [ONLY_12, ONLY_13] {
+        for (name, protocols, said) in cases {
+            let mut config = authority.issue(&[NAME]).server(versions);
+            config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let server = tls::serve(origin.address, config, End::Proper).await;
+            let proxy = proxy_by(server.address, &keys, "", "h2").await;
+            assert_refused(name, &proxy, 502, said).await;
+        }
+    }
+    assert!(!origin.recorder.text().contains("GET"), "{}", origin.recorder.text());
 }
 
 /// A server that answers a handshake with these bytes.
