@@ -21,6 +21,8 @@ pub enum Fault {
     Timeout,
     /// The answer was no HTTP.
     Malformed,
+    /// The peer reset the stream (HTTP/2), with this code.
+    StreamReset(u32),
     /// Another error of the connection: an errno.
     Io(i32),
     /// TLS ended it.
@@ -71,6 +73,7 @@ impl Fault {
             Fault::Closed => "closed_early".into(),
             Fault::Timeout => "timeout".into(),
             Fault::Malformed => "malformed_answer".into(),
+            Fault::StreamReset(code) => format!("stream_reset_{code}"),
             Fault::Io(errno) => errno_name(errno),
             Fault::Tls(TlsFault::Certificate) => "tls_certificate".into(),
             Fault::Tls(TlsFault::Name) => "tls_certificate_name".into(),

@@ -13,6 +13,7 @@ mod failure;
 pub mod fault;
 mod files;
 pub mod http;
+mod http2;
 pub mod interrupt;
 pub mod lanes;
 pub mod latency;

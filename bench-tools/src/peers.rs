@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::Serialize;
 use sluice_sys::descriptor_limit;
 
+use crate::compare::Front;
 use crate::tls::Pair;
 use crate::{Failure, child};
 
@@ -37,6 +38,11 @@ pub enum Peer {
     Envoy,
     /// A plain reverse proxy on Pingora (bench-tools/peers/pingora)
     Pingora,
+    /// nghttpx, for HTTP/2 (package nghttp2-proxy)
+    Nghttpx,
+    /// nghttpd, the origin of rows with HTTP/2 on both sides (package nghttp2-server)
+    #[value(skip)]
+    Nghttpd,
     /// The origin of this tool, without a proxy
     Origin,
     /// A bare relay of bytes on our ring
@@ -57,11 +63,23 @@ pub enum Peer {
 impl Peer {
     /// Whether this tool can start it as a server that terminates TLS.
     pub fn has_tls(self) -> bool {
-        matches!(self, Peer::Sluice | Peer::Nginx | Peer::Haproxy)
+        self.speaks(Front::Tls)
+    }
+
+    /// Whether this tool can start it as a proxy that speaks this.
+    pub fn speaks(self, front: Front) -> bool {
+        match self {
+            Peer::Sluice | Peer::Haproxy => true,
+            // As a client it speaks HTTP/1.1 alone.
+            Peer::Nginx => front != Front::H2h2,
+            Peer::Nghttpx => front.is_http2(),
+            _ => front == Front::Clear,
+        }
     }
 
     /// Those that are proxies.
-    pub const PROXIES: [Peer; 5] = [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora];
+    pub const PROXIES: [Peer; 6] =
+        [Peer::Sluice, Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Pingora, Peer::Nghttpx];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -71,6 +89,8 @@ impl Peer {
             Peer::Haproxy => "haproxy",
             Peer::Envoy => "envoy",
             Peer::Pingora => "pingora",
+            Peer::Nghttpx => "nghttpx",
+            Peer::Nghttpd => "nghttpd",
             Peer::Origin => "origin",
             Peer::RelayBare => "relay-bare",
             Peer::RelayRing => "relay-ring",
@@ -116,6 +136,8 @@ impl Peer {
             Peer::Pingora => {
                 "cargo build --release --manifest-path bench-tools/peers/pingora/Cargo.toml --target-dir target"
             }
+            Peer::Nghttpx => "install the package nghttp2-proxy",
+            Peer::Nghttpd => "install the package nghttp2-server",
             _ => "install the package of that name",
         }
     }
@@ -181,6 +203,8 @@ pub struct Order {
     pub busy: u64,
     /// Clients are idle for longer than servers allow by default.
     pub is_patient: bool,
+    /// What it speaks.
+    pub front: Front,
     /// It listens with TLS, and this is its certificate.
     pub(crate) tls: Option<Arc<Pair>>,
 }
@@ -190,6 +214,8 @@ const NGINX_KEEPALIVE: u64 = 2_000;
 
 /// HAProxy has its TLS on the line of the address. The client's order of suites decides, as in nginx by default.
 const HAPROXY_TLS: &str = " ssl crt @DIR@/pair.pem ssl-min-ver TLSv1.2 prefer-client-ciphers";
+/// The same for HTTP/2.
+const HAPROXY_H2S: &str = " ssl crt @DIR@/pair.pem ssl-min-ver TLSv1.2 prefer-client-ciphers alpn h2";
 
 /// A server that runs until this is dropped.
 #[derive(Debug)]
@@ -270,7 +296,8 @@ impl Order {
                         .arg("--tls-key")
                         .arg(dir.join("key.pem")),
                 };
-                command.args(["--upstream", &format!("http://{origin}")]);
+                let scheme = if self.front == Front::H2h2 { "h2c" } else { "http" };
+                command.args(["--upstream", &format!("{scheme}://{origin}")]);
                 command.args(self.flags().split_whitespace());
             }
             Peer::Nginx => {
@@ -289,6 +316,24 @@ impl Order {
             Peer::Pingora => {
                 command.args(["--listen", &listen, "--origin", &origin]);
             }
+            Peer::Nghttpx => {
+                let protocol = if self.front == Front::H2h2 { ";/;proto=h2" } else { "" };
+                command.args(["--conf=/dev/null", "--workers=1", "--no-ocsp", "--log-level=ERROR"]);
+                command.args(["--accesslog-file=/dev/null", "--backlog=65535"]);
+                command.args(["-b", &format!("{},{}{protocol}", self.origin.ip(), self.origin.port())]);
+                let front = format!("{},{}", self.listen.ip(), self.listen.port());
+                match self.tls {
+                    None => command.args(["-f", &format!("{front};no-tls")]),
+                    Some(_) => {
+                        command.args(["-f", &front]).arg(dir.join("key.pem")).arg(dir.join("cert.pem"))
+                    }
+                };
+            }
+            Peer::Nghttpd => {
+                self.write_documents(dir)?;
+                let (ip, port) = (self.listen.ip().to_string(), self.listen.port().to_string());
+                command.args(["--no-tls", "-a", &ip, "-d"]).arg(dir).arg(port);
+            }
             // What is left is relays.
             relay => {
                 let runtime = relay.runtime().unwrap_or_default();
@@ -296,6 +341,14 @@ impl Order {
             }
         }
         Ok(command)
+    }
+
+    /// The files of an origin that serves files: those that [`Front::H2h2`] asks for.
+    fn write_documents(&self, dir: &Path) -> Result<(), Failure> {
+        let (bytes, file) = (dir.join("bytes"), dir.join("bytes/1024"));
+        std::fs::create_dir_all(&bytes)
+            .and_then(|()| std::fs::write(&file, [b'x'; 1024]))
+            .map_err(|error| Failure::Target(format!("cannot write {}: {error}", file.display())))
     }
 
     fn write(&self, dir: &Path, name: &str, template: &str) -> Result<PathBuf, Failure> {
@@ -315,11 +368,18 @@ impl Order {
         };
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let (listen_tls, tls) = match (self.peer, &self.tls) {
-            (Peer::Nginx, Some(_)) => ("ssl reuseport ", include_str!("../peers/nginx-tls.conf").trim_end()),
-            (Peer::Haproxy, Some(_)) => (HAPROXY_TLS, ""),
+            (Peer::Nginx, Some(_)) => {
+                let listen = if self.front.is_http2() { "ssl http2 reuseport " } else { "ssl reuseport " };
+                (listen, include_str!("../peers/nginx-tls.conf").trim_end())
+            }
+            (Peer::Haproxy, Some(_)) => (if self.front.is_http2() { HAPROXY_H2S } else { HAPROXY_TLS }, ""),
+            (Peer::Nginx, None) if self.front.is_http2() => ("http2 ", ""),
+            (Peer::Haproxy, None) if self.front.is_http2() => (" proto h2", ""),
             _ => ("", ""),
         };
+        let origin_protocol = if self.front == Front::H2h2 { " proto h2" } else { "" };
         template
+            .replace("@ORIGIN_PROTOCOL@", origin_protocol)
             .replace("@LISTEN_TLS@", listen_tls)
             .replace("@TLS@", tls)
             .replace("@SCHEME@", if self.tls.is_some() { "https" } else { "http" })
@@ -429,6 +489,7 @@ mod tests {
             connections: 100,
             busy: 100,
             is_patient: false,
+            front: Front::Clear,
             tls: None,
         }
     }

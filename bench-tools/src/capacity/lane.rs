@@ -2,8 +2,8 @@
 //!
 //! A held connection is an entry of the ring crate's socket table and a handle of 16 bytes in a list, without a
 //! task or a buffer, so that a million of them fit beside the server under test. A request on one of them takes its
-//! handle out of the list for as long as it lasts. Only those that may be active keep their TLS session; the others will
-//! neither send nor read again, and need their socket only.
+//! handle out of the list for as long as it lasts. Only those that may be active keep their session of TLS and HTTP/2;
+//! the others will neither send nor read again, and need their socket only.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,12 +17,13 @@ use super::board::{Board, LaneBoard, Phase, StepTally};
 use super::ports::PortPlan;
 use crate::Failure;
 use crate::fault::Fault;
+use crate::http::prepared::Prepared;
 use crate::http::response::ResponseReader;
 use crate::lanes::{self, Lane};
 use crate::latency::ns;
 use crate::load::{Arrival, Schedule};
 use crate::ticker::Ticker;
-use crate::tls::{Client, TlsPlan};
+use crate::tls::{Client, Protocol, TlsPlan};
 use crate::wire::{Broken, Link, Request, Wire, connect};
 
 /// How often the lane looks up while it opens connections; they need no look.
@@ -37,10 +38,11 @@ const FAILURE_PAUSE_MS: u64 = 50;
 pub(super) struct Orders {
     pub(super) ports: Arc<PortPlan>,
     /// The request, ready to send.
-    pub(super) request: Arc<Vec<u8>>,
+    pub(super) request: Arc<[Prepared; 1]>,
     pub(super) timeout_ms: u64,
     /// Connections being opened at a time, over all lanes.
     pub(super) openers: u64,
+    pub(super) protocol: Protocol,
     /// How TLS is spoken, if it is.
     pub(super) tls: Option<TlsPlan>,
     /// Share of the held connections that send requests,
@@ -167,6 +169,7 @@ impl Shared {
         let active_max = active_count(self.lane.share(self.orders.connections_max), &self.orders);
         if held.len() >= active_max {
             link.session = None;
+            link.http2 = None;
         }
         held.push(Some(link));
     }
@@ -174,7 +177,7 @@ impl Shared {
     fn connected(&self, link: &Link, elapsed: Duration) {
         let mut tally = self.tally.borrow_mut();
         tally.connect.saturating_record(ns(elapsed));
-        if let Some(session) = &link.session {
+        if let Some(session) = link.tls() {
             session.count(&mut tally.tls, true);
         }
     }
@@ -241,7 +244,8 @@ async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> 
     let lanes = shared.lane.count as u64;
     let (source, destination) = shared.orders.ports.pair(number * lanes + shared.lane.number as u64);
     let begin = Instant::now();
-    let mut link = connect(source, destination, shared.orders.timeout_ms, shared.tls.as_ref()).await?;
+    let (orders, tls) = (&shared.orders, shared.tls.as_ref());
+    let mut link = connect(source, destination, orders.timeout_ms, tls, orders.protocol).await?;
     link.conn.set_read_ahead(ReadAhead::OneBuffer);
     let connected = Instant::now();
     shared.connected(&link, connected - begin);
@@ -251,7 +255,7 @@ async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> 
 }
 
 async fn request(shared: &Shared, link: &mut Link, reader: &mut ResponseReader) -> Result<(), Fault> {
-    let request = Request { number: 0, wire: &shared.orders.request, is_head: false };
+    let request = Request { number: 0, all: &shared.orders.request[..] };
     match shared.wire.exchange(link, request, reader, shared.orders.timeout_ms).await {
         Ok(answer) if answer.status >= 400 => Err(Fault::Status(answer.status)),
         Ok(answer) if !answer.keeps_alive => Err(Fault::Closed),

@@ -21,12 +21,13 @@ use sluice_sys::raise_descriptor_limit;
 
 use crate::Failure;
 use crate::files::ReportArgs;
+use crate::http::prepared::{HeadKind, Prepared};
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::load::{self, LoadArgs, Target};
 use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, sysctl};
-use crate::tls::{NAME, Pair, TlsArgs, TlsPlan};
+use crate::tls::{NAME, Pair, Protocol, TlsArgs, TlsPlan};
 use crate::units::{parse_count, parse_duration};
 use board::Board;
 use coordinator::Coordinator;
@@ -103,6 +104,12 @@ pub struct CapacityArgs {
     /// What to ask it for
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
+    /// Ask by HTTP/2: by TLS as ALPN names it, in clear text without asking (prior knowledge)
+    #[arg(long)]
+    pub h2: bool,
+    /// Ask as such a client does: what a server keeps of a connection of HTTP/2 depends on its fields
+    #[arg(long, value_name = "KIND", default_value = "plain", value_enum)]
+    pub head: HeadKind,
     /// Numbers of connections to go through
     #[arg(
         long, value_name = "N,N,...", value_delimiter = ',', value_parser = parse_count, default_value = "1k,10k"
@@ -148,6 +155,8 @@ impl CapacityArgs {
             start: None,
             server_cpu: None,
             path: "/".into(),
+            h2: false,
+            head: HeadKind::Plain,
             steps,
             until_limit: false,
             hold: Duration::from_secs(1),
@@ -238,6 +247,7 @@ fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Fail
         connections,
         busy: 0,
         is_patient: true,
+        front: if args.tls.tls { crate::compare::Front::Tls } else { crate::compare::Front::Clear },
         tls: None,
     };
     if peer == Peer::Origin {
@@ -265,7 +275,8 @@ fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Resul
     let load = |connections: u64, requests: u64| {
         let requests = Some(requests);
         let brief = LoadArgs::brief(url.clone(), connections, args.timeout, args.lanes.clone());
-        load::measure(&LoadArgs { requests, tls: tls.clone(), ..brief }, interrupt)?.verdict()
+        let (h2, head) = (args.h2, args.head);
+        load::measure(&LoadArgs { requests, h2, head, tls: tls.clone(), ..brief }, interrupt)?.verdict()
     };
     // A number of requests, not a time: an emulated machine may need a second for the first.
     let connections = WARM_UP_CONNECTIONS.min(first_goal);
@@ -288,10 +299,13 @@ fn measure(
     let range = |at| sysctl("net/ipv4/ip_local_port_range", at);
     let range = (range(0).unwrap_or(32_768), range(1).unwrap_or(60_999));
     let ports = Arc::new(PortPlan::new(args.target, most, args.destinations, range));
+    let protocol = if args.h2 { Protocol::Http2 } else { Protocol::Http1 };
+    let tls = || TlsPlan::new(&args.tls, &args.target.ip().to_string(), protocol);
     let orders = Orders {
         ports: ports.clone(),
-        request: Arc::new(request(args)),
-        tls: args.tls.tls.then(|| TlsPlan::new(&args.tls, &args.target.ip().to_string())).transpose()?,
+        request: Arc::new([request(args)]),
+        protocol,
+        tls: args.tls.tls.then(tls).transpose()?,
         timeout_ms: args.timeout.as_millis().max(1) as u64,
         openers: u64::from(args.openers),
         active: args.active.0,
@@ -319,13 +333,12 @@ fn measure(
     })
 }
 
-fn request(args: &CapacityArgs) -> Vec<u8> {
+fn request(args: &CapacityArgs) -> Prepared {
     let host = match &args.tls.server_name {
         Some(name) => format!("{name}:{}", args.target.port()),
         None => args.target.to_string(),
     };
-    format!("GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n\r\n", args.path)
-        .into_bytes()
+    Prepared::new("GET", &args.path, &host, args.head.fields(), 0)
 }
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {

@@ -3,11 +3,13 @@
 //! All servers run at once and idle while it is not their turn; [`workload`] says what the work is, [`values`] how
 //! figures become ratios, [`report`] how they are printed. `foundation` does the same with minimal relays.
 
+mod h2load;
 mod report;
 mod values;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +32,7 @@ use values::Values;
 use workload::Shape;
 
 pub use report::Report;
-pub use workload::{Case, Figure};
+pub use workload::{Case, Figure, Front};
 
 /// Descriptors of this process that are not connections.
 const DESCRIPTORS_RESERVED: u64 = 128;
@@ -89,13 +91,14 @@ pub struct WorkArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = KEYS)]
 pub struct CompareArgs {
-    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy, pingora that are installed]
+    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy, pingora, nghttpx that are installed]
     #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
     pub peers: Vec<Peer>,
     /// The server that ratios refer to [default: nginx, else the last one]
     #[arg(long, value_name = "NAME", value_enum)]
     pub reference: Option<Peer>,
-    /// What to measure [default: everything]; cases with TLS by those of sluice, nginx and haproxy
+    /// What to measure [default: everything, HTTP/2 where h2load is installed]; TLS by sluice, nginx and haproxy, HTTP/2 by these
+    /// and nghttpx
     #[arg(long, value_name = "CASE,CASE,...", value_delimiter = ',', value_enum)]
     pub cases: Vec<Case>,
     /// How it is measured.
@@ -140,8 +143,20 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         let names = Peer::PROXIES.map(Peer::name).join(", ");
         return Err(Failure::Usage(format!("none of {names} is installed")));
     }
-    let cases = if args.cases.is_empty() { Case::ALL.to_vec() } else { args.cases.clone() };
+    let cases = if args.cases.is_empty() { default_cases() } else { args.cases.clone() };
+    if h2load::binary().is_none() && cases.iter().any(|case| case.front().is_http2()) {
+        return Err(Failure::Usage("HTTP/2 needs h2load (package nghttp2-client)".into()));
+    }
     compare("compare", &peers, args.reference.unwrap_or(Peer::Nginx), &cases, &args.work)
+}
+
+/// All that can be measured here.
+fn default_cases() -> Vec<Case> {
+    let can = |case: &Case| match case.front() {
+        Front::H2h2 => h2load::binary().is_some() && Peer::Nghttpd.binary().is_some(),
+        front => !front.is_http2() || h2load::binary().is_some(),
+    };
+    Case::ALL.into_iter().filter(can).collect()
 }
 
 /// Compares the minimal relays with each other: why there is a ring of our own.
@@ -169,9 +184,14 @@ fn compare(
     let interrupt = Interrupt::catch()?;
     let peers = unique(peers);
     let reference = if peers.contains(&reference) { reference } else { peers[peers.len() - 1] };
-    if cases.iter().all(|case| case.is_tls()) && !peers.iter().any(|peer| peer.has_tls()) {
+    if !cases.iter().any(|case| peers.iter().any(|peer| peer.speaks(case.front()))) {
         let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
-        return Err(Failure::Usage(format!("TLS is not terminated by {}", names.join(", "))));
+        let what = if cases.iter().all(|case| case.is_tls()) {
+            "TLS is not terminated"
+        } else {
+            "HTTP/2 is not spoken"
+        };
+        return Err(Failure::Usage(format!("{what} by {}", names.join(", "))));
     }
     work.report.make_dir()?;
     let mut comparison = Comparison::start(work, &peers, cases, &interrupt)?;
@@ -212,9 +232,11 @@ struct Comparison<'a> {
     /// Idle connections: those asked for, as far as the descriptors go.
     idle: u64,
     origin: Running,
-    servers: Vec<Running>,
-    /// Those of them that have TLS, once more, for the cases with it; and their certificate.
-    tls_servers: Vec<Running>,
+    /// The origin of cases with HTTP/2 on both sides.
+    http2_origin: Option<Running>,
+    /// By what they speak: each that speaks it, for the cases with it.
+    servers: BTreeMap<Front, Vec<Running>>,
+    /// The certificate of those with TLS.
     pair: Option<Arc<Pair>>,
     values: Values,
     rounds: usize,
@@ -245,7 +267,12 @@ impl<'a> Comparison<'a> {
             connections: 0,
             busy: 0,
             is_patient: false,
+            front: Front::Clear,
             tls: None,
+        };
+        let http2_origin = match cases.contains(&Case::H2h2) {
+            true => Some(Order { peer: Peer::Nghttpd, listen: free_address()?, ..origin.clone() }.start()?),
+            false => None,
         };
         let origin = origin.start()?;
         let (_, descriptors) = raise_descriptor_limit().unwrap_or((0, 1 << 20));
@@ -255,45 +282,43 @@ impl<'a> Comparison<'a> {
             lanes,
             idle: args.idle.min(descriptors.saturating_sub(DESCRIPTORS_RESERVED)),
             origin,
-            servers: Vec::new(),
-            tls_servers: Vec::new(),
+            http2_origin,
+            servers: BTreeMap::new(),
             pair: None,
             values: Values::default(),
             rounds: 0,
             failures: Vec::new(),
             pace: Pace::new(),
         };
-        if cases.iter().any(|case| !case.is_tls()) {
-            comparison.servers = comparison.start_all(peers.iter())?;
-        }
         if cases.iter().any(|case| case.is_tls()) {
             comparison.pair = Some(Arc::new(Pair::generate()?));
-            comparison.tls_servers = comparison.start_all(peers.iter().filter(|peer| peer.has_tls()))?;
+        }
+        for front in cases.iter().map(|case| case.front()) {
+            if !comparison.servers.contains_key(&front) {
+                let started = comparison.start_all(front, peers)?;
+                comparison.servers.insert(front, started);
+            }
         }
         Ok(comparison)
     }
 
-    /// Starts servers for loads; with TLS once there is a certificate.
-    fn start_all<'p>(&self, peers: impl Iterator<Item = &'p Peer>) -> Result<Vec<Running>, Failure> {
-        let start =
-            |&peer: &Peer| self.order(peer, self.pair.clone(), CONNECTIONS_MAX, CONNECTIONS_MAX)?.start();
-        peers.map(start).collect()
+    /// Starts those that speak this, for loads.
+    fn start_all(&self, front: Front, peers: &[Peer]) -> Result<Vec<Running>, Failure> {
+        let start = |&peer: &Peer| self.order(peer, front, CONNECTIONS_MAX, CONNECTIONS_MAX)?.start();
+        peers.iter().filter(|peer| peer.speaks(front)).map(start).collect()
     }
 
-    fn order(
-        &self,
-        peer: Peer,
-        tls: Option<Arc<Pair>>,
-        connections: u64,
-        busy: u64,
-    ) -> Result<Order, Failure> {
-        let (origin, cpu) = (self.origin.address, Some(self.args.server_cpu));
-        Ok(Order { peer, listen: free_address()?, origin, cpu, connections, busy, is_patient: false, tls })
+    fn order(&self, peer: Peer, front: Front, connections: u64, busy: u64) -> Result<Order, Failure> {
+        let origin =
+            self.http2_origin.as_ref().filter(|_| front == Front::H2h2).unwrap_or(&self.origin).address;
+        let tls = self.pair.clone().filter(|_| front.is_tls());
+        let (listen, cpu) = (free_address()?, Some(self.args.server_cpu));
+        Ok(Order { peer, listen, origin, cpu, connections, busy, is_patient: false, front, tls })
     }
 
     /// The servers that take part in a case.
     fn servers(&self, case: Case) -> &[Running] {
-        if case.is_tls() { &self.tls_servers } else { &self.servers }
+        self.servers.get(&case.front()).map_or(&[], |servers| servers)
     }
 
     fn measure(&mut self, cases: &[Case]) {
@@ -348,9 +373,11 @@ impl<'a> Comparison<'a> {
         let target = format!("http://{address}/").parse().map_err(Failure::Usage)?;
         let (args, lanes) = (self.args, self.lanes.clone());
         let shape = Shape { target, lanes, duration: args.duration, warmup: args.warmup, rate: args.rate };
-        let Some(load) = case.load(&shape) else { return Ok(()) };
         let connects = connections_opened();
-        let loaded = load::measure(&load, self.interrupt)?;
+        let loaded = match case.load(&shape) {
+            Some(load) => load::measure(&load, self.interrupt)?,
+            None => self.measure_streams(case, address)?,
+        };
         if self.interrupt.is_set() {
             return Ok(());
         }
@@ -365,10 +392,26 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
+    /// A load over HTTP/2.
+    fn measure_streams(&self, case: Case, address: SocketAddr) -> Result<load::Report, Failure> {
+        let unknown = || Failure::Target("its process is not to be seen".into());
+        let server = Server::listening_on(address).ok_or_else(unknown)?;
+        let (connections, streams, path) = case.streams().ok_or_else(unknown)?;
+        let scheme = if case.is_tls() { "https" } else { "http" };
+        let job = h2load::Job {
+            url: format!("{scheme}://{address}/{path}"),
+            connections,
+            streams,
+            duration: self.args.duration,
+            warmup: self.args.warmup,
+            cpu: self.lanes.lanes().first().and_then(|lane| lane.cpu),
+        };
+        h2load::measure(&job, &server, self.interrupt)
+    }
+
     /// Memory per idle connection of a fresh server: one that has served others keeps memory to serve from.
     fn measure_idle(&mut self, case: Case, peer: Peer, round: usize) -> Result<(), Failure> {
-        let pair = self.pair.clone().filter(|_| case.is_tls());
-        let server = self.order(peer, pair, self.idle, 0)?.start()?;
+        let server = self.order(peer, case.front(), self.idle, 0)?.start()?;
         let unknown = || Failure::Target("its process is not to be seen".into());
         let seen = Server::listening_on(server.address).ok_or_else(unknown)?;
         let start = seen.usage().map_err(|_| unknown())?.rss_bytes;
@@ -387,7 +430,7 @@ impl<'a> Comparison<'a> {
 
     fn report(&self, reference: Peer) -> Report {
         // With TLS they name their library too.
-        let servers = self.servers.iter().chain(&self.tls_servers);
+        let servers = self.servers.values().flatten();
         let peers: BTreeMap<String, String> =
             servers.map(|server| (server.peer.name().to_owned(), server.described())).collect();
         let cases = self.values.results(reference.name());

@@ -14,6 +14,36 @@ const OPENING: Duration = Duration::from_micros(250);
 /// The same with a handshake.
 const OPENING_TLS: Duration = Duration::from_micros(1_000);
 
+/// The answer of most cases.
+const SMALL: &str = "bytes/1024";
+
+/// What a server speaks to its clients, and to its origin where that is not HTTP/1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Front {
+    /// HTTP/1.1 in clear text.
+    Clear,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 in clear text, by prior knowledge.
+    H2c,
+    /// HTTP/2 over TLS.
+    H2s,
+    /// HTTP/2 in clear text on both sides.
+    H2h2,
+}
+
+impl Front {
+    /// Whether it has a certificate.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Front::Tls | Front::H2s)
+    }
+
+    /// Whether its clients speak HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Front::H2c | Front::H2s | Front::H2h2)
+    }
+}
+
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +92,30 @@ pub enum Case {
     #[value(name = "tlsidle")]
     #[serde(rename = "tlsidle")]
     TlsIdle,
+    /// HTTP/2 in clear text: 1 KB answers, 32 connections with 32 streams each
+    #[value(name = "h2c32x32")]
+    #[serde(rename = "h2c32x32")]
+    H2c32x32,
+    /// HTTP/2 in clear text: 1 KB answers, 32 connections with one stream each
+    #[value(name = "h2c32x1")]
+    #[serde(rename = "h2c32x1")]
+    H2c32x1,
+    /// HTTP/2 over TLS: 1 KB answers, 32 connections with 32 streams each
+    #[value(name = "h2s32x32")]
+    #[serde(rename = "h2s32x32")]
+    H2s32x32,
+    /// HTTP/2 in clear text: 10 MB answers, 8 connections with one stream each
+    #[value(name = "h2c10m")]
+    #[serde(rename = "h2c10m")]
+    H2c10m,
+    /// HTTP/2 over TLS: 10 MB answers, 8 connections with one stream each
+    #[value(name = "h2s10m")]
+    #[serde(rename = "h2s10m")]
+    H2s10m,
+    /// HTTP/2 in clear text on both sides (origin: nghttpd): 1 KB answers, 32 connections with 32 streams each
+    #[value(name = "h2h2")]
+    #[serde(rename = "h2h2")]
+    H2h2,
 }
 
 /// A figure, and how to read it.
@@ -90,7 +144,7 @@ pub enum Figure {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 19] = [
+    pub const ALL: [Case; 25] = [
         Case::Small64,
         Case::Small300,
         Case::Small500,
@@ -110,11 +164,38 @@ impl Case {
         Case::TlsResumed,
         Case::Tls10m,
         Case::TlsIdle,
+        Case::H2c32x32,
+        Case::H2c32x1,
+        Case::H2s32x32,
+        Case::H2c10m,
+        Case::H2s10m,
+        Case::H2h2,
     ];
+
+    /// What its servers speak.
+    pub fn front(self) -> Front {
+        match self {
+            Case::H2c32x32 | Case::H2c32x1 | Case::H2c10m => Front::H2c,
+            Case::H2s32x32 | Case::H2s10m => Front::H2s,
+            Case::H2h2 => Front::H2h2,
+            _ if self.tls_args().tls => Front::Tls,
+            _ => Front::Clear,
+        }
+    }
+
+    /// Its connections and streams over HTTP/2, and what is asked for; `None` for the others, which [`Case::load`] has.
+    pub(super) fn streams(self) -> Option<(u64, u64, &'static str)> {
+        match self {
+            Case::H2c32x32 | Case::H2s32x32 | Case::H2h2 => Some((32, 32, SMALL)),
+            Case::H2c32x1 => Some((32, 1, SMALL)),
+            Case::H2c10m | Case::H2s10m => Some((8, 1, "bytes/10000000")),
+            _ => None,
+        }
+    }
 
     /// Whether clients speak TLS.
     pub fn is_tls(self) -> bool {
-        self.tls_args().tls
+        matches!(self.front(), Front::Tls | Front::H2s)
     }
 
     /// Whether memory is what it measures.
@@ -167,6 +248,12 @@ impl Case {
             Case::TlsResumed => "TLS: 1 KB, a resumed handshake per request",
             Case::Tls10m => "TLS: 10 MB, 8 connections",
             Case::TlsIdle => "TLS: idle connections",
+            Case::H2c32x32 => "HTTP/2: 1 KB, 32 connections x 32 streams",
+            Case::H2c32x1 => "HTTP/2: 1 KB, 32 connections x 1 stream",
+            Case::H2s32x32 => "HTTP/2 over TLS: 1 KB, 32 connections x 32 streams",
+            Case::H2c10m => "HTTP/2: 10 MB, 8 connections x 1 stream",
+            Case::H2s10m => "HTTP/2 over TLS: 10 MB, 8 connections x 1 stream",
+            Case::H2h2 => "HTTP/2 on both sides: 1 KB, 32 connections x 32 streams",
         }
     }
 
@@ -186,17 +273,24 @@ impl Case {
             | Case::Tls1k
             | Case::Tls1k1000
             | Case::Post10k
-            | Case::Post1m => &[CpuUsPerRequest, RequestsPerS],
+            | Case::Post1m
+            | Case::H2c32x32
+            | Case::H2c32x1
+            | Case::H2s32x32
+            | Case::H2h2 => &[CpuUsPerRequest, RequestsPerS],
             Case::TlsFull | Case::TlsResumed => &[CpuUsPerRequest, HandshakesPerCpuS],
-            Case::Body100k | Case::Body10m | Case::Chunked100k | Case::Tls10m => {
-                &[CpuUsPerRequest, GbPerCpuS]
-            }
+            Case::Body100k
+            | Case::Body10m
+            | Case::Chunked100k
+            | Case::Tls10m
+            | Case::H2c10m
+            | Case::H2s10m => &[CpuUsPerRequest, GbPerCpuS],
             Case::FixedRate => &[CpuUsPerRequest, P50Us, P99Us, P99_9Us],
             Case::Idle | Case::TlsIdle => &[BytesPerConnection, RssStartKib],
         }
     }
 
-    /// The load of this case; `None` for the one that is no load.
+    /// The load of this case; `None` for those that are no load, or that h2load makes.
     pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
         let (answer, body, connections) = match self {
             Case::Small64
@@ -204,17 +298,24 @@ impl Case {
             | Case::FixedRate
             | Case::Tls1k
             | Case::TlsFull
-            | Case::TlsResumed => ("bytes/1024", 0, 64),
-            Case::Small300 => ("bytes/1024", 0, 300),
-            Case::Small500 => ("bytes/1024", 0, 500),
-            Case::Small1000 | Case::Tls1k1000 => ("bytes/1024", 0, 1_000),
-            Case::Small4000 => ("bytes/1024", 0, 4_000),
+            | Case::TlsResumed => (SMALL, 0, 64),
+            Case::Small300 => (SMALL, 0, 300),
+            Case::Small500 => (SMALL, 0, 500),
+            Case::Small1000 | Case::Tls1k1000 => (SMALL, 0, 1_000),
+            Case::Small4000 => (SMALL, 0, 4_000),
             Case::Body100k => ("bytes/100000", 0, 64),
             Case::Body10m | Case::Tls10m => ("bytes/10000000", 0, 8),
             Case::Chunked100k => ("chunked/100000", 0, 32),
             Case::Post10k => ("bytes/100", 10_000, 32),
             Case::Post1m => ("bytes/100", 1_000_000, 8),
-            Case::Idle | Case::TlsIdle => return None,
+            Case::Idle
+            | Case::TlsIdle
+            | Case::H2c32x32
+            | Case::H2c32x1
+            | Case::H2s32x32
+            | Case::H2c10m
+            | Case::H2s10m
+            | Case::H2h2 => return None,
         };
         let url = Target { path: format!("/{answer}"), ..shape.target.clone() };
         let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());

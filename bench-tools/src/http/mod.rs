@@ -1,6 +1,7 @@
 //! As much HTTP/1.1 as a measuring tool needs: where messages begin and end. Bytes in, events out; no sockets.
 
 pub mod chunked;
+pub mod prepared;
 pub mod request;
 pub mod response;
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use sluice_sys::{Runtime, next_connection, process_cpu_time, sleep, spawn};
 
+use super::lane_h2::{self, Channel};
 use super::plan::{Connections, Plan};
 use super::schedule::Schedule;
 use super::tally::Tally;
@@ -23,7 +24,7 @@ use crate::lanes::{self, Lane};
 use crate::latency::ns;
 use crate::procfs::{Server, Usage, cpu_ticks};
 use crate::ticker::Ticker;
-use crate::tls::{Client, TlsPlan};
+use crate::tls::{Client, Protocol, TlsPlan};
 use crate::wire::{Broken, Link, Request, Wire, connect};
 
 /// How often the end is looked for; the measured time is taken from clocks, not from this.
@@ -67,8 +68,8 @@ enum Phase {
 }
 
 /// What the tasks of a lane share.
-struct Shared {
-    plan: Rc<Plan>,
+pub(super) struct Shared {
+    pub(super) plan: Rc<Plan>,
     wire: Wire,
     /// Makes sessions, if there is TLS.
     tls: Option<Client>,
@@ -90,6 +91,8 @@ struct Shared {
     /// Open loop: when requests are due, and the connections that wait for them.
     schedule: RefCell<Option<Schedule>>,
     free: RefCell<VecDeque<Slot>>,
+    /// Open loop: connections of HTTP/2, each with room for several requests.
+    pub(super) channels: RefCell<VecDeque<Rc<Channel>>>,
 }
 
 /// A connection, if there is one at the moment, with its reader.
@@ -119,6 +122,7 @@ pub(super) fn run(plan: Plan, lane: Lane, interrupt: Interrupt) -> Result<LaneRu
         source: Cell::new(lane.number),
         schedule: RefCell::new(None),
         free: RefCell::default(),
+        channels: RefCell::default(),
     });
     let outcome = Rc::new(RefCell::new(Ok(LaneRun::default())));
     let its = (shared, outcome.clone());
@@ -147,7 +151,11 @@ async fn conduct(
         spawn(arrivals(shared.clone(), Ticker::start(TICK)?));
     } else {
         for _ in 0..connections {
-            spawn(drive_closed(shared.clone()));
+            if plan.streams.is_some() {
+                spawn(lane_h2::drive_closed(shared.clone()));
+            } else {
+                spawn(drive_closed(shared.clone()));
+            }
         }
     }
     let begin = Instant::now();
@@ -214,14 +222,17 @@ async fn drive_closed(shared: Rc<Shared>) {
             sleep(RETRY_MS).await;
         }
     }
-    shared.busy.set(shared.busy.get() - 1);
-    shared.ended.set(Instant::now());
+    shared.leave();
 }
 
 /// Open loop: makes all connections before anything is due.
 async fn open_all(shared: &Rc<Shared>, connections: u64, interrupt: &Interrupt) {
     for _ in 0..connections {
-        spawn(open(shared.clone()));
+        if shared.plan.streams.is_some() {
+            spawn(lane_h2::drive_open(shared.clone()));
+        } else {
+            spawn(open(shared.clone()));
+        }
     }
     while shared.busy.get() > 0 && !interrupt.is_set() {
         sleep(POLL_MS).await;
@@ -241,6 +252,7 @@ async fn open(shared: Rc<Shared>) {
 async fn arrivals(shared: Rc<Shared>, ticker: Ticker) {
     while shared.phase.get() != Phase::Over {
         ticker.tick().await;
+        shared.start_due();
         while let Some(slot) = shared.take_free() {
             let Some(due) = shared.next_due() else {
                 shared.free.borrow_mut().push_front(slot);
@@ -254,9 +266,7 @@ async fn arrivals(shared: Rc<Shared>, ticker: Ticker) {
 /// One connection of an open loop: what is due, then back to the free ones.
 async fn drive_open(shared: Rc<Shared>, mut slot: Slot, mut due: Instant) {
     loop {
-        if shared.phase.get() == Phase::Measure {
-            shared.tally.borrow_mut().send_lag.saturating_record(ns(due.elapsed()));
-        }
+        shared.sent_late(due);
         while shared.request(&mut slot, due).await == Outcome::Stale {}
         match shared.next_due() {
             Some(next) => due = next,
@@ -290,10 +300,7 @@ impl Shared {
                 }
             },
         };
-        let place = self.place.replace(self.place.get() + 1);
-        let number = self.plan.mix.at(place);
-        let prepared = &self.plan.mix.requests[number];
-        let request = Request { number, wire: &prepared.wire, is_head: prepared.is_head };
+        let request = Request { number: self.next_number(), all: &self.plan.mix.requests };
         match self.wire.exchange(&mut link, request, &mut slot.reader, self.plan.timeout_ms).await {
             Ok(answer) => {
                 self.answered(began, answer);
@@ -313,25 +320,54 @@ impl Shared {
         Outcome::Over
     }
 
-    async fn connect(&self) -> Result<Link, Fault> {
+    /// The next request of the mix.
+    pub(super) fn next_number(&self) -> usize {
+        self.plan.mix.at(self.place.replace(self.place.get() + 1))
+    }
+
+    pub(super) async fn connect(&self) -> Result<Link, Fault> {
         let begin = Instant::now();
         let place = self.source.replace(self.source.get() + 1);
         let sources: &[SocketAddr] = &self.plan.sources;
         let source = (!sources.is_empty()).then(|| sources[place % sources.len()]);
-        let link = connect(source, self.plan.address, self.plan.timeout_ms, self.tls.as_ref()).await?;
+        let protocol = self.plan.streams.map_or(Protocol::Http1, |_| Protocol::Http2);
+        let (tls, timeout_ms) = (self.tls.as_ref(), self.plan.timeout_ms);
+        let link = connect(source, self.plan.address, timeout_ms, tls, protocol).await?;
         let is_measured = self.phase.get() == Phase::Measure;
         let mut tally = self.tally.borrow_mut();
         if is_measured {
             tally.connect.saturating_record(ns(begin.elapsed()));
         }
-        if let Some(session) = &link.session {
+        if let Some(session) = link.tls() {
             session.count(&mut tally.tls, is_measured);
         }
         Ok(link)
     }
 
+    /// Closed loop: a connection is at work no more.
+    pub(super) fn leave(&self) {
+        self.busy.set(self.busy.get() - 1);
+        self.ended.set(Instant::now());
+    }
+
+    /// Open loop: a connection is ready for requests.
+    pub(super) fn is_ready(&self) {
+        self.busy.set(self.busy.get().saturating_sub(1));
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.phase.get() == Phase::Over
+    }
+
+    /// Open loop: counts how late a request is.
+    pub(super) fn sent_late(&self, due: Instant) {
+        if self.phase.get() == Phase::Measure {
+            self.tally.borrow_mut().send_lag.saturating_record(ns(due.elapsed()));
+        }
+    }
+
     /// Closed loop: whether another request may be sent.
-    fn begin(&self) -> bool {
+    pub(super) fn begin(&self) -> bool {
         match self.left.get() {
             _ if self.phase.get() == Phase::Over => false,
             None => true,
@@ -355,7 +391,7 @@ impl Shared {
         self.free.borrow_mut().pop_front()
     }
 
-    fn next_due(&self) -> Option<Instant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         if self.phase.get() == Phase::Over {
             return None;
         }
@@ -364,7 +400,7 @@ impl Shared {
 
     /// Counts an answer. Those of a number of requests must have begun within the window; of others, about as many
     /// begin before it as are left over at its end.
-    fn answered(&self, began: Instant, answer: Answer) {
+    pub(super) fn answered(&self, began: Instant, answer: Answer) {
         let must_begin_within = self.left.get().is_some();
         if self.phase.get() != Phase::Measure || (must_begin_within && began < self.began.get()) {
             return;
@@ -380,14 +416,14 @@ impl Shared {
         }
     }
 
-    fn failed(&self, fault: Fault) {
+    pub(super) fn failed(&self, fault: Fault) {
         if self.phase.get() == Phase::Measure {
             self.tally.borrow_mut().fault(fault);
         }
     }
 
     /// The connection had ended between requests: the request is sent again on another one.
-    fn stale(&self) {
+    pub(super) fn stale(&self) {
         if let Some(left) = self.left.get() {
             self.left.set(Some(left + 1));
         }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::target::Target;
+use crate::http::prepared::{HeadKind, Prepared};
 
 /// A path with its weight, as on the command line: `/a` or `/a@3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,16 +38,10 @@ const WEIGHT_MAX: u32 = 1_000;
 #[derive(Clone, Debug)]
 pub(super) struct Shape<'a> {
     pub(super) method: &'a str,
+    pub(super) head: HeadKind,
     pub(super) fields: &'a [String],
     pub(super) body_bytes: u64,
     pub(super) says_close: bool,
-}
-
-/// A request ready to be sent.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) wire: Vec<u8>,
-    pub(super) is_head: bool,
 }
 
 /// The requests and their order.
@@ -74,24 +69,10 @@ impl Mix {
 
 impl Shape<'_> {
     fn prepare(&self, target: &Target, path: &str) -> Prepared {
-        let mut wire = format!(
-            "{} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sluice-bench\r\nAccept: */*\r\n",
-            self.method, target.authority
-        );
-        for field in self.fields {
-            wire += field;
-            wire += "\r\n";
-        }
-        if self.says_close {
-            wire += "Connection: close\r\n";
-        }
-        if self.body_bytes > 0 {
-            wire += &format!("Content-Length: {}\r\n", self.body_bytes);
-        }
-        wire += "\r\n";
-        let mut wire = wire.into_bytes();
-        wire.extend((0..self.body_bytes).map(|at| b'a' + (at % 26) as u8));
-        Prepared { wire, is_head: self.method == "HEAD" }
+        let close = self.says_close.then_some("Connection: close");
+        let own = self.fields.iter().map(String::as_str);
+        let fields: Vec<&str> = self.head.fields().iter().copied().chain(own).chain(close).collect();
+        Prepared::new(self.method, path, &target.authority, &fields, self.body_bytes)
     }
 }
 
@@ -136,7 +117,8 @@ mod tests {
     fn a_body_has_its_length() {
         let target: Target = "http://127.0.0.1:1/x".parse().expect("a URL");
         let fields = ["X-Test: 1".to_owned()];
-        let shape = Shape { method: "POST", fields: &fields, body_bytes: 3, says_close: true };
+        let head = HeadKind::Plain;
+        let shape = Shape { method: "POST", head, fields: &fields, body_bytes: 3, says_close: true };
         let mix = Mix::new(&target, &[], &shape);
         let wire = String::from_utf8_lossy(&mix.requests[mix.at(5)].wire).into_owned();
         assert!(wire.starts_with("POST /x HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"));

@@ -4,6 +4,7 @@
 //! requests are due at their times). Each [`lane`] has its own connections and its own tally; they meet in the report.
 
 mod lane;
+mod lane_h2;
 mod mix;
 mod plan;
 mod report;
@@ -17,6 +18,7 @@ use clap::Args;
 use sluice_sys::raise_descriptor_limit;
 
 use crate::Failure;
+use crate::http::prepared::HeadKind;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::progress::Countdown;
@@ -32,7 +34,7 @@ pub use target::{Scheme, Target};
 
 const JSON_KEYS: &str = "\
 JSON keys:
-  url, connections, threads, rate (null: closed loop), elapsed_s, interrupted, target_died
+  url, connections, streams (of each, at once; null: HTTP/1.1), threads, rate (null: closed loop), elapsed_s, interrupted, target_died
   requests          answered with a status below 400 within the measured time
   requests_per_s, bytes and bytes_per_s (heads and bodies received)
   errors            kind: count; reconnects: connections made again because they had ended between requests
@@ -61,6 +63,9 @@ pub struct LoadArgs {
     /// Method [default: GET, with a body POST]
     #[arg(long, value_name = "METHOD")]
     pub method: Option<String>,
+    /// Send the fields of such a client
+    #[arg(long, value_name = "KIND", default_value = "plain", value_enum)]
+    pub head: HeadKind,
     /// A header field for every request, as 'Name: value'; repeatable
     #[arg(long, value_name = "FIELD")]
     pub header: Vec<String>,
@@ -70,7 +75,13 @@ pub struct LoadArgs {
     /// Connections, over all threads
     #[arg(long, short = 'c', value_name = "N", default_value = "64", value_parser = parse_count)]
     pub connections: u64,
-    /// A new connection for every request
+    /// HTTP/2: by TLS as ALPN names it, in clear text without asking (prior knowledge)
+    #[arg(long)]
+    pub h2: bool,
+    /// HTTP/2: so many requests at once on each connection [default: 1]
+    #[arg(long, value_name = "N", requires = "h2", value_parser = clap::value_parser!(u16).range(1..=16384))]
+    pub streams: Option<u16>,
+    /// A new connection for every request; with --streams N, for every N
     #[arg(long)]
     pub new_connections: bool,
     /// Connect from so many loopback addresses, for more ports
@@ -114,9 +125,12 @@ impl LoadArgs {
             url,
             path: Vec::new(),
             method: None,
+            head: HeadKind::Plain,
             header: Vec::new(),
             body: 0,
             connections,
+            h2: false,
+            streams: None,
             new_connections: false,
             sources: 1,
             rate: None,

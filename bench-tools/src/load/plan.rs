@@ -9,7 +9,7 @@ use super::schedule::Arrival;
 use super::target::{Scheme, Target};
 use crate::Failure;
 use crate::procfs::Server;
-use crate::tls::TlsPlan;
+use crate::tls::{Protocol, TlsPlan};
 
 /// Whether a connection serves one request or many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) mix: std::sync::Arc<Mix>,
     pub(super) connections: u64,
     pub(super) kind: Connections,
+    /// Requests at once on a connection of HTTP/2; `None` for HTTP/1.1.
+    pub(super) streams: Option<u64>,
     pub(super) open: Option<Open>,
     pub(super) duration: Duration,
     pub(super) requests: Option<u64>,
@@ -78,13 +80,15 @@ impl Plan {
         let kind = if args.new_connections { Connections::PerRequest } else { Connections::Kept };
         let method = args.method.as_deref().unwrap_or(if args.body > 0 { "POST" } else { "GET" });
         let says_close = kind == Connections::PerRequest;
-        let shape = Shape { method, fields: &args.header, body_bytes: args.body, says_close };
+        let shape =
+            Shape { method, head: args.head, fields: &args.header, body_bytes: args.body, says_close };
         Ok(Plan {
             address,
             tls,
             mix: Mix::new(&target, &args.path, &shape).into(),
             connections: args.connections,
             kind,
+            streams: args.h2.then(|| u64::from(args.streams.unwrap_or(1))),
             open: args.rate.map(|rate| Open { rate: rate as f64, arrival: args.arrival }),
             duration: args.duration,
             requests: args.requests,
@@ -129,7 +133,8 @@ fn target(args: &LoadArgs) -> Result<(Target, Option<TlsPlan>), Failure> {
     if !is_tls {
         return Ok((args.url.clone(), None));
     }
-    let tls = TlsPlan::new(&args.tls, args.url.host())?;
+    let protocol = if args.h2 { Protocol::Http2 } else { Protocol::Http1 };
+    let tls = TlsPlan::new(&args.tls, args.url.host(), protocol)?;
     let mut target = Target { scheme: Scheme::Https, ..args.url.clone() };
     if let Some(name) = &args.tls.server_name {
         target = target.named(name);

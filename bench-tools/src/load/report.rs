@@ -61,6 +61,8 @@ pub struct Report {
     pub url: String,
     /// Connections over all threads.
     pub connections: u64,
+    /// Requests at once on each of them; `None` for HTTP/1.1.
+    pub streams: Option<u64>,
     /// Threads.
     pub threads: usize,
     /// Requests due per second in an open loop.
@@ -123,6 +125,7 @@ impl Report {
         let mut report = Report {
             url: plan.target.to_string(),
             connections: args.connections,
+            streams: plan.streams,
             threads,
             rate: args.rate,
             elapsed_s: window.elapsed.as_secs_f64(),

@@ -118,6 +118,34 @@ pub(crate) struct TlsPlan {
     config: ClientConfig,
     name: ServerName<'static>,
     resumes: bool,
+    protocol: Protocol,
+}
+
+/// What is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// As a client asks for it in its handshake.
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Protocol::Http1 => b"http/1.1",
+            Protocol::Http2 => b"h2",
+        }
+    }
+
+    /// Whether a handshake has led to it. A server that says nothing speaks HTTP/1.1.
+    fn is_agreed(self, negotiated: Option<&[u8]>) -> bool {
+        match negotiated {
+            Some(name) => name == self.alpn(),
+            None => self == Protocol::Http1,
+        }
+    }
 }
 
 /// Makes the sessions of one lane; lanes share no tickets.
@@ -125,11 +153,12 @@ pub(crate) struct TlsPlan {
 pub(crate) struct Client {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    protocol: Protocol,
 }
 
 impl TlsPlan {
     /// Checks the flags, and reads the certificates to be trusted. `host` is asked for unless the flags name another.
-    pub(crate) fn new(args: &TlsArgs, host: &str) -> Result<TlsPlan, Failure> {
+    pub(crate) fn new(args: &TlsArgs, host: &str, protocol: Protocol) -> Result<TlsPlan, Failure> {
         let host = args.server_name.as_deref().unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Failure::Usage(format!("'{host}' is no name of a server")))?;
@@ -147,8 +176,8 @@ impl TlsPlan {
         }
         .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsPlan { config, name, resumes: args.resume })
+        config.alpn_protocols = vec![protocol.alpn().to_vec()];
+        Ok(TlsPlan { config, name, resumes: args.resume, protocol })
     }
 
     /// The client of a lane.
@@ -157,7 +186,7 @@ impl TlsPlan {
         if self.resumes {
             config.resumption = Resumption::store(Arc::new(Tickets::default()));
         }
-        Client { config: Arc::new(config), name: self.name.clone() }
+        Client { config: Arc::new(config), name: self.name.clone(), protocol: self.protocol }
     }
 
     /// Makes one handshake on a connection, so that a wrong target or certificate is reported at once.
@@ -173,6 +202,9 @@ impl TlsPlan {
         let mut tls = self.client().connection().map_err(|error| fail(&error))?;
         while tls.is_handshaking() {
             tls.complete_io(&mut stream).map_err(|error| fail(&explained(&error)))?;
+        }
+        if !self.protocol.is_agreed(tls.alpn_protocol()) {
+            return Err(fail(&"it speaks no HTTP/2 (ALPN)"));
         }
         tls.send_close_notify();
         // The handshake is what was to be tried.
@@ -231,8 +263,9 @@ mod tests {
 
     #[test]
     fn names_and_files_are_checked() {
-        let plan =
-            |args: &TlsArgs| TlsPlan::new(args, "127.0.0.1").map(drop).map_err(|error| error.to_string());
+        let plan = |args: &TlsArgs| {
+            TlsPlan::new(args, "127.0.0.1", Protocol::Http1).map(drop).map_err(|error| error.to_string())
+        };
         assert_eq!(plan(&TlsArgs::default()), Ok(()));
         let args = TlsArgs { server_name: Some("a b".into()), ..TlsArgs::default() };
         assert_eq!(plan(&args), Err("'a b' is no name of a server".into()));

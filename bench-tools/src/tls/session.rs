@@ -34,6 +34,9 @@ impl Session {
             session.flush(conn, timeout_ms);
             taken?;
         }
+        if !client.protocol.is_agreed(session.tls.alpn_protocol()) {
+            return Err(Fault::Tls(TlsFault::Protocol));
+        }
         Ok(session)
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod failures;
+mod http2;
 mod support;
 mod tls;
 
@@ -231,6 +232,36 @@ fn every_peer_that_is_installed_does_its_work() {
         assert!(count(&json, &format!("/cases/0/health/{peer}/requests")) > 0, "{json}");
         let errors = json.pointer(&format!("/cases/0/health/{peer}/errors")).and_then(Value::as_object);
         assert!(errors.is_some_and(serde_json::Map::is_empty), "{json}");
+    }
+}
+
+#[test]
+fn servers_of_http2_do_the_same_work() {
+    let _turn = one_at_a_time();
+    for (peer, cases) in
+        [("nginx", "h2c32x1,h2s32x32"), ("haproxy", "h2c32x32,h2h2"), ("nghttpx", "h2c32x32,h2h2")]
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = ["--rounds", "1", "--duration", "500ms", "--threads", "1", "--name", "c"];
+        let mut command = tool();
+        command.args(["compare", "--peers", peer, "--cases", cases]).args(flags);
+        let output = command.arg("--out").arg(dir.path()).output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("not installed") || said.contains("needs h2load") {
+            skip(&format!("{peer}, nghttpd or h2load is not installed"));
+            continue;
+        }
+        assert!(output.status.success(), "{output:?}");
+        let json = std::fs::read(dir.path().join("c.json")).expect("a report");
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        for result in json["cases"].as_array().expect("cases") {
+            let health = &result["health"][peer];
+            assert_eq!(health["errors"], serde_json::json!({}), "{result}");
+            assert!(health["requests"].as_u64().is_some_and(|requests| requests >= 64), "{result}");
+            let cpu = result.pointer(&format!("/figures/0/servers/{peer}/median")).and_then(Value::as_f64);
+            assert!(cpu.is_some_and(|us| us > 1.0), "{result}");
+        }
+        assert_eq!(json["cases"].as_array().map(Vec::len), Some(2), "{json}");
     }
 }
 
