@@ -10,6 +10,7 @@ use std::{
 use sluice_tests::{
     client::{self, Raw},
     cpus::{connect_from, two_cpus},
+    http2::Http2,
     origin,
     proxy::{Counters, Proxy},
     wire::Response,
@@ -354,6 +355,27 @@ async fn connections_of_one_address_are_limited() {
     Raw::connect(proxy.address).await.assert_open().await;
 }
 
+/// Another version of HTTP is no way past it.
+#[tokio::test]
+async fn connections_by_http2_count_for_the_limit_of_an_address() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-connections-per-address=2"]).await;
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let mut client = Http2::connect(proxy.address).await;
+        assert_eq!(client.get("/").await.status(), 200);
+        served.push(client);
+    }
+    let mut refused = Http2::connect(proxy.address).await;
+    assert_eq!(refused.closed().await, Some(ENHANCE_YOUR_CALM));
+    assert_counted(&proxy, "address_refused", 1).await;
+    for client in &mut served {
+        assert_eq!(client.get("/").await.status(), 200);
+    }
+    assert_eq!(origin.seen().len(), 4);
+}
+
 /// Those that came last are refused, and only while they are too many.
 #[tokio::test]
 async fn the_connections_of_an_address_that_came_first_are_served() {
@@ -561,4 +583,48 @@ async fn an_answer_that_is_no_refusal_and_a_refusal_that_closes_are_no_abuse() {
     assert_eq!(proxy.counters().await.named("abuse_refusals"), 0);
     assert_eq!(client.ask("GET", "/unknown").await.status(), 404);
     assert_counted(&proxy, "abuse_refusals", 1).await;
+}
+
+/// The end is announced before it comes: what a client sends in between is answered (RFC 9113, section 6.8).
+#[tokio::test]
+async fn the_last_requests_of_a_connection_by_http2_are_answered() {
+    const HIGHEST_ID: u32 = (1 << 31) - 1;
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--limit-requests-per-connection=3"]).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        streams.push(client.ask("GET", "/", &[]).await);
+    }
+    for stream in streams {
+        assert_eq!(client.answer(stream).await.status(), 200);
+    }
+    assert_eq!(client.closed().await, Some(0), "without an error");
+    let announced: Vec<u32> = client.go_aways.iter().map(|(last_id, _)| *last_id).collect();
+    assert_eq!(announced, [HIGHEST_ID, 9]);
+    assert_counted(&proxy, "connections_max_requests", 1).await;
+}
+
+/// As over HTTP/1.1, a client that tries paths is cut off in the end.
+#[tokio::test]
+async fn guesses_by_http2_use_up_what_a_connection_may_abuse() {
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let origin = origin::real("real").await;
+    let servers = format!("[[upstream]]\nname = \"app\"\nservers = [\"http://{}\"]\n", origin.address);
+    let route = "[[route]]\npath_prefix = \"/there\"\nupstream = \"app\"\n";
+    let proxy = Proxy::configured(1, &(servers + route)).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let mut guesses = 0;
+    while client.go_aways.is_empty() {
+        assert!(guesses < 1_000, "no end of it");
+        guesses += 1;
+        let stream = client.ask("GET", "/guessed", &[]).await;
+        client
+            .until_or_end("an answer", |all| all.stream(stream).is_some_and(|answer| answer.is_complete))
+            .await;
+    }
+    assert_eq!(client.closed().await, Some(ENHANCE_YOUR_CALM));
+    assert!(guesses > 100, "{guesses}: a few are no abuse");
+    assert_counted(&proxy, "abuse_closed", 1).await;
+    assert_counted(&proxy, "abuse_refusals", guesses).await;
 }

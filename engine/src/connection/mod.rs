@@ -124,6 +124,12 @@ impl Accepted {
         connections_max != u32::MAX && self.link.transport().connections_of_peer() > connections_max
     }
 
+    /// Whether the client asks for the first time on a connection that was one too many for its address and still is.
+    pub(crate) fn is_one_too_many(&self, connections_max: u32) -> bool {
+        let History { is_one_too_many, requests, .. } = self.history;
+        is_one_too_many && requests == 0 && self.is_address_crowded(connections_max)
+    }
+
     /// Closes after everything was sent; lingers if the client has sent more than was read.
     pub(crate) async fn close(mut self) {
         let has_sent_more = self.drop_inbox();

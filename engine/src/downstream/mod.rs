@@ -18,6 +18,7 @@ use crate::answer::Answer;
 use crate::body_writer::BodyWriter;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, Arrived, proxy_protocol};
+use crate::exchange::decision::{Decision, Refusal};
 use crate::h2::Parked;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::record::Record;
@@ -81,6 +82,17 @@ async fn read_proxy_header(shard: &Shard, mut accepted: Accepted) -> Option<Acce
         true if accepted.inbox.is_empty() => accepted.park(snapshot.times.request_head),
         true => Some(accepted),
     }
+}
+
+/// The Strict-Transport-Security field of the request's route. It means nothing without TLS, and may not be sent.
+//= https://www.rfc-editor.org/rfc/rfc6797#section-7.2
+fn hsts<'s>(link: &Link, decided: &Result<Decision<'s>, Refusal<'s>>) -> Option<&'s str> {
+    link.tls()?;
+    let route = match decided {
+        Ok(decision) => decision.route,
+        Err(refusal) => refusal.route?,
+    };
+    route.hsts.as_deref()
 }
 
 /// What a connection of HTTP/1.1 has become.

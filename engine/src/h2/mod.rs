@@ -4,8 +4,9 @@
 //! and a [`slot`] for each stream. One task reads and writes ([`Driver`]); an exchange on a stream has a task of its own, which reads
 //! by a [`StreamReader`] and writes by a [`StreamWriter`]. What a stream waits for costs its own slot and nothing of its neighbours.
 
-mod budget;
+mod abuse;
 mod driver;
+mod leaving;
 mod lines;
 mod parked;
 mod ping;
@@ -18,8 +19,8 @@ mod stream;
 mod turns;
 mod writer;
 
-pub(crate) use budget::BudgetRules;
-pub(crate) use driver::{Driver, Ending};
+pub(crate) use abuse::AbuseRules;
+pub(crate) use driver::{Driven, Driver, Ending};
 pub(crate) use parked::{Parked, Resumed, waiting_bytes};
 pub(crate) use ping::PingRules;
 pub(crate) use reader::StreamReader;

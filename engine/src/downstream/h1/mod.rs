@@ -118,7 +118,7 @@ struct Begun<'a> {
 /// Reads the next request and has it answered.
 async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Accepted) -> Served {
     let mut lines = RequestLines::new();
-    let is_one_too_many = is_one_too_many(accepted, snapshot);
+    let is_one_too_many = accepted.is_one_too_many(snapshot.limits.connections_per_address);
     let Accepted { link, inbox, history, pieces } = accepted;
     let mut begun = None;
     let begin = |head: &RequestHead<'_>, client: &Client<'_>| {
@@ -133,7 +133,7 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
                 link,
                 expect_continue: ExpectContinue::new(head.expect_continue),
                 persistence: Persistence::new(head, history.end_ms),
-                hsts: hsts(link, &decided),
+                hsts: downstream::hsts(link, &decided),
                 is_grpc: grpc::is_call(&head.field_list()),
                 record: Record::new(),
             },
@@ -225,23 +225,4 @@ async fn refuse_head(
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
     responder.record.finish(0, &shard.counters);
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))
-}
-
-/// The Strict-Transport-Security field of the request's route. It means nothing without TLS, and may not be sent.
-//= https://www.rfc-editor.org/rfc/rfc6797#section-7.2
-fn hsts<'s>(link: &Link, decided: &Result<Decision<'s>, Refusal<'s>>) -> Option<&'s str> {
-    link.tls()?;
-    let route = match decided {
-        Ok(decision) => decision.route,
-        Err(refusal) => refusal.route?,
-    };
-    route.hsts.as_deref()
-}
-
-/// Whether a client asks for the first time on a connection that was one too many for its address and still is.
-fn is_one_too_many(accepted: &Accepted, snapshot: &Snapshot) -> bool {
-    let history = &accepted.history;
-    history.is_one_too_many
-        && history.requests == 0
-        && accepted.is_address_crowded(snapshot.limits.connections_per_address)
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use sluice_proto::h1::TlsIdentity;
 use sluice_proto::h2::{ErrorCode, HeadLines, StreamKey};
-use sluice_proto::{BodyLength, Method, RequestHead, grpc};
+use sluice_proto::{BodyLength, Method, grpc};
 use sluice_sys::{now_ms, partial_bytes, spawn};
 
 pub(crate) use self::request::RequestBody;
@@ -26,9 +26,8 @@ use crate::downstream;
 use crate::exchange::decision::{Decision, Refusal};
 use crate::exchange::ended::Ended;
 use crate::exchange::{self, failure};
-use crate::h2::{Driver, Ending, Parked, Session, Stream, StreamReader, waiting_bytes};
-use crate::identity::Client;
-use crate::message::{Aborted, Cause, Side};
+use crate::h2::{Driven, Driver, Ending, Parked, Session, Stream, StreamReader, waiting_bytes};
+use crate::message::{Aborted, Cause, Repeat, Side};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -40,9 +39,15 @@ pub(crate) const PREFACE_BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// Begins a connection whose client speaks HTTP/2.
 pub(crate) async fn begin(shard: &Rc<Shard>, accepted: Accepted) {
-    let Accepted { link, inbox, history, .. } = accepted;
     shard.counters.h2_connections.increment();
-    let session = Session::new(link, Side::Downstream, shard, &shard.snapshot().http2.rules);
+    let snapshot = shard.snapshot();
+    let is_one_too_many = accepted.is_one_too_many(snapshot.limits.connections_per_address);
+    let Accepted { link, inbox, history, .. } = accepted;
+    let session = Session::new(link, Side::Downstream, shard, &snapshot.http2.rules);
+    if is_one_too_many {
+        shard.crowded.set(shard.crowded.get() + 1);
+        return refuse(shard, session, inbox, history).await;
+    }
     serve(shard, session, inbox, history, None).await;
 }
 
@@ -64,9 +69,16 @@ async fn expire(shard: &Rc<Shard>, session: Rc<Session>, mut inbox: Inbox, histo
     session.link().transport().set_deadline(crate::connection::LINGER_MS);
     let last_id = session.last_id();
     session.go_away(last_id, ErrorCode::NO_ERROR);
-    let mut begun = 0;
-    drive(shard, &session, &mut inbox, (&history, &mut begun)).await;
+    drive(shard, &session, &mut inbox, &history).await;
     close(session, inbox, history, Ending::Rest).await;
+}
+
+/// Its client's address has too many connections, and this is one of them.
+async fn refuse(shard: &Rc<Shard>, session: Rc<Session>, mut inbox: Inbox, history: History) {
+    session.link().transport().set_deadline(crate::connection::LINGER_MS);
+    session.go_away(0, ErrorCode::ENHANCE_YOUR_CALM);
+    let driven = drive(shard, &session, &mut inbox, &history).await;
+    close(session, inbox, history, driven.ending).await;
 }
 
 /// Drives a connection until it is parked or has ended.
@@ -79,12 +91,14 @@ async fn serve(
 ) {
     loop {
         session.link().transport().clear_deadline();
-        let mut begun = 0;
-        let ending = drive(shard, &session, &mut inbox, (&history, &mut begun)).await;
+        let Driven { ending, begun } = drive(shard, &session, &mut inbox, &history).await;
         (0..begun).for_each(|_| history.note_request());
         left_ms = left_ms.filter(|_| begun == 0);
-        if ending != Ending::Rest || session.is_going_away() {
+        if ending != Ending::Rest {
             return close(session, inbox, history, ending).await;
+        }
+        if session.is_going_away() {
+            return leave(session, inbox, history).await;
         }
         let snapshot = shard.snapshot();
         let idle_ms = match has_begun(&session, &inbox, &history) {
@@ -118,27 +132,30 @@ fn is_crowded(snapshot: &Snapshot, session: &Session, inbox: &Inbox) -> bool {
             > snapshot.limits.partial_heads_bytes
 }
 
-async fn drive(
-    shard: &Rc<Shard>,
-    session: &Rc<Session>,
-    inbox: &mut Inbox,
-    (history, begun): (&History, &mut u32),
-) -> Ending {
+async fn drive(shard: &Rc<Shard>, session: &Rc<Session>, inbox: &mut Inbox, history: &History) -> Driven {
     let snapshot = shard.snapshot();
     let limits = &snapshot.limits;
     let requests_left = limits.requests_per_connection.saturating_sub(history.requests);
-    let (stall_ms, budget) = (snapshot.times.write_stall, snapshot.http2.budget);
+    let (stall_ms, abuse) = (snapshot.times.write_stall, snapshot.http2.abuse);
     drop(snapshot);
-    let driver = Driver::new(session, inbox, stall_ms, budget).until(requests_left, history.end_ms);
-    let driven = driver.await;
-    *begun = driven.begun;
-    driven.ending
+    Driver::new(session, inbox, stall_ms, abuse).until(requests_left, history.end_ms).await
+}
+
+/// Ends a connection that was announced to end: what the client sends still (PING, WINDOW_UPDATE) must not cut off the last responses.
+async fn leave(session: Rc<Session>, inbox: Inbox, history: History) {
+    if let Some(accepted) = into_accepted(session, inbox, history) {
+        accepted.linger().await;
+    }
+}
+
+fn into_accepted(session: Rc<Session>, inbox: Inbox, history: History) -> Option<Accepted> {
+    let link = Rc::into_inner(session).and_then(Session::into_link)?;
+    Some(Accepted { link, inbox, history, pieces: 0 })
 }
 
 /// Ends a connection in good order.
 async fn close(session: Rc<Session>, inbox: Inbox, history: History, ending: Ending) {
-    let Some(link) = Rc::into_inner(session).and_then(Session::into_link) else { return };
-    let accepted = Accepted { link, inbox, history, pieces: 0 };
+    let Some(accepted) = into_accepted(session, inbox, history) else { return };
     match ending {
         Ending::Rest | Ending::Gone => accepted.close().await,
         Ending::Broken => accepted.linger().await,
@@ -174,9 +191,9 @@ pub(crate) async fn serve_stream(shard: &Rc<Shard>, session: Rc<dyn Any>, number
 
 /// The error code for an exchange that broke off.
 //= https://www.rfc-editor.org/rfc/rfc9113#section-7
-fn code_of(aborted: Aborted, repeat: crate::message::Repeat) -> ErrorCode {
+fn code_of(aborted: Aborted, repeat: Repeat) -> ErrorCode {
     match (aborted.side, aborted.cause) {
-        _ if repeat == crate::message::Repeat::Possible => ErrorCode::REFUSED_STREAM,
+        _ if repeat == Repeat::Possible => ErrorCode::REFUSED_STREAM,
         (Side::Upstream, Cause::Reset(code)) if code == ErrorCode::CANCEL.0 => ErrorCode::CANCEL,
         (Side::Downstream, Cause::Fault(_)) => ErrorCode::PROTOCOL_ERROR,
         (Side::Downstream, Cause::Abusive | Cause::Crowded) => ErrorCode::ENHANCE_YOUR_CALM,
@@ -194,7 +211,12 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
     let (responder, decided, length) =
         match begin_request(shard, snapshot, stream, (&head, &mut lines), &expect_continue) {
             Ok(begun) => begun,
-            Err(aborted) => return Ended::Interrupted(exchange::ended::Interrupted::by(aborted)),
+            Err(aborted) => {
+                let responder = Responder::new(shard, snapshot, stream, &expect_continue);
+                let ended = failure::refuse_head(downstream::Responder::H2(&responder), aborted).await;
+                responder.record.finish(0, &shard.counters);
+                return ended;
+            }
         };
     // It is written as the server will get it, or is not needed.
     drop(head);
@@ -202,6 +224,9 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
     let decision = match &decided {
         Ok(decision) => decision,
         Err(refusal) => {
+            if refusal.is_guess() {
+                stream.session.note_guess();
+            }
             let ended = failure::refuse(to_client, refusal).await;
             responder.record.finish(0, &shard.counters);
             return ended;
@@ -227,12 +252,7 @@ fn begin_request<'a>(
     expect_continue: &'a Cell<bool>,
 ) -> Result<Begun<'a>, Aborted> {
     if let Some(fault) = stream.fault() {
-        let refusal = Refusal::of_head(shard, fault);
-        return Ok((
-            Responder::new(shard, snapshot, stream, expect_continue),
-            Err(refusal),
-            BodyLength::None,
-        ));
+        return Err(Aborted::by(Side::Downstream, Cause::Fault(fault)));
     }
     let head = head.request();
     expect_continue.set(head.expect_continue);
@@ -244,30 +264,10 @@ fn begin_request<'a>(
     let scratch = &mut *shard.scratch.borrow_mut();
     let identity = &snapshot.identity;
     let client = identity.client(peer, (link, shown.as_ref()), &head, number, &mut scratch.client);
-    let decided = decide(shard, snapshot, &head, &client, lines);
+    let decided = Decision::new(shard, snapshot, &head, &client, lines);
     let mut responder = Responder::new(shard, snapshot, stream, expect_continue);
     responder.is_head_only = head.method == Method::Head;
-    responder.hsts = hsts(link.tls(), &decided);
+    responder.hsts = downstream::hsts(link, &decided);
     responder.is_grpc = grpc::is_call(&head.field_list());
     Ok((responder, decided, head.body))
-}
-
-fn decide<'s>(
-    shard: &Shard,
-    snapshot: &'s Snapshot,
-    head: &RequestHead<'_>,
-    client: &Client<'_>,
-    lines: &mut RequestLines,
-) -> Result<Decision<'s>, Refusal<'s>> {
-    Decision::new(shard, snapshot, head, client, lines)
-}
-
-/// The Strict-Transport-Security field of the request's route. It means nothing without TLS, and may not be sent.
-//= https://www.rfc-editor.org/rfc/rfc6797#section-7.2
-fn hsts<'s>(tls: Option<&Tls>, decided: &Result<Decision<'s>, Refusal<'s>>) -> Option<&'s str> {
-    tls?;
-    match decided {
-        Ok(decision) => decision.route.hsts.as_deref(),
-        Err(refusal) => refusal.route?.hsts.as_deref(),
-    }
 }

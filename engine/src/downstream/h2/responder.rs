@@ -149,8 +149,8 @@ impl<'a> Responder<'a> {
     }
 
     fn send_head(&self, head: &ResponseHead<'_>, fields: &ResponseFields<'_>, is_end: bool) {
-        let bytes = self.stream.write(|machine, key, rules, out| {
-            machine.send_response(key, head, fields, is_end, rules, out);
+        let bytes = self.stream.write(|machine, key, out| {
+            machine.send_response(key, head, fields, is_end, out);
         });
         if !head.is_interim() {
             let sent_bytes = self.record.sent_bytes();
@@ -170,8 +170,8 @@ impl<'a> Responder<'a> {
             return text.len();
         };
         let is_end = text.len() == bytes && !head.is_interim();
-        self.stream.write(|machine, key, rules, out| {
-            machine.send_response(key, &head, &ResponseFields::default(), is_end, rules, out);
+        self.stream.write(|machine, key, out| {
+            machine.send_response(key, &head, &ResponseFields::default(), is_end, out);
         });
         bytes
     }
