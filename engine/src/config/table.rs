@@ -212,7 +212,7 @@ section! {
     read_ahead_bytes: u32 = bytes("0", "512KiB"), "48KiB", GLOBAL, Restart, "--limit-read-ahead-bytes",
         "Most bytes received from a server, or of a request body, before the other side takes any (and a buffer of 16KiB more); \
          0, or before Linux 6.17, one buffer";
-    requests_per_connection: u32 = count("0", "1000000"), "10000", GLOBAL, Reload, "--limit-requests-per-connection",
+    requests_per_connection: u32 = count("0", "1000000"), "0", GLOBAL, Reload, "--limit-requests-per-connection",
         "Requests answered on one client connection before it is closed; 0 for no limit";
     connections: usize = count("0", "100000000"), "0", GLOBAL, Restart, "--limit-connections",
         "Most client connections of all shards together; 0 for what the limits of descriptors and of a cgroup's memory allow";
