@@ -111,7 +111,7 @@ impl Client {
         let kind = if request.is_head { RequestKind::Head } else { RequestKind::Other };
         let Some(key) = self.machine.open(kind, &RULES) else { return false };
         let out = self.out.get_or_insert_with(Buf::small);
-        self.machine.send_request(key, request.parts(), request.body().is_empty(), &RULES, out);
+        self.machine.send_request(key, request.parts(), request.body().is_empty(), out);
         let slot = usize::from(key.slot);
         if self.open.len() <= slot {
             self.open.resize(slot + 1, None);

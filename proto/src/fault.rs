@@ -141,7 +141,6 @@ faults! {
     CutShort 400 "cut_short" "connection closed in the middle of a body",
 
     // Streams of HTTP/2.
-    ContentLengthMismatch 400 "content_length_mismatch" "body is not as long as Content-Length says",
     DataBeforeHead 400 "data_before_head" "data before the head",
     FrameBehindEnd 400 "frame_behind_end" "frame behind the end of its stream",
     TrailersWithoutEnd 400 "trailers_without_end" "second head, or trailers that do not end their stream",

@@ -47,14 +47,7 @@ impl Session {
     }
 
     /// Sends the head of a request.
-    pub fn send_request(
-        &mut self,
-        key: StreamKey,
-        parts: RequestParts<'_>,
-        is_end: bool,
-        _rules: &Rules,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn send_request(&mut self, key: StreamKey, parts: RequestParts<'_>, is_end: bool, out: &mut Vec<u8>) {
         debug_assert!(self.role == Role::Client);
         let Some(stream) = self.stream_mut(key).filter(|stream| stream.local == Half::Idle && stream.takes())
         else {
@@ -77,7 +70,6 @@ impl Session {
         head: &ResponseHead<'_>,
         fields: &ResponseFields<'_>,
         is_end: bool,
-        _rules: &Rules,
         out: &mut Vec<u8>,
     ) {
         debug_assert!(self.role == Role::Server && !(is_end && head.is_interim()));
@@ -129,7 +121,7 @@ impl Session {
     }
 
     /// Ends the stream with trailers.
-    pub fn send_trailers(&mut self, key: StreamKey, trailers: &Trailers, _rules: &Rules, out: &mut Vec<u8>) {
+    pub fn send_trailers(&mut self, key: StreamKey, trailers: &Trailers, out: &mut Vec<u8>) {
         let Some(stream) = self.stream_mut(key).filter(|stream| stream.takes()) else { return };
         debug_assert!(stream.local == Half::Open);
         stream.local = Half::Ended;

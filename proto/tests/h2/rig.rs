@@ -282,16 +282,16 @@ impl End {
         self.keys.push(key);
         let (written, spans) = request_lines(method, fields);
         let parts: RequestParts<'_> = spans.parts(&written);
-        self.session.send_request(key, parts, is_end, &self.rules, &mut self.out);
+        self.session.send_request(key, parts, is_end, &mut self.out);
         key
     }
 
     /// Answers with the head of an HTTP/1.1 response.
     pub(crate) fn respond(&mut self, id: u32, head: &str, is_end: bool) {
         let key = self.key(id);
-        let (session, rules, out) = (&mut self.session, &self.rules, &mut self.out);
+        let (session, out) = (&mut self.session, &mut self.out);
         with_response(head, |head| {
-            session.send_response(key, head, &ResponseFields::default(), is_end, rules, out);
+            session.send_response(key, head, &ResponseFields::default(), is_end, out);
         });
     }
 
