@@ -159,6 +159,9 @@ pub(crate) trait BodySource {
     fn skip(&mut self, bytes: u64);
 }
 
+/// A body of this size is a large one: where one came, the next is expected to be large too (`upstream::group`).
+pub(crate) const LARGE_BODY_BYTES: u64 = 64 * 1024;
+
 /// Bytes of a body that have not been received yet and need no decoding.
 pub(crate) struct PlainRest<'a> {
     pub(crate) conn: &'a Conn,

@@ -17,7 +17,7 @@ use crate::budget::Budget;
 use crate::config::{self, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
-use crate::h2::{BudgetRules, PingRules};
+use crate::h2::{AbuseRules, PingRules};
 use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
@@ -110,7 +110,7 @@ pub(crate) struct Http2 {
     /// Most bytes of bodies that wait on this shard for slower peers.
     pub(crate) body_buffer_bytes: usize,
     /// What a client may do of what is abuse when repeated.
-    pub(crate) budget: BudgetRules,
+    pub(crate) abuse: AbuseRules,
     pub(crate) ping: PingRules,
 }
 
@@ -228,7 +228,7 @@ impl Http2 {
             listeners: config.listeners.iter().map(|listener| listener.http2).collect(),
             streams_per_shard: keys.streams_per_shard,
             body_buffer_bytes: keys.body_buffer,
-            budget: BudgetRules { burst: keys.abuse_burst, per_second: keys.abuse_rate },
+            abuse: AbuseRules { burst: keys.abuse_burst, per_second: keys.abuse_rate },
             ping: PingRules {
                 client_idle_ms: ms(keys.ping_idle),
                 server_idle_ms: ms(keys.upstream_ping_idle),

@@ -390,7 +390,7 @@ impl Port {
                 ready!(link.transport().poll_flushed());
                 link.transport().shutdown_write();
             }
-            Port::Stream(stream) => stream.finish(),
+            Port::Stream(stream) => stream.end(None),
         }
         Poll::Ready(())
     }

@@ -217,16 +217,6 @@ impl<'s> Refusal<'s> {
         Refusal::then(answer, Afterwards::Close)
     }
 
-    /// The head is well-formed and more than is taken, or expects what cannot be done.
-    #[cold]
-    pub(crate) fn of_head(shard: &Shard, fault: Fault) -> Refusal<'s> {
-        shard.counters.bad_requests.increment();
-        if matches!(fault, Fault::HeadTooLarge | Fault::TooManyFields) {
-            shard.counters.heads_too_large.increment();
-        }
-        Refusal::then(Answer::Refused { status: fault.status(), why: fault.reason() }, Afterwards::Close)
-    }
-
     /// The client has too many connections, and this is one of them.
     #[cold]
     pub(crate) fn of_connection(shard: &Shard) -> Refusal<'s> {

@@ -7,7 +7,9 @@ use sluice_sys::{ReadAhead, are_buffers_short, now_ms};
 
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::message::{Aborted, BodySource, Cause, ChunkForm, Part, PlainRest, ReadyPart, Side};
+use crate::message::{
+    Aborted, BodySource, Cause, ChunkForm, LARGE_BODY_BYTES, Part, PlainRest, ReadyPart, Side,
+};
 use crate::min_rate::MinRate;
 
 /// A body that is being read.
@@ -31,9 +33,6 @@ pub(crate) struct BodyProgress {
     /// (`body_writer`), every sixth byte of which is data.
     tiny_parts: u32,
 }
-
-/// A body of this size is a large one: where one came, the next is expected to be large too (`upstream::group`).
-const LARGE_BYTES: u64 = 64 * 1024;
 
 /// The digits of a size line, and its end.
 const SIZE_LINE_BYTES_MAX: usize = 18;
@@ -89,7 +88,7 @@ impl BodyReader<'_> {
     /// Whether the body was or will be a large one that could be left in the socket: chunks cannot, they are received anyway.
     pub(crate) fn is_large(&self) -> bool {
         let rest = self.progress.decoder.remaining_length();
-        rest.is_some_and(|rest| rest + self.bytes() >= LARGE_BYTES)
+        rest.is_some_and(|rest| rest + self.bytes() >= LARGE_BODY_BYTES)
     }
 
     /// Bytes of data received so far.

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use sluice_proto::h2::{Abuse, ErrorCode, Event, Rules, StreamKey};
 use sluice_sys::{Buf, Sending, Timer, hand_to_worker, now_ms};
 
-use super::budget::BudgetRules;
+use super::abuse::AbuseRules;
+use super::leaving::{self, Leaving};
 use super::lines::Lines;
 use super::ping::{Due, Silence};
 use super::receive::{take_data, take_response};
@@ -29,7 +30,7 @@ pub(crate) struct Driver<'d> {
     pub(crate) inbox: &'d mut Inbox,
     pub(crate) stall_ms: u64,
     /// Downstream: what its peer may do of what is abuse when repeated.
-    pub(crate) budget: BudgetRules,
+    pub(crate) abuse: AbuseRules,
     /// How many new streams there may still be, and until when.
     streams_left: u32,
     end_ms: u64,
@@ -38,9 +39,11 @@ pub(crate) struct Driver<'d> {
     idle: Option<Timer>,
     /// New streams since the driver began.
     begun: u32,
+    /// The last of them that the connection was to have; those that were sent before the client knows are taken, too.
+    is_last_begun: bool,
     /// By which it is woken when all connections are to end.
     sleeper: u32,
-    /// Runs from the first announcement of the end to the second.
+    /// How far the announcement of the end has come.
     leaving: Leaving,
     /// Where peers are asked whether they are still there.
     silence: Option<Box<Silence>>,
@@ -51,18 +54,6 @@ pub(crate) struct Driver<'d> {
     sending: Option<Sending>,
     ending: Option<Ending>,
 }
-
-/// How far the announcement of the end has come.
-//= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
-enum Leaving {
-    No,
-    /// Clients know, and what they had sent before they knew is still taken.
-    Soon(Timer),
-    Now,
-}
-
-/// The time that an announcement has on its way, and back a request that crosses it.
-const LEAVING_MS: u64 = 1_000;
 
 /// What a driver did.
 pub(crate) struct Driven {
@@ -91,19 +82,20 @@ impl<'d> Driver<'d> {
         session: &'d Rc<Session>,
         inbox: &'d mut Inbox,
         stall_ms: u64,
-        budget: BudgetRules,
+        abuse: AbuseRules,
     ) -> Driver<'d> {
         let sleeper = session.shard.drivers.enter();
         Driver {
             session,
             inbox,
             stall_ms,
-            budget,
+            abuse,
             streams_left: u32::MAX,
             end_ms: u64::MAX,
             idle_ms: None,
             idle: None,
             begun: 0,
+            is_last_begun: false,
             sleeper,
             leaving: Leaving::No,
             silence: Silence::new(session.shard.snapshot().http2.ping, session.side).map(Box::new),
@@ -152,10 +144,7 @@ impl<'d> Driver<'d> {
         let Some(silence) = self.silence.as_mut().filter(|_| self.ending.is_none()) else { return };
         match silence.poll_due(session.streams() > 0) {
             Due::Nothing => {}
-            Due::Ping => session.change(|inner, _| {
-                let (machine, out) = inner.machine_and_out();
-                machine.ping(*b"sluice/2", out);
-            }),
+            Due::Ping => session.ping(*b"sluice/2"),
             Due::End => {
                 session.shard.counters.h2_ping_timeouts.increment();
                 self.ending = Some(Ending::Dead);
@@ -164,29 +153,31 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// Announces the end where it is due: in two steps in a drain, so that no request is lost that is on its way.
+    /// Announces the end where it is due: in two steps, so that no request is lost that is on its way.
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
     fn leave(&mut self) {
         const HIGHEST_ID: u32 = (1 << 31) - 1;
         let session = self.session;
-        let is_draining = session.shard.is_draining() && session.side == Side::Downstream;
-        self.leaving = match &self.leaving {
-            Leaving::No if is_draining && !session.is_going_away() => {
-                session.go_away(HIGHEST_ID, ErrorCode::NO_ERROR);
-                Leaving::Soon(Timer::new(LEAVING_MS))
-            }
-            Leaving::Soon(timer) if timer.poll_expired().is_ready() || session.streams() == 0 => {
-                session.go_away(session.last_id(), ErrorCode::NO_ERROR);
-                Leaving::Now
-            }
-            _ => return,
-        };
+        let is_due = self.is_last_begun || session.shard.is_draining();
+        if matches!(self.leaving, Leaving::No)
+            && is_due
+            && session.side == Side::Downstream
+            && !session.is_going_away()
+        {
+            session.go_away(HIGHEST_ID, ErrorCode::NO_ERROR);
+            session.ping(leaving::PING);
+            self.leaving = Leaving::announced();
+        }
+        if self.leaving.is_known() {
+            session.go_away(session.last_id(), ErrorCode::NO_ERROR);
+            self.leaving = Leaving::Now;
+        }
     }
 
     /// Takes in what has come, until there is nothing more or too much waits to be sent.
     fn receive(&mut self, context: &mut Context<'_>) {
         while self.ending.is_none() {
-            let session = self.session.clone();
+            let session = self.session;
             let mut inner = session.inner.borrow_mut();
             if inner.out.as_ref().is_some_and(|out| out.len() >= UNSENT_BYTES_MAX) {
                 return;
@@ -261,7 +252,7 @@ impl<'d> Driver<'d> {
     }
 
     fn is_within_budget(&self, inner: &mut Inner, abuses: &[u16; Abuse::COUNT]) -> bool {
-        inner.budget.spend(abuses, now_ms(), self.budget, &self.session.shard.counters)
+        inner.abuse.spend(abuses, now_ms(), self.abuse, &self.session.shard.counters)
     }
 
     /// The peer has used up its budget.
@@ -278,7 +269,8 @@ impl<'d> Driver<'d> {
 
     fn handle(&mut self, inner: &mut Inner, event: Event, lines: &mut Lines, rules: &Rules) {
         match event {
-            Event::Nothing | Event::Handled | Event::Pong(_) => {}
+            Event::Nothing | Event::Handled => {}
+            Event::Pong(data) => self.leaving.note_pong(data),
             Event::Head { key, is_end, fault } => {
                 let lines = std::mem::replace(lines, Lines::take());
                 match self.session.side {
@@ -344,16 +336,14 @@ impl<'d> Driver<'d> {
             return;
         }
         self.begun += 1;
-        if self.begun >= self.streams_left || now_ms() >= self.end_ms {
+        if !self.is_last_begun && (self.begun >= self.streams_left || now_ms() >= self.end_ms) {
+            self.is_last_begun = true;
             self.note_last();
-            let last_id = inner.machine.last_id();
-            let (machine, out) = inner.machine_and_out();
-            machine.go_away(last_id, ErrorCode::NO_ERROR, out);
         }
         hand_to_worker(self.session.clone(), u64::from(key.slot) << 32 | u64::from(key.id));
     }
 
-    /// The connection takes no further requests; counts why.
+    /// The connection is to take no further requests; counts why.
     #[cold]
     fn note_last(&self) {
         let counters = &self.session.shard.counters;
@@ -399,7 +389,7 @@ impl<'d> Driver<'d> {
 
     /// Sends what waits, one send at a time.
     fn send(&mut self, context: &mut Context<'_>) {
-        let session = self.session.clone();
+        let session = self.session;
         loop {
             if let Some(sending) = &mut self.sending {
                 let Poll::Ready(sent) = Pin::new(sending).poll(context) else { return };
@@ -440,8 +430,8 @@ impl Future for Driver<'_> {
         let this = &mut *self;
         this.session.is_driven_by(context);
         this.session.shard.drivers.sleep(this.sleeper, context);
-        this.leave();
         this.receive(context);
+        this.leave();
         if this.ending.is_none() {
             this.bound_header_block();
         }
@@ -465,8 +455,8 @@ impl Future for Driver<'_> {
             _ if has_streams => return Poll::Pending,
             Some(ending) => ending,
             None if this.sending.is_some() || this.idle_ms.is_some() => return Poll::Pending,
-            // The rest of a record is awaited here.
-            None if this.is_record_bound => return Poll::Pending,
+            // The rest of a record is awaited here, or requests that the client has sent before it knew of the end.
+            None if this.is_record_bound || this.leaving.is_awaiting() => return Poll::Pending,
             None => Ending::Rest,
         };
         Poll::Ready(Driven { ending, begun: this.begun })

@@ -8,11 +8,10 @@ use sluice_sys::{Timer, now_ms};
 
 use super::slot::{Incoming, Slot};
 use super::stream::Stream;
-use crate::message::{Aborted, BodySource, Cause, ChunkForm, Data, Part, PlainRest, ReadyPart};
+use crate::message::{
+    Aborted, BodySource, Cause, ChunkForm, Data, LARGE_BODY_BYTES, Part, PlainRest, ReadyPart,
+};
 use crate::min_rate::MinRate;
-
-/// A body of this size is a large one.
-const LARGE_BYTES: u64 = 64 * 1024;
 
 /// A body that is being read.
 pub(crate) struct StreamReader<'a> {
@@ -40,7 +39,7 @@ impl<'a> StreamReader<'a> {
 
     /// Whether it is a large one.
     pub(crate) fn is_large(&self) -> bool {
-        matches!(self.length, BodyLength::Length(bytes) if bytes >= LARGE_BYTES)
+        matches!(self.length, BodyLength::Length(bytes) if bytes >= LARGE_BODY_BYTES)
     }
 
     /// Bytes of data that were taken.

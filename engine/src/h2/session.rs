@@ -8,9 +8,9 @@ use std::task::{Context, Waker};
 
 use sluice_proto::RequestKind;
 use sluice_proto::h2::{self, ErrorCode, Rules, StreamKey};
-use sluice_sys::Buf;
+use sluice_sys::{Buf, now_ms};
 
-use super::budget::Budget;
+use super::abuse::AbuseBudget;
 use super::rooms;
 use super::slot::Slot;
 use super::stream::Stream;
@@ -47,7 +47,7 @@ impl Deref for Home {
 pub(super) struct Rest {
     machine: h2::Session,
     rules: Rc<Rules>,
-    budget: Budget,
+    abuse: AbuseBudget,
 }
 
 impl Rest {
@@ -74,7 +74,7 @@ pub(super) struct Inner {
     pub(super) slots: Vec<Slot>,
     /// Streams whose data waits for its turn.
     pub(super) turns: VecDeque<StreamKey>,
-    pub(super) budget: Budget,
+    pub(super) abuse: AbuseBudget,
     /// The connection is of no further use.
     pub(super) failed: Option<Aborted>,
 }
@@ -88,7 +88,7 @@ impl Session {
         };
         let mut out = Buf::small();
         let machine = h2::Session::new(role, link.scheme(), rules, &mut out);
-        let rest = Rest { machine, rules: rules.clone(), budget: Budget::default() };
+        let rest = Rest { machine, rules: rules.clone(), abuse: AbuseBudget::default() };
         let mut session = Session::begin(rest, link, side, shard);
         if let Some(session) = Rc::get_mut(&mut session) {
             session.inner.get_mut().out = Some(out);
@@ -98,7 +98,7 @@ impl Session {
 
     /// Goes on with a connection that rests, in memory that was used before, if there is some.
     pub(super) fn begin(rest: Rest, link: Link, side: Side, shard: &Rc<Shard>) -> Rc<Session> {
-        let Rest { machine, rules, budget } = rest;
+        let Rest { machine, rules, abuse } = rest;
         let mut session = rooms::take().unwrap_or_else(|| Rc::new(Session::vacant(&rules)));
         let at_work = Rc::get_mut(&mut session).expect("memory that waits has one owner");
         at_work.link = Some(link);
@@ -107,7 +107,7 @@ impl Session {
         at_work.rules = rules;
         let inner = at_work.inner.get_mut();
         inner.machine = machine;
-        inner.budget = budget;
+        inner.abuse = abuse;
         inner.failed = None;
         if let Some(room) = inner.room.take() {
             inner.machine.use_room(room);
@@ -124,7 +124,7 @@ impl Session {
             is_sending: false,
             slots: Vec::new(),
             turns: VecDeque::new(),
-            budget: Budget::default(),
+            abuse: AbuseBudget::default(),
             failed: None,
         };
         Session {
@@ -144,7 +144,7 @@ impl Session {
         let mut machine = std::mem::replace(&mut inner.machine, h2::Session::vacant());
         inner.room = machine.take_room();
         machine.compact();
-        let rest = Rest { machine, rules: at_work.rules.clone(), budget: std::mem::take(&mut inner.budget) };
+        let rest = Rest { machine, rules: at_work.rules.clone(), abuse: std::mem::take(&mut inner.abuse) };
         inner.out = None;
         at_work.link = None;
         at_work.driver.set(None);
@@ -230,6 +230,14 @@ impl Session {
         });
     }
 
+    /// Asks the peer for an answer.
+    pub(super) fn ping(&self, data: [u8; 8]) {
+        self.change(|inner, _| {
+            let (machine, out) = inner.machine_and_out();
+            machine.ping(data, out);
+        });
+    }
+
     /// The highest stream of the peer that was taken.
     pub(crate) fn last_id(&self) -> u32 {
         self.inner.borrow().machine.last_id()
@@ -255,9 +263,24 @@ impl Session {
         gathered_bytes(&self.inner.borrow().machine)
     }
 
+    /// A request was refused, and the client may be guessing what there is: too many of them are its last.
+    #[cold]
+    pub(crate) fn note_guess(&self) {
+        let rules = self.shard.snapshot().http2.abuse;
+        let counters = &self.shard.counters;
+        self.change(|inner, _| {
+            if !inner.abuse.spend_on_guess(now_ms(), rules, counters) && !inner.machine.is_leaving() {
+                counters.abuse_closed.increment();
+                let last_id = inner.machine.last_id();
+                let (machine, out) = inner.machine_and_out();
+                machine.go_away(last_id, ErrorCode::ENHANCE_YOUR_CALM, out);
+            }
+        });
+    }
+
     /// An exchange went as it should.
     pub(crate) fn note_success(&self) {
-        self.inner.borrow_mut().budget.forgive();
+        self.inner.borrow_mut().abuse.forgive();
     }
 
     /// The connection below, when the session is over.

@@ -70,6 +70,14 @@ impl Slot {
         self.to_send.is_some() || self.is_last
     }
 
+    /// All data is on its way; the trailers that follow it.
+    pub(super) fn data_is_sent(&mut self) -> Option<Box<Trailers>> {
+        self.to_send = None;
+        self.sent = 0;
+        self.is_last = false;
+        self.trailers.take()
+    }
+
     pub(super) fn wake(&mut self) {
         if let Some(waiter) = self.waiter.take() {
             waiter.wake();

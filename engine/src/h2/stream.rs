@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sluice_proto::h2::{self, ErrorCode, Rules, StreamKey};
+use sluice_proto::h2::{self, ErrorCode, StreamKey};
 use sluice_proto::{Fault, Trailers};
 
 use super::lines::Lines;
@@ -90,11 +90,6 @@ impl Stream {
         self.with_slot(|slot| slot.is_sending().then(|| slot.unsent().len() as u32)).flatten()
     }
 
-    /// Nothing more is sent; what was sent before is on its way.
-    pub(crate) fn finish(&self) {
-        self.session.change(|inner, rules| inner.end(self.key, None, rules));
-    }
-
     /// Sends data, or has it wait with the stream. With `is_last` nothing follows but trailers.
     pub(crate) fn send(&self, data: &[u8], is_last: bool) {
         self.session.change(|inner, rules| inner.send(self.key, data, is_last, rules));
@@ -106,14 +101,11 @@ impl Stream {
     }
 
     /// Has the machine write something for this stream; says how many bytes that were.
-    pub(crate) fn write(
-        &self,
-        write: impl FnOnce(&mut h2::Session, StreamKey, &Rules, &mut Vec<u8>),
-    ) -> usize {
-        self.session.change(|inner, rules| {
+    pub(crate) fn write(&self, write: impl FnOnce(&mut h2::Session, StreamKey, &mut Vec<u8>)) -> usize {
+        self.session.change(|inner, _| {
             let (machine, out) = inner.machine_and_out();
             let before = out.len();
-            write(machine, self.key, rules, out);
+            write(machine, self.key, out);
             out.len() - before
         })
     }

@@ -8,7 +8,6 @@ use sluice_proto::h2::{Rules, StreamKey};
 use sluice_sys::Buf;
 
 use super::session::Inner;
-use super::slot::Slot;
 
 /// Data is added to what waits to be sent up to here; what there is beyond waits with its stream.
 const OUT_BYTES_MAX: usize = 40 * 1024;
@@ -52,7 +51,7 @@ impl Inner {
         }
         let (machine, out) = self.machine_and_out();
         match trailers {
-            Some(trailers) => machine.send_trailers(key, trailers, rules, out),
+            Some(trailers) => machine.send_trailers(key, trailers, out),
             None => {
                 machine.send_data(key, &[], true, rules, out);
             }
@@ -91,40 +90,32 @@ impl Inner {
             && !self.machine.is_window_closed()
             && let Some(key) = self.take_turn()
         {
-            let Some(mut slot) = self.slot(key).map(std::mem::take) else { continue };
-            slot.has_turn = false;
-            let sent = self.send_of(key, &slot, rules);
-            slot.sent += sent as u32;
-            let has_more = !slot.unsent().is_empty();
-            if !has_more {
-                self.finish_data(key, &mut slot, rules);
-                slot.wake();
-            }
-            self.slots[usize::from(key.slot)] = slot;
+            let Some((sent, has_more)) = self.send_of(key, rules) else { continue };
             if has_more && sent > 0 {
                 self.queue(key);
             }
         }
     }
 
-    /// Sends one frame of a stream's data.
-    fn send_of(&mut self, key: StreamKey, slot: &Slot, rules: &Rules) -> usize {
+    /// Sends one frame of a stream's data, or what is left of it and what follows. Says how much that was, and whether there is more.
+    fn send_of(&mut self, key: StreamKey, rules: &Rules) -> Option<(usize, bool)> {
+        let Inner { machine, out, slots, .. } = self;
+        let slot = slots.get_mut(usize::from(key.slot)).filter(|slot| slot.id == key.id)?;
+        slot.has_turn = false;
+        let out = out.get_or_insert_with(Buf::small);
         let unsent = slot.unsent();
         let piece = &unsent[..unsent.len().min(rules.write_bytes_max as usize)];
         let is_end = slot.is_last && slot.trailers.is_none() && piece.len() == unsent.len();
-        let (machine, out) = self.machine_and_out();
-        machine.send_data(key, piece, is_end, rules, out)
-    }
-
-    /// All data of a stream is on its way.
-    fn finish_data(&mut self, key: StreamKey, slot: &mut Slot, rules: &Rules) {
-        slot.to_send = None;
-        slot.sent = 0;
-        slot.is_last = false;
-        if let Some(trailers) = slot.trailers.take() {
-            let (machine, out) = self.machine_and_out();
-            machine.send_trailers(key, &trailers, rules, out);
+        let sent = machine.send_data(key, piece, is_end, rules, out);
+        let has_more = sent < unsent.len();
+        slot.sent += sent as u32;
+        if !has_more {
+            if let Some(trailers) = slot.data_is_sent() {
+                machine.send_trailers(key, &trailers, out);
+            }
+            slot.wake();
         }
+        Some((sent, has_more))
     }
 
     /// Another turn for a stream that has more: at once if it is to be sent in one piece by its priority, else behind the others.

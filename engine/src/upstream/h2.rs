@@ -75,8 +75,8 @@ impl<'s> ServerStream<'s> {
         let is_all = rest == Rest::Nothing && !self.is_tunnel;
         let trailers = lines.trailers();
         let is_end = is_all && body.is_empty() && trailers.is_none();
-        self.stream.write(|machine, key, rules, out| {
-            machine.send_request(key, head, is_end, rules, out);
+        self.stream.write(|machine, key, out| {
+            machine.send_request(key, head, is_end, out);
         });
         if !body.is_empty() {
             self.stream.send(body, is_all && trailers.is_none());

@@ -16,7 +16,7 @@ use sluice_sys::{Timer, now_ms, spawn};
 use crate::answer::Answer;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::h2::{BudgetRules, Driver, Ending, Session, Stream};
+use crate::h2::{AbuseRules, Driver, Ending, Session, Stream};
 use crate::message::Side;
 use crate::shard::Shard;
 use crate::upstream::connect::connect_to;
@@ -194,8 +194,8 @@ impl Making {
         server.opened();
         let mut inbox = Inbox::default();
         let stall_ms = shard.snapshot().times.write_stall;
-        let no_budget = BudgetRules { burst: 0, per_second: 0 };
-        let mut driving = pin!(Driver::new(&session, &mut inbox, stall_ms, no_budget).idle_for(idle_ms));
+        let no_limit = AbuseRules { burst: 0, per_second: 0 };
+        let mut driving = pin!(Driver::new(&session, &mut inbox, stall_ms, no_limit).idle_for(idle_ms));
         let timer = Timer::new(until_ms.saturating_sub(now_ms()).max(1));
         let mut making = Some((self, timer));
         let driven = poll_fn(|context| {

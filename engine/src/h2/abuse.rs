@@ -7,7 +7,7 @@ use crate::counters::{Counter, Counters};
 
 /// How many points a connection has at once, and how many it gets back every second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BudgetRules {
+pub(crate) struct AbuseRules {
     /// 0 for no limit.
     pub(crate) burst: u32,
     pub(crate) per_second: u32,
@@ -15,7 +15,7 @@ pub(crate) struct BudgetRules {
 
 /// The points that a connection has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub(crate) struct AbuseBudget {
     used: u32,
     /// When that was, in the shard's milliseconds.
     at_ms: u32,
@@ -24,15 +24,36 @@ pub(crate) struct Budget {
 /// An exchange that went through gives so many points back.
 const FORGIVEN: u32 = 2;
 
-impl Budget {
+/// What a refused request costs: 100 at once.
+const GUESS: u32 = 10;
+
+impl AbuseBudget {
     /// Uses up points for what has come; says whether there were enough.
     pub(crate) fn spend(
         &mut self,
         abuses: &[u16; Abuse::COUNT],
         now_ms: u64,
-        rules: BudgetRules,
+        rules: AbuseRules,
         counters: &Counters,
     ) -> bool {
+        self.refill(now_ms, rules);
+        for (abuse, count) in Abuse::ALL.into_iter().zip(abuses) {
+            counter(abuse, counters).add(u64::from(*count));
+            self.used = self.used.saturating_add(points(abuse) * u32::from(*count));
+        }
+        self.is_enough(rules)
+    }
+
+    /// The same for a request that was refused, and may be one of a client that guesses what there is.
+    #[cold]
+    pub(crate) fn spend_on_guess(&mut self, now_ms: u64, rules: AbuseRules, counters: &Counters) -> bool {
+        counters.abuse_refusals.increment();
+        self.refill(now_ms, rules);
+        self.used = self.used.saturating_add(GUESS);
+        self.is_enough(rules)
+    }
+
+    fn refill(&mut self, now_ms: u64, rules: AbuseRules) {
         let now_ms = now_ms as u32;
         let passed_ms = u64::from(now_ms.wrapping_sub(self.at_ms));
         let returned = passed_ms.saturating_mul(u64::from(rules.per_second)) / 1_000;
@@ -40,10 +61,9 @@ impl Budget {
             self.used = u32::try_from(u64::from(self.used).saturating_sub(returned)).unwrap_or(0);
             self.at_ms = now_ms;
         }
-        for (abuse, count) in Abuse::ALL.into_iter().zip(abuses) {
-            counter(abuse, counters).add(u64::from(*count));
-            self.used = self.used.saturating_add(points(abuse) * u32::from(*count));
-        }
+    }
+
+    fn is_enough(&self, rules: AbuseRules) -> bool {
         rules.burst == 0 || self.used <= rules.burst
     }
 
@@ -81,7 +101,7 @@ fn counter(abuse: Abuse, counters: &Counters) -> &Counter {
 mod tests {
     use super::*;
 
-    const RULES: BudgetRules = BudgetRules { burst: 100, per_second: 10 };
+    const RULES: AbuseRules = AbuseRules { burst: 100, per_second: 10 };
 
     fn pings(count: u16) -> [u16; Abuse::COUNT] {
         let mut abuses = [0; Abuse::COUNT];
@@ -91,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_flood_uses_it_up_and_time_fills_it() {
-        let (mut budget, counters) = (Budget::default(), Counters::default());
+        let (mut budget, counters) = (AbuseBudget::default(), Counters::default());
         assert!(budget.spend(&pings(50), 0, RULES, &counters));
         assert!(!budget.spend(&pings(1), 0, RULES, &counters));
         assert!(budget.spend(&pings(1), 1_000, RULES, &counters), "ten points came back");
@@ -100,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_ping_every_few_seconds_is_no_abuse_for_years() {
-        let (mut budget, counters) = (Budget::default(), Counters::default());
+        let (mut budget, counters) = (AbuseBudget::default(), Counters::default());
         for nth in 0..1_000_000_u64 {
             assert!(budget.spend(&pings(1), nth * 5_000, RULES, &counters));
         }
@@ -108,11 +128,11 @@ mod tests {
 
     #[test]
     fn exchanges_pay_for_what_comes_with_them_and_no_limit_is_none() {
-        let (mut budget, counters) = (Budget::default(), Counters::default());
+        let (mut budget, counters) = (AbuseBudget::default(), Counters::default());
         for _ in 0..10_000 {
             assert!(budget.spend(&pings(1), 0, RULES, &counters));
             budget.forgive();
         }
-        assert!(budget.spend(&pings(60_000), 0, BudgetRules { burst: 0, per_second: 0 }, &counters));
+        assert!(budget.spend(&pings(60_000), 0, AbuseRules { burst: 0, per_second: 0 }, &counters));
     }
 }
