@@ -24,11 +24,13 @@ const RULES: Rules = Rules {
     head: HeadLimits { request_line_bytes_max: 8_192, head_bytes_max: 65_536, fields_max: 256 },
     streams_max: STREAMS_MAX,
     stream_window: WINDOW,
+    stream_window_max: WINDOW,
     connection_window: WINDOW,
     frame_bytes_max: 16_384,
     decoder_table_bytes: 4_096,
     encoder_table_bytes: 4_096,
     write_bytes_max: 16_384,
+    coalesced_bytes_max: 40 * 1024,
     connect_protocol: false,
 };
 

@@ -250,11 +250,13 @@ fn http2_rules(config: &Config) -> h2::Rules {
         head: head_limits(&config.limits),
         streams_max: keys.streams,
         stream_window: keys.stream_window,
+        stream_window_max: keys.stream_window_max,
         connection_window: keys.connection_window,
         frame_bytes_max: keys.frame_bytes,
         decoder_table_bytes: keys.header_table,
         encoder_table_bytes: keys.encoder_table,
         write_bytes_max: keys.write_frame_bytes,
+        coalesced_bytes_max: keys.coalesce_bytes,
         connect_protocol: true,
     }
 }

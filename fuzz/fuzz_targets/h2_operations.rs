@@ -86,11 +86,13 @@ impl End {
             head: HeadLimits { request_line_bytes_max: 1_024, head_bytes_max: 4_096, fields_max: 50 },
             streams_max: u32::from(choice[2] & 15) + 1,
             stream_window: u32::from(choice[0]) * 300 + 1,
+            stream_window_max: 0,
             connection_window: 65_535 + u32::from(choice[1]),
             frame_bytes_max: 16_384,
             decoder_table_bytes: u32::from(choice[1]) * 32,
             encoder_table_bytes: u32::from(choice[1]) * 16,
             write_bytes_max: u32::from(choice[2]) * 100 + 1,
+            coalesced_bytes_max: 40 * 1024,
             connect_protocol: false,
         };
         let mut out = Vec::new();

@@ -14,11 +14,13 @@ const RULES: Rules = Rules {
     head: HeadLimits { request_line_bytes_max: 64, head_bytes_max: 512, fields_max: 8 },
     streams_max: 3,
     stream_window: 200,
+    stream_window_max: 200,
     connection_window: 65_535,
     frame_bytes_max: 16_384,
     decoder_table_bytes: 256,
     encoder_table_bytes: 0,
     write_bytes_max: 64,
+    coalesced_bytes_max: 40 * 1024,
     connect_protocol: true,
 };
 

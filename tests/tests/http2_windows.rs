@@ -71,6 +71,60 @@ async fn a_client_that_announces_its_end_gets_its_responses() {
     pattern::assert_exact(&client.answer(stream).await.body, 30_000);
 }
 
+/// Sends as much as the window lets through, so often, with the answers to PING late, as if the way were long. The widest window.
+async fn widest_window(client: &mut Http2, stream: u32, steps: usize) -> usize {
+    const HALF: usize = 32 * 1024;
+    client.answers_pings = false;
+    let mut widest = 0;
+    for step in 0..steps {
+        client.until("a window", |all| all.window(stream) >= HALF).await;
+        let window = client.window(stream);
+        widest = widest.max(window);
+        client.upload_part(stream, &vec![0; window]).await.expect("an upload");
+        if step % 8 == 7 {
+            client.answer_pings().await;
+        }
+    }
+    widest
+}
+
+/// A window grows as far as a round trip uses it up, and no farther than it may.
+#[tokio::test]
+async fn the_window_of_a_long_upload_from_far_away_grows() {
+    const MIB: usize = 1 << 20;
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let stream = client.open("POST", "/copy", &[]).await;
+    let widest = widest_window(&mut client, stream, 200).await;
+    assert!((MIB / 2..=MIB).contains(&widest), "{widest}");
+    let proxy = Proxy::to_with(origin.address, &["--http2-stream-window-max=256KiB"]).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let stream = client.open("POST", "/copy", &[]).await;
+    let widest = widest_window(&mut client, stream, 100).await;
+    assert!((MIB / 8..=MIB / 4).contains(&widest), "{widest}");
+}
+
+#[tokio::test]
+async fn windows_that_are_not_used_up_or_may_not_grow_stay() {
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to_with(origin.address, &["--http2-stream-window-max=64KiB"]).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let stream = client.open("POST", "/copy", &[]).await;
+    assert!(widest_window(&mut client, stream, 50).await <= 65_536);
+    assert!(client.pings.is_empty(), "nothing asks how far away it is");
+    let proxy = Proxy::to(origin.address).await;
+    let mut near = Http2::connect(proxy.address).await;
+    let stream = near.open("POST", "/copy", &[]).await;
+    near.answers_pings = false;
+    for _ in 0..500 {
+        near.until("a window", |all| all.window(stream) >= 8_192).await;
+        near.upload_part(stream, &[0; 8_192]).await.expect("an upload");
+        near.answer_pings().await;
+        assert!(near.window(stream) <= 65_536);
+    }
+}
+
 /// A window of the connection that opens a little at a time is for all streams in turn.
 #[tokio::test]
 async fn streams_take_turns_at_the_window_of_the_connection() {

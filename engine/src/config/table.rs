@@ -286,6 +286,8 @@ section! {
         "Most requests by HTTP/2 at once on one shard; further ones are refused (REFUSED_STREAM, RFC 9113, section 8.7)";
     stream_window: u32 = bytes("1KiB", "1GiB"), "64KiB", GLOBAL, Reload, "--http2-stream-window",
         "Most bytes of a body that a peer sends on one stream before they are taken (RFC 9113, section 6.9)";
+    stream_window_max: u32 = bytes("1KiB", "1GiB"), "1MiB", GLOBAL, Reload, "--http2-stream-window-max",
+        "Up to here the window of a stream grows with the distance of its peer; stream_window, or less, for no growth";
     connection_window: u32 = bytes("64KiB", "1GiB"), "1MiB", GLOBAL, Reload, "--http2-connection-window",
         "The same of all streams of one connection together (RFC 9113, section 6.9)";
     body_buffer: usize = bytes("1MiB", "1024GiB"), "64MiB", GLOBAL, Reload, "--http2-body-buffer",
@@ -294,6 +296,8 @@ section! {
         "Largest frame that peers may send (SETTINGS_MAX_FRAME_SIZE, RFC 9113, section 6.5.2)";
     write_frame_bytes: u32 = bytes("1KiB", "16777215"), "16KiB", GLOBAL, Reload, "--http2-write-frame-bytes",
         "Largest DATA frame that is sent, if the peer allows as much (RFC 9113, section 4.2)";
+    coalesce_bytes: u32 = bytes("1KiB", "16MiB"), "40KiB", GLOBAL, Reload, "--http2-coalesce-bytes",
+        "Data of all streams of a connection goes out together, in sends of about this size";
     header_table: u32 = bytes("0", "64KiB"), "4KiB", GLOBAL, Reload, "--http2-header-table",
         "Memory by which peers may compress fields on one connection (SETTINGS_HEADER_TABLE_SIZE, RFC 7541, section 4.2)";
     encoder_table: u32 = bytes("0", "64KiB"), "0", GLOBAL, Reload, "--http2-encoder-table",

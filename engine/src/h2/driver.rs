@@ -12,6 +12,7 @@ use sluice_proto::h2::{Abuse, ErrorCode, Event, Rules, StreamKey};
 use sluice_sys::{Buf, Sending, Timer, hand_to_worker, now_ms};
 
 use super::abuse::AbuseRules;
+use super::bandwidth;
 use super::leaving::{self, Leaving};
 use super::lines::Lines;
 use super::ping::{Due, Silence};
@@ -21,8 +22,8 @@ use super::slot::Incoming;
 use crate::connection::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 
-/// With so much waiting to be sent, nothing more is read.
-const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// With so much waiting to be sent beside a send's worth of data, nothing more is read.
+const UNSENT_BYTES_MAX: usize = 24 * 1024;
 
 /// Drives a connection until it rests or ends.
 pub(crate) struct Driver<'d> {
@@ -179,7 +180,8 @@ impl<'d> Driver<'d> {
         while self.ending.is_none() {
             let session = self.session;
             let mut inner = session.inner.borrow_mut();
-            if inner.out.as_ref().is_some_and(|out| out.len() >= UNSENT_BYTES_MAX) {
+            let unsent_max = session.rules.coalesced_bytes_max as usize + UNSENT_BYTES_MAX;
+            if inner.out.as_ref().is_some_and(|out| out.len() >= unsent_max) {
                 return;
             }
             self.handle_all(&mut inner, &session.rules);
@@ -270,6 +272,7 @@ impl<'d> Driver<'d> {
     fn handle(&mut self, inner: &mut Inner, event: Event, lines: &mut Lines, rules: &Rules) {
         match event {
             Event::Nothing | Event::Handled => {}
+            Event::Pong(bandwidth::PING) => inner.note_round_trip(rules, now_ms()),
             Event::Pong(data) => self.leaving.note_pong(data),
             Event::Head { key, is_end, fault } => {
                 let lines = std::mem::replace(lines, Lines::take());

@@ -5,6 +5,7 @@
 //! by a [`StreamReader`] and writes by a [`StreamWriter`]. What a stream waits for costs its own slot and nothing of its neighbours.
 
 mod abuse;
+mod bandwidth;
 mod driver;
 mod leaving;
 mod lines;

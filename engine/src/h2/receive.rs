@@ -1,7 +1,7 @@
 //! What has come for streams: kept with them until their exchanges take it.
 
 use sluice_proto::h2::{Rules, StreamKey};
-use sluice_sys::Buf;
+use sluice_sys::{Buf, now_ms};
 
 use super::lines::Lines;
 use super::session::{Inner, Session};
@@ -43,6 +43,7 @@ pub(super) fn take_data(
 ) {
     let bytes = data.len() as u32;
     let has_room = session.shard.note_buffered(data.len());
+    inner.note_received(key, bytes);
     let Some(slot) = inner.slot(key) else {
         session.shard.forget_buffered(data.len());
         let (machine, out) = inner.machine_and_out();
@@ -74,8 +75,13 @@ impl Session {
             let withheld = slot.withheld.min(bytes);
             slot.withheld -= withheld;
             let (machine, out) = inner.machine_and_out();
-            machine.give_back(key, bytes, rules, out);
+            let is_announced = machine.give_back(key, bytes, rules, out);
             machine.give_back_shared(withheld, rules, out);
+            // Not where memory is short.
+            if is_announced && withheld == 0 {
+                inner.grow(key, rules, now_ms());
+            }
+            let (_, out) = inner.machine_and_out();
             if out.is_empty() {
                 inner.out = None;
             }

@@ -11,6 +11,7 @@ use sluice_proto::h2::{self, ErrorCode, Rules, StreamKey};
 use sluice_sys::{Buf, now_ms};
 
 use super::abuse::AbuseBudget;
+use super::bandwidth::Bandwidth;
 use super::rooms;
 use super::slot::Slot;
 use super::stream::Stream;
@@ -75,6 +76,7 @@ pub(super) struct Inner {
     /// Streams whose data waits for its turn.
     pub(super) turns: VecDeque<StreamKey>,
     pub(super) abuse: AbuseBudget,
+    pub(super) bandwidth: Bandwidth,
     /// The connection is of no further use.
     pub(super) failed: Option<Aborted>,
 }
@@ -108,6 +110,7 @@ impl Session {
         let inner = at_work.inner.get_mut();
         inner.machine = machine;
         inner.abuse = abuse;
+        inner.bandwidth = Bandwidth::default();
         inner.failed = None;
         if let Some(room) = inner.room.take() {
             inner.machine.use_room(room);
@@ -125,6 +128,7 @@ impl Session {
             slots: Vec::new(),
             turns: VecDeque::new(),
             abuse: AbuseBudget::default(),
+            bandwidth: Bandwidth::default(),
             failed: None,
         };
         Session {

@@ -119,6 +119,7 @@ impl Drop for Stream {
             let unread = slot.received.as_ref().map_or(0, |buf| buf.len());
             let withheld = slot.withheld;
             slot.clear();
+            inner.narrow(key);
             self.session.shard.forget_buffered(unread);
             let (machine, out) = inner.machine_and_out();
             machine.give_back_shared(withheld, rules, out);

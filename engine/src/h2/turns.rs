@@ -9,13 +9,10 @@ use sluice_sys::Buf;
 
 use super::session::Inner;
 
-/// Data is added to what waits to be sent up to here; what there is beyond waits with its stream.
-const OUT_BYTES_MAX: usize = 40 * 1024;
-
 impl Inner {
-    /// Whether more data may be added to what waits to be sent.
-    fn has_room(&self) -> bool {
-        self.out.as_ref().is_none_or(|out| out.len() < OUT_BYTES_MAX)
+    /// Whether more data may be added to what waits to be sent. What there is beyond waits with its stream.
+    fn has_room(&self, rules: &Rules) -> bool {
+        self.out.as_ref().is_none_or(|out| out.len() < rules.coalesced_bytes_max as usize)
     }
 
     /// Sends data of a stream, or has it wait with the stream. With `is_last` nothing follows but trailers.
@@ -23,7 +20,7 @@ impl Inner {
         let mut rest = data;
         let Some(slot) = self.slot(key) else { return };
         if slot.to_send.is_none() && self.turns.is_empty() {
-            while self.has_room() {
+            while self.has_room(rules) {
                 let (machine, out) = self.machine_and_out();
                 let sent = machine.send_data(key, rest, is_last, rules, out);
                 rest = &rest[sent..];
@@ -86,7 +83,7 @@ impl Inner {
     /// Adds data of streams that wait for their turn to what is to be sent, a frame of each.
     pub(super) fn take_turns(&mut self, rules: &Rules) {
         // A window of the connection that is closed takes no turn from anyone.
-        while self.has_room()
+        while self.has_room(rules)
             && !self.machine.is_window_closed()
             && let Some(key) = self.take_turn()
         {

@@ -316,11 +316,13 @@ mod tests {
                 head: HeadLimits::default(),
                 streams_max: 100,
                 stream_window: 65_536,
+                stream_window_max: 65_536,
                 connection_window: 1_048_576,
                 frame_bytes_max: 16_384,
                 decoder_table_bytes: 4_096,
                 encoder_table_bytes: 0,
                 write_bytes_max: 16_384,
+                coalesced_bytes_max: 40 * 1024,
                 connect_protocol: false,
             }),
         };

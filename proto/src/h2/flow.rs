@@ -74,6 +74,11 @@ impl ReceiveWindow {
         self.open = open.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
     }
 
+    /// It is to be larger by so much: announced with what is used up next.
+    pub(super) fn widen(&mut self, by: u32) {
+        self.unannounced = self.unannounced.saturating_add(by);
+    }
+
     /// So much was used up. Says by how much to open the window, once that is worth a frame: half of it. It never becomes larger
     /// than `full`.
     #[inline]
@@ -119,6 +124,17 @@ mod tests {
         // More than was taken.
         assert_eq!(window.give_back(500, 100), Some(50));
         assert_eq!(window.take(101), Err(Overrun));
+    }
+
+    #[test]
+    fn a_window_that_was_widened_is_announced_whole() {
+        let mut window = ReceiveWindow::new(100);
+        assert_eq!(window.take(80), Ok(()));
+        window.widen(100);
+        assert_eq!(window.give_back(50, 200), Some(150));
+        assert_eq!(window.take(171), Err(Overrun), "30 of it wait to be used up");
+        assert_eq!(window.take(170), Ok(()));
+        assert_eq!(window.give_back(200, 200), Some(200));
     }
 
     #[test]

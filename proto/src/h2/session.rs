@@ -41,6 +41,8 @@ pub struct Rules {
     pub streams_max: u32,
     /// The receive window of a stream, at least 1.
     pub stream_window: u32,
+    /// The caller makes windows of streams no larger than this.
+    pub stream_window_max: u32,
     /// The receive window of the connection, at least 65,535.
     pub connection_window: u32,
     /// SETTINGS_MAX_FRAME_SIZE that we announce, 16,384 to 16,777,215.
@@ -51,6 +53,8 @@ pub struct Rules {
     pub encoder_table_bytes: u32,
     /// The largest DATA frame that we write.
     pub write_bytes_max: u32,
+    /// The caller puts about so much data into one send.
+    pub coalesced_bytes_max: u32,
     /// Server: extended CONNECT is offered (RFC 8441).
     pub connect_protocol: bool,
 }
@@ -459,16 +463,32 @@ impl Session {
         self.progress.next == Next::Head && !self.progress.is_block_open
     }
 
-    /// Data of this stream was used up: its window opens again. Nothing if the stream has ended.
-    pub fn give_back(&mut self, key: StreamKey, bytes: u32, rules: &Rules, out: &mut Vec<u8>) {
+    /// Data of this stream was used up: its window opens again. Says whether that was announced. Nothing if the stream has ended.
+    pub fn give_back(&mut self, key: StreamKey, bytes: u32, rules: &Rules, out: &mut Vec<u8>) -> bool {
         let full = self.stream_window(rules);
-        let Some(stream) = self.stream_mut(key) else { return };
+        let Some(stream) = self.stream_mut(key) else { return false };
         if stream.remote == Half::Ended || stream.reset != Reset::No {
-            return;
+            return false;
         }
-        if let Some(increment) = stream.receive.give_back(bytes, full) {
+        let full = full.saturating_add(stream.widened);
+        let increment = stream.receive.give_back(bytes, full);
+        if let Some(increment) = increment {
             frame::write_window_update(out, key.id, increment);
         }
+        increment.is_some()
+    }
+
+    /// Makes the window of one stream larger than by our setting; announced with what is given back next.
+    pub fn widen(&mut self, key: StreamKey, by: u32) {
+        if let Some(stream) = self.stream_mut(key) {
+            stream.widened = stream.widened.saturating_add(by);
+            stream.receive.widen(by);
+        }
+    }
+
+    /// By how much the window of a stream is larger than by our setting.
+    pub fn widened(&self, key: StreamKey) -> u32 {
+        self.stream(key).map_or(0, |stream| stream.widened)
     }
 
     /// The same of the connection's window.

@@ -38,6 +38,8 @@ pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
+    /// By how much its window is larger than by our setting.
+    pub(super) widened: u32,
     /// What is still to come of the length that was announced, or [`ANY_LENGTH`].
     pub(super) content_left: u64,
     /// Our side.
@@ -59,6 +61,7 @@ impl Stream {
             id,
             send,
             receive,
+            widened: 0,
             content_left: ANY_LENGTH,
             local: Half::Idle,
             remote: Half::Idle,

@@ -25,8 +25,10 @@ fn rules() -> impl Strategy<Value = Rules> {
     let tables = (0_u32..5_000, 0_u32..5_000);
     (windows, frames, tables, 1_u32..130).prop_map(|(windows, frames, tables, streams_max)| Rules {
         stream_window: windows.0,
+        stream_window_max: 0,
         connection_window: windows.1,
         write_bytes_max: frames.0,
+        coalesced_bytes_max: 40 * 1024,
         frame_bytes_max: frames.1,
         decoder_table_bytes: tables.0,
         encoder_table_bytes: tables.1,

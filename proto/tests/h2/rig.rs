@@ -35,11 +35,13 @@ pub(crate) const RULES: Rules = Rules {
     head: HeadLimits { request_line_bytes_max: 1_024, head_bytes_max: 4_096, fields_max: 50 },
     streams_max: 4,
     stream_window: 100,
+    stream_window_max: 100,
     connection_window: 65_535,
     frame_bytes_max: 16_384,
     decoder_table_bytes: 4_096,
     encoder_table_bytes: 4_096,
     write_bytes_max: 16_384,
+    coalesced_bytes_max: 40 * 1024,
     connect_protocol: true,
 };
 

@@ -16,8 +16,10 @@ fn rules(random: &mut Random) -> Rules {
     Rules {
         streams_max: 1 + random.below(60) as u32,
         stream_window: 1 + random.below(100_000) as u32,
+        stream_window_max: 0,
         connection_window: 65_535 + random.below(100_000) as u32,
         write_bytes_max: 1_000 + random.below(30_000) as u32,
+        coalesced_bytes_max: 40 * 1024,
         decoder_table_bytes: random.below(5_000) as u32,
         encoder_table_bytes: random.below(5_000) as u32,
         ..RULES

@@ -92,6 +92,10 @@ pub struct Http2 {
     pub settings: BTreeMap<u16, u32>,
     /// How often ours were acknowledged.
     pub settings_acks: usize,
+    /// Whether PING is answered at once. True unless a test says otherwise: then by [`Http2::answer_pings`].
+    pub answers_pings: bool,
+    /// PINGs that were not answered.
+    pub pings: Vec<Vec<u8>>,
     /// The answers to PING.
     pub pongs: Vec<Vec<u8>>,
     /// The other side's GOAWAYs: last stream and code.
@@ -202,6 +206,8 @@ impl Http2 {
             streams: BTreeMap::new(),
             settings: BTreeMap::new(),
             settings_acks: 0,
+            answers_pings: true,
+            pings: Vec::new(),
             pongs: Vec::new(),
             go_aways: Vec::new(),
             frames: BTreeMap::new(),
@@ -397,6 +403,7 @@ impl Http2 {
                 }
             }
             kind::PING if frame.has(flag::ACK) => self.pongs.push(frame.payload),
+            kind::PING if !self.answers_pings => self.pings.push(frame.payload),
             kind::PING => self.try_send(frames::frame(kind::PING, flag::ACK, 0, frame.payload)).await?,
             kind::GOAWAY => self.go_aways.push((frame.number_at(0), frame.number_at(4))),
             kind::WINDOW_UPDATE => {
@@ -497,6 +504,13 @@ impl Http2 {
             }
         }
         Ok(())
+    }
+
+    /// Answers the PINGs that have come.
+    pub async fn answer_pings(&mut self) {
+        for data in std::mem::take(&mut self.pings) {
+            self.send(frames::frame(kind::PING, flag::ACK, 0, data)).await;
+        }
     }
 
     /// How many bytes the other side's windows let through now.
