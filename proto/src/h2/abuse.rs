@@ -2,7 +2,7 @@
 //!
 //! | kind | is counted for |
 //! |---|---|
-//! | `Ping` | each PING that wants an answer |
+//! | `Ping` | each PING that wants an answer, but for one after data that was sent |
 //! | `Settings` | each SETTINGS after the first, and each ACK that nothing waits for |
 //! | `Ignored` | each PRIORITY, PRIORITY_UPDATE, frame of an unknown type, and RST_STREAM of a stream that is closed |
 //! | `Empty` | DATA without content and without END_STREAM; HEADERS and CONTINUATION without content and without END_HEADERS |
@@ -27,7 +27,7 @@ pub(super) const TINY_DATA: u32 = 6;
 /// What a peer may do and is abuse when repeated. The budget is the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abuse {
-    /// PING without need.
+    /// PING, unless data was sent since the last one.
     Ping,
     /// SETTINGS again.
     Settings,

@@ -142,7 +142,9 @@ impl Session {
         if head.has(flag::ACK) {
             return Ok((HEAD_BYTES + 8, Event::Pong(data)));
         }
-        self.abuses.count(Abuse::Ping);
+        if !mem::take(&mut self.is_ping_expected) {
+            self.abuses.count(Abuse::Ping);
+        }
         frame::write_ping(out, flag::ACK, data);
         Ok((HEAD_BYTES + 8, Event::Handled))
     }

@@ -115,6 +115,7 @@ impl Session {
         self.send.take(len as u32);
         if len > 0 {
             self.updates_expected = UPDATES_FOR_DATA;
+            self.is_ping_expected = true;
         }
         write_data(out, key.id, &data[..len], ends, frame_bytes_max);
         len

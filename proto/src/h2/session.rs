@@ -186,6 +186,8 @@ pub struct Session {
     pub(super) abuses: Counters,
     /// Updates of windows that our data gives the peer reason for.
     pub(super) updates_expected: u8,
+    /// Data was sent since the peer's last PING, by which it may measure how long that took.
+    pub(super) is_ping_expected: bool,
     pub(super) role: Role,
     pub(super) scheme: Scheme,
     /// The peer's first SETTINGS have come.
@@ -253,6 +255,7 @@ impl Session {
             received_go_away: NO_GO_AWAY,
             abuses: Counters::new(),
             updates_expected: 0,
+            is_ping_expected: false,
             role: Role::Server,
             scheme: Scheme::Http,
             has_settings: false,
@@ -630,6 +633,6 @@ mod tests {
 
     #[test]
     fn a_session_is_small() {
-        assert!(size_of::<Session>() <= 200, "{}", size_of::<Session>());
+        assert!(size_of::<Session>() <= 208, "{}", size_of::<Session>());
     }
 }

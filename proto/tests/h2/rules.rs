@@ -638,6 +638,9 @@ fn abuses_are_counted() {
     assert_eq!(end.abuses(), []);
     end.feed(&window_update(0, 4));
     assert_eq!(end.abuses(), abuse(Abuse::TinyWindow, 1));
+    // As gRPC clients do when data comes, to measure the way.
+    end.feed(&[ping(), ping()].concat());
+    assert_eq!(end.abuses(), abuse(Abuse::Ping, 1));
     end.feed(&setting(4, 4));
     end.session.take_abuses();
     end.send(1, b"s", false);
