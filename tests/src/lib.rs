@@ -11,10 +11,15 @@ pub mod http2;
 pub mod machine;
 pub mod origin;
 pub mod pattern;
+pub mod peers;
 pub mod proxy;
+pub mod sides;
 pub mod strict;
 pub mod tls;
 pub mod tls_client;
+pub mod tunnels;
+pub mod upstream;
+pub mod websocket;
 pub mod wire;
 
 use std::{

@@ -464,7 +464,7 @@ async fn build(target_dir: &Path, extra: &[&str]) -> PathBuf {
 }
 
 /// Where cargo puts what it builds: the test runs from `TARGET/PROFILE/deps`.
-fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a path to this test");
     test.ancestors().nth(3).expect("a test in TARGET/PROFILE/deps").to_owned()
 }

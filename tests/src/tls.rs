@@ -184,6 +184,13 @@ impl Identity {
         config.expect("a pair")
     }
 
+    /// The SHA-256 of its public key in Base64, by which browsers name it.
+    pub fn key_digest(&self) -> String {
+        let key = KeyPair::try_from(&*self.key).expect("our key");
+        let key = rcgen::PublicKeyData::subject_public_key_info(&key);
+        base64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key).as_ref())
+    }
+
     /// The flags of a listener that shows it.
     pub fn flags(&self) -> [&str; 4] {
         [
@@ -193,6 +200,19 @@ impl Identity {
             self.key_file.to_str().expect("plain text"),
         ]
     }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().chain(&[0; 2]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        for nth in 0..4 {
+            let is_padding = nth > three.len();
+            text.push(if is_padding { '=' } else { char::from(DIGITS[bits >> (18 - 6 * nth) & 63]) });
+        }
+    }
+    text
 }
 
 /// What a client has that offers these protocols by ALPN.

@@ -23,7 +23,7 @@ use tokio::{
 
 pub use self::{
     http2::*,
-    real::{Real, Seen, real, real_http2},
+    real::{Body, Real, Seen, answering, full, real, real_http2},
     scripted::*,
 };
 use crate::{

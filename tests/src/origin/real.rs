@@ -1,13 +1,17 @@
 //! A well-behaved origin on hyper, an HTTP implementation that is not ours.
 //!
 //! Owns its answers, chosen by path: `/echo` (begins before the upload has ended), `/copy` (begins after it),
-//! `/digest` (its length), `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/status/CODE`, `/delay/MS`; anything
-//! else is 200 with the name of the origin.
+//! `/digest` (its length), `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/status/CODE`, `/delay/MS`, `/cookies` (its lines, between bars),
+//! `/set-cookies`, `/early/CODE` (reads nothing of the upload), `/drip` (without end) and `/given-up` (how many of these were given up);
+//! anything else is 200 with the name of the origin.
 
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +20,7 @@ use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
+    header::{COOKIE, HeaderValue, SET_COOKIE, TRAILER},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -25,7 +30,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::listen;
 use crate::pattern;
 
-type Body = BoxBody<Bytes, hyper::Error>;
+/// The body of a response.
+pub type Body = BoxBody<Bytes, hyper::Error>;
 
 /// The head of a request as hyper understood it.
 #[derive(Debug, Clone)]
@@ -87,6 +93,16 @@ pub async fn real_http2(name: &'static str) -> Real {
 }
 
 async fn speaking(version: Version, name: &'static str) -> Real {
+    let given_up = Arc::new(AtomicUsize::new(0));
+    answering(version, move |request| answer(name, request, given_up.clone())).await
+}
+
+/// A hyper origin of this version (HTTP/1.1 or HTTP/2) with answers of its own.
+pub async fn answering<F, S>(version: Version, answer: F) -> Real
+where
+    F: Fn(Request<Incoming>) -> S + Clone + Send + Sync + 'static,
+    S: Future<Output = Result<Response<Body>, hyper::Error>> + Send + 'static,
+{
     let listener = listen().await;
     let address = listener.local_addr().expect("bound");
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -95,10 +111,10 @@ async fn speaking(version: Version, name: &'static str) -> Real {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            let log = log.clone();
+            let (log, answer) = (log.clone(), answer.clone());
             let service = service_fn(move |request| {
                 log.lock().expect("no test panics while it holds the lock").push(note(&request));
-                answer(name, request)
+                answer(request)
             });
             connections.spawn(async move {
                 let stream = TokioIo::new(stream);
@@ -123,7 +139,15 @@ fn note(request: &Request<Incoming>) -> Seen {
     }
 }
 
-async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+async fn answer(
+    name: &'static str,
+    request: Request<Incoming>,
+    given_up: Arc<AtomicUsize>,
+) -> Result<Response<Body>, hyper::Error> {
+    // Without it hyper sends no trailers by HTTP/1.1.
+    let trailer = request.headers().get(TRAILER).cloned();
+    let cookies = request.headers().get_all(COOKIE).iter().map(|line| line.to_str().unwrap_or_default());
+    let cookies = cookies.collect::<Vec<_>>().join("|");
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     let kind = parts.next().unwrap_or_default();
@@ -137,11 +161,22 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
             full(vec![byte; number as usize])
         }
         "chunked" => streamed(number),
+        "cookies" => full(cookies),
+        "drip" => drip(given_up),
+        "given-up" => full(given_up.load(Ordering::Relaxed).to_string()),
         "digest" => full(digest(request.into_body()).await?.to_string()),
         _ => full(name),
     });
     match kind {
-        "status" => *response.status_mut() = StatusCode::from_u16(number as u16).unwrap_or_default(),
+        "echo" => response.headers_mut().extend(trailer.map(|names| (TRAILER, names))),
+        "set-cookies" => {
+            response
+                .headers_mut()
+                .extend(["one=1", "two=2"].map(|one| (SET_COOKIE, HeaderValue::from_static(one))));
+        }
+        "status" | "early" => {
+            *response.status_mut() = StatusCode::from_u16(number as u16).unwrap_or_default();
+        }
         "delay" => tokio::time::sleep(Duration::from_millis(number)).await,
         _ => {}
     }
@@ -151,7 +186,8 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
     Ok(response)
 }
 
-fn full(body: impl Into<Bytes>) -> Body {
+/// A body of known length.
+pub fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(never).boxed()
 }
 
@@ -164,6 +200,19 @@ fn streamed(length: u64) -> Body {
                 return;
             }
         }
+    });
+    body.map_err(never).boxed()
+}
+
+/// A response without end; counts when its client has left, which hyper sees when it writes.
+fn drip(given_up: Arc<AtomicUsize>) -> Body {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(async move {
+        while sender.send_data(Bytes::from_static(b"part")).await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        given_up.fetch_add(1, Ordering::Relaxed);
     });
     body.map_err(never).boxed()
 }
