@@ -11,46 +11,20 @@ use sluice_tests::{
     client::program,
     http2::{hyper, hyper_over_tls},
     origin, pattern,
-    proxy::{Proxy, workspace},
+    peers::{Program, text},
+    proxy::Proxy,
+    sides::{Side, between},
     skip,
     tls::{self, Authority, BOTH, End, Identity, NAME},
-    within,
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     net::TcpStream,
     process::{Child, Command},
 };
 
 /// Lengths that every origin has as `/bytes/N`.
 const LENGTHS: [usize; 3] = [1, 1000, 300_000];
-
-/// The protocol of one side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    H1,
-    H1Tls,
-    H2,
-    H2Tls,
-}
-
-impl Side {
-    const ALL: [Self; 4] = [Self::H1, Self::H1Tls, Self::H2, Self::H2Tls];
-
-    fn is_tls(self) -> bool {
-        matches!(self, Self::H1Tls | Self::H2Tls)
-    }
-
-    fn is_http2(self) -> bool {
-        matches!(self, Self::H2 | Self::H2Tls)
-    }
-
-    /// The ALPN of a server.
-    fn alpn(self) -> &'static str {
-        if self.is_http2() { "h2" } else { "http/1.1" }
-    }
-}
 
 /// A foreign origin, and how long it lives.
 struct Running {
@@ -65,6 +39,7 @@ enum Server {
     Hyper,
     Nghttpd,
     Node,
+    Go,
     Nginx,
 }
 
@@ -76,27 +51,26 @@ enum Client {
     H2load,
     Python,
     Node,
+    Go,
 }
 
 /// What speaks the protocols of a row.
-const SERVERS: [(Server, &[Side]); 4] = [
+const SERVERS: [(Server, &[Side]); 5] = [
     (Server::Hyper, &Side::ALL),
     (Server::Nghttpd, &[Side::H2, Side::H2Tls]),
     (Server::Node, &[Side::H2, Side::H2Tls]),
+    (Server::Go, &[Side::H2, Side::H2Tls]),
     (Server::Nginx, &[Side::H1]),
 ];
-const CLIENTS: [(Client, &[Side]); 6] = [
+const CLIENTS: [(Client, &[Side]); 7] = [
     (Client::Hyper, &[Side::H2, Side::H2Tls]),
     (Client::Curl, &Side::ALL),
     (Client::Nghttp, &[Side::H2, Side::H2Tls]),
     (Client::H2load, &Side::ALL),
     (Client::Python, &[Side::H2, Side::H2Tls]),
     (Client::Node, &[Side::H2, Side::H2Tls]),
+    (Client::Go, &[Side::H2, Side::H2Tls]),
 ];
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("plain text")
-}
 
 fn is_installed(name: &str) -> bool {
     let mut command = StdCommand::new(name);
@@ -138,7 +112,8 @@ async fn serve(server: Server, side: Side, identity: &Identity) -> Option<Runnin
     match server {
         Server::Hyper => Some(by_hyper(side, identity).await),
         Server::Nghttpd if is_installed("nghttpd") => Some(by_nghttpd(side, identity).await),
-        Server::Node if is_installed("node") => Some(by_node(side, identity).await),
+        Server::Node => by_program(side, identity, Program::node("http2_origin.mjs")).await,
+        Server::Go => by_program(side, identity, Program::go("go-http2", "serve")).await,
         Server::Nginx if is_installed("nginx") => Some(by_nginx().await),
         _ => None,
     }
@@ -172,18 +147,10 @@ async fn by_nghttpd(side: Side, identity: &Identity) -> Running {
     Running { address, has_only_files: true, _alive: vec![Box::new(child), Box::new(directory)] }
 }
 
-async fn by_node(side: Side, identity: &Identity) -> Running {
-    let mut command = Command::new("node");
-    command.arg(workspace().join("tests/programs/http2_origin.mjs"));
-    if side.is_tls() {
-        command.args([&identity.key_file, &identity.cert_file]);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().expect("it was asked for its version");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let port = within("its port", lines.next_line()).await.expect("text").expect("a line");
-    let address = SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a port")));
-    Running { address, has_only_files: false, _alive: vec![Box::new(child)] }
+async fn by_program(side: Side, identity: &Identity, program: Program) -> Option<Running> {
+    let pair = [text(&identity.key_file), text(&identity.cert_file)];
+    let server = program.serve(if side.is_tls() { &pair } else { &[] }).await?;
+    Some(Running { address: server.address, has_only_files: false, _alive: vec![Box::new(server)] })
 }
 
 async fn by_nginx() -> Running {
@@ -239,22 +206,15 @@ async fn ask(
                 format!("Application protocol: {}", if side.is_http2() { "h2" } else { "http/1.1" });
             Some((is_good && printed.contains(&protocol)).then_some(()).ok_or(printed))
         }
-        Client::Python | Client::Node => {
-            let (name, script) =
-                if matches!(client, Client::Node) { ("node", "http2.mjs") } else { ("python3", "http2.py") };
-            if !is_installed(name) {
-                return None;
-            }
-            let script = workspace().join("tests/programs").join(script);
+        Client::Python | Client::Node | Client::Go => {
+            let program = match client {
+                Client::Python => Program::python("http2.py"),
+                Client::Node => Program::node("http2.mjs"),
+                _ => Program::go("go-http2", "ask"),
+            };
             let origin = if has_only_files { "files" } else { "all" };
             let certificate: &[&str] = if side.is_tls() { &[text(&ca)] } else { &[] };
-            let arguments = [&[text(&script), origin, &url], certificate].concat();
-            let printed = program(name, &arguments).await?;
-            if printed.starts_with("missing") {
-                skip(printed.trim());
-                return None;
-            }
-            Some((printed == "fine\n").then_some(()).ok_or(printed))
+            program.ask(&[&[origin, &url], certificate].concat()).await
         }
         _ => None,
     }
@@ -311,34 +271,6 @@ async fn by_curl(side: Side, url: &str, ca: &Path, has_only_files: bool) -> Resu
     Ok(())
 }
 
-/// A proxy between these sides.
-async fn between(
-    downstream: Side,
-    upstream: Side,
-    origin: SocketAddr,
-    identity: &Identity,
-    ca: &Path,
-) -> Proxy {
-    let scheme = match upstream {
-        Side::H1 => "http",
-        Side::H1Tls | Side::H2Tls => "https",
-        Side::H2 => "h2c",
-    };
-    let listen = if downstream.is_tls() { "--listen-tls" } else { "--listen" };
-    let target = format!("{scheme}://{origin}");
-    let mut flags = vec![listen, "127.0.0.1:0", "--shards", "1", "--upstream", &target];
-    if downstream.is_tls() {
-        flags.extend(identity.flags());
-    }
-    if upstream.is_tls() {
-        flags.extend(["--upstream-ca", text(ca)]);
-    }
-    if upstream == Side::H2Tls {
-        flags.extend(["--upstream-protocol", "h2"]);
-    }
-    Proxy::start(&flags).await
-}
-
 /// All clients through the proxy to all servers of this side.
 async fn rows(upstream: Side) {
     let authority = Authority::new();
@@ -348,7 +280,7 @@ async fn rows(upstream: Side) {
     for (server, _) in SERVERS.into_iter().filter(|(_, sides)| sides.contains(&upstream)) {
         let Some(running) = serve(server, upstream, &identity).await else { continue };
         for downstream in Side::ALL {
-            let proxy = between(downstream, upstream, running.address, &identity, &ca).await;
+            let proxy = between(downstream, upstream, running.address, &identity, &ca, &[]).await;
             for (client, _) in CLIENTS.into_iter().filter(|(_, sides)| sides.contains(&downstream)) {
                 let end = ask(client, downstream, &proxy, &authority, running.has_only_files).await;
                 if let Some(Err(what)) = end {
