@@ -1,100 +1,23 @@
-//! Requests over HTTP/2 to an HTTP/1.1 origin: methods, bodies, trailers, interim responses, rules of fields, streams side by side,
+//! Requests over HTTP/2 to an HTTP/1.1 origin: prefaces, interim and early responses, rules of fields, streams side by side,
 //! how streams end on either side, limits, timeouts.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, StreamBody};
-use hyper::{HeaderMap, body::Frame as BodyFrame};
 use sluice_tests::{
     client::Raw,
     http2::{
-        Ended, Http2, Hyper,
+        Ended, Http2,
         frames::{self, PREFACE, code, flag, kind, setting},
-        full, hyper, hyper_over_tls,
+        hyper,
     },
     origin::{self, Go, Origin},
     pattern,
     proxy::Proxy,
     tls::{self, BOTH, NAME},
-    within,
 };
 use tokio::task::JoinSet;
 
-const LARGE: usize = 20_000_000;
-
 // ---- messages ----
-
-async fn methods_and_bodies(client: &Hyper) {
-    for length in [0, 1, 16_383, 16_384, 16_385, 65_535, 65_536, 1_000_000] {
-        let body = pattern::bytes(length);
-        for path in ["/echo", "/copy"] {
-            let (status, echo) = client.ask("POST", path, body.clone()).await;
-            assert_eq!(status, 200);
-            pattern::assert_exact(&echo, length);
-        }
-        for path in ["/bytes", "/chunked"] {
-            let (status, answer) = client.ask("GET", &format!("{path}/{length}"), "").await;
-            assert_eq!(status, 200);
-            pattern::assert_exact(&answer, length);
-        }
-    }
-    assert_eq!(client.ask("DELETE", "/status/204", "").await, (204, Bytes::new()));
-    assert_eq!(client.ask("GET", "/status/304", "").await, (304, Bytes::new()));
-    assert_eq!(client.ask("GET", "/status/404", "").await.0, 404);
-    let head = client.send(client.request("HEAD", "/bytes/77", full(""))).await.expect("a response");
-    assert_eq!(head.headers()["content-length"], "77");
-    assert!(head.into_body().collect().await.expect("no body").to_bytes().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn methods_and_bodies_in_clear_text() {
-    let origin = origin::real("real").await;
-    let proxy = Proxy::to(origin.address).await;
-    methods_and_bodies(&hyper(proxy.address).await).await;
-    proxy.drain().await.assert_clean();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn methods_and_bodies_over_tls() {
-    let origin = origin::real("real").await;
-    let (proxy, authority) = tls::proxy_to(origin.address, &[]).await;
-    methods_and_bodies(&hyper_over_tls(proxy.address, &authority.client(BOTH)).await).await;
-    proxy.drain().await.assert_clean();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_bodies_pass_in_both_directions_at_once() {
-    let origin = origin::real("real").await;
-    let proxy = Proxy::to(origin.address).await;
-    let client = hyper(proxy.address).await;
-    let pieces = pattern::pieces(LARGE as u64).map(|piece| Ok(BodyFrame::data(piece)));
-    let body = StreamBody::new(futures_util::stream::iter(pieces)).boxed();
-    let response = client.send(client.request("POST", "/echo", body)).await.expect("a response");
-    let (mut body, mut check) = (response.into_body(), pattern::Check::default());
-    while let Some(frame) = within("the echo", body.frame()).await {
-        check.feed(&frame.expect("a whole body").into_data().expect("no trailers"));
-    }
-    assert_eq!(check.seen(), LARGE as u64);
-}
-
-#[tokio::test]
-async fn trailers_pass_in_both_directions() {
-    let origin = origin::echoes_trailers().await;
-    let proxy = Proxy::to(origin.address).await;
-    let client = hyper(proxy.address).await;
-    let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "11".parse().unwrap())]);
-    let frames = ["hello ", "world"].map(|piece| Ok(BodyFrame::data(Bytes::from_static(piece.as_bytes()))));
-    let frames = frames.into_iter().chain([Ok(BodyFrame::trailers(trailers))]);
-    let body = StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())).boxed();
-    let mut request = client.request("POST", "/", body);
-    request.headers_mut().insert("te", "trailers".parse().unwrap());
-    request.headers_mut().insert("trailer", "x-sum".parse().unwrap());
-    let response = client.send(request).await.expect("a response");
-    let whole = within("the end", response.into_body().collect()).await.expect("a whole body");
-    assert_eq!(whole.trailers().and_then(|trailers| trailers.get("x-sum")).expect("the trailer"), "11");
-    assert_eq!(whole.to_bytes(), "hello world");
-}
 
 /// One piece with everything, and bytes one at a time: the client waits for nothing.
 #[tokio::test]
