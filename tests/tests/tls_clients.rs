@@ -11,13 +11,11 @@ use sluice_tests::{
     pattern,
     proxy::{Proxy, workspace},
     tls::{self, Authority, BOTH, Client, NAME, ONLY_12, ONLY_13, Records, kind},
-    within,
+    websocket, within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
     process::{Child, ChildStdin, Command},
-    task::JoinSet,
 };
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
@@ -532,31 +530,10 @@ async fn rustls_changes_its_keys_between_and_within_messages() {
 
 // ---- tunnels ----
 
-/// A WebSocket server that sends every message back.
-async fn echo() -> (std::net::SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        let mut clients = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            clients.spawn(async move {
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-                while let Some(Ok(message)) = socket.next().await {
-                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, server)
-}
-
 #[tokio::test]
 async fn a_websocket_passes_through_tls() {
-    let (address, _server) = echo().await;
-    let (proxy, authority) = tls::proxy_to(address, &["--upgrade", "websocket"]).await;
+    let server = websocket::echo().await;
+    let (proxy, authority) = tls::proxy_to(server.address, &["--upgrade", "websocket"]).await;
     for versions in [ONLY_12, ONLY_13] {
         let stream = Client::connect(proxy.address, &authority.client(versions)).await.into_stream();
         let request = format!("ws://{NAME}/socket").into_client_request().unwrap();

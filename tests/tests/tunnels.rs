@@ -7,12 +7,11 @@ use sluice_tests::{
     origin::{self, Origin, Peer},
     pattern,
     proxy::{Counters, Proxy},
-    within,
+    websocket, within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
 };
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 
@@ -35,31 +34,10 @@ async fn assert_counted(proxy: &Proxy, name: &str, count: u64) {
     assert_eq!(counters.named(name), count, "{name}: {counters:?}");
 }
 
-/// A WebSocket server that sends every message back, by tungstenite.
-async fn tungstenite_echo() -> (std::net::SocketAddr, JoinSet<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        let mut clients = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            clients.spawn(async move {
-                let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-                while let Some(Ok(message)) = socket.next().await {
-                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, server)
-}
-
 #[tokio::test]
 async fn tungstenite_on_both_sides_is_content() {
-    let (address, _server) = tungstenite_echo().await;
-    let proxy = Proxy::to_with(address, &["--upgrade", "websocket"]).await;
+    let server = websocket::echo().await;
+    let proxy = Proxy::to_with(server.address, &["--upgrade", "websocket"]).await;
     for _ in 0..3 {
         let request = format!("ws://{}/chat?room=1", proxy.address).into_client_request().unwrap();
         let connecting = tokio_tungstenite::connect_async(request);
@@ -93,8 +71,8 @@ async fn tungstenite_on_both_sides_is_content() {
 
 #[tokio::test]
 async fn node_is_content() {
-    let (address, _server) = tungstenite_echo().await;
-    let proxy = Proxy::to_with(address, &["--upgrade", "websocket"]).await;
+    let server = websocket::echo().await;
+    let proxy = Proxy::to_with(server.address, &["--upgrade", "websocket"]).await;
     let script = format!("{}/programs/websocket.mjs", env!("CARGO_MANIFEST_DIR"));
     // From version 22 on it needs no flag.
     let version = client::program("node", &["--version"]).await;
