@@ -62,6 +62,7 @@ async fn listening<S: Future<Output = ()> + Send + 'static>(
     server.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
             connections.spawn(serve(stream, noted.clone()));
         }
     });
