@@ -1,7 +1,8 @@
-// Talks to the WebSocket servers of the tests through the proxy, by Node's `ws`: by Upgrade, or on streams of one HTTP/2 connection.
+// Talks to the WebSocket servers of the tests through the proxy, by Node's `ws`: by Upgrade, or on streams of one HTTP/2
+// connection.
 //
-// Called as `ws_client.mjs MODULES h1|h2 URL [CA]`, URL being `ws:` or `wss:`; prints `fine` if every answer was right, and `missing`
-// with a reason where ws is not installed.
+// Called as `ws_client.mjs MODULES h1|h2 URL [CA]`, URL being `ws:` or `wss:`; prints `fine` if every answer was right, and
+// `missing` with a reason where ws is not installed.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";

@@ -1,8 +1,8 @@
 // A WebSocket server by Node's `ws`: sends every message back.
 //
-// Called as `ws_server.mjs MODULES h1|h2`; prints its port, and serves until its standard input ends. `close CODE REASON` closes like that,
-// `abort` cuts the connection, `ping` is answered by a ping and, when that is answered, by `ponged`. Prints `missing` with a reason where
-// ws is not installed.
+// Called as `ws_server.mjs MODULES h1|h2`; prints its port, and serves until its standard input ends. `close CODE REASON` closes
+// like that, `abort` cuts the connection, `ping` is answered by a ping and, when that is answered, by `ponged`. Prints `missing`
+// with a reason where ws is not installed.
 
 import http from "node:http";
 import http2 from "node:http2";

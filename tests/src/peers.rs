@@ -1,9 +1,9 @@
 //! Programs that others wrote, as clients and servers of the proxy.
 //!
-//! Owns where they are, their servers while these run ([`Program::serve`]), and what their clients say at the end ([`Program::ask`]).
-//! Scripts are in `programs/`; `scripts/test-peers` gets the packages for them and builds the programs in Go. All of them have one form:
-//! a server prints its port and runs until its standard input ends, a client prints `fine`, and each prints `missing` and why where the
-//! host lacks what it needs.
+//! Owns where they are, their servers while these run ([`Program::serve`]), and what their clients say at the end
+//! ([`Program::ask`]). Scripts are in `programs/`; `scripts/test-peers` gets the packages for them and builds the programs in Go.
+//! All of them have one form: a server prints its port and runs until its standard input ends, a client prints `fine`, and each
+//! prints `missing` and why where the host lacks what it needs.
 
 use std::{
     io,

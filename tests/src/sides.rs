@@ -37,7 +37,8 @@ impl Side {
     }
 }
 
-/// A proxy of one shard between these sides, with these flags as well: it shows `identity`, and trusts servers of the authority in `ca`.
+/// A proxy of one shard between these sides, with these flags as well: it shows `identity`, and trusts servers of the authority in
+/// `ca`.
 pub async fn between(
     downstream: Side,
     upstream: Side,

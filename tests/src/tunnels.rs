@@ -1,5 +1,5 @@
-//! Tunnels over HTTP/2 by hand: clients that open them with the frames of an extended CONNECT (RFC 8441), and scripted servers of both
-//! versions, named by what they do when a client has spoken.
+//! Tunnels over HTTP/2 by hand: clients that open them with the frames of an extended CONNECT (RFC 8441), and scripted servers of
+//! both versions, named by what they do when a client has spoken.
 
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! WebSocket servers by tungstenite, behind Upgrade of HTTP/1.1 and behind extended CONNECT of hyper's HTTP/2.
 //!
-//! Owns what they do: every message comes back. `close CODE REASON` closes like that, `abort` cuts the connection, and `ping` is answered by a
-//! ping and, when that is answered, by `ponged`, as the servers in `programs/` do.
+//! Owns what they do: every message comes back. `close CODE REASON` closes like that, `abort` cuts the connection, and `ping` is
+//! answered by a ping and, when that is answered, by `ponged`, as the servers in `programs/` do.
 
 use std::{
     net::SocketAddr,

@@ -1,5 +1,5 @@
-//! Chromium through the proxy, to servers of both protocols: a page (`programs/browser.html`) that loads hundreds of resources at once,
-//! uploads, streams, gives up, listens for events, and talks over WebSockets.
+//! Chromium through the proxy, to servers of both protocols: a page (`programs/browser.html`) that loads hundreds of resources at
+//! once, uploads, streams, gives up, listens for events, and talks over WebSockets.
 
 use std::{
     convert::Infallible,

@@ -1,5 +1,5 @@
-//! gRPC by implementations that others wrote, through the proxy: grpcio of Python and grpc-go call each other and themselves, in clear
-//! text and over TLS on either side. `programs/` has the calls.
+//! gRPC by implementations that others wrote, through the proxy: grpcio of Python and grpc-go call each other and themselves, in
+//! clear text and over TLS on either side. `programs/` has the calls.
 
 use sluice_tests::{
     peers::{Program, text},

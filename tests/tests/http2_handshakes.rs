@@ -1,5 +1,5 @@
-//! How a stream of HTTP/2 becomes a tunnel, by extended CONNECT (RFC 8441) or CONNECT: what each side sees of the other, refusals, servers
-//! that do not know of it.
+//! How a stream of HTTP/2 becomes a tunnel, by extended CONNECT (RFC 8441) or CONNECT: what each side sees of the other, refusals,
+//! servers that do not know of it.
 
 use std::io;
 

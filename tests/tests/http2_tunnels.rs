@@ -1,5 +1,5 @@
-//! What passes through tunnels of which at least one side is a stream of HTTP/2, and how they end: ends and resets of either side, slow
-//! readers, silence, drain, memory.
+//! What passes through tunnels of which at least one side is a stream of HTTP/2, and how they end: ends and resets of either side,
+//! slow readers, silence, drain, memory.
 
 use std::{
     io,

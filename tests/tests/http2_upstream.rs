@@ -1,5 +1,5 @@
-//! HTTP/2 to servers: trailers, interim and early responses, fields, how streams end on either side, and what stops one stream and no
-//! other.
+//! HTTP/2 to servers: trailers, interim and early responses, fields, how streams end on either side, and what stops one stream and
+//! no other.
 
 use std::time::Instant;
 

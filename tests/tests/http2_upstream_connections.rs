@@ -353,8 +353,8 @@ async fn a_lost_connection_repeats_what_has_no_effect_once() {
     assert_nothing_left(proxy).await;
 }
 
-/// A server that ends its connection while it is idle, in the moment in which the next request comes: it does not fail, whatever its
-/// method.
+/// A server that ends its connection while it is idle, in the moment in which the next request comes: it does not fail, whatever
+/// its method.
 #[tokio::test]
 async fn a_connection_that_ended_while_idle_is_not_used() {
     let (go, gone) = (Go::new(), Go::new());

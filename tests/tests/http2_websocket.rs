@@ -1,4 +1,5 @@
-//! WebSocket of which at least one side is a stream of HTTP/2 (RFC 8441), in all pairs with Upgrade of HTTP/1.1, by hyper and tungstenite.
+//! WebSocket of which at least one side is a stream of HTTP/2 (RFC 8441), in all pairs with Upgrade of HTTP/1.1, by hyper and
+//! tungstenite.
 
 use std::{
     net::SocketAddr,

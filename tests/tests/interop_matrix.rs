@@ -1,5 +1,5 @@
-//! One table: HTTP/1.1 and HTTP/2, in clear text and over TLS, on both sides of the proxy, and in each of the sixteen pairs the same
-//! messages by hyper: all kinds of bodies, trailers, interim responses, cookies, early responses, cancellation.
+//! One table: HTTP/1.1 and HTTP/2, in clear text and over TLS, on both sides of the proxy, and in each of the sixteen pairs the
+//! same messages by hyper: all kinds of bodies, trailers, interim responses, cookies, early responses, cancellation.
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 

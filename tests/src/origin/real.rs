@@ -1,9 +1,9 @@
 //! A well-behaved origin on hyper, an HTTP implementation that is not ours.
 //!
 //! Owns its answers, chosen by path: `/echo` (begins before the upload has ended), `/copy` (begins after it),
-//! `/digest` (its length), `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/status/CODE`, `/delay/MS`, `/cookies` (its lines, between bars),
-//! `/set-cookies`, `/early/CODE` (reads nothing of the upload), `/drip` (without end) and `/given-up` (how many of these were given up);
-//! anything else is 200 with the name of the origin.
+//! `/digest` (its length), `/bytes/N`, `/chunked/N`, `/fill/BYTE/N`, `/status/CODE`, `/delay/MS`, `/cookies` (its lines, between
+//! bars), `/set-cookies`, `/early/CODE` (reads nothing of the upload), `/drip` (without end) and `/given-up` (how many of these
+//! were given up); anything else is 200 with the name of the origin.
 
 use std::{
     convert::Infallible,

@@ -1,7 +1,7 @@
 // Both sides of gRPC by grpc-go: the calls of `t.Echo`, whose messages are plain bytes.
 //
-// As `go-grpc serve [KEY CERT]` it prints its port and serves until its standard input ends. As `go-grpc call HOST:PORT [CA NAME]` it makes
-// all four kinds of calls and prints `fine` if every answer was right.
+// As `go-grpc serve [KEY CERT]` it prints its port and serves until its standard input ends. As `go-grpc call HOST:PORT [CA NAME]`
+// it makes all four kinds of calls and prints `fine` if every answer was right.
 package main
 
 import (

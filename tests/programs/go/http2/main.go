@@ -1,8 +1,8 @@
 // Both sides of HTTP/2 by Go's net/http and x/net: prior knowledge in clear text, or TLS.
 //
-// As `go-http2 serve [KEY CERT]` it prints its port and serves `/bytes/N` and `/copy` like the other origins of the tests, until its
-// standard input ends. As `go-http2 ask ORIGIN URL [CA]` it makes requests, ORIGIN being `files` where only files are served, and prints
-// `fine` if every answer was right.
+// As `go-http2 serve [KEY CERT]` it prints its port and serves `/bytes/N` and `/copy` like the other origins of the tests, until
+// its standard input ends. As `go-http2 ask ORIGIN URL [CA]` it makes requests, ORIGIN being `files` where only files are served,
+// and prints `fine` if every answer was right.
 package main
 
 import (
