@@ -177,6 +177,12 @@ impl<'a> RequestParts<'a> {
         Self { method, target, authority, lines, offer: &[], never_indexed: FieldSet::default() }
     }
 
+    /// The same with an offer to change to a protocol: its name and CRLF, and anything behind it.
+    #[must_use]
+    pub fn offering(self, offer: &'a [u8]) -> Self {
+        Self { offer, ..self }
+    }
+
     /// The fields but Host, names and values, in the order in which they were written.
     pub fn fields(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let lines = self.lines;
@@ -799,5 +805,11 @@ mod tests {
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!((phrases.len(), distinct.len()), (46, 46));
+    }
+    #[test]
+    fn lines_that_were_not_written_here_can_offer_a_protocol() {
+        let parts = RequestParts::of_lines(b"GET", b"/", b"a", b"Upgrade: websocket\r\n");
+        assert_eq!(parts.offer(), None);
+        assert_eq!(parts.offering(b"websocket\r\n").offer(), Some(&b"websocket"[..]));
     }
 }
