@@ -28,6 +28,7 @@ pub mod relay;
 pub mod ticker;
 pub mod tls;
 pub mod units;
+mod websocket;
 mod wire;
 
 use std::process::ExitCode;

@@ -22,6 +22,8 @@ struct Framing {
     is_chunked: bool,
     connection: Connection,
     expects_continue: bool,
+    /// The protocol that is offered is WebSocket.
+    offers_websocket: bool,
 }
 
 /// What the Connection field says about the time after this message.
@@ -57,6 +59,9 @@ impl Framing {
                 }
                 Some(b'e' | b'E') if field.name.eq_ignore_ascii_case("expect") => {
                     framing.expects_continue |= has_token(field.value, b"100-continue");
+                }
+                Some(b'u' | b'U') if field.name.eq_ignore_ascii_case("upgrade") => {
+                    framing.offers_websocket |= has_token(field.value, b"websocket");
                 }
                 _ => {}
             }

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use sluice_proto::upgrade;
+
 use super::chunked::Chunked;
 use super::{FIELDS_MAX, Framing, HEAD_BYTES_MAX, Malformed};
 
@@ -18,6 +20,8 @@ pub struct Head<T> {
     pub expects_continue: bool,
     /// How the end of its body is marked.
     pub body: Body,
+    /// It offers WebSocket, and this is the Sec-WebSocket-Accept that takes the offer up.
+    pub websocket: Option<[u8; 28]>,
 }
 
 /// How the end of a request's body is marked.
@@ -167,8 +171,15 @@ fn parse<T>(bytes: &[u8], route: impl Fn(&[u8]) -> T) -> Result<Parsed<T>, Malfo
         keeps_alive: framing.keeps_alive(request.version),
         expects_continue: framing.expects_continue,
         body,
+        websocket: if framing.offers_websocket { accept(request.headers) } else { None },
     };
     Ok(Some((length, head, state)))
+}
+
+/// What answers the key of a WebSocket client, if there is one.
+fn accept(fields: &[httparse::Header<'_>]) -> Option<[u8; 28]> {
+    let key = fields.iter().find(|field| field.name.eq_ignore_ascii_case("sec-websocket-key"))?;
+    Some(upgrade::accept_of(key.value))
 }
 
 #[cfg(test)]

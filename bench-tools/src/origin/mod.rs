@@ -5,8 +5,10 @@
 
 mod answer;
 mod delayed;
+mod http2;
 mod route;
 mod session;
+mod websocket;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -37,7 +39,9 @@ Paths:
   /status/N   that status (200-599)
   /reset      a reset instead of an answer; /reset/N: after N of 2N bytes
   /stall      no answer at all; /stall/N: nothing after N of 2N bytes
-Anything else is answered 404. Other request bodies are read and dropped.";
+Anything else is answered 404. Other request bodies are read and dropped.
+On any path: an offer of WebSocket is taken up, and each message sent back. HTTP/2 by prior knowledge is for messages alone:
+calls of gRPC and WebSockets by extended CONNECT (RFC 8441), of which each message is sent back; other requests are answered 404.";
 
 /// Flags of `origin`.
 #[derive(Clone, Debug, Args)]

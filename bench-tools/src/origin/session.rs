@@ -9,7 +9,9 @@ use sluice_sys::{Buf, Conn, now_ms, sleep};
 
 use super::answer::{Answers, CHUNK_BYTES, FRAMED_BYTES, INLINE_BYTES, LAST_CHUNK, append_chunk};
 use super::delayed::Delayed;
+use super::http2::Http2;
 use super::route::Route;
+use super::websocket::Echo;
 use crate::http::request::{Body, Event, Head, RequestReader};
 
 /// A keep-alive connection without a request is closed after this long.
@@ -61,6 +63,8 @@ enum Next {
     Reset,
     /// Its answer, which is the last thing asked for so far, is to be sent later.
     Delay(u64, Buf),
+    /// It leaves HTTP for WebSocket: what has come of that already, and what is to be sent before.
+    WebSocket(Vec<u8>, Buf),
 }
 
 /// One worker's state; it serves one connection after another.
@@ -81,6 +85,9 @@ impl Session {
         self.request = None;
         loop {
             let Ok(Some(lease)) = conn.receive().await else { return };
+            if self.reader.is_between_requests() && Http2::is_begun_by(&lease) {
+                return Http2::new().serve(conn, lease).await;
+            }
             self.site.answers.borrow_mut().set_clock(now_ms());
             match self.answer_all(&conn, &lease).await {
                 Ok(Next::Continue) => {}
@@ -89,6 +96,10 @@ impl Session {
                 Ok(Next::Delay(ms, out)) => {
                     drop(lease);
                     return self.site.delayed.add(Duration::from_millis(ms), conn, out);
+                }
+                Ok(Next::WebSocket(bytes, out)) => {
+                    drop(lease);
+                    return Echo::default().serve(conn, &bytes, out).await;
                 }
             }
             drop(lease);
@@ -127,6 +138,10 @@ impl Session {
                 Event::Body(data) => out = self.take_body(conn, data, out).await?,
                 Event::End => {
                     let Some(head) = self.request.take() else { continue };
+                    if let Some(accept) = head.websocket {
+                        append_switch(&mut out, &accept);
+                        return Ok(Next::WebSocket(bytes.to_vec(), out));
+                    }
                     match head.target {
                         Route::Delay(ms) if bytes.is_empty() && head.keeps_alive => {
                             self.append_text(&mut out, 200, TEXT, !head.is_head);
@@ -266,6 +281,16 @@ impl Session {
         while conn.receive().await?.is_some() {}
         Ok(Next::Close)
     }
+}
+
+/// Appends the answer that takes up an offer of WebSocket.
+fn append_switch(out: &mut Vec<u8>, accept: &[u8]) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    );
+    out.extend_from_slice(b"Sec-WebSocket-Accept: ");
+    out.extend_from_slice(accept);
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// Sends what is there, without waiting for its end.
