@@ -27,8 +27,12 @@ pub enum Fault {
     Io(i32),
     /// TLS ended it.
     Tls(TlsFault),
-    /// An answer with a status of 400 or above.
+    /// An answer with a status of 400 or above, or one that is not what was asked for.
     Status(u16),
+    /// The end of a call of gRPC, with this status.
+    Grpc(u16),
+    /// The server does not offer WebSocket over HTTP/2 (RFC 8441).
+    NoExtendedConnect,
 }
 
 /// What TLS did not accept.
@@ -80,6 +84,8 @@ impl Fault {
             Fault::Tls(TlsFault::Alert(alert)) => alert_name(alert),
             Fault::Tls(TlsFault::Protocol) => "tls_protocol".into(),
             Fault::Status(status) => format!("status_{status}"),
+            Fault::Grpc(status) => format!("grpc_status_{status}"),
+            Fault::NoExtendedConnect => "no_extended_connect".into(),
         }
     }
 }

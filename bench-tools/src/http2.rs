@@ -1,10 +1,12 @@
-//! HTTP/2 as a client speaks it: many requests at once on one connection. Bytes in, answers out; no sockets.
+//! HTTP/2 as a client speaks it: many requests at once on one connection. Bytes in, answers out; no sockets. Where the requests open
+//! a way for messages, their streams stay open, and what is over is a message with its echo, as if it were a request.
 //!
 //! The protocol machine is the proxy's own (`sluice_proto::h2`), as a client: whether it keeps to the RFC is tested elsewhere, with
 //! other implementations. It allows its server as much as h2load does, so that windows of its own are not what is measured.
 
 use std::time::{Duration, Instant};
 
+use sluice_proto::fields::Field;
 use sluice_proto::h1::Scheme;
 use sluice_proto::h2::{ErrorCode, Event, HeadLines, Role, Rules, Session, StreamKey};
 use sluice_proto::{HeadLimits, RequestKind};
@@ -12,6 +14,7 @@ use sluice_sys::Buf;
 
 use crate::fault::Fault;
 use crate::http::prepared::Prepared;
+use crate::messages::{EchoReader, Framing};
 use crate::wire::Broken;
 
 /// The largest window is 2^31 - 1.
@@ -48,10 +51,14 @@ pub(crate) struct Client {
     done: Vec<Done>,
     /// Requests that were begun.
     begun: u64,
+    /// What streams carry that stay open.
+    framing: Option<Framing>,
+    /// Those of them that wait for their next message.
+    idle: Vec<StreamKey>,
 }
 
-/// A request under way.
-#[derive(Clone, Copy, Debug)]
+/// A request under way, or a stream that stays open.
+#[derive(Clone, Debug)]
 struct Open {
     id: u32,
     /// Its number among the requests of the lane.
@@ -59,8 +66,12 @@ struct Open {
     began: Instant,
     /// 0 until its answer begins.
     status: u16,
-    /// Bytes of its body.
+    /// Bytes of its body, or of its message.
     sent: usize,
+    /// Reads echoes; empty for a request.
+    echo: Option<Box<EchoReader>>,
+    /// No message is under way.
+    is_idle: bool,
 }
 
 /// A request that is over.
@@ -73,7 +84,7 @@ pub(crate) struct Done {
 
 impl Client {
     /// Begins a connection: its preface waits to be sent.
-    pub(crate) fn new(is_tls: bool) -> Client {
+    pub(crate) fn new(is_tls: bool, framing: Option<Framing>) -> Client {
         let mut out = Buf::small();
         let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
         Client {
@@ -84,12 +95,25 @@ impl Client {
             carry: Vec::new(),
             done: Vec::new(),
             begun: 0,
+            framing,
+            idle: Vec::new(),
         }
     }
 
     /// Requests under way.
     pub(crate) fn streams(&self) -> u64 {
-        self.machine.streams() as u64
+        (self.machine.streams() - self.idle.len()) as u64
+    }
+
+    /// Whether enough is known of the server to ask it for what is asked for.
+    pub(crate) fn knows_server(&self) -> bool {
+        self.framing != Some(Framing::WebSocket) || self.machine.is_settled()
+    }
+
+    /// Whether it takes that, as far as is known.
+    //= https://www.rfc-editor.org/rfc/rfc8441#section-3
+    pub(crate) fn is_willing(&self) -> bool {
+        self.framing != Some(Framing::WebSocket) || self.machine.takes_connect_protocol()
     }
 
     /// Requests that were begun on this connection.
@@ -99,7 +123,7 @@ impl Client {
 
     /// Whether the server takes another request now.
     pub(crate) fn has_room(&self) -> bool {
-        self.machine.openable(&RULES) > 0
+        !self.idle.is_empty() || self.machine.openable(&RULES) > 0
     }
 
     /// Whether the server takes no further requests at all.
@@ -109,6 +133,13 @@ impl Client {
 
     /// Begins a request; false if the server takes none.
     pub(crate) fn begin(&mut self, requests: &[Prepared], number: usize, began: Instant) -> bool {
+        if let Some(key) = self.idle.pop() {
+            let open = self.open_mut(key).expect("idle streams are open");
+            (open.number, open.began, open.sent, open.is_idle) = (number, began, 0, false);
+            self.begun += 1;
+            self.send_body(key, requests);
+            return true;
+        }
         let request = &requests[number];
         let kind = if request.is_head { RequestKind::Head } else { RequestKind::Other };
         let Some(key) = self.machine.open(kind, &RULES) else { return false };
@@ -118,7 +149,8 @@ impl Client {
         if self.open.len() <= slot {
             self.open.resize(slot + 1, None);
         }
-        self.open[slot] = Some(Open { id: key.id, number, began, status: 0, sent: 0 });
+        let echo = self.framing.map(|_| Box::new(EchoReader::new()));
+        self.open[slot] = Some(Open { id: key.id, number, began, status: 0, sent: 0, echo, is_idle: false });
         self.begun += 1;
         self.send_body(key, requests);
         true
@@ -155,15 +187,17 @@ impl Client {
             let out = self.out.get_or_insert_with(Buf::small);
             let received = self.machine.receive(&wire[at..], &mut self.lines, &RULES, out);
             let (used, event) = received.map_err(|_| Fault::Malformed)?;
+            let input = &wire[at..];
             at += used;
             if matches!(event, Event::Nothing) {
                 return Ok(at);
             }
-            self.handle(event, requests);
+            self.handle(event, input, requests);
         }
     }
 
-    fn handle(&mut self, event: Event, requests: &[Prepared]) {
+    /// Takes an event; `input` is what its range is of.
+    fn handle(&mut self, event: Event, input: &[u8], requests: &[Prepared]) {
         match event {
             Event::Head { key, fault: Some(_), .. } | Event::Broken { key, .. } => {
                 self.end(key, Some(Broken::Fault(Fault::Malformed)));
@@ -171,11 +205,16 @@ impl Client {
             Event::Head { key, is_end, fault: None } => {
                 let head = self.lines.response();
                 let (status, is_interim) = (head.status, head.is_interim());
+                let call = call_status(head.fields());
                 if let Some(open) = self.open_mut(key).filter(|_| !is_interim) {
                     open.status = status;
                 }
-                if is_end {
-                    self.end(key, None);
+                let is_refused = self.framing.is_some() && !is_interim && !(200..300).contains(&status);
+                match () {
+                    () if is_refused => self.end(key, Some(Broken::Fault(Fault::Status(status)))),
+                    () if is_end => self.end_of_answer(key, call),
+                    // Only now may messages of WebSocket be sent.
+                    () => self.send_body(key, requests),
                 }
             }
             Event::Data { key, range, is_end } => {
@@ -183,11 +222,17 @@ impl Client {
                 let out = self.out.get_or_insert_with(Buf::small);
                 self.machine.give_back(key, bytes, &RULES, out);
                 self.machine.give_back_shared(bytes, &RULES, out);
+                if self.framing.is_some() {
+                    self.take_echo(key, &input[range], requests);
+                }
                 if is_end {
-                    self.end(key, None);
+                    self.end_of_answer(key, None);
                 }
             }
-            Event::Trailers { key, .. } => self.end(key, None),
+            Event::Trailers { key, trailers } => {
+                let call = trailers.as_ref().and_then(|trailers| call_status(trailers.iter()));
+                self.end_of_answer(key, call);
+            }
             Event::Reset { key, code: ErrorCode::REFUSED_STREAM } => self.end(key, Some(Broken::Stale)),
             Event::Reset { key, code } => {
                 self.end(key, Some(Broken::Fault(Fault::StreamReset(code.0))));
@@ -213,33 +258,78 @@ impl Client {
 
     fn for_each_open(&mut self, mut work: impl FnMut(&mut Client, StreamKey)) {
         for slot in 0..self.open.len() {
-            if let Some(open) = self.open[slot] {
-                work(self, StreamKey { slot: slot as u16, id: open.id });
+            if let Some(id) = self.open[slot].as_ref().map(|open| open.id) {
+                work(self, StreamKey { slot: slot as u16, id });
             }
         }
     }
 
     /// Sends what the windows let through of a body.
     fn send_body(&mut self, key: StreamKey, requests: &[Prepared]) {
-        let Some(&mut Open { number, sent, .. }) = self.open_mut(key) else { return };
+        let framing = self.framing;
+        let Some(&mut Open { number, sent, status, .. }) = self.open_mut(key) else { return };
         let rest = &requests[number].body()[sent..];
-        if rest.is_empty() {
+        let is_too_early = framing == Some(Framing::WebSocket) && status == 0;
+        if rest.is_empty() || is_too_early {
             return;
         }
         let out = self.out.get_or_insert_with(Buf::small);
-        let more = self.machine.send_data(key, rest, true, &RULES, out);
+        let more = self.machine.send_data(key, rest, framing.is_none(), &RULES, out);
         if let Some(open) = self.open_mut(key) {
             open.sent += more;
         }
     }
 
+    /// Takes a part of an echo.
+    fn take_echo(&mut self, key: StreamKey, data: &[u8], requests: &[Prepared]) {
+        let Some(open) = self.open_mut(key) else { return };
+        let (Some(echo), Some(message)) = (&mut open.echo, &requests[open.number].message) else { return };
+        let read = echo.read(data, message);
+        let pongs = echo.take_pongs();
+        // Behind all of the message, or not at all: a server that wants one in the midst of it has to ask again.
+        let is_sent = open.sent == requests[open.number].body().len();
+        match read {
+            Err(fault) => return self.end(key, Some(Broken::Fault(fault))),
+            // Nothing was sent that this could be the echo of.
+            Ok(true) if open.is_idle => {
+                open.is_idle = false;
+                self.idle.retain(|idle| *idle != key);
+                return self.end(key, Some(Broken::Fault(Fault::Malformed)));
+            }
+            Ok(true) => {
+                let (began, status) = (open.began, open.status);
+                open.is_idle = true;
+                self.idle.push(key);
+                self.done.push(Done { began, outcome: Ok(status) });
+            }
+            Ok(false) => {}
+        }
+        if let Some(pongs) = pongs.filter(|pongs| is_sent && self.machine.sendable(key) >= pongs.len()) {
+            let out = self.out.get_or_insert_with(Buf::small);
+            self.machine.send_data(key, &pongs, false, &RULES, out);
+        }
+    }
+
+    /// The server has ended its side. That of a stream that should stay open is a failure, with the status of a call of gRPC.
+    fn end_of_answer(&mut self, key: StreamKey, call: Option<u16>) {
+        let fault = call.map_or(Fault::Closed, Fault::Grpc);
+        self.end(key, self.framing.map(|_| Broken::Fault(fault)));
+    }
+
     /// A request is over; well, unless it broke.
     fn end(&mut self, key: StreamKey, broken: Option<Broken>) {
-        let Some(&mut open) = self.open_mut(key) else { return };
-        self.open[usize::from(key.slot)] = None;
+        if self.open_mut(key).is_none() {
+            return;
+        }
+        let Some(open) = self.open[usize::from(key.slot)].take() else { return };
         let out = self.out.get_or_insert_with(Buf::small);
         // Answered before all of it was sent.
         self.machine.close(key, ErrorCode::CANCEL, out);
+        if open.is_idle {
+            // Nothing was under way on it: the next message opens another stream.
+            self.idle.retain(|idle| *idle != key);
+            return;
+        }
         let outcome = match broken {
             Some(broken) => Err(broken),
             None if open.status == 0 => Err(Broken::Fault(Fault::Malformed)),
@@ -256,11 +346,18 @@ impl Client {
     /// Gives up what has taken too long.
     pub(crate) fn expire(&mut self, timeout: Duration) {
         self.for_each_open(|client, key| {
-            if client.open_mut(key).is_some_and(|open| open.began.elapsed() > timeout) {
+            let is_late = |open: &mut Open| !open.is_idle && open.began.elapsed() > timeout;
+            if client.open_mut(key).is_some_and(is_late) {
                 client.end(key, Some(Broken::Fault(Fault::Timeout)));
             }
         });
     }
+}
+
+/// The status of a call of gRPC, if it is in these fields.
+fn call_status<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> Option<u16> {
+    let field = fields.find(|field| field.name.eq_ignore_ascii_case("grpc-status"))?;
+    std::str::from_utf8(field.value).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -296,7 +393,7 @@ mod tests {
     }
 
     fn pair(requests: &[Prepared], count: usize) -> (Client, Server, Vec<StreamKey>, Vec<u8>) {
-        let mut client = Client::new(false);
+        let mut client = Client::new(false, None);
         for number in 0..count {
             assert!(client.begin(requests, number % requests.len(), Instant::now()));
         }
@@ -346,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_server_of_http_1_is_malformed() {
-        let mut client = Client::new(false);
+        let mut client = Client::new(false, None);
         assert_eq!(client.take(b"HTTP/1.1 400 Bad Request\r\n\r\n", &[]), Err(Fault::Malformed));
     }
 }

@@ -19,6 +19,7 @@ pub mod lanes;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod messages;
 pub mod origin;
 pub mod peers;
 pub mod plot;

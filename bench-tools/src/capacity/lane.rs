@@ -24,7 +24,7 @@ use crate::latency::ns;
 use crate::load::{Arrival, Schedule};
 use crate::ticker::Ticker;
 use crate::tls::{Client, Protocol, TlsPlan};
-use crate::wire::{Broken, Link, Request, Wire, connect};
+use crate::wire::{Broken, Link, Request, Way, Wire, connect};
 
 /// How often the lane looks up while it opens connections; they need no look.
 const OPENING_PERIOD: Duration = Duration::from_millis(20);
@@ -168,8 +168,7 @@ impl Shared {
         let mut held = self.held.borrow_mut();
         let active_max = active_count(self.lane.share(self.orders.connections_max), &self.orders);
         if held.len() >= active_max {
-            link.session = None;
-            link.http2 = None;
+            link.keep_socket_only();
         }
         held.push(Some(link));
     }
@@ -244,8 +243,14 @@ async fn open_one(shared: &Shared, number: u64, reader: &mut ResponseReader) -> 
     let lanes = shared.lane.count as u64;
     let (source, destination) = shared.orders.ports.pair(number * lanes + shared.lane.number as u64);
     let begin = Instant::now();
-    let (orders, tls) = (&shared.orders, shared.tls.as_ref());
-    let mut link = connect(source, destination, orders.timeout_ms, tls, orders.protocol).await?;
+    let orders = &shared.orders;
+    let way = Way {
+        timeout_ms: orders.timeout_ms,
+        tls: shared.tls.as_ref(),
+        protocol: orders.protocol,
+        request: &orders.request[0],
+    };
+    let mut link = connect(source, destination, way).await?;
     link.conn.set_read_ahead(ReadAhead::OneBuffer);
     let connected = Instant::now();
     shared.connected(&link, connected - begin);

@@ -132,6 +132,7 @@ impl Job {
             // The server may want a connection to the origin for each stream.
             connections: self.connections * self.streams,
             streams: Some(self.streams),
+            message: None,
             threads: 1,
             rate: None,
             elapsed_s: printed.elapsed_s,

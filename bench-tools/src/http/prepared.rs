@@ -1,9 +1,12 @@
-//! A request that is sent again and again: its bytes as HTTP/1.1 has them, and where its parts are in them.
+//! A request that is sent again and again: its bytes as HTTP/1.1 has them, and where its parts are in them. Or one that is sent once
+//! and opens the way for a message that is sent again and again.
 
 use std::ops::Range;
 
 use clap::ValueEnum;
 use sluice_proto::h1::RequestParts;
+
+use crate::messages::{Framing, Message};
 
 /// A request ready to be sent.
 #[derive(Clone, Debug)]
@@ -14,7 +17,23 @@ pub(crate) struct Prepared {
     target_end: usize,
     authority: Range<usize>,
     head_end: usize,
+    /// What follows its head again and again, if it has one; it is the body.
+    pub(crate) message: Option<Message>,
 }
+
+/// An offer of WebSocket, but for the last line, which [`Prepared::parts`] looks for. The server has to answer this key, and it may be
+/// the same each time: it only shows that the server has read the request.
+const WEBSOCKET: [&str; 4] = [
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+];
+
+const GRPC: [&str; 2] = ["Content-Type: application/grpc", "TE: trailers"];
+
+/// The end of the offer, as the end of a head.
+const OFFER: &[u8] = b"websocket\r\n";
 
 /// Between the target and the authority.
 const BEFORE_AUTHORITY: &str = " HTTP/1.1\r\nHost: ";
@@ -49,18 +68,58 @@ impl Prepared {
             target_end,
             authority: authority_start..authority_start + authority.len(),
             head_end,
+            message: None,
         }
+    }
+
+    /// A request that opens a way for messages, and a message of so many bytes.
+    pub(crate) fn opening(
+        framing: Framing,
+        path: &str,
+        authority: &str,
+        fields: &[&str],
+        message_bytes: u64,
+    ) -> Prepared {
+        let (method, own) = match framing {
+            Framing::WebSocket => ("GET", &WEBSOCKET[..]),
+            Framing::Grpc => ("POST", &GRPC[..]),
+        };
+        let message = Message::new(framing, message_bytes);
+        let mut request = Prepared::new(method, path, authority, &[fields, own].concat(), 0);
+        message.write(&mut request.wire);
+        request.message = Some(message);
+        request
+    }
+
+    /// What is sent again and again.
+    pub(crate) fn repeated(&self) -> &[u8] {
+        if self.message.is_some() { self.body() } else { &self.wire }
+    }
+
+    /// The head as HTTP/1.1 has it.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.wire[..self.head_end]
+    }
+
+    /// The key that a WebSocket server answers.
+    pub(crate) fn websocket_key() -> &'static [u8] {
+        let (_, key) = WEBSOCKET[1].split_once(": ").expect("it has a name");
+        key.as_bytes()
     }
 
     /// The parts of the head.
     pub(crate) fn parts(&self) -> RequestParts<'_> {
         let end = "\r\n".len();
-        RequestParts::of_lines(
+        let parts = RequestParts::of_lines(
             &self.wire[..self.method_end],
             &self.wire[self.method_end + 1..self.target_end],
             &self.wire[self.authority.clone()],
             &self.wire[self.authority.end + end..self.head_end - end],
-        )
+        );
+        match &self.message {
+            Some(message) if message.framing == Framing::WebSocket => parts.offering(OFFER),
+            _ => parts,
+        }
     }
 
     pub(crate) fn body(&self) -> &[u8] {
@@ -125,11 +184,29 @@ mod tests {
         );
         let fields: Vec<(&[u8], &[u8])> = parts.fields().collect();
         assert_eq!(fields, [(&b"X-A"[..], &b"1"[..]), (b"X-B", b""), (b"Content-Length", b"3")]);
-        assert_eq!(request.body(), b"abc");
+        assert_eq!((request.body(), request.repeated()), (&b"abc"[..], &request.wire[..]));
+        assert_eq!((parts.offer(), request.message.is_none()), (None, true));
         let plain = Prepared::new("GET", "/", "a", &[], 0);
         assert_eq!(plain.parts().fields().count(), 0);
         // With method, scheme, authority and path.
         assert_eq!(HeadKind::Browser.fields().len() + 4, 17);
         assert_eq!(HeadKind::Api.fields().len() + 4, 5);
+    }
+    #[test]
+    fn requests_that_open_a_way_have_their_message_behind_them() {
+        let request = Prepared::opening(Framing::WebSocket, "/ws", "c.test:1", &["X-A: 1"], 3);
+        let head = String::from_utf8_lossy(request.head()).into_owned();
+        assert!(
+            head.starts_with("GET /ws HTTP/1.1\r\nHost: c.test:1\r\nX-A: 1\r\nSec-WebSocket-Version: 13\r\n")
+        );
+        assert!(head.ends_with("Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), "{head}");
+        assert_eq!(request.parts().offer(), Some(&b"websocket"[..]));
+        // Two bytes, the mask, the message.
+        assert_eq!((request.repeated().len(), request.repeated()[0]), (2 + 4 + 3, 0x82));
+        assert_eq!(Prepared::websocket_key(), b"dGhlIHNhbXBsZSBub25jZQ==");
+        let request = Prepared::opening(Framing::Grpc, "/s/m", "c.test", &[], 3);
+        assert_eq!((request.parts().offer(), request.parts().method), (None, &b"POST"[..]));
+        assert_eq!(request.repeated(), b"\0\0\0\0\x03abc");
+        assert!(String::from_utf8_lossy(request.head()).contains("\r\nContent-Type: application/grpc\r\n"));
     }
 }

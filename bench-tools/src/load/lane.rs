@@ -25,7 +25,7 @@ use crate::latency::ns;
 use crate::procfs::{Server, Usage, cpu_ticks};
 use crate::ticker::Ticker;
 use crate::tls::{Client, Protocol, TlsPlan};
-use crate::wire::{Broken, Link, Request, Wire, connect};
+use crate::wire::{Broken, Link, Request, Way, Wire, connect};
 
 /// How often the end is looked for; the measured time is taken from clocks, not from this.
 const POLL_MS: u64 = 32;
@@ -330,9 +330,14 @@ impl Shared {
         let place = self.source.replace(self.source.get() + 1);
         let sources: &[SocketAddr] = &self.plan.sources;
         let source = (!sources.is_empty()).then(|| sources[place % sources.len()]);
-        let protocol = self.plan.streams.map_or(Protocol::Http1, |_| Protocol::Http2);
-        let (tls, timeout_ms) = (self.tls.as_ref(), self.plan.timeout_ms);
-        let link = connect(source, self.plan.address, timeout_ms, tls, protocol).await?;
+        let way = Way {
+            timeout_ms: self.plan.timeout_ms,
+            tls: self.tls.as_ref(),
+            protocol: self.plan.streams.map_or(Protocol::Http1, |_| Protocol::Http2),
+            // WebSockets are opened by the paths in turn too; each serves the messages of all.
+            request: &self.plan.mix.requests[self.plan.mix.at(place)],
+        };
+        let link = connect(source, self.plan.address, way).await?;
         let is_measured = self.phase.get() == Phase::Measure;
         let mut tally = self.tally.borrow_mut();
         if is_measured {

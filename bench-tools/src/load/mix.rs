@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::target::Target;
 use crate::http::prepared::{HeadKind, Prepared};
+use crate::messages::Framing;
 
 /// A path with its weight, as on the command line: `/a` or `/a@3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct Shape<'a> {
     pub(super) fields: &'a [String],
     pub(super) body_bytes: u64,
     pub(super) says_close: bool,
+    /// Messages of so many bytes in place of requests.
+    pub(super) messages: Option<(Framing, u64)>,
 }
 
 /// The requests and their order.
@@ -71,6 +74,10 @@ impl Shape<'_> {
     fn prepare(&self, target: &Target, path: &str) -> Prepared {
         let close = self.says_close.then_some("Connection: close");
         let own = self.fields.iter().map(String::as_str);
+        if let Some((framing, bytes)) = self.messages {
+            let fields: Vec<&str> = self.head.fields().iter().copied().chain(own).collect();
+            return Prepared::opening(framing, path, &target.authority, &fields, bytes);
+        }
         let fields: Vec<&str> = self.head.fields().iter().copied().chain(own).chain(close).collect();
         Prepared::new(self.method, path, &target.authority, &fields, self.body_bytes)
     }
@@ -118,7 +125,8 @@ mod tests {
         let target: Target = "http://127.0.0.1:1/x".parse().expect("a URL");
         let fields = ["X-Test: 1".to_owned()];
         let head = HeadKind::Plain;
-        let shape = Shape { method: "POST", head, fields: &fields, body_bytes: 3, says_close: true };
+        let (body_bytes, says_close) = (3, true);
+        let shape = Shape { method: "POST", head, fields: &fields, body_bytes, says_close, messages: None };
         let mix = Mix::new(&target, &[], &shape);
         let wire = String::from_utf8_lossy(&mix.requests[mix.at(5)].wire).into_owned();
         assert!(wire.starts_with("POST /x HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"));

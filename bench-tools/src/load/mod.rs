@@ -21,13 +21,14 @@ use crate::Failure;
 use crate::http::prepared::HeadKind;
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
+use crate::messages::MessageArgs;
 use crate::progress::Countdown;
 use crate::tls::TlsArgs;
 use crate::units::{parse_count, parse_duration};
 use plan::Plan;
 
 pub use mix::WeightedPath;
-pub use report::{Report, ServerCpu, ToolCpu};
+pub use report::{Messages, Report, ServerCpu, ToolCpu};
 pub use schedule::Arrival;
 pub(crate) use schedule::Schedule;
 pub use target::{Scheme, Target};
@@ -35,6 +36,7 @@ pub use target::{Scheme, Target};
 const JSON_KEYS: &str = "\
 JSON keys:
   url, connections, streams (of each, at once; null: HTTP/1.1), threads, rate (null: closed loop), elapsed_s, interrupted, target_died
+  message           null, or framing (websocket, grpc) and bytes: then requests are messages, answered by their echo
   requests          answered with a status below 400 within the measured time
   requests_per_s, bytes and bytes_per_s (heads and bodies received)
   errors            kind: count; reconnects: connections made again because they had ended between requests
@@ -78,7 +80,7 @@ pub struct LoadArgs {
     /// HTTP/2: by TLS as ALPN names it, in clear text without asking (prior knowledge)
     #[arg(long)]
     pub h2: bool,
-    /// HTTP/2: so many requests at once on each connection [default: 1]
+    /// HTTP/2: so many requests at once on each connection, or with --ws and --grpc so many that stay open [default: 1]
     #[arg(long, value_name = "N", requires = "h2", value_parser = clap::value_parser!(u16).range(1..=16384))]
     pub streams: Option<u16>,
     /// A new connection for every request; with --streams N, for every N
@@ -110,6 +112,9 @@ pub struct LoadArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Messages in place of requests.
+    #[command(flatten)]
+    pub messages: MessageArgs,
     /// TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -129,6 +134,7 @@ impl LoadArgs {
             header: Vec::new(),
             body: 0,
             connections,
+            messages: MessageArgs::default(),
             h2: false,
             streams: None,
             new_connections: false,

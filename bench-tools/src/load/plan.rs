@@ -70,6 +70,9 @@ impl Plan {
         if args.body > BODY_MAX {
             return usage(format!("--body is at most {BODY_MAX} bytes"));
         }
+        if args.messages.message > MESSAGE_MAX {
+            return usage(format!("--message is at most {MESSAGE_MAX} bytes"));
+        }
         if let Some(field) = args.header.iter().find(|field| !is_field(field)) {
             return usage(format!("'{field}' is no header field: write 'Name: value'"));
         }
@@ -80,8 +83,9 @@ impl Plan {
         let kind = if args.new_connections { Connections::PerRequest } else { Connections::Kept };
         let method = args.method.as_deref().unwrap_or(if args.body > 0 { "POST" } else { "GET" });
         let says_close = kind == Connections::PerRequest;
-        let shape =
-            Shape { method, head: args.head, fields: &args.header, body_bytes: args.body, says_close };
+        let messages = args.messages.framing().map(|framing| (framing, args.messages.message));
+        let (head, body_bytes) = (args.head, args.body);
+        let shape = Shape { method, head, fields: &args.header, body_bytes, says_close, messages };
         Ok(Plan {
             address,
             tls,
@@ -103,6 +107,9 @@ impl Plan {
 
 /// Most bytes of a request body: it is kept in memory, once per connection that sends it.
 const BODY_MAX: u64 = 1 << 30;
+
+/// Most bytes of a message: less than the origin has room for on a stream.
+const MESSAGE_MAX: u64 = 1 << 20;
 
 fn is_field(field: &str) -> bool {
     let is_token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());

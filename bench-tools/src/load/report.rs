@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::tally::Tally;
 use crate::Failure;
 use crate::latency::Latency;
+use crate::messages::Framing;
 use crate::procfs::Server;
 use crate::tls::TlsReport;
 use crate::units::{show_bytes, show_count, show_ns};
@@ -54,6 +55,15 @@ pub struct ServerCpu {
     pub rss_bytes: u64,
 }
 
+/// Messages that were sent, each when the last had come back.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Messages {
+    /// How they are framed.
+    pub framing: Framing,
+    /// Bytes of each, without its frame.
+    pub bytes: u64,
+}
+
 /// The result of a run; its fields are the keys of the JSON object.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -65,6 +75,8 @@ pub struct Report {
     pub streams: Option<u64>,
     /// Threads.
     pub threads: usize,
+    /// What was sent in place of requests.
+    pub message: Option<Messages>,
     /// Requests due per second in an open loop.
     pub rate: Option<u64>,
     /// The measured time.
@@ -126,6 +138,10 @@ impl Report {
             url: plan.target.to_string(),
             connections: args.connections,
             streams: plan.streams,
+            message: args
+                .messages
+                .framing()
+                .map(|framing| Messages { framing, bytes: args.messages.message }),
             threads,
             rate: args.rate,
             elapsed_s: window.elapsed.as_secs_f64(),
@@ -203,6 +219,12 @@ impl Report {
         };
         let (connections, threads) = (show_count(self.connections), self.threads);
         writeln!(out, "{}: {connections} connections, {threads} threads, {loop_kind}", self.url)?;
+        if let Some(Messages { framing, bytes }) = self.message {
+            let streams =
+                self.streams.map_or(String::new(), |streams| format!(", {streams} streams on each"));
+            let bytes = show_count(bytes);
+            writeln!(out, "messages   {} of {bytes} bytes with their echoes{streams}", framing.title())?;
+        }
         let per_second = show_count(self.requests_per_s.round() as u64);
         let requests = show_count(self.requests);
         writeln!(out, "requests   {requests} in {:.2} s, {per_second} per second", self.elapsed_s)?;
