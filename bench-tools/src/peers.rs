@@ -70,9 +70,12 @@ impl Peer {
     pub fn speaks(self, front: Front) -> bool {
         match self {
             Peer::Sluice | Peer::Haproxy => true,
-            // As a client it speaks HTTP/1.1 alone.
-            Peer::Nginx => front != Front::H2h2,
+            // As a client it speaks HTTP/1.1 alone, but for gRPC; its server has no RFC 8441.
+            Peer::Nginx => !matches!(front, Front::H2h2 | Front::WsH2),
             Peer::Nghttpx => front.is_http2(),
+            // Bytes are bytes to it.
+            Peer::RelayBare => matches!(front, Front::Clear | Front::Ws),
+            Peer::Origin => matches!(front, Front::Clear | Front::Ws | Front::WsH2 | Front::Grpc),
             _ => front == Front::Clear,
         }
     }
@@ -212,6 +215,13 @@ pub struct Order {
 /// nginx keeps so many idle connections to its origin at least; it keeps as many as are busy at once if these are more.
 const NGINX_KEEPALIVE: u64 = 2_000;
 
+/// What nginx says of the connection to its origin: that it is kept, or is to become a WebSocket, as its manual has it.
+const NGINX_NO_UPGRADE: &str = "proxy_set_header Connection \"\";";
+const NGINX_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection \"upgrade\";
+            proxy_read_timeout 24h;
+            proxy_send_timeout 24h;";
+
 /// HAProxy has its TLS on the line of the address. The client's order of suites decides, as in nginx by default.
 const HAPROXY_TLS: &str = " ssl crt @DIR@/pair.pem ssl-min-ver TLSv1.2 prefer-client-ciphers";
 /// The same for HTTP/2.
@@ -225,7 +235,7 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     /// Flags that were set for the sake of the measurement.
-    flags: &'static str,
+    flags: String,
     is_tls: bool,
     child: Child,
     /// What it writes to stderr.
@@ -272,12 +282,22 @@ impl Order {
     }
 
     /// Flags that are set for the sake of the measurement: for sluice, whose defaults are what is measured.
-    pub fn flags(&self) -> &'static str {
-        match (self.peer, self.is_patient) {
-            (Peer::Sluice, false) => "--shards 1",
-            (Peer::Sluice, true) => "--shards 1 --timeout-keep-alive-idle 24h",
-            _ => "",
+    pub fn flags(&self) -> String {
+        if self.peer != Peer::Sluice {
+            return String::new();
         }
+        let patience = match (self.is_patient, self.front) {
+            (false, _) => "",
+            (true, Front::Ws | Front::WsH2) => " --timeout-tunnel-idle 24h",
+            (true, _) => " --timeout-keep-alive-idle 24h",
+        };
+        let front = match self.front {
+            Front::Ws | Front::WsH2 => " --upgrade websocket",
+            // All 1,000 calls on one connection: another is opened before the limit is met.
+            Front::Grpc => " --limit-upstream-streams 2000",
+            _ => "",
+        };
+        format!("--shards 1{patience}{front}")
     }
 
     fn command(&self, binary: &Path, dir: &Path) -> Result<Command, Failure> {
@@ -296,12 +316,12 @@ impl Order {
                         .arg("--tls-key")
                         .arg(dir.join("key.pem")),
                 };
-                let scheme = if self.front == Front::H2h2 { "h2c" } else { "http" };
+                let scheme = if self.front.has_http2_origin() { "h2c" } else { "http" };
                 command.args(["--upstream", &format!("{scheme}://{origin}")]);
                 command.args(self.flags().split_whitespace());
             }
             Peer::Nginx => {
-                let file = self.write(dir, "nginx.conf", include_str!("../peers/nginx.conf"))?;
+                let file = self.write(dir, "nginx.conf", self.nginx())?;
                 command.arg("-p").arg(dir).arg("-c").arg(file);
             }
             Peer::Haproxy => {
@@ -317,7 +337,7 @@ impl Order {
                 command.args(["--listen", &listen, "--origin", &origin]);
             }
             Peer::Nghttpx => {
-                let protocol = if self.front == Front::H2h2 { ";/;proto=h2" } else { "" };
+                let protocol = if self.front.has_http2_origin() { ";/;proto=h2" } else { "" };
                 command.args(["--conf=/dev/null", "--workers=1", "--no-ocsp", "--log-level=ERROR"]);
                 command.args(["--accesslog-file=/dev/null", "--backlog=65535"]);
                 command.args(["-b", &format!("{},{}{protocol}", self.origin.ip(), self.origin.port())]);
@@ -341,6 +361,13 @@ impl Order {
             }
         }
         Ok(command)
+    }
+
+    fn nginx(&self) -> &'static str {
+        match self.front {
+            Front::Grpc => include_str!("../peers/nginx-grpc.conf"),
+            _ => include_str!("../peers/nginx.conf"),
+        }
     }
 
     /// The files of an origin that serves files: those that [`Front::H2h2`] asks for.
@@ -377,8 +404,15 @@ impl Order {
             (Peer::Haproxy, None) if self.front.is_http2() => (" proto h2", ""),
             _ => ("", ""),
         };
-        let origin_protocol = if self.front == Front::H2h2 { " proto h2" } else { "" };
+        let origin_protocol = if self.front.has_http2_origin() { " proto h2" } else { "" };
+        let is_websocket = self.front == Front::Ws;
+        let streams = match self.front {
+            Front::Grpc => "tune.h2.max-concurrent-streams 1000",
+            _ => "# HTTP/2 has its defaults.",
+        };
         template
+            .replace("@UPGRADE@", if is_websocket { NGINX_UPGRADE } else { NGINX_NO_UPGRADE })
+            .replace("@STREAMS@", streams)
             .replace("@ORIGIN_PROTOCOL@", origin_protocol)
             .replace("@LISTEN_TLS@", listen_tls)
             .replace("@TLS@", tls)
@@ -511,6 +545,7 @@ mod tests {
     fn no_blank_is_left() {
         for (peer, template) in [
             (Peer::Nginx, include_str!("../peers/nginx.conf")),
+            (Peer::Nginx, include_str!("../peers/nginx-grpc.conf")),
             (Peer::Haproxy, include_str!("../peers/haproxy.cfg")),
             (Peer::Envoy, include_str!("../peers/envoy.yaml")),
         ] {

@@ -70,7 +70,7 @@ pub struct WorkArgs {
     /// Time before each measurement, and 250 us more for each connection
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = parse_duration)]
     pub warmup: Duration,
-    /// Requests per second of the fixed rate
+    /// Requests, or messages, per second of the fixed rate
     #[arg(long, value_name = "PER SECOND", default_value = "10k", value_parser = parse_count)]
     pub rate: u64,
     /// Idle connections to hold for the memory figure
@@ -91,14 +91,15 @@ pub struct WorkArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = KEYS)]
 pub struct CompareArgs {
-    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy, pingora, nghttpx that are installed]
+    /// Servers to compare [default: those of sluice, nginx, haproxy, envoy, pingora, nghttpx that are installed]; relay-bare,
+    /// which passes bytes, is the least that WebSocket costs
     #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', value_enum)]
     pub peers: Vec<Peer>,
     /// The server that ratios refer to [default: nginx, else the last one]
     #[arg(long, value_name = "NAME", value_enum)]
     pub reference: Option<Peer>,
-    /// What to measure [default: everything, HTTP/2 where h2load is installed]; TLS by sluice, nginx and haproxy, HTTP/2 by these
-    /// and nghttpx
+    /// What to measure [default: everything, requests by HTTP/2 where h2load is installed]; TLS by sluice, nginx and haproxy, HTTP/2
+    /// by these and nghttpx, WebSocket by sluice, nginx, haproxy and relay-bare, over HTTP/2 not by nginx
     #[arg(long, value_name = "CASE,CASE,...", value_delimiter = ',', value_enum)]
     pub cases: Vec<Case>,
     /// How it is measured.
@@ -144,7 +145,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("none of {names} is installed")));
     }
     let cases = if args.cases.is_empty() { default_cases() } else { args.cases.clone() };
-    if h2load::binary().is_none() && cases.iter().any(|case| case.front().is_http2()) {
+    if h2load::binary().is_none() && cases.iter().any(|case| case.streams().is_some()) {
         return Err(Failure::Usage("HTTP/2 needs h2load (package nghttp2-client)".into()));
     }
     compare("compare", &peers, args.reference.unwrap_or(Peer::Nginx), &cases, &args.work)
@@ -152,9 +153,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 
 /// All that can be measured here.
 fn default_cases() -> Vec<Case> {
-    let can = |case: &Case| match case.front() {
-        Front::H2h2 => h2load::binary().is_some() && Peer::Nghttpd.binary().is_some(),
-        front => !front.is_http2() || h2load::binary().is_some(),
+    let can = |case: &Case| match case.streams() {
+        Some(_) if *case == Case::H2h2 => h2load::binary().is_some() && Peer::Nghttpd.binary().is_some(),
+        Some(_) => h2load::binary().is_some(),
+        None => true,
     };
     Case::ALL.into_iter().filter(can).collect()
 }
@@ -188,8 +190,10 @@ fn compare(
         let names: Vec<&str> = peers.iter().map(|peer| peer.name()).collect();
         let what = if cases.iter().all(|case| case.is_tls()) {
             "TLS is not terminated"
-        } else {
+        } else if cases.iter().any(|case| case.front().is_http2()) {
             "HTTP/2 is not spoken"
+        } else {
+            "WebSocket is not passed on"
         };
         return Err(Failure::Usage(format!("{what} by {}", names.join(", "))));
     }
@@ -309,6 +313,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn order(&self, peer: Peer, front: Front, connections: u64, busy: u64) -> Result<Order, Failure> {
+        // The origin of this tool speaks HTTP/2 for gRPC only.
         let origin =
             self.http2_origin.as_ref().filter(|_| front == Front::H2h2).unwrap_or(&self.origin).address;
         let tls = self.pair.clone().filter(|_| front.is_tls());

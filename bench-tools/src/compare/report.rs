@@ -111,7 +111,7 @@ impl Report {
         }
         for case in &self.cases {
             let detail = match case.case {
-                Case::FixedRate => format!(": {} per second", show_count(self.rate)),
+                case if case.has_rate() => format!(": {} per second", show_count(self.rate)),
                 Case::Idle | Case::TlsIdle => format!(": {}", show_count(self.idle_connections)),
                 _ => String::new(),
             };

@@ -95,10 +95,11 @@ impl Health {
         }
         self.reconnects += loaded.reconnects;
         self.behind += loaded.behind;
-        // Each client connection may want one to the origin.
+        // Each client connection may want one to the origin, or one for each stream that stays open.
+        let per_connection = loaded.message.and(loaded.streams).unwrap_or(1);
         let expected = match case {
             case if case.has_new_connections() => connects,
-            _ => 2 * (loaded.connections + loaded.reconnects) + CONNECTS_NOISE,
+            _ => 2 * (loaded.connections * per_connection + loaded.reconnects) + CONNECTS_NOISE,
         };
         if let Some(tls) = &loaded.tls {
             for (kind, count) in &tls.kinds {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::lanes::LaneArgs;
 use crate::load::{LoadArgs, Report as Loaded, Target};
+use crate::messages::MessageArgs;
 use crate::tls::{NAME, TlsArgs};
 
 /// More time before the measurement for each connection.
@@ -30,6 +31,12 @@ pub enum Front {
     H2s,
     /// HTTP/2 in clear text on both sides.
     H2h2,
+    /// WebSocket over HTTP/1.1 in clear text.
+    Ws,
+    /// WebSocket over HTTP/2 in clear text; over HTTP/1.1 to the origin.
+    WsH2,
+    /// gRPC: HTTP/2 in clear text on both sides.
+    Grpc,
 }
 
 impl Front {
@@ -40,7 +47,12 @@ impl Front {
 
     /// Whether its clients speak HTTP/2.
     pub fn is_http2(self) -> bool {
-        matches!(self, Front::H2c | Front::H2s | Front::H2h2)
+        matches!(self, Front::H2c | Front::H2s | Front::H2h2 | Front::WsH2 | Front::Grpc)
+    }
+
+    /// Whether its origin speaks HTTP/2.
+    pub fn has_http2_origin(self) -> bool {
+        matches!(self, Front::H2h2 | Front::Grpc)
     }
 }
 
@@ -116,6 +128,18 @@ pub enum Case {
     #[value(name = "h2h2")]
     #[serde(rename = "h2h2")]
     H2h2,
+    /// Messages of 100 bytes and their echoes on 64 WebSockets
+    Ws64,
+    /// Messages of 100 bytes and their echoes on 1,000 WebSockets
+    Ws1000,
+    /// WebSocket over HTTP/2 (RFC 8441), over HTTP/1.1 to the origin: 100 bytes, 32 connections with 32 streams each
+    #[value(name = "wsh2")]
+    #[serde(rename = "wsh2")]
+    WsH2,
+    /// Messages of 1 KB and their echoes on 1,000 calls of gRPC, 10 client connections with 100 each
+    Grpc1000,
+    /// The same at a fixed rate (open loop)
+    GrpcRate,
 }
 
 /// A figure, and how to read it.
@@ -144,7 +168,7 @@ pub enum Figure {
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 25] = [
+    pub const ALL: [Case; 30] = [
         Case::Small64,
         Case::Small300,
         Case::Small500,
@@ -170,6 +194,11 @@ impl Case {
         Case::H2c10m,
         Case::H2s10m,
         Case::H2h2,
+        Case::Ws64,
+        Case::Ws1000,
+        Case::WsH2,
+        Case::Grpc1000,
+        Case::GrpcRate,
     ];
 
     /// What its servers speak.
@@ -178,12 +207,32 @@ impl Case {
             Case::H2c32x32 | Case::H2c32x1 | Case::H2c10m => Front::H2c,
             Case::H2s32x32 | Case::H2s10m => Front::H2s,
             Case::H2h2 => Front::H2h2,
+            Case::Ws64 | Case::Ws1000 => Front::Ws,
+            Case::WsH2 => Front::WsH2,
+            Case::Grpc1000 | Case::GrpcRate => Front::Grpc,
             _ if self.tls_args().tls => Front::Tls,
             _ => Front::Clear,
         }
     }
 
-    /// Its connections and streams over HTTP/2, and what is asked for; `None` for the others, which [`Case::load`] has.
+    /// Messages in place of requests: connections, streams on each over HTTP/2, bytes of a message.
+    fn messages(self) -> Option<(u64, Option<u16>, u64)> {
+        match self {
+            Case::Ws64 => Some((64, None, 100)),
+            Case::Ws1000 => Some((1_000, None, 100)),
+            Case::WsH2 => Some((32, Some(32), 100)),
+            // Each of these servers takes 100 streams on a connection by default.
+            Case::Grpc1000 | Case::GrpcRate => Some((10, Some(100), 1_024)),
+            _ => None,
+        }
+    }
+
+    /// Whether requests are due at a fixed rate.
+    pub(super) fn has_rate(self) -> bool {
+        matches!(self, Case::FixedRate | Case::GrpcRate)
+    }
+
+    /// Connections and streams of a load by h2load, and what is asked for; `None` for the others, which [`Case::load`] has.
     pub(super) fn streams(self) -> Option<(u64, u64, &'static str)> {
         match self {
             Case::H2c32x32 | Case::H2s32x32 | Case::H2h2 => Some((32, 32, SMALL)),
@@ -254,6 +303,11 @@ impl Case {
             Case::H2c10m => "HTTP/2: 10 MB, 8 connections x 1 stream",
             Case::H2s10m => "HTTP/2 over TLS: 10 MB, 8 connections x 1 stream",
             Case::H2h2 => "HTTP/2 on both sides: 1 KB, 32 connections x 32 streams",
+            Case::Ws64 => "WebSocket: 100 bytes, 64 connections",
+            Case::Ws1000 => "WebSocket: 100 bytes, 1,000 connections",
+            Case::WsH2 => "WebSocket over HTTP/2: 100 bytes, 32 connections x 32 streams",
+            Case::Grpc1000 => "gRPC: messages of 1 KB, 1,000 bidirectional calls",
+            Case::GrpcRate => "gRPC: messages of 1 KB at a fixed rate, 1,000 bidirectional calls",
         }
     }
 
@@ -278,6 +332,8 @@ impl Case {
             | Case::H2c32x1
             | Case::H2s32x32
             | Case::H2h2 => &[CpuUsPerRequest, RequestsPerS],
+            Case::Ws64 | Case::Ws1000 | Case::WsH2 => &[CpuUsPerRequest, RequestsPerS, P99Us],
+            Case::Grpc1000 | Case::GrpcRate => &[P99Us, P50Us, CpuUsPerRequest],
             Case::TlsFull | Case::TlsResumed => &[CpuUsPerRequest, HandshakesPerCpuS],
             Case::Body100k
             | Case::Body10m
@@ -292,6 +348,13 @@ impl Case {
 
     /// The load of this case; `None` for those that are no load, or that h2load makes.
     pub(super) fn load(self, shape: &Shape) -> Option<LoadArgs> {
+        if let Some((connections, streams, message)) = self.messages() {
+            let target = Target { path: "/messages".into(), ..shape.target.clone() };
+            let load = self.load_of(target, connections * streams.map_or(1, u64::from), shape);
+            let grpc = self.front() == Front::Grpc;
+            let messages = MessageArgs { ws: !grpc, grpc, message };
+            return Some(LoadArgs { connections, messages, h2: streams.is_some(), streams, ..load });
+        }
         let (answer, body, connections) = match self {
             Case::Small64
             | Case::NewConnection
@@ -315,23 +378,32 @@ impl Case {
             | Case::H2s32x32
             | Case::H2c10m
             | Case::H2s10m
-            | Case::H2h2 => return None,
+            | Case::H2h2
+            | Case::Ws64
+            | Case::Ws1000
+            | Case::WsH2
+            | Case::Grpc1000
+            | Case::GrpcRate => return None,
         };
         let url = Target { path: format!("/{answer}"), ..shape.target.clone() };
+        Some(LoadArgs { body, ..self.load_of(url, connections, shape) })
+    }
+
+    /// What all loads on so many connections have in common.
+    fn load_of(self, url: Target, connections: u64, shape: &Shape) -> LoadArgs {
         let brief = LoadArgs::brief(url, connections, Duration::from_secs(10), shape.lanes.clone());
         let opening = if self.is_tls() { OPENING_TLS } else { OPENING };
-        Some(LoadArgs {
+        LoadArgs {
             duration: shape.duration,
             // Until all connections are open, on both sides of the server.
             warmup: shape.warmup + opening * connections as u32,
-            body,
             new_connections: self.has_new_connections(),
             tls: self.tls_args(),
             // A new connection each time leaves its port in TIME_WAIT: several addresses have more.
             sources: if self.has_new_connections() { 16 } else { 1 },
-            rate: (self == Case::FixedRate).then_some(shape.rate),
+            rate: self.has_rate().then_some(shape.rate),
             ..brief
-        })
+        }
     }
 }
 
@@ -385,6 +457,7 @@ impl Figure {
 mod tests {
     use super::super::CONNECTIONS_MAX;
     use super::*;
+    use crate::messages::Framing;
 
     #[test]
     fn cases_differ_where_they_should() {
@@ -410,6 +483,13 @@ mod tests {
         );
         assert!(load(Case::NewConnection).new_connections && !load(Case::Small64).new_connections);
         assert_eq!((load(Case::FixedRate).rate, load(Case::Small64).rate), (Some(500), None));
+        let (ws, calls) = (load(Case::WsH2), load(Case::GrpcRate));
+        let framing = |load: &LoadArgs| load.messages.framing();
+        assert_eq!((framing(&ws), framing(&calls)), (Some(Framing::WebSocket), Some(Framing::Grpc)));
+        assert!(ws.h2 && calls.h2 && !load(Case::Ws64).h2 && framing(&load(Case::Small64)).is_none());
+        assert_eq!((ws.connections, ws.streams, ws.messages.message, ws.rate), (32, Some(32), 100, None));
+        assert_eq!((calls.connections, calls.streams, calls.rate), (10, Some(100), Some(500)));
+        assert_eq!(calls.warmup, Duration::from_millis(250));
         assert!(Case::Idle.load(&shape).is_none() && Case::TlsIdle.load(&shape).is_none());
         let (full, resumed) = (load(Case::TlsFull), load(Case::TlsResumed));
         assert!(full.new_connections && full.tls.tls && !full.tls.resume && resumed.tls.resume);
