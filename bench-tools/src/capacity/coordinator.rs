@@ -107,6 +107,7 @@ impl<'a> Coordinator<'a> {
             setting: Setting::now(self.args.report.note.clone()),
             target: self.args.target.to_string(),
             path: self.args.path.clone(),
+            websocket: self.args.ws,
             server: self.server,
             tls: self.args.tls.tls.then(|| self.tls.report()),
             ports: self.ports.clone(),

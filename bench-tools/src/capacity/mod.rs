@@ -20,11 +20,13 @@ use clap::Args;
 use sluice_sys::raise_descriptor_limit;
 
 use crate::Failure;
+use crate::compare::Front;
 use crate::files::ReportArgs;
 use crate::http::prepared::{HeadKind, Prepared};
 use crate::interrupt::Interrupt;
 use crate::lanes::{self, LaneArgs};
 use crate::load::{self, LoadArgs, Target};
+use crate::messages::{Framing, MessageArgs};
 use crate::peers::{Order, Peer, Running, free_address};
 use crate::procfs::{Server, sysctl};
 use crate::tls::{NAME, Pair, Protocol, TlsArgs, TlsPlan};
@@ -57,7 +59,7 @@ const KEYS: &str = "\
 Files: NAME.json (all figures), NAME.md (tables), NAME.svg (latency distribution, rate and memory) in --out.
 JSON keys:
   setting   date, command, version, kernel, cpu, cpus, memory_bytes, note
-  target, path, server (name, pids), tls (null, or handshakes, resumed, resumed_share, kinds: as of load), active,
+  target, path, websocket, server (name, pids), tls (null, or handshakes, resumed, resumed_share, kinds: as of load), active,
             interval_s, hold_s, interrupted
   ports     the plan: sources, destinations, ports_per_pair
   baseline  rss_bytes of the target after a short load, slab_bytes, tcp_memory_bytes
@@ -107,6 +109,12 @@ pub struct CapacityArgs {
     /// Ask by HTTP/2: by TLS as ALPN names it, in clear text without asking (prior knowledge)
     #[arg(long)]
     pub h2: bool,
+    /// Hold WebSockets, each after a message and its echo; with --h2 on a stream each (RFC 8441)
+    #[arg(long)]
+    pub ws: bool,
+    /// Bytes of such a message
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = parse_count, requires = "ws")]
+    pub message: u64,
     /// Ask as such a client does: what a server keeps of a connection of HTTP/2 depends on its fields
     #[arg(long, value_name = "KIND", default_value = "plain", value_enum)]
     pub head: HeadKind,
@@ -156,6 +164,8 @@ impl CapacityArgs {
             server_cpu: None,
             path: "/".into(),
             h2: false,
+            ws: false,
+            message: 100,
             head: HeadKind::Plain,
             steps,
             until_limit: false,
@@ -238,6 +248,9 @@ fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Fail
             peer.name()
         )));
     }
+    if args.tls.tls && args.ws {
+        return Err(Failure::Usage("--start with --ws is in clear text: start the server yourself".into()));
+    }
     let address = free_address()?;
     let mut order = Order {
         peer: Peer::Origin,
@@ -247,7 +260,12 @@ fn start(args: &mut CapacityArgs, connections: u64) -> Result<Vec<Running>, Fail
         connections,
         busy: 0,
         is_patient: true,
-        front: if args.tls.tls { crate::compare::Front::Tls } else { crate::compare::Front::Clear },
+        front: match (args.ws, args.h2) {
+            (true, true) => Front::WsH2,
+            (true, false) => Front::Ws,
+            (false, _) if args.tls.tls => Front::Tls,
+            (false, _) => Front::Clear,
+        },
         tls: None,
     };
     if peer == Peer::Origin {
@@ -275,8 +293,10 @@ fn warm_up(args: &CapacityArgs, first_goal: u64, interrupt: &Interrupt) -> Resul
     let load = |connections: u64, requests: u64| {
         let requests = Some(requests);
         let brief = LoadArgs::brief(url.clone(), connections, args.timeout, args.lanes.clone());
+        let messages = MessageArgs { ws: args.ws, message: args.message, ..MessageArgs::default() };
         let (h2, head) = (args.h2, args.head);
-        load::measure(&LoadArgs { requests, h2, head, tls: tls.clone(), ..brief }, interrupt)?.verdict()
+        let load = LoadArgs { requests, h2, head, messages, tls: tls.clone(), ..brief };
+        load::measure(&load, interrupt)?.verdict()
     };
     // A number of requests, not a time: an emulated machine may need a second for the first.
     let connections = WARM_UP_CONNECTIONS.min(first_goal);
@@ -338,7 +358,11 @@ fn request(args: &CapacityArgs) -> Prepared {
         Some(name) => format!("{name}:{}", args.target.port()),
         None => args.target.to_string(),
     };
-    Prepared::new("GET", &args.path, &host, args.head.fields(), 0)
+    let fields = args.head.fields();
+    if args.ws {
+        return Prepared::opening(Framing::WebSocket, &args.path, &host, fields, args.message);
+    }
+    Prepared::new("GET", &args.path, &host, fields, 0)
 }
 
 fn write(args: &CapacityArgs, report: &Report) -> Result<(), Failure> {

@@ -26,6 +26,8 @@ pub struct Report {
     pub target: String,
     /// What it was asked for.
     pub path: String,
+    /// Connections are WebSockets.
+    pub websocket: bool,
     /// Its processes, when they could be seen.
     pub server: Option<Server>,
     /// TLS handshakes of all steps; `None` in clear text.
@@ -240,13 +242,16 @@ impl Report {
             }
             None => out.push_str("No limit was met.\n\n"),
         }
+        let (opened, request) = match self.websocket {
+            false => (format!("one `GET {}` answered", self.path), "request"),
+            true => (format!("one message on a WebSocket (`{}`) echoed", self.path), "message"),
+        };
         writeln!(
             out,
-            "Each connection is opened{} and has one `GET {}` answered before it counts. Each step is held for {} s; \
-             {:.3} % of the connections send a request every {} s. {}. Load and target share this machine: speed \
+            "Each connection is opened{} and has {opened} before it counts. Each step is held for {} s; \
+             {:.3} % of the connections send a {request} every {} s. {}. Load and target share this machine: speed \
              and latency are those of both together.\n",
             if self.tls.is_some() { " by TLS" } else { "" },
-            self.path,
             self.hold_s,
             self.active * 100.0,
             self.interval_s,
