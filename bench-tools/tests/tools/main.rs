@@ -4,6 +4,7 @@
 
 mod failures;
 mod http2;
+mod messages;
 mod support;
 mod tls;
 
