@@ -362,6 +362,9 @@ fn call_status<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use sluice_proto::h1::{HeadStore, Parsed, parse_response};
+    use sluice_proto::h2::ResponseFields;
+
     use super::*;
 
     /// A server that answers with what a test gives it.
@@ -402,6 +405,82 @@ mod tests {
         let mut server = Server { machine, lines: HeadLines::new() };
         let keys = server.take(&client.take_out().expect("requests"), &mut out);
         (client, server, keys, out)
+    }
+
+    /// What is in the lines of a response.
+    fn respond(server: &mut Server, key: StreamKey, head: &[u8], out: &mut Vec<u8>) {
+        let mut store = HeadStore::default();
+        let parsed = parse_response(head, &mut store, &RULES.head, &RequestKind::Other);
+        let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("a head") };
+        server.machine.send_response(key, &head, &ResponseFields::default(), false, out);
+    }
+
+    #[test]
+    fn messages_wait_until_their_websocket_is_open_and_then_for_each_other() {
+        let rules = Rules { connect_protocol: true, ..RULES };
+        let requests = vec![Prepared::opening(Framing::WebSocket, "/", "a", &[], 3)];
+        let mut out = Vec::new();
+        let machine = Session::new(Role::Server, Scheme::Http, &rules, &mut out);
+        let mut server = Server { machine, lines: HeadLines::new() };
+        let mut client = Client::new(false, Some(Framing::WebSocket));
+        assert!(!client.knows_server());
+        client.take(&out, &requests).expect("frames");
+        assert!(client.knows_server() && client.is_willing());
+
+        assert!(client.begin(&requests, 0, Instant::now()));
+        let mut received = |client: &mut Client, out: &mut Vec<u8>| {
+            let wire = client.take_out().map(|out| out.to_vec()).unwrap_or_default();
+            let (mut at, mut head, mut bytes) = (0, None, 0);
+            loop {
+                let received = server.machine.receive(&wire[at..], &mut server.lines, &rules, out);
+                match received.expect("our client keeps to the rules") {
+                    (_, Event::Nothing) => break,
+                    (used, event) => {
+                        at += used;
+                        match event {
+                            Event::Head { key, is_end: false, fault: None } => head = Some(key),
+                            Event::Data { range, is_end: false, .. } => bytes += range.len(),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+            if let Some(key) = head {
+                assert!(server.lines.request().wants_upgrade);
+                respond(&mut server, key, b"HTTP/1.1 200 OK\r\n\r\n", out);
+            }
+            (head, bytes)
+        };
+        out.clear();
+        let (key, bytes) = received(&mut client, &mut out);
+        assert_eq!(bytes, 0, "nothing is sent before the WebSocket is open");
+        client.take(&out, &requests).expect("frames");
+        out.clear();
+        assert_eq!(received(&mut client, &mut out), (None, requests[0].body().len()));
+        assert_eq!((client.streams(), client.take_done().len()), (1, 0));
+
+        server.machine.send_data(key.expect("a request"), b"\x82\x03abc", false, &rules, &mut out);
+        client.take(&out, &requests).expect("frames");
+        assert_eq!(client.take_done()[0].outcome, Ok(200));
+        assert_eq!((client.streams(), client.machine.streams(), client.begun()), (0, 1, 1));
+        assert!(client.begin(&requests, 0, Instant::now()));
+        assert_eq!((client.streams(), client.machine.streams(), client.begun()), (1, 1, 2));
+        // An end between messages is none of theirs; one in the midst of one is.
+        client.fail(Fault::Closed);
+        assert_eq!(client.take_done()[0].outcome, Err(Broken::Fault(Fault::Closed)));
+        client.fail(Fault::Closed);
+        assert!(client.take_done().is_empty());
+    }
+
+    #[test]
+    fn a_server_that_does_not_offer_websocket_is_not_asked() {
+        let mut out = Vec::new();
+        Session::new(Role::Server, Scheme::Http, &RULES, &mut out);
+        let mut client = Client::new(false, Some(Framing::WebSocket));
+        client.take(&out, &[]).expect("frames");
+        assert!(client.knows_server() && !client.is_willing());
+        let client = Client::new(false, Some(Framing::Grpc));
+        assert!(client.knows_server() && client.is_willing());
     }
 
     fn requests() -> Vec<Prepared> {

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::assert_documented;
-use crate::support::{Origin, count, one_at_a_time, skip, tool};
+use crate::support::{Origin, PATIENCE, count, one_at_a_time, skip, tool};
 
 fn load(flags: &[&str]) -> (Output, Value) {
     let output = tool().args(["load", "--json", "--warmup", "0ms"]).args(flags).output().expect("runs");
@@ -24,6 +24,10 @@ fn load(flags: &[&str]) -> (Output, Value) {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn within_patience(talk: impl Future<Output = ()>) {
+    tokio::time::timeout(PATIENCE, talk).await.expect("no answer for too long");
 }
 
 /// A server that gives each of its connections to `serve`.
@@ -118,7 +122,7 @@ fn an_open_loop_of_messages_keeps_its_rate() {
 fn the_origin_is_a_websocket_server_to_others() {
     let origin = Origin::start();
     let url = format!("ws://{}/chat", origin.address);
-    runtime().block_on(async move {
+    runtime().block_on(within_patience(async move {
         let (mut socket, _) = tokio_tungstenite::connect_async(url).await.expect("it takes up the offer");
         let long = Bytes::from(vec![7; 200_000]);
         for message in [Message::text("hello"), Message::binary(long), Message::text("")] {
@@ -134,11 +138,11 @@ fn the_origin_is_a_websocket_server_to_others() {
         while let Some(frame) = socket.next().await {
             assert!(frame.expect("no error, but an end").is_close());
         }
-    });
+    }));
 }
 
 /// A call on our origin by the `h2` crate: what came back, and the trailers.
-async fn call(address: SocketAddr, pieces: &[&'static [u8]]) -> (HeaderMap, Vec<u8>, Option<HeaderMap>) {
+async fn call(address: SocketAddr, pieces: &[Bytes]) -> (HeaderMap, Vec<u8>, Option<HeaderMap>) {
     let stream = TcpStream::connect(address).await.expect("connects");
     let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::task::spawn_local(async move { connection.await.expect("it ends well") });
@@ -148,7 +152,7 @@ async fn call(address: SocketAddr, pieces: &[&'static [u8]]) -> (HeaderMap, Vec<
     let mut response = response.await.expect("its head comes before the first message");
     let mut received = Vec::new();
     for piece in pieces {
-        body.send_data(Bytes::from_static(piece), false).expect("sends");
+        body.send_data(piece.clone(), false).expect("sends");
         let sent = received.len() + piece.len();
         while received.len() < sent {
             let data = response.body_mut().data().await.expect("an echo").expect("data");
@@ -166,13 +170,55 @@ async fn call(address: SocketAddr, pieces: &[&'static [u8]]) -> (HeaderMap, Vec<
 fn the_origin_is_a_grpc_server_to_others() {
     let origin = Origin::start();
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime(), async {
-        let pieces = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0", b"\0\x02de"];
+    let talk = async {
+        // The last is more than the windows let through at once.
+        let mut pieces = [&b"\0\0\0\0\x03abc"[..], b"\0\0\0", b"\0\x02de"].map(Bytes::from_static).to_vec();
+        pieces.push([&[0, 0, 3, 0, 0][..], &[7; 3 << 16]].concat().into());
         let (head, received, trailers) = call(origin.address, &pieces).await;
         assert_eq!(head["content-type"], "application/grpc");
         assert_eq!(received, pieces.concat());
         assert_eq!(trailers.expect("trailers")["grpc-status"], "0");
+    };
+    local.block_on(&runtime(), within_patience(talk));
+}
+
+/// A gRPC server of the `h2` crate that sends back what comes, and how many calls it has seen.
+fn calls() -> (SocketAddr, Arc<AtomicU64>) {
+    let seen = Arc::new(AtomicU64::new(0));
+    let its = seen.clone();
+    let address = server(move |stream| {
+        let seen = its.clone();
+        async move {
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                assert_eq!(request.headers()["content-type"], "application/grpc");
+                assert_eq!(request.headers()["te"], "trailers");
+                seen.fetch_add(1, Ordering::SeqCst);
+                tokio::task::spawn_local(async move {
+                    let head = Response::builder().body(()).expect("a head");
+                    let Ok(mut echo) = respond.send_response(head, false) else { return };
+                    let mut body = request.into_body();
+                    while let Some(Ok(data)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(data.len());
+                        let _ = echo.send_data(data, false);
+                    }
+                });
+            }
+        }
     });
+    (address, seen)
+}
+
+#[test]
+fn calls_stay_open_for_all_their_messages() {
+    let (address, seen) = calls();
+    let url = format!("http://{address}/service/method");
+    let flags = ["-c", "2", "--streams", "3", "-n", "100", "--message", "20k"];
+    let (output, json) = load(&[&["--grpc", "--h2", "--url", &url][..], &flags].concat());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((count(&json, "/requests"), seen.load(Ordering::SeqCst)), (100, 6), "{json}");
+    assert_eq!(json.pointer("/errors"), Some(&serde_json::json!({})), "{json}");
+    assert_eq!(json.pointer("/message/framing").and_then(Value::as_str), Some("grpc"));
 }
 
 /// A server of the `h2` crate without RFC 8441 that ends calls in the way that their path says.
@@ -256,7 +302,7 @@ fn a_capacity_run_holds_websockets() {
     for h2 in [&[][..], &["--h2"]] {
         let dir = tempfile::tempdir().expect("a directory");
         let output = tool()
-            .args(["capacity", "--ws", "--target", &origin.address.to_string()])
+            .args(["capacity", "--ws", "--path", "/live", "--target", &origin.address.to_string()])
             .args(["--steps", "50,200", "--hold", "600ms", "--active", "10%", "--interval", "100ms"])
             .args(h2)
             .args(["--name", "ws", "--out"])
@@ -265,7 +311,7 @@ fn a_capacity_run_holds_websockets() {
             .expect("runs");
         assert!(output.status.success(), "{output:?}");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains("one message on a WebSocket (`/`) echoed"), "{said}");
+        assert!(said.contains("one message on a WebSocket (`/live`) echoed"), "{said}");
         let json = std::fs::read(dir.path().join("ws.json")).expect("a report");
         let json: Value = serde_json::from_slice(&json).expect("JSON");
         for (step, held) in [50, 200].into_iter().enumerate() {
