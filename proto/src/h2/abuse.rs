@@ -21,6 +21,9 @@ pub(super) const SMALL_WINDOW: u32 = 1_024;
 /// Updates that one DATA frame of ours gives reason for: of its stream and of the connection.
 pub(super) const UPDATES_FOR_DATA: u8 = 2;
 
+/// PINGs that it gives reason for.
+pub(super) const PINGS_FOR_DATA: u8 = 1;
+
 /// DATA below this many bytes is tiny. A gRPC message of one byte has 6 with its prefix, as has a masked frame of a WebSocket.
 pub(super) const TINY_DATA: u32 = 6;
 

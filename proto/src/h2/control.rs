@@ -142,8 +142,9 @@ impl Session {
         if head.has(flag::ACK) {
             return Ok((HEAD_BYTES + 8, Event::Pong(data)));
         }
-        if !mem::take(&mut self.is_ping_expected) {
-            self.abuses.count(Abuse::Ping);
+        match self.pings_expected.checked_sub(1) {
+            Some(left) => self.pings_expected = left,
+            None => self.abuses.count(Abuse::Ping),
         }
         frame::write_ping(out, flag::ACK, data);
         Ok((HEAD_BYTES + 8, Event::Handled))

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::abuse::UPDATES_FOR_DATA;
+use super::abuse::{PINGS_FOR_DATA, UPDATES_FOR_DATA};
 use super::encode::{encode_request, encode_response, encode_trailers};
 use super::frame::{self, FrameHead, TOP, flag, kind};
 use super::head::ResponseFields;
@@ -115,7 +115,7 @@ impl Session {
         self.send.take(len as u32);
         if len > 0 {
             self.updates_expected = UPDATES_FOR_DATA;
-            self.is_ping_expected = true;
+            self.pings_expected = PINGS_FOR_DATA;
         }
         write_data(out, key.id, &data[..len], ends, frame_bytes_max);
         len

@@ -186,8 +186,8 @@ pub struct Session {
     pub(super) abuses: Counters,
     /// Updates of windows that our data gives the peer reason for.
     pub(super) updates_expected: u8,
-    /// Data was sent since the peer's last PING, by which it may measure how long that took.
-    pub(super) is_ping_expected: bool,
+    /// PINGs that our data gives it reason for: to measure how long that took.
+    pub(super) pings_expected: u8,
     pub(super) role: Role,
     pub(super) scheme: Scheme,
     /// The peer's first SETTINGS have come.
@@ -255,7 +255,7 @@ impl Session {
             received_go_away: NO_GO_AWAY,
             abuses: Counters::new(),
             updates_expected: 0,
-            is_ping_expected: false,
+            pings_expected: 0,
             role: Role::Server,
             scheme: Scheme::Http,
             has_settings: false,
