@@ -9,7 +9,7 @@
 //! its parsed form by [`h1::write_request`] and [`h1::write_response`], never copied through.
 //!
 //! Read in this order: [`message`] (the vocabulary), [`framing`] (where a body ends), [`hop_by_hop`], [`path`] (one spelling for
-//! each), then [`h1`]; [`upgrade`] is how a connection leaves HTTP.
+//! each), then [`h1`]; [`upgrade`] is how a connection leaves HTTP, and [`ws`] what is said then, where that is read.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -35,6 +35,7 @@ pub mod path;
 pub mod proxy_protocol;
 mod trailers;
 pub mod upgrade;
+pub mod ws;
 
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
