@@ -62,6 +62,16 @@ pub fn check_offer(head: &RequestHead<'_>, protocol: &str) -> Result<(), Fault> 
     Ok(())
 }
 
+/// Checks that a WebSocket offer is of the version whose frames are known here.
+///
+/// # Errors
+/// It is of another.
+//= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
+pub fn check_version(head: &RequestHead<'_>) -> Result<(), Fault> {
+    let version = only(&head.fields, "Sec-WebSocket-Version").and_then(ascii::parse_decimal);
+    if version == Some(13) { Ok(()) } else { Err(Fault::WebSocketVersion) }
+}
+
 /// True when this answer takes up the offer of `protocol`, and nothing else besides.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2.2
 pub fn is_taken_up(head: &ResponseHead<'_>, protocol: &str) -> bool {
@@ -183,6 +193,13 @@ mod tests {
                 Err(Fault::WebSocketKey),
                 "{key}"
             );
+        }
+        for (version, is_known) in [("13", true), ("8", false), ("0", false)] {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Version: {version}\r\n\r\n");
+            let mut store = HeadStore::default();
+            let parsed = parse_request(bytes.as_bytes(), &mut store, &HeadLimits::default());
+            let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
+            assert_eq!(check_version(&head).is_ok(), is_known, "{version}");
         }
         assert_eq!(ws(KEY), Err(Fault::WebSocketVersion));
         assert_eq!(ws(&format!("{KEY}{VERSION}{VERSION}")), Err(Fault::WebSocketVersion));

@@ -1,10 +1,11 @@
 //! What a response says of extensions: only permessage-deflate changes what a frame may look like.
 
-use crate::fields::Fields;
+use crate::message::ResponseHead;
 
 /// Whether a response that opens a WebSocket takes up permessage-deflate, which gives a meaning to RSV1.
 //= https://www.rfc-editor.org/rfc/rfc7692#section-7
-pub fn has_deflate(fields: &Fields<'_>) -> bool {
+pub fn has_deflate(head: &ResponseHead<'_>) -> bool {
+    let fields = &head.fields;
     let is_it = |name: &[u8]| name.eq_ignore_ascii_case(b"Sec-WebSocket-Extensions");
     let mut values = fields.spans.iter().filter(|span| is_it(span.name(fields.bytes)));
     values.any(|span| names(span.value(fields.bytes)).any(|name| name == b"permessage-deflate"))
@@ -47,7 +48,7 @@ mod tests {
             let parsed =
                 parse_response(bytes.as_bytes(), &mut store, &HeadLimits::default(), &RequestKind::Other);
             let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
-            assert_eq!(has_deflate(&head.fields), is_there, "{lines:?}");
+            assert_eq!(has_deflate(&head), is_there, "{lines:?}");
         }
     }
 }
