@@ -196,6 +196,18 @@ counters! {
     tunnels_aborted,
     /// Requests for a tunnel, by Upgrade or CONNECT, that no route allows.
     tunnels_refused,
+    /// WebSockets closed (1002) for a frame that broke a rule.
+    websocket_frames_broken,
+    /// WebSockets closed (1009) for a message above `message_bytes` of their route.
+    websocket_messages_too_large,
+    /// WebSockets closed (1008) because their client sent more messages than `message_rate` of their route.
+    websocket_messages_too_many,
+    /// WebSockets closed because a peer sent nothing for `ping_timeout` of their route after a Ping.
+    websocket_ping_timeouts,
+    /// WebSockets closed (1001) because a drain began.
+    websocket_drained,
+    /// WebSockets ended because a closing handshake took longer than `close_timeout` of their route.
+    websocket_close_timeouts,
     /// Connections to servers open now.
     upstream_connections,
     /// Idle ones among them.

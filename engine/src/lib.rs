@@ -57,6 +57,8 @@ mod tls;
 mod body_writer;
 mod tunnel;
 mod stream_tunnel;
+mod websocket;
+mod port;
 mod answer;
 
 mod clock;

@@ -49,7 +49,8 @@ pub(crate) struct Shard {
     streams: Cell<u32>,
     /// Bytes of bodies that were received by HTTP/2 and wait for the other side.
     buffered_bytes: Cell<usize>,
-    /// The tasks that drive connections of HTTP/2, to be woken when they are to end.
+    /// The tasks that end by themselves in a drain, to be woken for it: those that drive connections of HTTP/2, and WebSockets whose
+    /// frames are read.
     pub(crate) drivers: Sleepers,
     /// Tunnels open now.
     pub(crate) tunnels: Cell<u32>,

@@ -25,6 +25,7 @@ use crate::route::{Lookup, RouteTable};
 use crate::tls::servers::TlsUpstreams;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::servers::{Resolved, Servers};
+use crate::websocket::FrameRules;
 
 /// One configuration, as one shard sees it.
 pub(crate) struct Snapshot {
@@ -60,6 +61,8 @@ pub(crate) struct Route {
     pub(crate) send_host: SendHost,
     /// The tunnels that are allowed.
     pub(crate) tunnels: RouteTunnels,
+    /// What is asked of the frames of WebSocket, where they are read.
+    pub(crate) frames: Option<Rc<FrameRules>>,
     /// Clients must have shown a certificate.
     pub(crate) client_certificate: bool,
     /// The Strict-Transport-Security field, with its line end.
@@ -197,6 +200,7 @@ impl Route {
             paths: route.paths,
             send_host: route.send_host,
             tunnels: route.tunnels.clone(),
+            frames: route.tunnels.frames.as_ref().map(|keys| Rc::new(FrameRules::new(keys))),
             client_certificate: route.client_certificate,
             hsts: route.hsts.map(|hsts| format!("Strict-Transport-Security: {hsts}\r\n").into()),
         }

@@ -11,23 +11,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use sluice_proto::h2::ErrorCode;
-use sluice_sys::{ReadAhead, Sending, Timer, now_ms};
+use sluice_sys::{Sending, Timer, now_ms};
 
-use crate::connection::End;
-use crate::connection::inbox::Inbox;
-use crate::connection::link::{Data, Link};
+use crate::connection::link::Data;
 use crate::exchange::ended::TunnelUpstream;
-use crate::h2::Stream;
 use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::short;
+use crate::port::{Port, TunnelEnd};
 use crate::shard::Shard;
 use crate::tunnel::{Open, since_ms};
-
-/// One end, as an exchange leaves it.
-pub(crate) enum TunnelEnd {
-    Link(End),
-    Stream(Stream),
-}
 
 /// The two ends, and how far each direction has come.
 pub(crate) struct StreamTunnel {
@@ -43,12 +35,6 @@ pub(crate) struct StreamTunnel {
     failure: Option<Failure>,
     /// It was opened by CONNECT, without a protocol.
     is_connect: bool,
-}
-
-/// One end of a tunnel at work.
-enum Port {
-    Link(Link),
-    Stream(Stream),
 }
 
 /// One direction.
@@ -87,7 +73,7 @@ enum Ending {
 
 impl StreamTunnel {
     pub(crate) fn new(shard: &Rc<Shard>, client: TunnelEnd, upstream: TunnelUpstream) -> StreamTunnel {
-        let TunnelUpstream { end, server, is_connect } = upstream;
+        let TunnelUpstream { end, server, is_connect, .. } = upstream;
         let is_stream = matches!(end, TunnelEnd::Stream(_));
         let (client, from_client) = Port::of(client);
         let (server_port, from_server) = Port::of(end);
@@ -347,52 +333,6 @@ impl Failure {
         match self {
             Failure::Stalled(side) | Failure::Reset(side) | Failure::Broken(side) => side,
         }
-    }
-}
-
-impl Port {
-    /// An end at work, and what has come from it before.
-    fn of(end: TunnelEnd) -> (Port, Inbox) {
-        let End { link, inbox } = match end {
-            TunnelEnd::Link(end) => end,
-            TunnelEnd::Stream(stream) => return (Port::Stream(stream), Inbox::default()),
-        };
-        let conn = link.transport();
-        conn.set_read_ahead(ReadAhead::Body);
-        conn.clear_deadline();
-        // The worker may have watched it while it waited for the other side.
-        conn.forget_waiters();
-        (Port::Link(link), inbox)
-    }
-
-    /// The next bytes; `None` once the peer has finished.
-    fn poll_receive(&self, side: Side, context: &mut Context<'_>) -> Poll<Result<Option<Data>, Aborted>> {
-        match self {
-            Port::Link(link) => link.poll_receive(context).map_err(|error| Aborted::io(side, &error)),
-            Port::Stream(stream) => stream.poll_receive(context),
-        }
-    }
-
-    /// So many bytes that came from here have gone on.
-    fn have_passed(&self, bytes: u32) {
-        if let Port::Stream(stream) = self {
-            stream.session.give_back(stream.key, bytes);
-        }
-    }
-
-    /// Passes on the end of the other side.
-    //= https://www.rfc-editor.org/rfc/rfc9113#section-8.5
-    // "the END_STREAM flag ... is treated as being equivalent to the TCP FIN bit"
-    fn poll_finish(&self) -> Poll<()> {
-        match self {
-            Port::Link(link) => {
-                link.announce_end();
-                ready!(link.transport().poll_flushed());
-                link.transport().shutdown_write();
-            }
-            Port::Stream(stream) => stream.end(None),
-        }
-        Poll::Ready(())
     }
 }
 

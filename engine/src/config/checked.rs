@@ -234,6 +234,41 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_read_where_something_is_asked_of_them() {
+        let frames = |table: &str| {
+            let text = file("", &format!("upgrade = [\"websocket\"]\n[route.websocket]\n{table}\n"));
+            check("f.toml", &text).unwrap().routes.remove(0).tunnels.frames
+        };
+        for table in ["frames = true", "message_bytes = \"1KiB\"", "message_rate = 5", "ping_idle = \"30s\""]
+        {
+            assert!(frames(table).is_some(), "{table}");
+        }
+        let read = frames("message_rate = 5").unwrap();
+        assert_eq!((read.message_bytes, read.message_rate, read.message_burst), (0, 5, 5));
+        assert_eq!(
+            (read.ping_timeout, read.close_timeout),
+            (Duration::from_secs(10), Duration::from_secs(5))
+        );
+        assert_eq!(frames("message_rate = 5\nmessage_burst = 50").unwrap().message_burst, 50);
+        assert_eq!(frames("ping_timeout = \"1s\""), None);
+        let with = |bottom: &str| warnings(&file("", bottom));
+        assert_eq!(
+            with("upgrade = [\"websocket\"]\nwebsocket = { ping_timeout = \"1s\" }"),
+            ["f.toml:9:13: route.websocket: frames pass unread (hint: add frames = true, message_bytes, \
+              message_rate or ping_idle)"]
+        );
+        assert_eq!(
+            with("upgrade = [\"own\"]\nwebsocket.frames = true"),
+            [
+                "f.toml:9:1: route.websocket: no client of this route may change to WebSocket (hint: add upgrade = \
+              [\"websocket\"])"
+            ]
+        );
+        let wrong = only_error(&file("", "websocket = true"));
+        assert!(wrong.contains("expected a table") && wrong.contains("upgrade = [\"websocket\"]"), "{wrong}");
+    }
+
+    #[test]
     fn minimal_examples_say_the_same() {
         let config = example("minimal.toml");
         assert_eq!(config, example("minimal.json"));

@@ -69,11 +69,13 @@ fn write_route(out: &mut String, top: &Top, route: &Values) {
         name(&upstream.name).is_some() && name(&upstream.name) == name(&keys.upstream)
     });
     let upstream = upstream.unwrap_or_default();
-    let tables = [
+    let mut tables = vec![
         ("timeouts", Values::scoped(&keys.timeouts, &Values::scoped(&upstream.timeouts, &top.timeouts))),
         ("limits", Values::scoped(&keys.limits, &Values::scoped(&upstream.limits, &top.limits))),
         ("paths", Values::scoped(&keys.paths, &top.paths)),
     ];
+    // Defaults too would be a warning where nothing is written.
+    tables.extend(keys.websocket.value().map(|websocket| ("websocket", websocket.clone())));
     write_table(out, "route", route, &tables);
 }
 

@@ -80,7 +80,7 @@ const KEYS: &[(&[&str], &str)] = &[
         &["proxy_buffering", "proxy_request_buffering", "buffering"],
         "nothing to switch off: bodies are always streamed",
     ),
-    (&["websocket", "websockets", "upgrade_configs"], "write `upgrade = [\"websocket\"]` in a [[route]]"),
+    (&["websockets", "upgrade_configs"], "write `upgrade = [\"websocket\"]` in a [[route]]"),
     // What is limited, and how it runs.
     (
         &["timeout", "proxy_read_timeout", "timeout_server", "response_timeout", "read_timeout"],
@@ -435,7 +435,7 @@ mod tests {
             ("accept_proxy send_proxy", "`proxy_protocol`"),
             ("set_real_ip_from real_ip_header", "`trusted_proxies` in [forwarding]"),
             ("proxy_buffering", "always streamed"),
-            ("websocket", "`upgrade = [\"websocket\"]`"),
+            ("websockets", "`upgrade = [\"websocket\"]`"),
             ("timeout proxy_read_timeout", "`upstream_response` or `request` in [timeouts]"),
             ("proxy_connect_timeout connect_timeout", "`upstream_connect` in [timeouts]"),
             ("client_header_timeout", "`request_head` in [timeouts]"),

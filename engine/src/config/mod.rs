@@ -61,7 +61,7 @@ pub use schema::schema;
 pub use shards::{Policy, ShardChoice, ShardPer};
 pub use table::{Http2, Limits, Paths, SECTIONS, Timeouts, flags};
 pub use tls::{ClientCertificatesMode, HTTPS_PORT, ListenerTls, TlsMode, TlsSettings};
-pub use tunnels::RouteTunnels;
+pub use tunnels::{RouteTunnels, WebSocketFrames};
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
 pub use upstream_tls::UpstreamTls;
 pub use upstreams::UpstreamGroup;

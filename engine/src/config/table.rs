@@ -449,6 +449,7 @@ section! {
         "Protocols that clients may change to by Upgrade, such as websocket";
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
         "Ports, or first and last (8000-8999), that clients may reach by CONNECT";
+    websocket: Field<Values> = Kind::Table(&ROUTE_WEBSOCKET), "", ROUTE, Reload, "", "WebSocket whose frames are read";
     client_certificate: bool = Kind::Boolean, "false", ROUTE, Reload, "",
         "Refuse requests of clients that have shown no certificate (403)";
     hsts: Field<String> = Kind::Text("VALUE"), "", ROUTE, Reload, "",
@@ -458,8 +459,29 @@ section! {
     paths: Field<Values> = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
 }
 
+section! {
+    /// WebSocket whose frames are read, in a `[[route]]` with `upgrade = ["websocket"]`: a table `[route.websocket]` behind it. Without
+    /// `frames`, `message_bytes`, `message_rate` or `ping_idle` frames pass unread.
+    RouteWebSocketKeys, ROUTE_WEBSOCKET, "route.websocket", "WebSocket":
+
+    frames: bool = Kind::Boolean, "false", ROUTE, Reload, "",
+        "Whether frames are read also without a limit: broken ones are stopped (1002), and a drain closes with 1001 (RFC 6455, section 7.4)";
+    message_bytes: u64 = bytes("0", "8589934591GiB"), "0", ROUTE, Reload, "",
+        "Largest message of either side, as it is sent, also compressed (closed with 1009 above it); 0 for no limit";
+    message_rate: u32 = count("0", "1000000"), "0", ROUTE, Reload, "",
+        "Messages and control frames of a client per second (closed with 1008 above it); 0 for no limit";
+    message_burst: u32 = count("0", "1000000"), "0", ROUTE, Reload, "",
+        "Most of them at once; 0 for as many as message_rate";
+    ping_idle: Duration = time("0s", "24h"), "0s", ROUTE, Reload, "",
+        "A client or server gets a Ping after so long a silence of its own (RFC 6455, section 5.5.2); 0s for never";
+    ping_timeout: Duration = time("1ms", "24h"), "10s", ROUTE, Reload, "",
+        "Time in which it has to send anything; both connections are closed after it";
+    close_timeout: Duration = time("1ms", "24h"), "5s", ROUTE, Reload, "",
+        "Time in which a peer has to answer a Close frame and to end its connection (RFC 6455, section 7.1.1)";
+}
+
 /// Every section.
-pub static SECTIONS: [&Section; 13] = [
+pub static SECTIONS: [&Section; 14] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -473,6 +495,7 @@ pub static SECTIONS: [&Section; 13] = [
     &UPSTREAMS,
     &UPSTREAM_TLS,
     &ROUTES,
+    &ROUTE_WEBSOCKET,
 ];
 
 /// Every key with a flag, in the order of the manual.
@@ -525,6 +548,7 @@ mod tests {
         );
         let _ =
             (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
+        let _ = RouteWebSocketKeys::default();
     }
 
     #[test]

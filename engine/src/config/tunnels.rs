@@ -1,13 +1,15 @@
 //! What a route lets leave HTTP: the protocols it may be changed to, and the ports CONNECT may lead to.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use sluice_proto::upgrade::{WEBSOCKET, is_another_http, is_protocol};
 
 use super::pattern::PathPattern;
 use super::problem::{Fault, Located, Report, closest};
 use super::routes::Methods;
-use super::table::RouteKeys;
+use super::table::{RouteKeys, RouteWebSocketKeys};
+use super::values::Values;
 
 /// What a route lets leave HTTP; nothing by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +18,28 @@ pub struct RouteTunnels {
     pub upgrade: Vec<String>,
     /// Ports that a client may reach by CONNECT.
     pub connect: Vec<RangeInclusive<u16>>,
+    /// How frames of WebSocket are read, where they are.
+    pub frames: Option<WebSocketFrames>,
 }
 
-/// Checks `upgrade` and `connect` of a route with these paths and methods.
+/// What is asked of the frames of WebSocket. 0 is no limit, and no Ping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketFrames {
+    /// The largest message, in bytes.
+    pub message_bytes: u64,
+    /// Messages of a client per second.
+    pub message_rate: u32,
+    /// Those at once.
+    pub message_burst: u32,
+    /// The silence after which a peer is asked.
+    pub ping_idle: Duration,
+    /// The time it has to answer.
+    pub ping_timeout: Duration,
+    /// The time that a closing handshake has.
+    pub close_timeout: Duration,
+}
+
+/// Checks `upgrade`, `connect` and `websocket` of a route with these paths and methods.
 pub(super) fn check_tunnels(
     keys: &RouteKeys,
     path: &PathPattern,
@@ -39,7 +60,42 @@ pub(super) fn check_tunnels(
         check_each("route.connect", &given.value, check_ports, &mut tunnels.connect, report);
         note_method("route.connect", "CONNECT", given, methods, report);
     }
+    if let Some(given) = keys.websocket.given() {
+        tunnels.frames = check_frames(given, &tunnels.upgrade, report);
+    }
     tunnels
+}
+
+/// What is asked of frames, if anything.
+fn check_frames(given: &Located<Values>, upgrade: &[String], report: &mut Report) -> Option<WebSocketFrames> {
+    let RouteWebSocketKeys {
+        frames,
+        message_bytes,
+        message_rate,
+        message_burst,
+        ping_idle,
+        ping_timeout,
+        close_timeout,
+    } = RouteWebSocketKeys::settle(&given.value);
+    let mut warn = |what: &str, hint: &str| {
+        report.warn(&given.at, "route.websocket", Fault::new(what).hint(hint));
+    };
+    if !upgrade.iter().any(|protocol| protocol == WEBSOCKET) {
+        warn("no client of this route may change to WebSocket", "add upgrade = [\"websocket\"]");
+    }
+    if !frames && message_bytes == 0 && message_rate == 0 && ping_idle.is_zero() {
+        warn("frames pass unread", "add frames = true, message_bytes, message_rate or ping_idle");
+        return None;
+    }
+    let message_burst = if message_burst == 0 { message_rate } else { message_burst };
+    Some(WebSocketFrames {
+        message_bytes,
+        message_rate,
+        message_burst,
+        ping_idle,
+        ping_timeout,
+        close_timeout,
+    })
 }
 
 /// Takes what passes `check` and is not there already.

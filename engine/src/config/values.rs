@@ -511,29 +511,31 @@ impl Reader<'_> {
             return;
         }
         let fault = Fault::new(format!("expected {wanted}, found {}", node.value.kind()));
-        let fault = match (&node.value, wanted) {
-            (source::Value::Boolean(_), _) if key == "listener.tls" => {
-                fault.hint("write \"on\", \"off\" or \"detect\"")
-            }
-            (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "tls" => {
-                fault.hint("write listen_tls = [\"127.0.0.1:8443\"], or tls = \"on\" in a [[listener]]")
-            }
-            (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => {
-                fault.hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }")
-            }
-            (source::Value::Text(text), "a list of strings" | "a list of ports") => {
-                fault.hint(format!("write [\"{text}\"]"))
-            }
-            (source::Value::List(items), _) if items.len() == 1 => {
-                fault.hint("write the value without the brackets")
-            }
-            (source::Value::List(_), _) if key == "route.host" => fault.hint("write `hosts` for several"),
-            (source::Value::Other("a negative number"), _) => fault.hint("write 0 or more"),
-            (source::Value::Other("a fraction"), "a duration") => {
-                fault.hint("write a whole number and a unit, such as \"1500ms\"")
-            }
-            _ => fault,
-        };
+        let fault =
+            match (&node.value, wanted) {
+                (source::Value::Boolean(_), _) if key == "listener.tls" => {
+                    fault.hint("write \"on\", \"off\" or \"detect\"")
+                }
+                (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "tls" => {
+                    fault.hint("write listen_tls = [\"127.0.0.1:8443\"], or tls = \"on\" in a [[listener]]")
+                }
+                (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => fault
+                    .hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }"),
+                (source::Value::Boolean(_), _) if key == "route.websocket" => fault
+                    .hint("write upgrade = [\"websocket\"]; this is a table of what is asked of its frames"),
+                (source::Value::Text(text), "a list of strings" | "a list of ports") => {
+                    fault.hint(format!("write [\"{text}\"]"))
+                }
+                (source::Value::List(items), _) if items.len() == 1 => {
+                    fault.hint("write the value without the brackets")
+                }
+                (source::Value::List(_), _) if key == "route.host" => fault.hint("write `hosts` for several"),
+                (source::Value::Other("a negative number"), _) => fault.hint("write 0 or more"),
+                (source::Value::Other("a fraction"), "a duration") => {
+                    fault.hint("write a whole number and a unit, such as \"1500ms\"")
+                }
+                _ => fault,
+            };
         self.report.error(&self.origin(node.at), key, fault);
     }
 

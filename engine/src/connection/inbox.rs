@@ -80,7 +80,7 @@ impl Inbox {
         if is_whole && let Held::Joined { buf, .. } = std::mem::take(&mut self.held) {
             return Data::Buf(buf);
         }
-        let mut buf = Buf::small();
+        let mut buf = Buf::with_room(count);
         buf.extend_from_slice(&self.unread()[..count]);
         self.consume(count);
         Data::Buf(buf)
@@ -112,6 +112,11 @@ impl Inbox {
         self.join();
         let data = ready!(link.poll_receive(context))?;
         Poll::Ready(Ok(data.map(|data| self.add(data)).is_some()))
+    }
+
+    /// Adds what was received by other means.
+    pub(crate) fn put(&mut self, data: Data) {
+        self.add(data);
     }
 
     fn add(&mut self, data: Data) {

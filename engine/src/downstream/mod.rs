@@ -25,6 +25,7 @@ use crate::record::Record;
 use crate::shard::Shard;
 use crate::stream_tunnel::StreamTunnel;
 use crate::tunnel::Tunnel;
+use crate::websocket::WebSocket;
 
 /// Whether a connection has bytes for its protocol, and its time is not over: the usual case. Else [`begin`] comes first.
 #[inline]
@@ -100,6 +101,8 @@ pub(crate) enum Changed {
     Tunnel(Tunnel),
     /// Its server's end is a stream.
     StreamTunnel(StreamTunnel),
+    /// Its frames are read.
+    WebSocket(WebSocket),
     /// The client speaks HTTP/2, which it has just begun to.
     Http2(Accepted),
 }

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::message::{Aborted, Repeat};
-use crate::stream_tunnel::TunnelEnd;
+use crate::port::TunnelEnd;
 use crate::upstream::group::Server;
+use crate::websocket::Agreed;
 
 /// How an exchange has ended.
 pub(crate) enum Ended {
@@ -40,6 +41,8 @@ pub(crate) struct TunnelUpstream {
     pub(crate) server: Rc<Server>,
     /// The client asked for it by CONNECT, without a protocol.
     pub(crate) is_connect: bool,
+    /// The frames of WebSocket are read in it.
+    pub(crate) frames: Option<Agreed>,
 }
 
 impl Interrupted {

@@ -238,6 +238,7 @@ impl<'a> Exchange<'a> {
                 end,
                 server,
                 is_connect: self.decision.switch == Switch::Connect,
+                frames: self.decision.agreed(finished.has_deflate),
             }));
         }
         let is_request_sent = self.is_sent();

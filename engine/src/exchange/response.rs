@@ -2,6 +2,7 @@
 //! to the caller, which decides what the client gets.
 
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
+use sluice_proto::ws::has_deflate;
 use sluice_proto::{BodyLength, Fault, ResponseHead, Trailers};
 use sluice_sys::Buf;
 
@@ -19,13 +20,17 @@ pub(super) struct Finished {
     pub(super) is_large: bool,
     /// The following bytes are no HTTP any more.
     pub(super) is_tunnel: bool,
+    /// They are WebSocket whose messages may be compressed.
+    pub(super) has_deflate: bool,
 }
 
 /// The kind of a response head.
 enum Kind {
     Interim,
     /// It opens the tunnel that was asked for.
-    Tunnel,
+    Tunnel {
+        has_deflate: bool,
+    },
     /// It opens a tunnel, or says so, and it was not asked for that.
     UnaskedTunnel,
     /// It is a success without the tunnel, which a client of HTTP/2 would take for one.
@@ -55,9 +60,9 @@ impl Exchange<'_> {
                     let interim = out.take().unwrap_or_else(Buf::small);
                     cold!(self.responder.send_interim(interim)).map_err(unanswered)?;
                 }
-                Ok(Kind::Tunnel) => {
+                Ok(Kind::Tunnel { has_deflate }) => {
                     self.responder.open_tunnel(out.unwrap_or_else(Buf::small));
-                    return Ok(Finished { is_large: false, is_tunnel: true });
+                    return Ok(Finished { is_large: false, is_tunnel: true, has_deflate });
                 }
                 Ok(Kind::UnaskedTunnel) => return Err(by_server(Cause::UnaskedUpgrade)),
                 Ok(Kind::NoTunnel) => return Err(by_server(Cause::IgnoredOffer)),
@@ -79,7 +84,7 @@ impl Exchange<'_> {
             (Appended::Part, _) => cold!(relay_rest(&mut body, &mut to_client)),
         };
         relayed.map_err(unanswered)?;
-        Ok(Finished { is_large: body.is_large(), is_tunnel: false })
+        Ok(Finished { is_large: body.is_large(), is_tunnel: false, has_deflate: false })
     }
 
     /// Writes a response head for the client.
@@ -91,7 +96,7 @@ impl Exchange<'_> {
         }
         if self.decision.switch != Switch::None && self.decision.is_tunnel_opened(head) {
             self.responder.write_tunnel_head(head, out);
-            return Kind::Tunnel;
+            return Kind::Tunnel { has_deflate: has_deflate(head) };
         }
         if head.status == 101 {
             return Kind::UnaskedTunnel;

@@ -3,7 +3,7 @@
 //! Owns everything that only such requests need. They are rare, so it is all kept out of the code of other requests.
 
 use sluice_proto::h1::{Forwarding, write_request, write_upgrade_request};
-use sluice_proto::upgrade::{WEBSOCKET, accepts_key, check_offer, is_taken_up, key_of};
+use sluice_proto::upgrade::{WEBSOCKET, accepts_key, check_offer, check_version, is_taken_up, key_of};
 use sluice_proto::{Method, RequestHead, RequestKind, ResponseHead, Version};
 
 use super::decision::{Decision, Refusal};
@@ -13,6 +13,7 @@ use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Route;
 use crate::upstream::sessions::Purpose;
+use crate::websocket::Agreed;
 
 /// The protocol that a server was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ impl Switch {
         };
         if let Some(protocol) = switch.protocol(&route.tunnels) {
             check_offer(head, protocol).map_err(|fault| Refusal::of_path(shard, fault))?;
+            if route.frames.is_some() && protocol.eq_ignore_ascii_case(WEBSOCKET) {
+                check_version(head).map_err(|fault| Refusal::of_path(shard, fault))?;
+            }
         }
         Ok(switch)
     }
@@ -108,6 +112,14 @@ impl Decision<'_> {
                 !protocol.is_some_and(|name| name.eq_ignore_ascii_case(WEBSOCKET))
             }
         }
+    }
+
+    /// How the frames of the tunnel are read, if they are.
+    #[cold]
+    pub(super) fn agreed(&self, has_deflate: bool) -> Option<Agreed> {
+        let protocol = self.switch.protocol(&self.route.tunnels)?;
+        let rules = self.route.frames.clone().filter(|_| protocol.eq_ignore_ascii_case(WEBSOCKET))?;
+        Some(Agreed { rules, has_deflate })
     }
 
     /// What a stream to a server is for. A response that opens a tunnel has no body.

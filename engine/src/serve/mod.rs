@@ -82,6 +82,7 @@ pub(crate) fn worker(shard: &Rc<Shard>) -> impl Future<Output = ()> + use<> {
             match *changed {
                 Changed::Tunnel(tunnel) => spawn(tunnel.run()),
                 Changed::StreamTunnel(tunnel) => spawn(tunnel.run()),
+                Changed::WebSocket(tunnel) => spawn(tunnel.run()),
                 Changed::Http2(accepted) => cold!(downstream::h2::begin(&shard, accepted)),
             }
         }

@@ -14,8 +14,8 @@ use super::stream::{Rest, Unanswered, Used};
 use crate::h2::{Stream, StreamReader, StreamWriter};
 use crate::message::Cause;
 use crate::min_rate::MinRate;
+use crate::port::TunnelEnd;
 use crate::request_lines::RequestLines;
-use crate::stream_tunnel::TunnelEnd;
 use crate::upstream::group::Server;
 
 /// Longer than anything waits.

@@ -11,10 +11,10 @@ use crate::h1::BodyReader;
 use crate::h2::StreamReader;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::min_rate::MinRate;
+use crate::port::TunnelEnd;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::stream_tunnel::TunnelEnd;
 use crate::upstream::group::{GroupRules, Server};
 use crate::upstream::{h1, h2};
 

@@ -32,12 +32,14 @@ use crate::exchange::{self, failure};
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
+use crate::port::TunnelEnd;
 use crate::record::Record;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::stream_tunnel::{StreamTunnel, TunnelEnd};
+use crate::stream_tunnel::StreamTunnel;
 use crate::tunnel::Tunnel;
+use crate::websocket::WebSocket;
 
 /// How a connection that was served goes on.
 enum Served {
@@ -50,7 +52,10 @@ enum Served {
 }
 
 /// The tunnel of a client to the end that its server has.
-fn tunnel(shard: &Rc<Shard>, client: End, upstream: TunnelUpstream) -> Changed {
+fn tunnel(shard: &Rc<Shard>, client: End, mut upstream: TunnelUpstream) -> Changed {
+    if let Some(agreed) = upstream.frames.take() {
+        return Changed::WebSocket(WebSocket::new(shard, TunnelEnd::Link(client), upstream, agreed));
+    }
     match upstream.end {
         TunnelEnd::Link(end) => Changed::Tunnel(Tunnel::between(shard, client, end, upstream.server)),
         TunnelEnd::Stream(_) => {

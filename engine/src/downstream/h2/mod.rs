@@ -28,10 +28,12 @@ use crate::exchange::ended::Ended;
 use crate::exchange::{self, failure};
 use crate::h2::{Driven, Driver, Ending, Parked, Session, Stream, StreamReader, waiting_bytes};
 use crate::message::{Aborted, Cause, Repeat, Side};
+use crate::port::TunnelEnd;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::stream_tunnel::{StreamTunnel, TunnelEnd};
+use crate::stream_tunnel::StreamTunnel;
+use crate::websocket::WebSocket;
 
 /// The first bytes of a client that speaks HTTP/2 without having asked.
 //= https://www.rfc-editor.org/rfc/rfc9113#section-3.4
@@ -172,9 +174,12 @@ pub(crate) async fn serve_stream(shard: &Rc<Shard>, session: Rc<dyn Any>, number
     let snapshot = shard.snapshot();
     let ended = serve_request(shard, &snapshot, &stream).await;
     match ended {
-        Ended::Tunnel(upstream) => {
-            spawn(StreamTunnel::new(shard, TunnelEnd::Stream(stream), *upstream).run());
-        }
+        Ended::Tunnel(mut upstream) => match upstream.frames.take() {
+            Some(agreed) => {
+                spawn(WebSocket::new(shard, TunnelEnd::Stream(stream), *upstream, agreed).run());
+            }
+            None => spawn(StreamTunnel::new(shard, TunnelEnd::Stream(stream), *upstream).run()),
+        },
         Ended::Answered { is_request_sent, .. } => {
             // The rest of a request that was answered early is not wanted.
             //= https://www.rfc-editor.org/rfc/rfc9113#section-8.1
