@@ -20,6 +20,7 @@ pub mod tls_client;
 pub mod tunnels;
 pub mod upstream;
 pub mod websocket;
+pub mod websocket_frames;
 pub mod wire;
 
 use std::{
