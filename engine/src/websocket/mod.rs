@@ -615,7 +615,7 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size_of_run(WebSocket::run);
-        assert!(bytes <= 480, "{bytes}");
+        assert!(bytes <= 336, "{bytes}");
     }
 
     #[test]
