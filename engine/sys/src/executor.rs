@@ -35,6 +35,7 @@ use crate::message::Doorbell;
 use crate::pages::ShardMemory;
 use crate::partial::PartialMessage;
 use crate::peers::{PeerBounds, PeerShare};
+use crate::prefetch::prefetch;
 use crate::ring::RingFailed;
 use crate::socket::Conn;
 
@@ -49,6 +50,11 @@ const LATE_PER_TURN: usize = 64;
 /// So often in one turn the loop polls a task that another task has woken, gives a stream to a worker and drops the state of a
 /// closed connection.
 const ERRANDS_PER_TURN: usize = 256;
+
+/// So far ahead of the completion at hand the task that another one wakes is brought into the cache, and so far the entry by which
+/// the task is found.
+const SOON: usize = 2;
+const LATER: usize = 5;
 
 /// How often it is looked which parked workers nothing needs any more.
 const TRIM_MS: u64 = 1_000;
@@ -137,7 +143,11 @@ impl Runtime {
             while budget > 0 {
                 let completions = driver::with(|driver| driver.completions(&mut batch));
                 let read = completions.len();
+                let mut soon = completions.clone().skip(SOON);
+                let mut later = completions.clone().skip(LATER);
                 for completion in completions {
+                    let task = driver::with(|driver| driver.look_ahead(soon.next(), later.next()));
+                    self.tasks.prefetch(task);
                     let wake = driver::with(|driver| driver.complete(completion));
                     self.tasks.wake(wake, &mut worker);
                 }
@@ -319,6 +329,15 @@ impl Tasks {
         driver::with(|driver| driver.current = NONE);
         if polled.is_ready() {
             self.remove(id);
+        }
+    }
+
+    /// The task is polled soon.
+    #[inline]
+    fn prefetch(&self, id: u32) {
+        if let Some(Some(task)) = self.slots.get(id as usize) {
+            let future: &dyn Future<Output = ()> = &**task;
+            prefetch((&raw const *future).cast(), size_of_val(future));
         }
     }
 

@@ -43,6 +43,7 @@ mod pages;
 mod patience;
 mod peers;
 mod pipe;
+mod prefetch;
 mod probe;
 #[cfg(any(test, feature = "rig"))]
 mod rig;

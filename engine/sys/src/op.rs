@@ -14,6 +14,7 @@ use crate::gather::Gathered;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::message::Doorbell;
+use crate::prefetch::prefetch;
 use crate::wheel::{Link, Links, NEVER};
 
 /// The memory that an operation owns while the kernel may use it.
@@ -337,6 +338,20 @@ impl Ops {
 
     pub(crate) fn key(&self, index: u32) -> Key {
         Key::new(Kind::Op, self.slots[index as usize].generation, index)
+    }
+
+    /// The slot is looked at soon, if there is one.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        if let Some(op) = self.slots.get(index as usize) {
+            prefetch((&raw const *op).cast(), size_of::<Op>());
+        }
+    }
+
+    /// What is in its place for a waiter: the number of a task in nearly all cases.
+    #[inline]
+    pub(crate) fn waiter(&self, index: u32) -> u32 {
+        self.slots.get(index as usize).map_or(NONE, |op| op.waiter)
     }
 
     pub(crate) fn at(&mut self, index: u32) -> &mut Op {

@@ -315,7 +315,7 @@ impl Ring {
     pub(crate) fn completions<'a>(
         &mut self,
         into: &'a mut [MaybeUninit<cqueue::Entry>],
-    ) -> impl ExactSizeIterator<Item = Completion> + use<'a> {
+    ) -> impl ExactSizeIterator<Item = Completion> + Clone + use<'a> {
         let into = if self.failed.is_some() { Default::default() } else { into };
         self.ring.completion().fill(into).iter().map(|entry| Completion {
             key: Key::from_bits(entry.user_data()),

@@ -8,6 +8,7 @@ use crate::buf_ring::Use;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
 use crate::pages::MemoryRange;
+use crate::prefetch::prefetch;
 use crate::side_tables::{Aside, ProxiedAddresses};
 use crate::wheel::{Link, Links};
 
@@ -204,6 +205,20 @@ impl Table {
         entry.peer = free;
         self.free = index;
         self.open -= 1;
+    }
+
+    /// The entry is looked at soon, if there is one.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        if let Some(entry) = self.entries.get(index as usize) {
+            prefetch((&raw const *entry).cast(), size_of::<Entry>());
+        }
+    }
+
+    /// What is in its place for a waiter: the number of a task in nearly all cases.
+    #[inline]
+    pub(crate) fn waiter(&self, index: u32) -> u32 {
+        self.entries.get(index as usize).map_or(NONE, |entry| entry.waiter)
     }
 
     pub(crate) fn at(&mut self, index: u32) -> &mut Entry {

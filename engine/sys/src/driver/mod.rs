@@ -284,8 +284,23 @@ impl Driver {
     pub(crate) fn completions<'a>(
         &mut self,
         into: &'a mut [MaybeUninit<cqueue::Entry>; BATCH],
-    ) -> impl ExactSizeIterator<Item = Completion> + use<'a> {
+    ) -> impl ExactSizeIterator<Item = Completion> + Clone + use<'a> {
         self.ring.completions(into)
+    }
+
+    /// Says who waits for a completion that comes soon ([`NONE`] if that is no task), and begins to look at one that comes later.
+    #[inline]
+    pub(crate) fn look_ahead(&mut self, soon: Option<Completion>, later: Option<Completion>) -> u32 {
+        match later.map(|later| (later.key.kind(), later.key.index())) {
+            Some((Kind::Receive, index)) => self.table.prefetch(index),
+            Some((Kind::Op, index)) => self.ops.prefetch(index),
+            _ => {}
+        }
+        match soon.map(|soon| (soon.key.kind(), soon.key.index())) {
+            Some((Kind::Receive, index)) => self.table.waiter(index),
+            Some((Kind::Op, index)) => self.ops.waiter(index),
+            _ => NONE,
+        }
     }
 
     /// Applies a completion and says who waits for it.
