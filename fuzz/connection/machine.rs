@@ -338,7 +338,7 @@ impl Machine {
                     let (version_to, connection) = (plan.version, ConnectionField::Omit);
                     let body = Framing::UntilClose;
                     let forwarding =
-                        ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None };
+                        ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None, content_type: None };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }

@@ -1,10 +1,12 @@
 //! Text of gRPC-Web: any pieces give the same bytes, what is read is written again in the same way, and what is written is read.
+//! Messages end in the same places whatever pieces they come in.
 //!
 //! The first byte of the input chooses the length of the pieces.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use sluice_proto::grpc::Messages;
 use sluice_proto::grpc_web::{InvalidText, TextDecoder, TextEncoder, WebType};
 
 fuzz_target!(|input: &[u8]| {
@@ -20,6 +22,10 @@ fuzz_target!(|input: &[u8]| {
     for flushes in [false, true] {
         assert_eq!(decode(&encode(data, step, flushes), step).as_deref(), Ok(data));
     }
+    let (mut whole, mut pieces) = (Messages::default(), Messages::default());
+    whole.read(data);
+    data.chunks(step).for_each(|piece| pieces.read(piece));
+    assert_eq!(pieces, whole);
     if let Some(web) = WebType::parse(data) {
         let (mut grpc, mut back) = (Vec::new(), Vec::new());
         web.write_grpc(&mut grpc);

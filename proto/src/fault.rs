@@ -138,6 +138,7 @@ faults! {
     MissingChunkEnd 400 "missing_chunk_end" "chunk data is not followed by CRLF",
     TrailersTooLarge 431 "trailers_too_large" "trailer section is too large",
     TooManyTrailers 431 "too_many_trailers" "too many trailer fields",
+    InvalidBase64 400 "invalid_base64" "gRPC-Web body is not base64",
     CutShort 400 "cut_short" "connection closed in the middle of a body",
 
     // Streams of HTTP/2.

@@ -1,11 +1,14 @@
 //! What a proxy has to know of gRPC over HTTP/2: which requests are calls, how long a call may take, and how a failure of our own
 //! is said.
 //!
-//! The rules are those of gRPC's PROTOCOL-HTTP2.md. Messages inside of bodies are no concern of this module.
+//! The rules are those of gRPC's PROTOCOL-HTTP2.md. Of messages this module knows where they end, and nothing else.
 
 use alloc::vec::Vec;
 
-use crate::fields::{FieldId, Fields};
+use crate::fields::{FieldId, FieldSpan, Fields};
+use crate::grpc_web::Web;
+use crate::message::{Method, RequestHead};
+use crate::trailers::Trailers;
 
 /// The most digits of a timeout.
 const TIMEOUT_DIGITS_MAX: usize = 8;
@@ -50,6 +53,45 @@ impl Status {
     /// As `grpc-status` has it.
     pub fn number(self) -> u8 {
         self as u8
+    }
+}
+
+/// How a request calls a method of a gRPC service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It does not.
+    None,
+    /// By gRPC itself.
+    Grpc,
+    /// By gRPC-Web.
+    Web(Web),
+}
+
+impl Call {
+    /// Judges a request by its type.
+    pub fn of(head: &RequestHead<'_>) -> Call {
+        if !head.fields.has(FieldId::ContentType) {
+            return Call::None;
+        }
+        if is_call(&head.fields) {
+            return Call::Grpc;
+        }
+        let web = if head.method == Method::Post { Web::of(&head.fields) } else { None };
+        web.map_or(Call::None, Call::Web)
+    }
+
+    /// What it is where gRPC-Web is not known.
+    #[must_use]
+    pub fn without_web(self) -> Call {
+        if matches!(self, Call::Web(_)) { Call::None } else { self }
+    }
+
+    /// How it came as gRPC-Web.
+    pub fn web(self) -> Option<Web> {
+        match self {
+            Call::Web(web) => Some(web),
+            Call::None | Call::Grpc => None,
+        }
     }
 }
 
@@ -102,6 +144,63 @@ pub fn write_message(out: &mut Vec<u8>, text: &str) {
         } else {
             out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
+    }
+}
+
+/// The trailers of a call that ends with this status.
+pub fn trailers(status: Status, message: &str) -> Trailers {
+    let mut bytes = Vec::new();
+    let mut spans = Vec::new();
+    let mut put = |name: &[u8], write: &dyn Fn(&mut Vec<u8>)| {
+        let start = bytes.len();
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(b": ");
+        let value_start = bytes.len();
+        write(&mut bytes);
+        let value = value_start..bytes.len();
+        bytes.extend_from_slice(b"\r\n");
+        spans.push(FieldSpan::new(name, FieldId::Other, start, value, true));
+    };
+    put(b"grpc-status", &|out| out.extend_from_slice(itoa::Buffer::new().format(status.number()).as_bytes()));
+    put(b"grpc-message", &|out| write_message(out, message));
+    Trailers::new(bytes, spans).unwrap_or_else(|| unreachable!("both may stand behind a body"))
+}
+
+/// Where the bytes of a body are in its messages: each has a byte of flags and four of its length before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Bytes of the prefix that have come, while they are not all there.
+    prefix: u8,
+    /// The length that they say so far; behind the prefix, the bytes of the message that are still to come.
+    length: [u8; 4],
+}
+
+impl Messages {
+    const PREFIX: u8 = 5;
+
+    /// Takes in the next bytes of the body.
+    pub fn read(&mut self, mut data: &[u8]) {
+        while let Some((&byte, rest)) = data.split_first() {
+            let length = u32::from_be_bytes(self.length);
+            if self.prefix == Self::PREFIX {
+                let skipped = data.len().min(length as usize);
+                self.length = (length - skipped as u32).to_be_bytes();
+                data = &data[skipped..];
+            } else {
+                // The flags are pushed out by the four bytes behind them.
+                self.length = (length << 8 | u32::from(byte)).to_be_bytes();
+                self.prefix += 1;
+                data = rest;
+            }
+            if self.prefix == Self::PREFIX && self.length == [0; 4] {
+                self.prefix = 0;
+            }
+        }
+    }
+
+    /// Whether all that came are whole messages.
+    pub fn is_between(&self) -> bool {
+        self.prefix == 0
     }
 }
 
@@ -178,6 +277,57 @@ mod tests {
         assert_eq!(of_request("grpc-timeout: 5S\r\ngrpc-timeout: 6S\r\n", timeout_ms), None);
         assert_eq!(of_request("grpc-timeout: soon\r\n", timeout_ms), None);
         assert_eq!(of_request("", timeout_ms), None);
+    }
+
+    #[test]
+    fn a_body_is_between_messages_where_one_has_ended() {
+        // Two messages of 3 bytes and 0 bytes, and one of 300.
+        let mut body = b"\0\0\0\0\x03abc\x01\0\0\0\0\0\0\0\x01\x2c".to_vec();
+        body.extend([0x80; 300]);
+        let ends = [0, 8, 13, 318];
+        for step in 1..=body.len() {
+            let mut messages = Messages::default();
+            let mut at = 0;
+            assert!(messages.is_between());
+            for piece in body.chunks(step) {
+                messages.read(piece);
+                at += piece.len();
+                assert_eq!(messages.is_between(), ends.contains(&at), "{at} by {step}");
+            }
+        }
+        let mut huge = Messages::default();
+        huge.read(&[0, 255, 255, 255, 255, 1, 2]);
+        assert!(!huge.is_between());
+    }
+
+    #[test]
+    fn trailers_have_a_status_and_a_message() {
+        let trailers = trailers(Status::DeadlineExceeded, "late: 100%");
+        let fields: Vec<_> = trailers.iter().map(|field| (field.name, field.value)).collect();
+        assert_eq!(fields, [("grpc-status", &b"4"[..]), ("grpc-message", b"late: 100%25")]);
+        let mut chunked = Vec::new();
+        crate::h1::write_last_chunk(&mut chunked, Some(&trailers));
+        assert_eq!(chunked, b"0\r\ngrpc-status: 4\r\ngrpc-message: late: 100%25\r\n\r\n");
+    }
+
+    #[test]
+    fn a_call_is_known_by_type_and_method() {
+        let call = |method: &str, fields: &str| {
+            let text = format!("{method} /a.B/C HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{fields}\r\n");
+            let mut store = HeadStore::default();
+            match parse_request(text.as_bytes(), &mut store, &HeadLimits::default()) {
+                Ok(Parsed::Complete { head, .. }) => Call::of(&head),
+                _ => panic!("{text}"),
+            }
+        };
+        assert_eq!(call("POST", ""), Call::None);
+        assert_eq!(call("POST", "Content-Type: text/plain\r\n"), Call::None);
+        assert_eq!(call("POST", "Content-Type: application/grpc\r\n"), Call::Grpc);
+        let web = "Content-Type: application/grpc-web-text\r\n";
+        assert!(matches!(call("POST", web), Call::Web(_)));
+        assert_eq!(call("POST", web).without_web(), Call::None);
+        assert_eq!(call("PUT", web), Call::None);
+        assert_eq!(call("POST", &format!("{web}{web}")), Call::None);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use alloc::vec::Vec;
 
+use crate::ascii;
+use crate::fields::{FieldId, Fields};
 use crate::trailers::Trailers;
 
 /// How the body of a message is written.
@@ -26,6 +28,49 @@ pub struct WebType<'a> {
     pub rest: &'a [u8],
 }
 
+/// How a call came as gRPC-Web, and how its answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// How the body of the request is written.
+    pub request: Form,
+    /// How that of the answer is to be.
+    pub answer: Form,
+    /// The client calls the format of messages by its name, which is the usual one (`+proto`).
+    names_proto: bool,
+}
+
+impl Web {
+    /// Reads the fields of a request, if they are those of a call. An Accept field that has a type of gRPC-Web says how the answer is
+    /// wanted; without one, the answer is like the request.
+    pub fn of(fields: &Fields<'_>) -> Option<Web> {
+        let WebType { form, rest } = WebType::parse(fields.single(FieldId::ContentType)?)?;
+        let members = fields.values(FieldId::Accept).flat_map(ascii::list_members);
+        let accepted = members.filter_map(WebType::parse).next();
+        let names_proto = rest.get(..PROTO.len()).is_some_and(|name| name.eq_ignore_ascii_case(PROTO));
+        Some(Web { request: form, answer: accepted.map_or(form, |web| web.form), names_proto })
+    }
+
+    /// Appends the type of the answer that is `value` in gRPC; false if that is no answer of gRPC.
+    pub fn write_answer(self, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let is_answer = WebType::write_answer(self.answer, value, out);
+        if is_answer && self.names_proto && value.len() == GRPC.len() {
+            out.extend_from_slice(PROTO);
+        }
+        is_answer
+    }
+
+    /// The type of an answer that has no messages.
+    pub fn empty_answer(self) -> &'static str {
+        match (self.answer, self.names_proto) {
+            (Form::Binary, false) => "application/grpc-web",
+            (Form::Binary, true) => "application/grpc-web+proto",
+            (Form::Text, false) => "application/grpc-web-text",
+            (Form::Text, true) => "application/grpc-web-text+proto",
+        }
+    }
+}
+
+const PROTO: &[u8] = b"+proto";
 const TEXT: &[u8] = b"application/grpc-web-text";
 const BINARY: &[u8] = b"application/grpc-web";
 const GRPC: &[u8] = b"application/grpc";
@@ -101,22 +146,35 @@ impl TextDecoder {
     /// When they are no base64. Nothing behind them can be read.
     pub fn read(&mut self, text: &[u8], out: &mut Vec<u8>) -> Result<(), InvalidText> {
         out.reserve(text.len() / 4 * 3 + 3);
-        for &character in text {
-            let value = match (character, self.characters) {
-                (b'=', 2 | 3) => {
-                    self.padding += 1;
-                    0
+        let mut text = text;
+        loop {
+            if self.characters == 0 {
+                text = read_groups(text, out);
+            }
+            // A group in pieces, one with padding, or none.
+            loop {
+                let Some((&character, rest)) = text.split_first() else { return Ok(()) };
+                text = rest;
+                self.take(character, out)?;
+                if self.characters == 0 {
+                    break;
                 }
-                _ if self.padding > 0 => return Err(InvalidText),
-                _ => value_of(character).ok_or(InvalidText)?,
-            };
-            self.bits = self.bits << 6 | u32::from(value);
-            self.characters += 1;
-            if self.characters == 4 {
-                self.end_group(out)?;
             }
         }
-        Ok(())
+    }
+
+    fn take(&mut self, character: u8, out: &mut Vec<u8>) -> Result<(), InvalidText> {
+        let value = match (character, self.characters) {
+            (b'=', 2 | 3) => {
+                self.padding += 1;
+                0
+            }
+            _ if self.padding > 0 => return Err(InvalidText),
+            _ => value_of(character).ok_or(InvalidText)?,
+        };
+        self.bits = self.bits << 6 | u32::from(value);
+        self.characters += 1;
+        if self.characters == 4 { self.end_group(out) } else { Ok(()) }
     }
 
     fn end_group(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidText> {
@@ -137,16 +195,40 @@ impl TextDecoder {
     }
 }
 
-fn value_of(character: u8) -> Option<u8> {
-    Some(match character {
-        b'A'..=b'Z' => character - b'A',
-        b'a'..=b'z' => character - b'a' + 26,
-        b'0'..=b'9' => character - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
+/// Appends what whole groups without padding stand for; the rest is returned.
+fn read_groups<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let mut rest = text;
+    while let Some((group, behind)) = rest.split_first_chunk::<4>() {
+        let [a, b, c, d] = group.map(|character| u32::from(VALUES[usize::from(character)]));
+        if (a | b | c | d) & u32::from(NO_VALUE) != 0 {
+            break;
+        }
+        let [_, bytes @ ..] = (a << 18 | b << 12 | c << 6 | d).to_be_bytes();
+        out.extend_from_slice(&bytes);
+        rest = behind;
+    }
+    rest
 }
+
+/// Of a character that stands for nothing.
+const NO_VALUE: u8 = 0x80;
+
+/// The bits that each character stands for.
+static VALUES: [u8; 256] = {
+    let mut values = [NO_VALUE; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        values[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+fn value_of(character: u8) -> Option<u8> {
+    Some(VALUES[usize::from(character)]).filter(|&value| value != NO_VALUE)
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Encodes a body as base64. A piece is flushed with padding where it must not wait for the next one: clients read group by group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,6 +259,11 @@ impl TextEncoder {
         self.len = rest.len() as u8;
     }
 
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Appends what is kept, with padding.
     pub fn flush(&mut self, out: &mut Vec<u8>) {
         let mut group = [0; 3];
@@ -191,7 +278,6 @@ impl TextEncoder {
 
 /// Appends a group of so many bytes.
 fn write_group([a, b, c]: [u8; 3], len: usize, out: &mut Vec<u8>) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bits = u32::from_be_bytes([0, a, b, c]);
     let character = |at: u32| ALPHABET[(bits >> (18 - 6 * at)) as usize & 63];
     let mut group = [character(0), character(1), character(2), character(3)];
@@ -201,9 +287,12 @@ fn write_group([a, b, c]: [u8; 3], len: usize, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
+    use alloc::string::String;
+    use alloc::{format, vec};
 
     use super::*;
+    use crate::HeadLimits;
+    use crate::h1::{HeadStore, Parsed, parse_request};
 
     #[test]
     fn types_change_and_the_format_stays() {
@@ -299,5 +388,46 @@ mod tests {
         let mut out = vec![7];
         write_trailers(&mut out, None);
         assert_eq!(out, [7, 0x80, 0, 0, 0, 0]);
+        let trailers = crate::grpc::trailers(crate::grpc::Status::Unavailable, "gone");
+        write_trailers(&mut out, Some(&trailers));
+        assert_eq!(&out[6..], b"\x80\0\0\0\x25grpc-status: 14\r\ngrpc-message: gone\r\n");
+    }
+
+    #[test]
+    fn an_answer_is_like_the_request_unless_another_one_is_accepted() {
+        for (kind, accept, wanted, answered) in [
+            ("application/grpc-web", "", (Form::Binary, Form::Binary), "application/grpc-web"),
+            ("application/grpc-web+proto", "*/*", (Form::Binary, Form::Binary), "application/grpc-web+proto"),
+            ("application/grpc-web-text", "", (Form::Text, Form::Text), "application/grpc-web-text"),
+            (
+                "application/grpc-web+proto",
+                "text/html, application/grpc-web-text;q=0.9",
+                (Form::Binary, Form::Text),
+                "application/grpc-web-text+proto",
+            ),
+            (
+                "application/grpc-web-text+json",
+                "application/grpc-web+json",
+                (Form::Text, Form::Binary),
+                "application/grpc-web",
+            ),
+        ] {
+            let accept = if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
+            let text = format!(
+                "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Type: {kind}\r\n{accept}\r\n"
+            );
+            let mut store = HeadStore::default();
+            let parsed = parse_request(text.as_bytes(), &mut store, &HeadLimits::default());
+            let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{text}") };
+            let web = Web::of(&head.field_list()).expect("a call");
+            assert_eq!((web.request, web.answer), wanted, "{kind} {accept}");
+            assert_eq!(web.empty_answer(), answered, "{kind} {accept}");
+            let mut out = Vec::new();
+            assert!(web.write_answer(b"application/grpc", &mut out));
+            assert_eq!(out, answered.as_bytes());
+            out.clear();
+            assert!(web.write_answer(b"application/grpc+json", &mut out) && out.ends_with(b"+json"));
+            assert!(!web.write_answer(b"text/plain", &mut out));
+        }
     }
 }

@@ -26,5 +26,5 @@ pub use reply::{Framing, Reuse};
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
     write_answer, write_chunk_size, write_grpc_answer, write_last_chunk, write_request, write_response,
-    write_upgrade_request,
+    write_upgrade_request, write_web_request,
 };

@@ -14,6 +14,7 @@ use crate::fields::{
     FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION, NEVER_INDEXED, STRICT_TRANSPORT_SECURITY,
 };
 use crate::grpc;
+use crate::grpc_web::WebType;
 use crate::hop_by_hop::HOP_BY_HOP;
 use crate::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::trailers::Trailers;
@@ -49,6 +50,8 @@ pub struct ResponseForwarding<'a> {
     pub date: Option<&'a str>,
     /// The Strict-Transport-Security field, written out with its line end; in place of those that the upstream sent.
     pub hsts: Option<&'a str>,
+    /// The value for Content-Type in place of the one that the upstream sent.
+    pub content_type: Option<&'a [u8]>,
 }
 
 /// The Connection field of a response.
@@ -75,7 +78,17 @@ const ADDED_BYTES: usize = 512;
 /// Host comes first, then the end-to-end fields in the order received, then those that `fwd.identity` asks for, and the
 /// framing field for `fwd.body`.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, fwd: &Forwarding<'_>) -> RequestSpans {
-    write_request_offering(out, head, fwd, None)
+    write_changed_request(out, head, fwd, Change::None)
+}
+
+/// The same for a call that came as gRPC-Web, as servers of gRPC want it.
+pub fn write_web_request(
+    out: &mut Vec<u8>,
+    head: &RequestHead<'_>,
+    fwd: &Forwarding<'_>,
+    web: WebType<'_>,
+) -> RequestSpans {
+    write_changed_request(out, head, fwd, Change::Web(web))
 }
 
 /// The same with an offer to change to `protocol`, for a client that [`wants_upgrade`](RequestHead::wants_upgrade). Which of
@@ -87,7 +100,7 @@ pub fn write_upgrade_request(
     fwd: &Forwarding<'_>,
     protocol: &str,
 ) -> RequestSpans {
-    write_request_offering(out, head, fwd, Some(protocol))
+    write_changed_request(out, head, fwd, Change::Offer(protocol))
 }
 
 /// The text between the target and the authority of a request.
@@ -208,12 +221,27 @@ impl<'a> RequestParts<'a> {
     }
 }
 
-fn write_request_offering(
+/// What makes a request another one than most.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    None,
+    /// It offers to change to this protocol.
+    Offer(&'a str),
+    /// It came as gRPC-Web, and goes on as gRPC.
+    Web(WebType<'a>),
+}
+
+fn write_changed_request(
     out: &mut Vec<u8>,
     head: &RequestHead<'_>,
     fwd: &Forwarding<'_>,
-    offer: Option<&str>,
+    change: Change<'_>,
 ) -> RequestSpans {
+    let (offer, web) = match change {
+        Change::None => (None, None),
+        Change::Offer(protocol) => (Some(protocol), None),
+        Change::Web(web) => (None, Some(web)),
+    };
     let start = out.len();
     let framing = Framing::of_request(fwd.body);
     let fields = &head.fields;
@@ -241,8 +269,16 @@ fn write_request_offering(
     if makes_key {
         dropped.insert(FieldId::SecWebSocketKey);
     }
+    if web.is_some() {
+        dropped.insert(FieldId::ContentType);
+    }
     copy_fields(out, fields, dropped, identity.dropped_marks(&fwd.sender));
 
+    if let Some(web) = web {
+        put(out, "Content-Type: ");
+        web.write_grpc(out);
+        put(out, "\r\n");
+    }
     identity.put(out, head, &fwd.sender);
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
     if let Some(hops) = max_forwards {
@@ -256,7 +292,8 @@ fn write_request_offering(
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.4
     // "A sender of TE MUST also send a "TE" connection option"; the same holds for Upgrade.
-    match (head.accepts_trailers(), offer.is_some()) {
+    // Servers of gRPC want to see it; browsers may not send it.
+    match (head.accepts_trailers() || web.is_some(), offer.is_some()) {
         (false, false) => {}
         (true, false) => put(out, "TE: trailers\r\nConnection: TE\r\n"),
         (false, true) => put(out, "Connection: Upgrade\r\n"),
@@ -322,10 +359,18 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     if fwd.body != Framing::None || matches!(head.status, 100..=199 | 204) {
         dropped.insert(FieldId::ContentLength);
     }
+    if fwd.content_type.is_some() {
+        dropped.insert(FieldId::ContentType);
+    }
     //= https://www.rfc-editor.org/rfc/rfc6797#section-7.1
     // "the HSTS Host MUST include only one such header field"
     copy_fields(out, fields, dropped, if fwd.hsts.is_some() { STRICT_TRANSPORT_SECURITY } else { 0 });
     put(out, fwd.hsts.unwrap_or_default());
+    if let Some(value) = fwd.content_type {
+        put(out, "Content-Type: ");
+        out.extend_from_slice(value);
+        put(out, "\r\n");
+    }
 
     //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
     if let (false, Some(date)) = (head.has_date, fwd.date) {
@@ -378,8 +423,10 @@ pub fn write_answer(
 }
 
 /// Appends an answer of our own to a gRPC call: a head without a body, which has what are trailers otherwise ("Trailers-Only").
+/// `content_type` is that of gRPC, or of gRPC-Web.
 pub fn write_grpc_answer(
     out: &mut Vec<u8>,
+    content_type: &str,
     status: grpc::Status,
     message: &str,
     fields: &[(&str, &str)],
@@ -390,7 +437,9 @@ pub fn write_grpc_answer(
     put(out, reason_phrase(200));
     put(out, "\r\nServer: sluice\r\nDate: ");
     put(out, date);
-    put(out, "\r\nContent-Type: application/grpc\r\ngrpc-status: ");
+    put(out, "\r\nContent-Type: ");
+    put(out, content_type);
+    put(out, "\r\ngrpc-status: ");
     put(out, itoa::Buffer::new().format(status.number()));
     put(out, "\r\ngrpc-message: ");
     grpc::write_message(out, message);
@@ -619,6 +668,7 @@ mod tests {
         connection: ConnectionField::Omit,
         date: Some("NOW"),
         hsts: None,
+        content_type: None,
     };
 
     #[test]

@@ -150,6 +150,13 @@ pub(crate) fn encode_response(
     if is_switch {
         dropped.insert(FieldId::SecWebSocketAccept);
     }
+    // A body of which every part is written anew has no length that is known.
+    if fields.content_type.is_some() {
+        dropped.insert(FieldId::ContentType);
+        if head.body == BodyLength::Streamed {
+            dropped.insert(FieldId::ContentLength);
+        }
+    }
     //= https://www.rfc-editor.org/rfc/rfc6797#section-7.1
     // "the HSTS Host MUST include only one such header field"
     let replaced = if fields.hsts.is_some() { STRICT_TRANSPORT_SECURITY } else { 0 };
@@ -170,6 +177,9 @@ pub(crate) fn encode_response(
     }
     if let Some(value) = fields.hsts.and_then(value_of_line) {
         encoder.known_field(out, place::STRICT_TRANSPORT_SECURITY, value, Indexing::Allowed);
+    }
+    if let Some(value) = fields.content_type {
+        encoder.known_field(out, place::CONTENT_TYPE, value, Indexing::Allowed);
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
     if let (false, Some(date)) = (head.has_date, fields.date) {

@@ -27,6 +27,7 @@ pub(super) mod place {
     /// The first place that is no pseudo-header field.
     pub(crate) const FIELDS: u8 = 15;
     pub(crate) const CONTENT_LENGTH: u8 = 28;
+    pub(crate) const CONTENT_TYPE: u8 = 31;
     pub(crate) const DATE: u8 = 33;
     pub(crate) const STRICT_TRANSPORT_SECURITY: u8 = 56;
 }
@@ -153,6 +154,7 @@ mod tests {
             assert_eq!(place_of(id), if id == FieldId::Other { 0 } else { place }, "{name}");
             let named = [
                 ("content-length", place::CONTENT_LENGTH),
+                ("content-type", place::CONTENT_TYPE),
                 ("date", place::DATE),
                 ("strict-transport-security", place::STRICT_TRANSPORT_SECURITY),
             ];
