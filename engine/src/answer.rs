@@ -1,6 +1,6 @@
 //! Responses of our own: the only place where a failure becomes a status code. docs/errors.md lists them all.
 
-use sluice_proto::grpc;
+use sluice_proto::grpc::{self, Call};
 use sluice_proto::h1::{reason_phrase, write_grpc_answer};
 
 use crate::message::{Aborted, Cause, Side};
@@ -169,9 +169,22 @@ impl Answer<'_> {
             count += 1;
         }
         let fields = &fields[..count];
-        if framing.is_grpc && status >= 400 {
+        let grpc_type = match framing.call {
+            Call::None => None,
+            Call::Grpc => Some("application/grpc"),
+            Call::Web(web) => Some(web.empty_answer()),
+        };
+        if let (Some(content_type), 400..) = (grpc_type, status) {
             let status = grpc::Status::of_http(status);
-            return write_grpc_answer(out, status, self.why(), fields, date, framing.connection);
+            return write_grpc_answer(
+                out,
+                content_type,
+                status,
+                self.why(),
+                fields,
+                date,
+                framing.connection,
+            );
         }
         let mut body = [0; 160];
         let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
@@ -192,9 +205,9 @@ pub(crate) struct ResponseFraming<'a> {
     pub(crate) connection: sluice_proto::h1::ConnectionField,
     /// The request was HEAD.
     pub(crate) is_head_only: bool,
-    /// The request was a gRPC call: its client reads the failure in fields, and takes other statuses than 200 for those of a proxy
-    /// that does not know gRPC.
-    pub(crate) is_grpc: bool,
+    /// The client of a gRPC call reads a failure in fields, and takes other statuses than 200 for those of a proxy that does not
+    /// know gRPC.
+    pub(crate) call: Call,
     /// The Strict-Transport-Security field, with its line end.
     pub(crate) hsts: Option<&'a str>,
 }
@@ -269,19 +282,19 @@ mod tests {
         }
     }
 
-    fn framing(is_grpc: bool) -> ResponseFraming<'static> {
-        ResponseFraming { connection: ConnectionField::Close, is_head_only: false, is_grpc, hsts: None }
+    fn framing(call: Call) -> ResponseFraming<'static> {
+        ResponseFraming { connection: ConnectionField::Close, is_head_only: false, call, hsts: None }
     }
 
-    fn written(answer: Answer<'_>, is_grpc: bool) -> String {
+    fn written(answer: Answer<'_>, call: Call) -> String {
         let mut out = Vec::new();
-        answer.write(&mut out, "Sun, 06 Nov 1994 08:49:37 GMT", &framing(is_grpc));
+        answer.write(&mut out, "Sun, 06 Nov 1994 08:49:37 GMT", &framing(call));
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_grpc_call_learns_of_a_failure_by_fields() {
-        let text = written(Answer::NoRoute, true);
+        let text = written(Answer::NoRoute, Call::Grpc);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
         for field in [
             "Content-Type: application/grpc\r\n",
@@ -292,23 +305,23 @@ mod tests {
             assert!(text.contains(field), "{text}");
         }
         assert!(text.ends_with("\r\n\r\n"), "no body: {text}");
-        let late = written(Answer::UpstreamTimeout, true);
+        let late = written(Answer::UpstreamTimeout, Call::Grpc);
         assert!(late.contains("grpc-status: 4\r\n"), "{late}");
-        let crowded = written(Answer::Crowded, true);
+        let crowded = written(Answer::Crowded, Call::Grpc);
         assert!(
             crowded.contains("grpc-status: 14\r\n") && crowded.contains("Retry-After: 1\r\n"),
             "{crowded}"
         );
         // What is no failure is what it was.
         for answer in [Answer::FinalRecipient, Answer::HttpsRedirect { location: "https://a" }] {
-            assert_eq!(written(answer, true), written(answer, false));
+            assert_eq!(written(answer, Call::Grpc), written(answer, Call::None));
         }
     }
 
     #[test]
     fn an_answer_says_who_and_why() {
         let mut out = Vec::new();
-        let framing = framing(false);
+        let framing = framing(Call::None);
         Answer::MethodNotAllowed { allow: "GET, HEAD" }.write(
             &mut out,
             "Sun, 06 Nov 1994 08:49:37 GMT",

@@ -47,6 +47,7 @@ mod path_policy;
 mod request_lines;
 pub mod route;
 mod upstream;
+mod grpc_web;
 mod h1;
 mod h2;
 mod min_rate;

@@ -193,6 +193,9 @@ pub(crate) trait BodySink {
     /// Whether what waits has to be sent before this is added.
     fn is_blocked_for(&self, part: &Part) -> bool;
 
+    /// The same of data that is copied, whatever it is.
+    fn is_blocked_for_copies(&self) -> bool;
+
     /// Adds data.
     fn add(&mut self, data: Data);
 

@@ -63,6 +63,8 @@ pub(crate) struct Route {
     pub(crate) tunnels: RouteTunnels,
     /// What is asked of the frames of WebSocket, where they are read.
     pub(crate) frames: Option<Rc<FrameRules>>,
+    /// Calls of gRPC-Web are translated into gRPC.
+    pub(crate) grpc_web: bool,
     /// Clients must have shown a certificate.
     pub(crate) client_certificate: bool,
     /// The Strict-Transport-Security field, with its line end.
@@ -201,6 +203,7 @@ impl Route {
             send_host: route.send_host,
             tunnels: route.tunnels.clone(),
             frames: route.tunnels.frames.as_ref().map(|keys| Rc::new(FrameRules::new(keys))),
+            grpc_web: route.grpc_web,
             client_certificate: route.client_certificate,
             hsts: route.hsts.map(|hsts| format!("Strict-Transport-Security: {hsts}\r\n").into()),
         }

@@ -38,6 +38,8 @@ pub struct Route {
     pub send_host: SendHost,
     /// What may leave HTTP here.
     pub tunnels: RouteTunnels,
+    /// Calls of gRPC-Web are translated into gRPC.
+    pub grpc_web: bool,
     /// Clients must have shown a certificate.
     pub client_certificate: bool,
     /// Strict-Transport-Security of responses over TLS.
@@ -126,6 +128,7 @@ pub(super) fn check_routes(
             },
             send_host,
             tunnels,
+            grpc_web: keys.grpc_web,
             client_certificate: keys.client_certificate,
             hsts,
         });

@@ -450,6 +450,8 @@ section! {
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
         "Ports, or first and last (8000-8999), that clients may reach by CONNECT";
     websocket: Field<Values> = Kind::Table(&ROUTE_WEBSOCKET), "", ROUTE, Reload, "", "WebSocket whose frames are read";
+    grpc_web: bool = Kind::Boolean, "false", ROUTE, Reload, "",
+        "Translate calls of gRPC-Web into gRPC for the server, and its answers back";
     client_certificate: bool = Kind::Boolean, "false", ROUTE, Reload, "",
         "Refuse requests of clients that have shown no certificate (403)";
     hsts: Field<String> = Kind::Text("VALUE"), "", ROUTE, Reload, "",

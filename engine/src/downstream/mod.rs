@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use sluice_proto::ResponseHead;
+use sluice_proto::grpc_web::Form;
 use sluice_sys::{Buf, Conn, Timer};
 
 use crate::answer::Answer;
@@ -19,6 +20,7 @@ use crate::body_writer::BodyWriter;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, Arrived, proxy_protocol};
 use crate::exchange::decision::{Decision, Refusal};
+use crate::grpc_web::{TextBody, WebWriter};
 use crate::h2::Parked;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
 use crate::record::Record;
@@ -111,6 +113,9 @@ pub(crate) enum Changed {
 pub(crate) enum RequestBody<'a> {
     H1(h1::RequestBody<'a>),
     H2(h2::RequestBody<'a>),
+    /// As base64, and for a server that wants it without.
+    H1Text(TextBody<h1::RequestBody<'a>>),
+    H2Text(TextBody<h2::RequestBody<'a>>),
 }
 
 /// The way back to a client.
@@ -133,8 +138,9 @@ impl RequestBody<'_> {
     pub(crate) fn release_buffers(&mut self) {
         match self {
             Self::H1(body) => body.release_buffers(),
+            Self::H1Text(body) => body.encoded_mut().release_buffers(),
             // They were copied: the session reads on for others.
-            Self::H2(_) => {}
+            Self::H2(_) | Self::H2Text(_) => {}
         }
     }
 
@@ -143,6 +149,8 @@ impl RequestBody<'_> {
         match self {
             Self::H1(body) => body.bytes(),
             Self::H2(body) => body.bytes(),
+            Self::H1Text(body) => body.encoded().bytes(),
+            Self::H2Text(body) => body.encoded().bytes(),
         }
     }
 }
@@ -173,19 +181,43 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Writes the head of the response into `out`.
-    pub(crate) fn write_head(self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+    /// Writes the head of the response into `out`, with this type if there is one.
+    pub(crate) fn write_head(
+        self,
+        head: &ResponseHead<'_>,
+        content_type: Option<&[u8]>,
+        afterwards: Afterwards,
+        out: &mut Buf,
+    ) {
         match self {
-            Self::H1(responder) => responder.write_head(head, afterwards, out),
-            Self::H2(responder) => responder.write_head(head),
+            Self::H1(responder) => responder.write_head(head, content_type, afterwards, out),
+            Self::H2(responder) => responder.write_head(head, content_type),
         }
     }
 
-    /// The writer of the response's body, behind the bytes in `out`.
-    pub(crate) fn body(self, out: Buf) -> BodyWriter<'a> {
+    /// The writer of the response's body, behind the bytes in `out`, in this form of gRPC-Web if it has to have one.
+    pub(crate) fn body(self, out: Buf, bridged: Option<Form>) -> BodyWriter<'a> {
+        match (self, bridged) {
+            (Self::H1(responder), None) => BodyWriter::H1(responder.body(out)),
+            (Self::H2(responder), None) => BodyWriter::H2(responder.body(out)),
+            (Self::H1(responder), Some(form)) => BodyWriter::H1Web(WebWriter::new(responder.body(out), form)),
+            (Self::H2(responder), Some(form)) => BodyWriter::H2Web(WebWriter::new(responder.body(out), form)),
+        }
+    }
+
+    /// Whether a part of the response waits to be sent.
+    pub(crate) fn has_unsent(self) -> bool {
         match self {
-            Self::H1(responder) => BodyWriter::H1(responder.body(out)),
-            Self::H2(responder) => BodyWriter::H2(responder.body(out)),
+            Self::H1(responder) => responder.transport().is_sending(),
+            Self::H2(responder) => responder.has_unsent(),
+        }
+    }
+
+    /// Whether trailers may follow the body behind the head that was written, if its length is not known.
+    pub(crate) fn takes_trailers(self) -> bool {
+        match self {
+            Self::H1(responder) => responder.takes_trailers(),
+            Self::H2(_) => true,
         }
     }
 
@@ -247,6 +279,8 @@ impl BodySource for RequestBody<'_> {
         match self {
             Self::H1(body) => body.show_ready(see),
             Self::H2(body) => body.show_ready(see),
+            Self::H1Text(body) => body.show_ready(see),
+            Self::H2Text(body) => body.show_ready(see),
         }
     }
 
@@ -254,13 +288,17 @@ impl BodySource for RequestBody<'_> {
         match self {
             Self::H1(body) => body.ready_part(form),
             Self::H2(body) => body.ready_part(form),
+            Self::H1Text(body) => body.ready_part(form),
+            Self::H2Text(body) => body.ready_part(form),
         }
     }
 
     fn more(&mut self) -> impl Future<Output = Result<(), Aborted>> {
         match self {
-            Self::H1(body) => Either::Left(body.more()),
-            Self::H2(body) => Either::Right(body.more()),
+            Self::H1(body) => Either::Left(Either::Left(body.more())),
+            Self::H2(body) => Either::Left(Either::Right(body.more())),
+            Self::H1Text(body) => Either::Right(Either::Left(body.more())),
+            Self::H2Text(body) => Either::Right(Either::Right(body.more())),
         }
     }
 
@@ -268,6 +306,8 @@ impl BodySource for RequestBody<'_> {
         match self {
             Self::H1(body) => body.plain_rest(),
             Self::H2(body) => body.plain_rest(),
+            Self::H1Text(body) => body.plain_rest(),
+            Self::H2Text(body) => body.plain_rest(),
         }
     }
 
@@ -275,6 +315,8 @@ impl BodySource for RequestBody<'_> {
         match self {
             Self::H1(body) => body.skip(bytes),
             Self::H2(body) => body.skip(bytes),
+            Self::H1Text(body) => body.skip(bytes),
+            Self::H2Text(body) => body.skip(bytes),
         }
     }
 }

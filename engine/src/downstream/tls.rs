@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use sluice_proto::grpc::Call;
 use sluice_proto::h1::ConnectionField;
 use sluice_sys::{Buf, Conn, now_ms, partial_bytes, stats};
 use sluice_tls::certificates::PeerCertificate;
@@ -119,7 +120,7 @@ fn refuse_plain(shard: &Shard, conn: &Conn) {
     let framing = ResponseFraming {
         connection: ConnectionField::Close,
         is_head_only: false,
-        is_grpc: false,
+        call: Call::None,
         hsts: None,
     };
     shard.clock.with_date(now_ms(), |date| Answer::NOT_TLS.write(&mut out, date, &framing));

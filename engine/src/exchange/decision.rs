@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 
-use sluice_proto::h1::{Forwarding, Reuse};
+use sluice_proto::grpc::Call;
+use sluice_proto::grpc_web::{Form, Web, WebType};
+use sluice_proto::h1::{Forwarding, Reuse, write_web_request};
 use sluice_proto::path::{PathForms, normalize};
-use sluice_proto::{BodyLength, Fault, Method, RequestHead, RequestKind, grpc};
+use sluice_proto::{BodyLength, Fault, FieldId, Method, RequestHead, RequestKind, grpc};
 
 use super::arrival;
 use super::upgrade::Switch;
@@ -24,7 +26,10 @@ pub(crate) struct Decision<'s> {
     pub(crate) route: &'s Route,
     pub(crate) group: &'s Group,
     pub(crate) kind: RequestKind,
+    /// How long the body is, as it comes.
     pub(crate) body: BodyLength,
+    /// How the request is a call of gRPC, on its route.
+    pub(crate) call: Call,
     pub(crate) is_idempotent: bool,
     /// Whether the server's connection may serve another request afterwards.
     pub(crate) reuse: Reuse,
@@ -53,7 +58,7 @@ impl<'s> Decision<'s> {
     pub(crate) fn new(
         shard: &Shard,
         snapshot: &'s Snapshot,
-        head: &RequestHead<'_>,
+        (head, call): (&RequestHead<'_>, Call),
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
@@ -80,7 +85,7 @@ impl<'s> Decision<'s> {
         };
         let matching = paths.as_ref().map_or("", |paths| paths.matching);
         let way = find(shard, snapshot, head, matching)?;
-        let decided = Decision::on_route(shard, snapshot, way, (head, paths.as_ref()), client, lines);
+        let decided = Decision::on_route(shard, snapshot, way, (head, paths.as_ref(), call), client, lines);
         decided.map_err(|refusal| Refusal { route: Some(way.0), ..refusal })
     }
 
@@ -90,7 +95,7 @@ impl<'s> Decision<'s> {
         shard: &Shard,
         snapshot: &'s Snapshot,
         (route, group): (&'s Route, &'s Group),
-        (head, paths): (&RequestHead<'_>, Option<&PathForms<'_>>),
+        (head, paths, call): (&RequestHead<'_>, Option<&PathForms<'_>>, Call),
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
@@ -118,9 +123,17 @@ impl<'s> Decision<'s> {
             _ => route.send_host,
         };
         let host = if send_host == SendHost::Client { head.authority } else { "" };
-        let forwarding =
-            Forwarding { identity: &snapshot.identity.policy, sender: client.identity, host, body };
-        switch.write(head, route, &forwarding, lines);
+        let call = if switch == Switch::None { call_on(Some(route), call) } else { call.without_web() };
+        let forwarding = Forwarding {
+            identity: &snapshot.identity.policy,
+            sender: client.identity,
+            host,
+            body: sent_body(call, body),
+        };
+        match call {
+            Call::Web(_) => write_grpc(head, &forwarding, lines),
+            Call::None | Call::Grpc => switch.write(head, route, &forwarding, lines),
+        }
         let made_key = match switch {
             Switch::None | Switch::Connect => None,
             Switch::Protocol(_) => switch.made_key(head, route, client.identity.request_id),
@@ -130,29 +143,70 @@ impl<'s> Decision<'s> {
             group,
             kind: RequestKind::from(head.method),
             body,
+            call,
             is_idempotent: head.method.is_idempotent(),
             reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
             switch,
             made_key,
-            request_ms: request_ms(route, head),
+            request_ms: request_ms(route, head, call),
             send_host,
             client: client.address,
         })
     }
 }
 
+impl Decision<'_> {
+    /// How long the body is as the server gets it.
+    pub(crate) fn sent_body(&self) -> BodyLength {
+        sent_body(self.call, self.body)
+    }
+
+    /// Whether the body comes as text, and goes on without.
+    pub(crate) fn is_text(&self) -> bool {
+        self.call.web().is_some_and(|web| web.request == Form::Text)
+    }
+}
+
 /// The time that the route has for a request; a gRPC call may want less.
 #[inline]
-fn request_ms(route: &Route, head: &RequestHead<'_>) -> u64 {
-    let fields = head.field_list();
-    if !grpc::is_call(&fields) {
+fn request_ms(route: &Route, head: &RequestHead<'_>, call: Call) -> u64 {
+    if call == Call::None {
         return route.request_ms;
     }
-    match (grpc::timeout_ms(&fields), route.request_ms) {
+    match (grpc::timeout_ms(&head.field_list()), route.request_ms) {
         (None, of_route) => of_route,
         (Some(of_call), 0) => of_call,
         (Some(of_call), of_route) => of_call.min(of_route),
     }
+}
+
+/// How a request that was decided about like this is a call of gRPC.
+pub(crate) fn call_of(decided: &Result<Decision<'_>, Refusal<'_>>, call: Call) -> Call {
+    match decided {
+        Ok(decision) => decision.call,
+        Err(refusal) => call_on(refusal.route, call),
+    }
+}
+
+/// The same on this route: not every one knows gRPC-Web.
+fn call_on(route: Option<&Route>, call: Call) -> Call {
+    if route.is_some_and(|route| route.grpc_web) { call } else { call.without_web() }
+}
+
+/// The length of this body of a call as a server of gRPC gets it.
+fn sent_body(call: Call, body: BodyLength) -> BodyLength {
+    match (call, body) {
+        (Call::Web(Web { request: Form::Text, .. }), BodyLength::Length(1..)) => BodyLength::Streamed,
+        _ => body,
+    }
+}
+
+/// Writes the head of a call that came as gRPC-Web.
+#[cold]
+fn write_grpc(head: &RequestHead<'_>, forwarding: &Forwarding<'_>, lines: &mut RequestLines) {
+    let web = head.field_list().single(FieldId::ContentType).and_then(WebType::parse);
+    let web = web.expect("its type was read before");
+    lines.write(|out| write_web_request(out, head, forwarding, web));
 }
 
 /// The route of a request with this path and its servers, or the refusal if there is none.

@@ -43,6 +43,9 @@ impl Exchange<'_> {
         let overdue = Aborted::by(Side::Upstream, Cause::Overdue);
         self.responder.record().is_broken(Phase::Response, overdue);
         if !self.responder.may_begin() {
+            if let Some(ended) = self.end_early().await {
+                return ended;
+            }
             return Ended::Interrupted(Interrupted::by(overdue));
         }
         let is_sent = self.upload.get() != Upload::Running;

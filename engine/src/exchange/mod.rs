@@ -6,6 +6,7 @@
 //! body is still coming is streamed, while the response may already be on its way back.
 
 mod arrival;
+mod deadline;
 pub(crate) mod decision;
 pub(crate) mod ended;
 pub(crate) mod failure;
@@ -52,7 +53,9 @@ pub(crate) async fn run(
     let limit_ms = decision.request_ms;
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
-    let exchange = Exchange { shard, snapshot, decision, responder, upload, was_sent_first };
+    let (messages, bridged) = (Cell::new(None), Cell::new(None));
+    let exchange =
+        Exchange { shard, snapshot, decision, responder, upload, was_sent_first, messages, bridged };
     let served = {
         let mut serving = pin!(exchange.serve(body, lines));
         poll_fn(|context| match (serving.as_mut().poll(context), &timer) {
@@ -74,7 +77,7 @@ impl<'a> Exchange<'a> {
     async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
         let length = self.decision.body;
         let is_h1 = self.decision.group.rules.protocol == UpstreamProtocol::H1;
-        let is_chunked = length == BodyLength::Streamed && is_h1;
+        let is_chunked = self.decision.sent_body() == BodyLength::Streamed && is_h1;
         match append_if_complete(body, length, is_chunked, lines.bytes_mut()) {
             Ok(Appended::All(trailers)) => {
                 lines.set_trailers(trailers);
@@ -185,7 +188,7 @@ impl<'a> Exchange<'a> {
         response: &mut ResponseStream<'_>,
     ) -> Result<Finished, Unanswered> {
         request.expect_no_response_yet();
-        let mut to_server = request.body(self.decision.body, self.snapshot);
+        let mut to_server = request.body(self.decision.sent_body(), self.snapshot);
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
         let on_sent = || request.expect_response_within(self.decision.route.upstream_response_ms);

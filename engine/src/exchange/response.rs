@@ -1,9 +1,10 @@
 //! Relays the response to the client, from its head to the end of its body; interim responses before it. A failure is returned
 //! to the caller, which decides what the client gets.
 
+use sluice_proto::grpc_web::Web;
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::ws::has_deflate;
-use sluice_proto::{BodyLength, Fault, ResponseHead, Trailers};
+use sluice_proto::{BodyLength, Fault, FieldId, ResponseHead, Trailers};
 use sluice_sys::Buf;
 
 use super::state::Exchange;
@@ -74,14 +75,18 @@ impl Exchange<'_> {
         let mut out = out.unwrap_or_else(Buf::small);
         let min_rate = MinRate::by_pauses(self.decision.route.upstream_body_idle_ms);
         let mut body = server.body(min_rate);
-        let appended = append_if_small(&mut body, &mut out).map_err(unanswered)?;
-        let mut to_client = self.responder.body(out);
+        let bridged = self.bridged.get();
+        let appended = match bridged {
+            None => append_if_small(&mut body, &mut out).map_err(unanswered)?,
+            Some(_) => Appended::Part,
+        };
+        let mut to_client = self.responder.body(out, bridged);
         let relayed = match (appended, self.was_sent_first.get()) {
             (Appended::All(None), true) => to_client.finish_whole().await,
             // The response is not kept from a client that is still sending.
             (Appended::All(None), false) => to_client.finish().await,
             (Appended::All(trailers), _) => cold!(finish_with(&mut to_client, trailers.as_deref())),
-            (Appended::Part, _) => cold!(relay_rest(&mut body, &mut to_client)),
+            (Appended::Part, _) => cold!(self.relay_rest(&mut body, &mut to_client)),
         };
         relayed.map_err(unanswered)?;
         Ok(Finished { is_large: body.is_large(), is_tunnel: false, has_deflate: false })
@@ -114,8 +119,53 @@ impl Exchange<'_> {
         // The client may stop in the middle of a body that is not wanted any more, and nothing would tell the rest of it from
         // the next request.
         let afterwards = if is_request_sent { Afterwards::GoOn } else { Afterwards::Close };
-        self.responder.write_head(head, afterwards, out);
+        match self.decision.call.web() {
+            None => self.responder.write_head(head, None, afterwards, out),
+            Some(web) => self.write_web_head(web, head, afterwards, out),
+        }
         Kind::Final
+    }
+
+    /// The same for a client of gRPC-Web. It gets a response that is none of gRPC as it is.
+    #[cold]
+    fn write_web_head(&self, web: Web, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+        let mut content_type = Buf::small();
+        let of_server = head.field_list().single(FieldId::ContentType);
+        if !of_server.is_some_and(|value| web.write_answer(value, &mut content_type)) {
+            return self.responder.write_head(head, None, afterwards, out);
+        }
+        let mut head = *head;
+        // Without a body, what would be trailers is in the head.
+        if !head.body.is_empty() {
+            head.body = BodyLength::Streamed;
+            self.bridged.set(Some(web.answer));
+        }
+        self.responder.write_head(&head, Some(&content_type), afterwards, out);
+    }
+
+    /// Relays a body, or what there is behind a head that has none.
+    async fn relay_rest(
+        &self,
+        body: &mut ResponseBody<'_>,
+        to_client: &mut BodyWriter<'_>,
+    ) -> Result<(), Aborted> {
+        let is_of_stream = body.is_of_stream();
+        let has_none = body.length() == BodyLength::None;
+        if is_of_stream && !has_none {
+            to_client.expect_trailers();
+        }
+        let relayed = match self.may_end_early(body) {
+            false => relay(body, to_client).await,
+            true => {
+                let mut watched = self.watched(body);
+                relay(&mut watched, to_client).await
+            }
+        };
+        match relayed {
+            // Some servers answer HEAD with content: the response was complete before it.
+            Err(Aborted { side: Side::Upstream, .. }) if is_of_stream && has_none => to_client.finish().await,
+            relayed => relayed,
+        }
     }
 }
 
@@ -124,22 +174,6 @@ fn append_if_small(body: &mut ResponseBody<'_>, out: &mut Buf) -> Result<Appende
     let length = body.length();
     let is_small = matches!(length, BodyLength::Length(bytes) if bytes <= COPY_BYTES_MAX as u64);
     if is_small { append_if_complete(body, length, false, out) } else { Ok(Appended::Part) }
-}
-
-/// Relays a body, or what there is behind a head that has none.
-async fn relay_rest(body: &mut ResponseBody<'_>, to_client: &mut BodyWriter<'_>) -> Result<(), Aborted> {
-    if !body.is_of_stream() {
-        return relay(body, to_client).await;
-    }
-    let has_none = body.length() == BodyLength::None;
-    if !has_none {
-        to_client.expect_trailers();
-    }
-    match relay(body, to_client).await {
-        // Some servers answer HEAD with content: the response was complete before it.
-        Err(Aborted { side: Side::Upstream, .. }) if has_none => to_client.finish().await,
-        relayed => relayed,
-    }
 }
 
 /// Ends a body that has trailers although its length was announced, as HTTP/2 permits.

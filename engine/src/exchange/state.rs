@@ -3,6 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use sluice_proto::grpc::Messages;
+use sluice_proto::grpc_web::Form;
+
 use super::decision::Decision;
 use crate::downstream::Responder;
 use crate::shard::Shard;
@@ -18,6 +21,10 @@ pub(super) struct Exchange<'a> {
     /// The server had all of the request before it answered. One that answers before may leave the rest unread, and take it for
     /// its next request.
     pub(super) was_sent_first: Cell<bool>,
+    /// Where the response of a call is in its messages, if trailers may end it early.
+    pub(super) messages: Cell<Option<Messages>>,
+    /// The form of gRPC-Web that the response is brought into.
+    pub(super) bridged: Cell<Option<Form>>,
 }
 
 /// How far the request is on its way to the server.

@@ -152,6 +152,10 @@ impl BodySink for BodyWriter<'_> {
             }
     }
 
+    fn is_blocked_for_copies(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     fn add(&mut self, data: Data) {
         if self.is_chunked {
             append_data(self.out(), data.bytes(), true);

@@ -91,6 +91,10 @@ impl BodySink for StreamWriter<'_> {
         !self.is_through()
     }
 
+    fn is_blocked_for_copies(&self) -> bool {
+        !self.is_through()
+    }
+
     fn add(&mut self, data: Data) {
         self.begin();
         self.add_bytes(data.bytes());

@@ -172,6 +172,7 @@ fn route() -> impl Strategy<Value = Route> {
         limits: Limits::default(),
         send_host: SendHost::Client,
         tunnels: crate::config::RouteTunnels::default(),
+        grpc_web: false,
         client_certificate: false,
         hsts: None,
     })

@@ -10,8 +10,9 @@ mod responder;
 
 use std::rc::Rc;
 
+use sluice_proto::grpc::Call;
 use sluice_proto::h1::Framing;
-use sluice_proto::{RequestHead, TrailerRule, grpc};
+use sluice_proto::{RequestHead, TrailerRule};
 use sluice_sys::{ReadAhead, now_ms};
 
 pub(crate) use self::body::RequestBody;
@@ -26,9 +27,10 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, End, has_unread};
 use crate::downstream::{self, Changed};
-use crate::exchange::decision::{Decision, Refusal};
+use crate::exchange::decision::{Decision, Refusal, call_of};
 use crate::exchange::ended::{Ended, TunnelUpstream};
 use crate::exchange::{self, failure};
+use crate::grpc_web::TextBody;
 use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
@@ -127,9 +129,10 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
     let Accepted { link, inbox, history, pieces } = accepted;
     let mut begun = None;
     let begin = |head: &RequestHead<'_>, client: &Client<'_>| {
+        let call = Call::of(head);
         let decided = match is_one_too_many {
             true => Err(Refusal::of_connection(shard)),
-            false => Decision::new(shard, snapshot, head, client, &mut lines),
+            false => Decision::new(shard, snapshot, (head, call), client, &mut lines),
         };
         begun = Some(Begun {
             responder: Responder {
@@ -139,7 +142,7 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
                 expect_continue: ExpectContinue::new(head.expect_continue),
                 persistence: Persistence::new(head, history.end_ms),
                 hsts: downstream::hsts(link, &decided),
-                is_grpc: grpc::is_call(&head.field_list()),
+                call: call_of(&decided, call),
                 record: Record::new(),
             },
             trailers: head.trailers,
@@ -195,7 +198,11 @@ fn request_body<'a>(
         BodyProgress::new(Framing::of_request(decision.body), decision.route.body_bytes_max, min_rate);
     let progress = progress.with_trailers(trailers);
     let reader = BodyReader { link, inbox, progress, side: Side::Downstream };
-    downstream::RequestBody::H1(RequestBody { reader, expect_continue, shard, snapshot, score })
+    let body = RequestBody { reader, expect_continue, shard, snapshot, score };
+    match decision.is_text() {
+        false => downstream::RequestBody::H1(body),
+        true => downstream::RequestBody::H1Text(TextBody::new(body)),
+    }
 }
 
 /// Answers a request that has no route or is too large.
@@ -225,8 +232,8 @@ async fn refuse_head(
     }
     let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
     let (hsts, record) = (None, Record::new());
-    let is_grpc = false;
-    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, is_grpc, record };
+    let call = Call::None;
+    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, call, record };
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
     responder.record.finish(0, &shard.counters);
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))

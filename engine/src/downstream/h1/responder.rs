@@ -2,6 +2,7 @@
 
 use std::task::Poll;
 
+use sluice_proto::grpc::Call;
 use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_answer, write_response};
 use sluice_proto::{ResponseHead, Version};
 use sluice_sys::{Buf, Conn, Timer, now_ms};
@@ -26,8 +27,8 @@ pub(crate) struct Responder<'a> {
     pub(super) persistence: Persistence,
     /// The Strict-Transport-Security field of its route, if the client is to get one.
     pub(super) hsts: Option<&'a str>,
-    /// The request is a gRPC call.
-    pub(super) is_grpc: bool,
+    /// How the request is a call of gRPC.
+    pub(super) call: Call,
     pub(crate) record: Record,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Responder<'a> {
             self.expect_continue.is_answered();
         }
         if self.persistence.version() == Version::Http11 {
-            self.write(head, Framing::None, ConnectionField::Omit, None, out);
+            self.write(head, (Framing::None, None), ConnectionField::Omit, None, out);
         }
     }
 
@@ -57,12 +58,24 @@ impl<'a> Responder<'a> {
         sent.result.map_err(|error| Aborted::sending(Side::Downstream, &error))
     }
 
-    pub(crate) fn write_head(&self, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+    pub(crate) fn write_head(
+        &self,
+        head: &ResponseHead<'_>,
+        content_type: Option<&[u8]>,
+        afterwards: Afterwards,
+        out: &mut Buf,
+    ) {
         self.expect_continue.is_answered();
         self.record.is_answered(head.status);
         let has_unread = || self.link.transport().has_unread();
         let (framing, connection) = self.persistence.begin(head, afterwards, has_unread, self.shard);
-        self.shard.clock.with_date(now_ms(), |date| self.write(head, framing, connection, Some(date), out));
+        self.shard.clock.with_date(now_ms(), |date| {
+            self.write(head, (framing, content_type), connection, Some(date), out);
+        });
+    }
+
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.persistence.framing() == Framing::Chunked
     }
 
     pub(crate) fn body(&self, out: Buf) -> BodyWriter<'_> {
@@ -82,7 +95,7 @@ impl<'a> Responder<'a> {
         self.shard.clock.with_date(now_ms(), |date| {
             // "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in a 2xx (Successful) response to
             // CONNECT": so neither is passed on. A 101 has none.
-            self.write(head, Framing::UntilClose, ConnectionField::Omit, Some(date), out);
+            self.write(head, (Framing::UntilClose, None), ConnectionField::Omit, Some(date), out);
         });
     }
 
@@ -96,7 +109,7 @@ impl<'a> Responder<'a> {
         let framing = ResponseFraming {
             connection: self.persistence.answer(afterwards, has_unread),
             is_head_only: self.persistence.is_head_only(),
-            is_grpc: self.is_grpc,
+            call: self.call,
             hsts: self.hsts,
         };
         let mut out = Buf::small();
@@ -123,7 +136,7 @@ impl<'a> Responder<'a> {
     fn write(
         &self,
         head: &ResponseHead<'_>,
-        body: Framing,
+        (body, content_type): (Framing, Option<&[u8]>),
         connection: ConnectionField,
         date: Option<&str>,
         out: &mut Buf,
@@ -131,6 +144,7 @@ impl<'a> Responder<'a> {
         let version_to = self.persistence.version();
         // Not in interim responses, which have no date either.
         let hsts = self.hsts.filter(|_| date.is_some());
-        write_response(out, head, &ResponseForwarding { version_to, body, connection, date, hsts });
+        let fwd = ResponseForwarding { version_to, body, connection, date, hsts, content_type };
+        write_response(out, head, &fwd);
     }
 }

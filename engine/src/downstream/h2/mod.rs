@@ -10,9 +10,10 @@ use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use sluice_proto::grpc::Call;
 use sluice_proto::h1::TlsIdentity;
 use sluice_proto::h2::{ErrorCode, HeadLines, StreamKey};
-use sluice_proto::{BodyLength, Method, grpc};
+use sluice_proto::{BodyLength, Method};
 use sluice_sys::{now_ms, partial_bytes, spawn};
 
 pub(crate) use self::request::RequestBody;
@@ -23,9 +24,10 @@ use crate::connection::history::History;
 use crate::connection::inbox::Inbox;
 use crate::connection::tls::{self, PeerDetails, Tls};
 use crate::downstream;
-use crate::exchange::decision::{Decision, Refusal};
+use crate::exchange::decision::{Decision, Refusal, call_of};
 use crate::exchange::ended::Ended;
 use crate::exchange::{self, failure};
+use crate::grpc_web::TextBody;
 use crate::h2::{Driven, Driver, Ending, Parked, Session, Stream, StreamReader, waiting_bytes};
 use crate::message::{Aborted, Cause, Repeat, Side};
 use crate::port::TunnelEnd;
@@ -240,7 +242,11 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
     responder.record.has_route(decision.route);
     let min_rate = snapshot.request_body_min_rate();
     let reader = StreamReader::new(stream, length, decision.route.body_bytes_max, min_rate);
-    let mut body = downstream::RequestBody::H2(RequestBody::new(reader, &responder));
+    let body = RequestBody::new(reader, &responder);
+    let mut body = match decision.is_text() {
+        false => downstream::RequestBody::H2(body),
+        true => downstream::RequestBody::H2Text(TextBody::new(body)),
+    };
     let ended = exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await;
     responder.record.finish(body.bytes(), &shard.counters);
     ended
@@ -269,10 +275,11 @@ fn begin_request<'a>(
     let scratch = &mut *shard.scratch.borrow_mut();
     let identity = &snapshot.identity;
     let client = identity.client(peer, (link, shown.as_ref()), &head, number, &mut scratch.client);
-    let decided = Decision::new(shard, snapshot, &head, &client, lines);
+    let call = Call::of(&head);
+    let decided = Decision::new(shard, snapshot, (&head, call), &client, lines);
     let mut responder = Responder::new(shard, snapshot, stream, expect_continue);
     responder.is_head_only = head.method == Method::Head;
     responder.hsts = downstream::hsts(link, &decided);
-    responder.is_grpc = grpc::is_call(&head.field_list());
+    responder.call = call_of(&decided, call);
     Ok((responder, decided, head.body))
 }

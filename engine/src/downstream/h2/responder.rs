@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::task::{Context, Poll};
 
+use sluice_proto::grpc::Call;
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_response, write_answer};
 use sluice_proto::h2::{ErrorCode, ResponseFields};
 use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
@@ -27,8 +28,8 @@ pub(crate) struct Responder<'a> {
     pub(super) is_head_only: bool,
     /// The Strict-Transport-Security field of its route, if the client is to get one.
     pub(super) hsts: Option<&'a str>,
-    /// The request is a gRPC call.
-    pub(super) is_grpc: bool,
+    /// How the request is a call of gRPC.
+    pub(super) call: Call,
     /// The body behind the head that was written.
     body: Cell<BodyLength>,
     pub(crate) record: Record,
@@ -48,7 +49,7 @@ impl<'a> Responder<'a> {
             expect_continue,
             is_head_only: false,
             hsts: None,
-            is_grpc: false,
+            call: Call::None,
             body: Cell::new(BodyLength::None),
             record: Record::new(),
         }
@@ -70,12 +71,12 @@ impl<'a> Responder<'a> {
         self.send_text_head(CONTINUE);
     }
 
-    pub(crate) fn write_head(&self, head: &ResponseHead<'_>) {
+    pub(crate) fn write_head(&self, head: &ResponseHead<'_>, content_type: Option<&[u8]>) {
         self.expect_continue.set(false);
         self.record.is_answered(head.status);
         self.body.set(head.body);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = ResponseFields { date: Some(date), hsts: self.hsts };
+            let fields = ResponseFields { date: Some(date), hsts: self.hsts, content_type };
             self.send_head(head, &fields, head.body.is_empty());
         });
     }
@@ -97,7 +98,7 @@ impl<'a> Responder<'a> {
         self.expect_continue.set(false);
         self.record.is_answered(200);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = ResponseFields { date: Some(date), hsts: self.hsts };
+            let fields = ResponseFields { date: Some(date), hsts: self.hsts, content_type: None };
             let mut head = *head;
             // Written as 200, without what belongs to the handshake of HTTP/1.1 or to a body.
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
@@ -118,7 +119,7 @@ impl<'a> Responder<'a> {
         let framing = ResponseFraming {
             connection: ConnectionField::Omit,
             is_head_only: self.is_head_only,
-            is_grpc: self.is_grpc,
+            call: self.call,
             hsts: self.hsts,
         };
         let mut text = Buf::small();
@@ -132,6 +133,10 @@ impl<'a> Responder<'a> {
         let head_bytes = self.send_text_head(&text);
         text.drain(..head_bytes);
         (!text.is_empty()).then_some(text)
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.stream.unsent_bytes().is_some()
     }
 
     pub(crate) fn may_begin(&self) -> bool {
