@@ -9,7 +9,7 @@ use sluice_tests::{
     http2::Http2,
     many_connections,
     origin::{self, Origin},
-    proxy::{Proxy, counting_binary},
+    proxy::{Proxy, config_file, counting_binary},
     tls,
     wire::Reader,
 };
@@ -91,6 +91,44 @@ async fn requests_by_http2_allocate_nothing() {
             grown.push(allocations(&proxy.proxy).await - before);
             assert!(is_warming_up(&grown), "{grown:?} allocations, {at_once} at once");
         }
+    }
+}
+
+/// What is decoded and encoded on the way takes its memory from stocks. The server sends no trailers, which are kept in memory of
+/// their own in every protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_grpc_web_allocate_nothing() {
+    const MESSAGE: &str = "\0\0\0\0\x03abc";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let origin = origin::answers(format!("{head}8\r\n{MESSAGE}\r\n0\r\n\r\n")).await;
+    let tables = format!(
+        "[limits]\nrequests_per_connection = 0\n[[upstream]]\nname = \"a\"\nservers = [\"http://{}\"]\n\
+         [[route]]\nupstream = \"a\"\ngrpc_web = true\n",
+        origin.address
+    );
+    let config = config_file(".toml", &format!("listen = [\"127.0.0.1:0\"]\nshards = 1\n{tables}"));
+    let mut command = Command::new(counting_binary().await);
+    command.arg("--config").arg(config.path());
+    let proxy = Proxy::spawn(command, Some(config)).await;
+    let mut client = Raw::connect(proxy.address).await;
+    let mut call = async |count: usize| {
+        for _ in 0..count {
+            client
+                .send(
+                    "POST /S/M HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web-text\r\ngrpc-timeout: 1H\r\n\
+                     Content-Length: 12\r\n\r\nAAAAAANhYmM=",
+                )
+                .await;
+            assert_eq!(client.answer_to("POST").await.text(), "AAAAAANhYmM=");
+        }
+    };
+    call(200).await;
+    let mut grown = Vec::new();
+    while grown.last() != Some(&0) {
+        let before = allocations(&proxy).await;
+        call(REQUESTS / CONNECTIONS).await;
+        grown.push(allocations(&proxy).await - before);
+        assert!(is_warming_up(&grown), "{grown:?} allocations");
     }
 }
 
