@@ -25,6 +25,7 @@ pub mod fields;
 pub mod forwarded;
 pub mod framing;
 pub mod grpc;
+pub mod grpc_health;
 pub mod grpc_web;
 pub mod h1;
 pub mod h2;
