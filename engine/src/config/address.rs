@@ -8,7 +8,7 @@ use super::punycode;
 use super::tls::HTTPS_PORT;
 
 /// How a server is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// In clear text.
     Http,

@@ -145,6 +145,30 @@ pub enum SendHost {
 }
 choice!(SendHost: "client" => Client, "server" => Server);
 
+/// How a server is checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CheckKind {
+    /// By a GET request and the status of its response.
+    #[default]
+    Http,
+    /// By a connection, with its TLS handshake if there is TLS.
+    Tcp,
+    /// By grpc.health.v1.Health/Check.
+    Grpc,
+}
+choice!(CheckKind: "http" => Http, "tcp" => Tcp, "grpc" => Grpc);
+
+/// What requests get while checks hold down all servers of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AllDown {
+    /// 503, at once.
+    #[default]
+    Refuse,
+    /// A server nevertheless, as if there were no checks.
+    Try,
+}
+choice!(AllDown: "refuse" => Refuse, "try" => Try);
+
 #[cfg(test)]
 mod tests {
     use super::*;

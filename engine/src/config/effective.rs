@@ -46,6 +46,8 @@ pub fn effective(raw: &Raw) -> String {
         ];
         // Defaults too would be an error where no server has TLS.
         tables.extend(keys.tls.value().map(|tls| ("tls", tls.clone())));
+        // Its presence turns checks on.
+        tables.extend(keys.health.value().map(|health| ("health", health.clone())));
         write_table(&mut out, "upstream", upstream, &tables);
     }
     for route in top.route.iter() {

@@ -313,14 +313,18 @@ const KEYS: &[(&[&str], &str)] = &[
             "health_check",
             "health_checks",
             "healthcheck",
-            "check",
             "option_httpchk",
             "health_uri",
-            "outlier_detection",
-            "max_fails",
-            "fail_timeout",
+            "health_path",
+            "health_interval",
+            "httpchk",
+            "inter",
         ],
-        "not there yet: no requests are made to find out; a server that could not be reached is left out for a second",
+        "write `health` in an [[upstream]], such as health = { path = \"/healthz\" }",
+    ),
+    (
+        &["outlier_detection", "max_fails", "fail_timeout", "observe", "error_limit"],
+        "not there yet: responses do not count; `health` in an [[upstream]] checks servers",
     ),
     (
         &["retries", "retry", "retry_on", "proxy_next_upstream"],
@@ -415,7 +419,7 @@ mod tests {
     #[test]
     fn other_spellings_are_found_and_other_words_are_not() {
         for key in ["health_check", "Health-Check", "health check", "option httpchk"] {
-            assert!(hint(key).is_some_and(|hint| hint.starts_with("not there yet")), "{key}");
+            assert!(hint(key).is_some_and(|hint| hint.starts_with("write `health`")), "{key}");
         }
         for key in ["", "x", "listen", "healthy"] {
             assert_eq!(hint(key), None, "{key}");
@@ -469,7 +473,8 @@ mod tests {
             ("grpc_pass proto proxy_http_version", "h2c:// in its `servers`"),
             ("http2_max_concurrent_streams tune.h2.max-concurrent-streams", "`streams` in [http2]"),
             ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
-            ("health_check max_fails", "not there yet: no requests are made"),
+            ("health_check inter", "`health` in an [[upstream]]"),
+            ("max_fails outlier_detection", "not there yet: responses do not count"),
             ("retries proxy_next_upstream", "sent again once"),
             ("redirect return", "not there yet: answers of its own"),
             ("rewrite strip_prefix", "not there yet: servers get the path of the request"),
@@ -518,8 +523,8 @@ mod tests {
     fn no_foreign_key_is_one_of_ours() {
         let manual = include_str!("../../../docs/reference.md");
         // A key of a table in a list of tables is ours there alone: `server_name` in a route means what it means for nginx.
-        let (before, behind) = manual.split_once("\n## `[upstream.tls]`").expect("a section");
-        let manual = format!("{before}{}", behind.split_once("\n## ").expect("more sections").1);
+        let sections = manual.split("\n## ").filter(|section| !section.starts_with("`[upstream."));
+        let manual: String = sections.collect();
         for name in KEYS.iter().flat_map(|(names, _)| *names) {
             assert!(!manual.contains(&format!("\n| `{name}` |")), "{name} is a key of ours");
         }

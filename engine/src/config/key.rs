@@ -163,6 +163,8 @@ pub enum Kind {
     Texts(&'static str),
     /// A list of ports, which may be numbers or texts.
     Ports,
+    /// A status, or first and last (`200-399`), or a list of these.
+    Statuses,
     /// A port, or `true` for the usual one.
     PortOrTrue,
     /// The name of a file or a directory, relative to the file that it is written in; with what stands for it in help texts.
@@ -208,6 +210,7 @@ impl Kind {
                 (*placeholder).to_owned()
             }
             Kind::Ports => "PORTS".to_owned(),
+            Kind::Statuses => "STATUS|list of STATUS".to_owned(),
             Kind::PortOrTrue => "PORT|true".to_owned(),
             Kind::Table(_) | Kind::Tables(_) => String::new(),
         }
@@ -223,6 +226,7 @@ impl Kind {
             Kind::Word(_) | Kind::Text(_) | Kind::Path(_) => "a string",
             Kind::Texts(_) => "a list of strings",
             Kind::Ports => "a list of ports",
+            Kind::Statuses => "a status, a range such as \"200-399\", or a list of these",
             Kind::PortOrTrue => "a port or true",
             Kind::Table(_) => "a table",
             Kind::Tables(_) => "a list of tables",
@@ -241,7 +245,7 @@ impl Kind {
 
     /// Whether it takes several values.
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Texts(_) | Kind::Ports)
+        matches!(self, Kind::Texts(_) | Kind::Ports | Kind::Statuses)
     }
 
     /// Whether what an included file says is added to it.

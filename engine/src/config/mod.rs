@@ -13,6 +13,7 @@ mod choices;
 mod effective;
 mod foreign;
 mod forwarding;
+mod health;
 mod host;
 mod hsts;
 mod key;
@@ -43,10 +44,12 @@ pub use address::{Scheme, UpstreamServer, parse_listen};
 pub use certificates::CertificateFiles;
 pub use checked::Config;
 pub use choices::{
-    Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, UpstreamProtocol,
+    AllDown, CheckKind, Choice, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut,
+    SendHost, UpstreamProtocol,
 };
 pub use effective::{effective, explain};
 pub use forwarding::Forwarding;
+pub use health::{Check, HealthCheck, HttpCheck, Statuses};
 pub use host::Host;
 pub use hsts::Hsts;
 pub use key::{Change, Key, Kind, Scopes, Section};

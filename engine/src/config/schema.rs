@@ -72,6 +72,13 @@ fn of_kind(kind: &Kind, scope: Scopes) -> Value {
             { "type": "integer", "minimum": 1, "maximum": 65535 },
             text("[0-9]+(?:-[0-9]+)?"),
         ] } }),
+        Kind::Statuses => {
+            let status = json!({ "anyOf": [
+                { "type": "integer", "minimum": 100, "maximum": 599 },
+                text("[1-5][0-9][0-9](?:-[1-5][0-9][0-9])?"),
+            ] });
+            json!({ "anyOf": [status, { "type": "array", "items": status, "minItems": 1 }] })
+        }
         Kind::PortOrTrue => json!({ "anyOf": [
             { "type": "boolean" },
             { "type": "integer", "minimum": 1, "maximum": 65535 },

@@ -17,7 +17,8 @@ use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
 use super::choices::{
-    FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost, UpstreamProtocol, words,
+    AllDown, CheckKind, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost,
+    UpstreamProtocol, words,
 };
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
@@ -403,6 +404,7 @@ section! {
     send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
         "The Host that servers get: the client's, or their own as in `servers`";
     tls: Field<Values> = Kind::Table(&UPSTREAM_TLS), "", UPSTREAM, Reload, "", "TLS with those of these servers that are https://";
+    health: Field<Values> = Kind::Table(&UPSTREAM_HEALTH), "", UPSTREAM, Reload, "", "Checks of these servers; none unless it is there";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
     limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
 }
@@ -425,6 +427,37 @@ section! {
         "Its key, PEM; in the file of the certificate if it is left out";
     min_version: MinVersion = Kind::Word(words::<MinVersion>), "1.2", UPSTREAM, Reload, "",
         "The oldest version of TLS that servers may use";
+}
+
+section! {
+    /// Health checks of the servers of an upstream, in that `[[upstream]]`: `health.path = "/healthz"`, or a table
+    /// `[upstream.health]` behind it. Its presence turns checks on.
+    HealthKeys, UPSTREAM_HEALTH, "upstream.health", "Health checks":
+
+    check: CheckKind = Kind::Word(words::<CheckKind>), "http", UPSTREAM, Reload, "",
+        "A GET request (http), a connection only (tcp), or grpc.health.v1.Health/Check (grpc)";
+    path: Field<String> = Kind::Text("PATH"), "", UPSTREAM, Reload, "",
+        "Path and query of the request [default: /]";
+    host: Field<String> = Kind::Text("HOST"), "", UPSTREAM, Reload, "",
+        "Its Host, or :authority; that of the server in `servers` if it is left out";
+    status: Field<Texts> = Kind::Statuses, "", UPSTREAM, Reload, "",
+        "Statuses that pass: 200, \"200-399\", or a list of these [default: 200-399]";
+    service: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
+        "The service that a gRPC server is asked about; all of it if it is left out";
+    interval: Duration = time("10ms", "24h"), "2s", UPSTREAM, Reload, "",
+        "Time from the begin of a check to that of the next, of which up to a tenth is added or left out at random";
+    timeout: Duration = time("1ms", "24h"), "2s", UPSTREAM, Reload, "",
+        "Longest time for a check, from its connection to the end of the response";
+    rise: u32 = count("1", "1000"), "2", UPSTREAM, Reload, "",
+        "Checks in a row that have to pass before a server that is down is up";
+    fall: u32 = count("1", "1000"), "3", UPSTREAM, Reload, "",
+        "Checks in a row that have to fail before a server that is up is down";
+    port: Field<u64> = count("1", "65535"), "", UPSTREAM, Reload, "",
+        "The port that is checked, instead of that of the server";
+    tls: Field<bool> = Kind::Boolean, "", UPSTREAM, Reload, "",
+        "Whether checks are made over TLS, by the rules of [upstream.tls]; as the server's scheme says if it is left out";
+    all_down: AllDown = Kind::Word(words::<AllDown>), "refuse", UPSTREAM, Reload, "",
+        "While all servers are down: answer with 503 (refuse), or send requests as if there were no checks (try)";
 }
 
 section! {
@@ -483,7 +516,7 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 14] = [
+pub static SECTIONS: [&Section; 15] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -496,6 +529,7 @@ pub static SECTIONS: [&Section; 14] = [
     &LISTENERS,
     &UPSTREAMS,
     &UPSTREAM_TLS,
+    &UPSTREAM_HEALTH,
     &ROUTES,
     &ROUTE_WEBSOCKET,
 ];
@@ -551,6 +585,7 @@ mod tests {
         let _ =
             (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
         let _ = RouteWebSocketKeys::default();
+        let _ = HealthKeys::default();
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::address::{Scheme, UpstreamServer};
 use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
+use super::health::{HealthCheck, check_health};
 use super::problem::{Fault, Located, Origin, Report};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
@@ -24,6 +25,8 @@ pub struct UpstreamGroup {
     pub send_host: SendHost,
     /// TLS with those servers that are `https://`.
     pub tls: UpstreamTls,
+    /// How its servers are checked, if they are.
+    pub health: Option<HealthCheck>,
     /// Its own timeouts, and the global ones.
     pub timeouts: Timeouts,
     /// Its own limits, and the global ones.
@@ -68,6 +71,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let servers = check_servers(raw, &keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
         let protocol = check_protocol(raw, &keys, &servers, report);
+        let health = check_health(&keys, &servers, report);
         let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
@@ -98,6 +102,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 proxy_protocol: keys.proxy_protocol,
                 send_host: keys.send_host,
                 tls,
+                health,
                 timeouts: Timeouts::settle(&timeouts),
                 limits: Limits::settle(&limits),
             });

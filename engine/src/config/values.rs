@@ -202,7 +202,7 @@ impl Value {
     pub(crate) fn default_of(key: &Key) -> Value {
         let ours = |fault| panic!("default of {}: {fault}", key.name);
         match key.kind {
-            Kind::Texts(_) | Kind::Ports => Value::Texts(Vec::new()),
+            Kind::Texts(_) | Kind::Ports | Kind::Statuses => Value::Texts(Vec::new()),
             Kind::Table(section) => Value::Table(Values::empty(section, Origin::CommandLine)),
             Kind::Tables(_) => Value::Tables(Rc::default()),
             _ => Value::parse(&key.kind, key.default).unwrap_or_else(ours),
@@ -415,8 +415,11 @@ impl Reader<'_> {
         let read = match (&key.kind, &node.value) {
             (Kind::Table(inner), source::Value::Table(_)) => Ok(Value::Table(self.read(inner, scope, node))),
             (Kind::Tables(inner), _) => return self.read_tables(inner, node, at),
-            (Kind::Texts(_) | Kind::Ports, source::Value::List(items)) => {
+            (Kind::Texts(_) | Kind::Ports | Kind::Statuses, source::Value::List(items)) => {
                 return self.read_list(&name, key, items, at);
+            }
+            (Kind::Statuses, source::Value::Number(_) | source::Value::Text(_)) => {
+                return self.read_list(&name, key, std::slice::from_ref(node), at);
             }
             (Kind::Boolean, source::Value::Boolean(is_so)) => Ok(Value::Boolean(*is_so)),
             (Kind::Bytes { .. } | Kind::Count { .. }, source::Value::Number(number)) => {
@@ -433,7 +436,7 @@ impl Reader<'_> {
                 let directory = self.sources.file(node.at).parent().unwrap_or(Path::new(""));
                 absolute(directory, text).map(Value::Path)
             }
-            (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports, _) => {
+            (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports | Kind::Statuses, _) => {
                 self.wrong_type(node, &name(), key.kind.expected());
                 return Field::Faulty;
             }
@@ -483,13 +486,14 @@ impl Reader<'_> {
         for item in items {
             let text = match (&key.kind, &item.value) {
                 (_, source::Value::Text(text)) => text.clone(),
-                (Kind::Ports, source::Value::Number(number)) => number.to_string(),
+                (Kind::Ports | Kind::Statuses, source::Value::Number(number)) => number.to_string(),
                 (kind, _) => {
-                    self.wrong_type(
-                        item,
-                        &name(),
-                        if matches!(kind, Kind::Ports) { "a port" } else { "a string" },
-                    );
+                    let wanted = match kind {
+                        Kind::Ports => "a port",
+                        Kind::Statuses => "a status",
+                        _ => "a string",
+                    };
+                    self.wrong_type(item, &name(), wanted);
                     continue;
                 }
             };
@@ -521,6 +525,9 @@ impl Reader<'_> {
                 }
                 (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => fault
                     .hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }"),
+                (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.health" => {
+                    fault.hint("this is a table, such as { check = \"http\", path = \"/healthz\" }")
+                }
                 (source::Value::Boolean(_), _) if key == "route.websocket" => fault
                     .hint("write upgrade = [\"websocket\"]; this is a table of what is asked of its frames"),
                 (source::Value::Text(text), "a list of strings" | "a list of ports") => {
