@@ -61,27 +61,44 @@ impl ClientConfig {
     /// # Errors
     /// One line: a certificate that cannot be used.
     pub fn new(settings: &ClientSettings) -> Result<ClientConfig, String> {
-        let provider = provider::provider(Preference::Aes);
-        let verifier = Verifier::new(&settings.verification, &settings.pins, &provider)?;
-        let versions = provider::versions(settings.min_version, Profile::Intermediate);
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
-        let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
-        // Rustls calls each verifier but its own dangerous: ours asks the same one, and checks pins.
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &settings.certificate {
-            None => builder.with_no_client_auth(),
-            Some(certificate) => {
-                let certified = pick::certified(certificate, &provider)?;
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
-            }
-        };
-        config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.name().to_vec()).collect();
+        let mut config = with_verification(settings)?;
         config.key_log = Arc::new(SecretsLog::new(settings.key_log.clone()));
         config.enable_secret_extraction = true;
         let store = Arc::new(ClientSessionMemoryCache::new(TICKETS_MAX));
         config.resumption = Resumption::store(store).tls12_resumption(Tls12Resumption::SessionIdOrTickets);
         Ok(ClientConfig { config: Arc::new(config) })
     }
+
+    /// For connections that rustls drives to their end, such as those of health checks. None resumes a session, so that each verifies
+    /// the certificate that the server has now.
+    ///
+    /// # Errors
+    /// One line: a certificate that cannot be used.
+    pub fn for_checks(settings: &ClientSettings) -> Result<Arc<rustls::ClientConfig>, String> {
+        let mut config = with_verification(settings)?;
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+/// What these settings say of servers, ourselves and protocols.
+fn with_verification(settings: &ClientSettings) -> Result<rustls::ClientConfig, String> {
+    let provider = provider::provider(Preference::Aes);
+    let verifier = Verifier::new(&settings.verification, &settings.pins, &provider)?;
+    let versions = provider::versions(settings.min_version, Profile::Intermediate);
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
+    // Rustls calls each verifier but its own dangerous: ours asks the same one, and checks pins.
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &settings.certificate {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => {
+            let certified = pick::certified(certificate, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+    };
+    config.alpn_protocols = settings.alpn.iter().map(|alpn| alpn.name().to_vec()).collect();
+    Ok(config)
 }
 
 /// A handshake under way.
