@@ -259,6 +259,8 @@ counters! {
     recv_buffers_reclaimed,
     /// Connections ended because more was received for them than their queue holds.
     recv_queues_overrun,
+    /// Requests answered with 503 because checks held down all servers of their upstream.
+    upstream_all_down,
     /// Client connections migrated to other shards.
     connections_migrated_out,
     /// Client connections migrated from other shards to this one.

@@ -23,6 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::splice;
 use crate::tls::listeners::TlsListeners;
 use crate::tls::servers::TlsUpstreams;
+use crate::upstream::health::HealthBoard;
 use crate::upstream::servers::{Resolved, Servers};
 use crate::upstream::stock::{Descriptors, Stock, Upkeep};
 
@@ -67,7 +68,7 @@ pub(crate) struct Scratch {
 impl Shard {
     pub(crate) fn new(
         config: &Config,
-        resolved: &Resolved,
+        (resolved, health): (&Resolved, &Arc<HealthBoard>),
         routes: Arc<RouteTable>,
         budget: &Budget,
         descriptors: Descriptors,
@@ -75,7 +76,7 @@ impl Shard {
         (listeners, upstreams): (TlsListeners, &TlsUpstreams),
     ) -> Shard {
         let stock = Rc::new(Stock::new(descriptors));
-        let servers = Servers::new(stock.clone());
+        let servers = Servers::new(stock.clone(), health.clone());
         let snapshot = Snapshot::new(config, resolved, routes, budget, &servers, upstreams);
         // Half of what is kept for servers is not for pipes.
         splice::bound_descriptors(descriptors.all.saturating_sub(descriptors.for_servers / 2).max(1));

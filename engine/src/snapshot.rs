@@ -14,7 +14,7 @@ use sluice_proto::h2;
 use sluice_proto::path::PathRules;
 
 use crate::budget::Budget;
-use crate::config::{self, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
+use crate::config::{self, AllDown, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
 use crate::h2::{AbuseRules, PingRules};
@@ -218,6 +218,7 @@ impl GroupRules {
             idle_ms: ms(group.timeouts.upstream_idle),
             idle_connections_max: group.limits.upstream_idle_connections,
             protocol: group.protocol,
+            all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
             http2: Rc::new(h2::Rules {
                 streams_max: group.limits.upstream_streams,
                 connect_protocol: false,

@@ -134,7 +134,7 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let tls = (listeners, &TlsUpstreams::default());
     let shard = Rc::new(Shard::new(
         config,
-        &vec![vec![vec![server]]],
+        (&vec![vec![vec![server]]], &Arc::default()),
         routes,
         &BUDGET,
         descriptors,

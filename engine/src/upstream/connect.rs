@@ -107,8 +107,18 @@ pub(crate) async fn connect_new<'s>(
         make_room(shard);
     }
     let mut answer = Answer::NoneAvailable;
+    let mut failed: Option<&Rc<Server>> = None;
     for _ in group.servers() {
-        let Some(server) = group.pick(sluice_sys::now_ms(), Some) else { break };
+        let Some(server) = group.pick(sluice_sys::now_ms(), Some) else {
+            if failed.is_none() && group.is_down() {
+                shard.counters.upstream_all_down.increment();
+            }
+            break;
+        };
+        // The only one that checks leave is passed over by nothing.
+        if failed.is_some_and(|failed| Rc::ptr_eq(failed, server)) {
+            break;
+        }
         let connected = match group.rules.protocol {
             UpstreamProtocol::H1 => {
                 let link = connect_to(shard, server, &group.rules, Some(identity)).await;
@@ -121,7 +131,7 @@ pub(crate) async fn connect_new<'s>(
         };
         match connected {
             Ok(stream) => return Ok(stream),
-            Err(failed) => answer = failed,
+            Err(error) => (answer, failed) = (error, Some(server)),
         }
     }
     Err(answer)

@@ -1,15 +1,18 @@
-//! Groups of servers and the choice among them: round robin, except servers that could not be reached a moment ago.
+//! Groups of servers and the choice among them: round robin, except servers that checks hold down, or that could not be reached a
+//! moment ago.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sluice_proto::h2;
 use sluice_proto::proxy_protocol::Ends;
 use sluice_sys::ReadAhead;
 
-use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
+use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
+use crate::upstream::health::ServerHealth;
 use crate::upstream::sessions::Sessions;
 use crate::upstream::stock::{Peak, Stock};
 use crate::upstream::tls::ServerTls;
@@ -42,6 +45,8 @@ pub(crate) struct GroupRules {
     pub(crate) protocol: UpstreamProtocol,
     /// Rules of a connection by HTTP/2.
     pub(crate) http2: Rc<h2::Rules>,
+    /// What requests get while checks hold down all servers.
+    pub(crate) all_down: AllDown,
 }
 
 /// The identity of a server across configurations: entries with equal keys share connections.
@@ -81,6 +86,10 @@ pub(crate) struct Server {
     large_lately: Cell<u8>,
     /// Until when, in the shard's milliseconds, to pass it over.
     failed_until_ms: Cell<u64>,
+    /// Checks hold it down.
+    is_down: Cell<bool>,
+    /// What checks say, if there are any.
+    health: RefCell<Option<Arc<ServerHealth>>>,
 }
 
 impl Group {
@@ -93,19 +102,46 @@ impl Group {
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
-    /// all of several servers are passed over.
+    /// all of several servers are passed over, or checks hold down all that there are.
     pub(crate) fn pick<'g, R>(
         &'g self,
         now_ms: u64,
         take: impl FnOnce(&'g Rc<Server>) -> Option<R>,
     ) -> Option<R> {
-        let count = self.servers.len();
-        let is_open = |&at: &usize| count == 1 || self.servers[at].failed_until_ms.get() <= now_ms;
-        let first = self.next.get();
-        let at = (first..count).chain(0..first).find(is_open)?;
+        let is_open = |at: &usize| {
+            let server = &self.servers[*at];
+            !server.is_down.get() && server.failed_until_ms.get() <= now_ms
+        };
+        let at = self.in_turn().find(is_open).or_else(|| self.pick_closed(now_ms))?;
         let taken = take(&self.servers[at])?;
-        self.next.set(if at + 1 >= count { 0 } else { at + 1 });
+        self.next.set(if at + 1 >= self.servers.len() { 0 } else { at + 1 });
         Some(taken)
+    }
+
+    /// The servers by number, from the one whose turn it is.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let first = self.next.get();
+        (first..self.servers.len()).chain(0..first)
+    }
+
+    /// A server that is tried although it is passed over: the only one that checks leave. While they leave none, one as without
+    /// checks if the rules say so.
+    #[cold]
+    fn pick_closed(&self, now_ms: u64) -> Option<usize> {
+        let mut up = (0..self.servers.len()).filter(|&at| !self.servers[at].is_down.get());
+        match (up.next(), up.next()) {
+            (Some(only), None) => Some(only),
+            (Some(_), Some(_)) => None,
+            (None, _) if self.rules.all_down == AllDown::Refuse => None,
+            (None, _) if self.servers.len() == 1 => Some(0),
+            (None, _) => self.in_turn().find(|&at| self.servers[at].failed_until_ms.get() <= now_ms),
+        }
+    }
+
+    /// Whether checks hold down all servers.
+    #[cold]
+    pub(crate) fn is_down(&self) -> bool {
+        self.servers.iter().all(|server| server.is_down.get())
     }
 }
 
@@ -122,6 +158,8 @@ impl Server {
             stock,
             large_lately: Cell::new(0),
             failed_until_ms: Cell::new(0),
+            is_down: Cell::new(false),
+            health: RefCell::new(None),
         }
     }
 
@@ -134,6 +172,28 @@ impl Server {
                 self.peak.wanted().max(sluice_sys::connections_open())
             }
         }
+    }
+
+    /// From now on these checks count, or none.
+    pub(crate) fn heed(&self, health: Option<Arc<ServerHealth>>) {
+        self.health.replace(health);
+        self.look_at_health();
+    }
+
+    /// Takes over what checks say. Idle connections to a server that they hold down are closed, and those by HTTP/2 take no further
+    /// requests.
+    pub(crate) fn look_at_health(&self) {
+        let is_down = self.health.borrow().as_ref().is_some_and(|health| health.is_down());
+        if is_down && !self.is_down.replace(is_down) {
+            self.close_idle();
+            self.sessions.leave_all();
+        }
+        self.is_down.set(is_down);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_down(&self) -> bool {
+        self.is_down.get()
     }
 
     pub(crate) fn pass_over(&self, now_ms: u64) {
@@ -325,6 +385,7 @@ mod tests {
                 coalesced_bytes_max: 40 * 1024,
                 connect_protocol: false,
             }),
+            all_down: AllDown::Refuse,
         };
         Group::new((0..count).map(server).collect(), rules)
     }
@@ -345,6 +406,41 @@ mod tests {
         assert_eq!(picks(&group, 3, BACK_OFF_MS), ["0", "1", "2"]);
         group.servers().iter().for_each(|server| server.pass_over(0));
         assert!(group.pick(10, Some).is_none());
+    }
+
+    fn hold_down(group: &Group, servers: &[usize]) {
+        for (at, server) in group.servers().iter().enumerate() {
+            let health = ServerHealth::new();
+            health.set_down(servers.contains(&at));
+            server.heed(Some(Arc::new(health)));
+        }
+    }
+
+    #[test]
+    fn servers_that_checks_hold_down_get_no_turn() {
+        let group = group(3);
+        hold_down(&group, &[1]);
+        assert_eq!(picks(&group, 4, 0), ["0", "2", "0", "2"]);
+        // The last one that is up is tried whatever has happened to it, like the only one of a group.
+        hold_down(&group, &[0, 1]);
+        group.servers()[2].pass_over(0);
+        assert_eq!(picks(&group, 2, 10), ["2", "2"]);
+        hold_down(&group, &[]);
+        assert_eq!(picks(&group, 3, 10), ["0", "1", "0"]);
+    }
+
+    #[test]
+    fn while_all_are_down_the_rules_decide() {
+        for count in [1, 3] {
+            let mut group = group(count);
+            hold_down(&group, &[0, 1, 2]);
+            assert!(group.is_down() && group.pick(0, Some).is_none(), "{count}");
+            group.rules.all_down = AllDown::Try;
+            assert_eq!(picks(&group, 3, 0), if count == 1 { ["0", "0", "0"] } else { ["0", "1", "2"] });
+            // Those that cannot be reached are still passed over, if there are others.
+            group.servers()[0].pass_over(0);
+            assert_eq!(picks(&group, 2, 10), if count == 1 { ["0", "0"] } else { ["1", "2"] });
+        }
     }
 
     #[test]

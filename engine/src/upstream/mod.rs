@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod group;
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod health;
 pub(crate) mod sessions;
 pub(crate) mod servers;
 pub(crate) mod stock;

@@ -4,11 +4,13 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sluice_tls::handshake::ClientConfig;
 
 use crate::config::{UpstreamGroup, UpstreamServer};
 use crate::upstream::group::{Server, ServerKey};
+use crate::upstream::health::HealthBoard;
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
 
@@ -19,12 +21,13 @@ pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
 pub(crate) struct Servers {
     live: RefCell<Vec<Rc<Server>>>,
     stock: Rc<Stock>,
+    health: Arc<HealthBoard>,
 }
 
 impl Servers {
-    /// None yet; all their connections will be counted in `stock`.
-    pub(crate) fn new(stock: Rc<Stock>) -> Servers {
-        Servers { live: RefCell::default(), stock }
+    /// None yet; all their connections will be counted in `stock`, and checked ones are on the board.
+    pub(crate) fn new(stock: Rc<Stock>, health: Arc<HealthBoard>) -> Servers {
+        Servers { live: RefCell::default(), stock, health }
     }
 
     /// The servers of a group, whose addresses are `resolved`.
@@ -34,6 +37,7 @@ impl Servers {
         resolved: &[Vec<SocketAddr>],
         tls: Option<&ClientConfig>,
     ) -> Vec<Rc<Server>> {
+        let is_checked = group.health.is_some();
         let of_server = |(server, addresses): (&UpstreamServer, &Vec<SocketAddr>)| {
             let is_secure = server.scheme.is_secure();
             let key = ServerKey {
@@ -45,7 +49,9 @@ impl Servers {
                 tls: is_secure.then(|| group.tls.clone()),
             };
             let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));
-            self.find_or_add(key, tls)
+            let found = self.find_or_add(key, tls);
+            found.heed(is_checked.then(|| self.health.find(&group.name, server)).flatten());
+            found
         };
         group.servers.iter().zip(resolved).map(of_server).collect()
     }
@@ -75,5 +81,49 @@ impl Servers {
             }
             is_used
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, Raw};
+    use crate::upstream::stock::Descriptors;
+
+    /// The servers of group `a` with these keys.
+    fn config(keys: &str) -> Config {
+        let text = format!(
+            "listen = [\"127.0.0.1:1\"]\n[[route]]\nupstream = \"a\"\n[[upstream]]\nname = \"a\"\n\
+             servers = [\"http://b\", \"http://c\"]\n{keys}"
+        );
+        Config::check(&Raw::parse(Path::new("f.toml"), text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_checks_say_survives_a_change_of_configuration() {
+        let board = Arc::new(HealthBoard::default());
+        let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
+        let servers = Servers::new(stock, board.clone());
+        let resolved = vec![vec!["127.0.0.1:1".parse().unwrap()]; 2];
+        let down = |config: &Config| {
+            board.cover(config);
+            let all = servers.of_group(&config.upstreams[0], &resolved, None);
+            all.iter().map(|server| server.is_down()).collect::<Vec<_>>()
+        };
+        let checked = config("health.path = \"/\"");
+        assert_eq!(down(&checked), [false, false], "they are up until a check says otherwise");
+        board.find("a", &checked.upstreams[0].servers[1]).unwrap().set_down(true);
+        assert_eq!(down(&config("health.path = \"/other\"")), [false, true], "the same servers");
+        // Other connections to the same addresses: other entries of the shard, the same on the board.
+        assert_eq!(down(&config("proxy_protocol = \"v1\"\nhealth.path = \"/\"")), [false, true]);
+        assert_eq!(down(&config("")), [false, false], "what is not checked is not down");
+        assert_eq!(down(&checked), [false, true]);
+        let mut seen = Vec::new();
+        board.for_each(|group, scheme, authority, health| {
+            seen.push(format!("{group} {}://{authority} {}", scheme.as_str(), health.is_down()));
+        });
+        assert_eq!(seen, ["a http://b false", "a http://c true"]);
     }
 }

@@ -92,6 +92,13 @@ impl Sessions {
         (busy as u32, all.len() - busy)
     }
 
+    /// The connections take no further requests, and end with those that they have.
+    pub(crate) fn leave_all(&self) {
+        for session in &*self.all.borrow() {
+            session.go_away(0, ErrorCode::NO_ERROR);
+        }
+    }
+
     /// Has another connection made if the streams of those that there are will soon be used up, and none is being made.
     pub(crate) fn look_ahead(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &GroupRules) {
         if self.making.get() == 0 && self.is_short() {
