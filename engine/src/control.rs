@@ -4,6 +4,7 @@ pub(crate) mod acme;
 pub(crate) mod shard_set;
 pub(crate) mod member;
 pub(crate) mod freshness;
+pub(crate) mod health;
 pub mod live;
 mod expiry;
 pub(crate) mod metrics;
@@ -24,11 +25,13 @@ pub(crate) enum Message {
     Publish = 2,
     /// There are other certificates, or other keys of tickets.
     Renew = 3,
+    /// Checks say something else of a server.
+    Health = 4,
 }
 
 impl Message {
     pub(crate) fn from_number(number: i32) -> Option<Message> {
-        [Message::Drain, Message::Publish, Message::Renew]
+        [Message::Drain, Message::Publish, Message::Renew, Message::Health]
             .into_iter()
             .find(|message| *message as i32 == number)
     }

@@ -16,6 +16,24 @@ const UPSTREAM_SHARE: u64 = 32;
 /// ... but not more than this.
 const UPSTREAM_DESCRIPTORS_MAX: u64 = 8_192;
 
+/// Most health checks at once.
+const CHECKS_MAX: u64 = 512;
+
+/// ... but not more than this part of the descriptors (one in so many).
+const CHECKS_SHARE: u64 = 16;
+
+/// How many health checks may be under way at once.
+pub(crate) fn places_for_checks(config: &Config) -> Result<usize, LaunchError> {
+    Ok(check_places(config, raise(0)?.now) as usize)
+}
+
+/// As many as there are servers to check, for either kind of place, within what the descriptors allow; 0 if there are none.
+fn check_places(config: &Config, descriptors: u64) -> u64 {
+    let checked = config.upstreams.iter().filter(|group| group.health.is_some());
+    let servers: usize = checked.map(|group| group.servers.len()).sum();
+    (2 * servers as u64).min(CHECKS_MAX).min((descriptors / CHECKS_SHARE).max(2))
+}
+
 /// Raises the descriptor limit. Returns how many client connections all shards may have together, and what the part of each in
 /// the descriptors is.
 pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, Descriptors), LaunchError> {
@@ -23,7 +41,9 @@ pub(crate) fn descriptors_for(config: &Config, shards: usize) -> Result<(u32, De
     if now > before {
         log::info(format_args!("descriptor limit raised from {before} to {now}"));
     }
-    let (connections, descriptors) = share_out(now - needed, config.limits.connections as u64, shards as u64);
+    let for_checks = check_places(config, now).min(now - needed);
+    let (connections, descriptors) =
+        share_out(now - needed - for_checks, config.limits.connections as u64, shards as u64);
     log::debug(format_args!(
         "descriptors: {now}, {needed} of them beside connections; at most {connections} client connections"
     ));
@@ -79,5 +99,23 @@ mod tests {
         assert_eq!(share_out(19_952, 4_000, 2), (4_000, servers(9_976, 311)));
         assert_eq!(share_out(1 << 20, 0, 4), ((1 << 20) - (1 << 13), servers(1 << 18, 1 << 11)));
         assert_eq!(share_out(5, 0, 4), (5, servers(1, 0)));
+    }
+
+    #[test]
+    fn checks_have_places_by_their_servers_and_the_descriptors() {
+        let line = crate::config::CommandLine::default().with("--listen", "127.0.0.1:1");
+        let servers = |count: usize, health: bool| {
+            let add = |line: crate::config::CommandLine, n| line.with("--upstream", format!("http://s{n}"));
+            let line = (0..count).fold(line.clone(), add);
+            let mut config = crate::config::resolve(&line).unwrap();
+            let check = crate::config::HealthCheck::default();
+            config.upstreams[0].health = health.then_some(check);
+            config
+        };
+        assert_eq!(check_places(&servers(9, false), 20_000), 0);
+        assert_eq!(check_places(&servers(9, true), 20_000), 18);
+        assert_eq!(check_places(&servers(9, true), 64), 4);
+        assert_eq!(check_places(&servers(9, true), 10), 2);
+        assert_eq!(check_places(&servers(900, true), 20_000), CHECKS_MAX);
     }
 }

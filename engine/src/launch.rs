@@ -20,8 +20,8 @@ use crate::control::shard_set::{Event, ShardSet};
 use crate::control::signals::{self, Request};
 use crate::control::ticket_ring::TicketRing;
 use crate::control::tls_upkeep::TlsUpkeep;
-use crate::control::{live, resolve};
-use crate::descriptors::descriptors_for;
+use crate::control::{health, live, resolve};
+use crate::descriptors::{descriptors_for, places_for_checks};
 pub use crate::launch_error::LaunchError;
 use crate::listen::{Reserved, SteeringMethod, why_not_bound};
 use crate::log::{self, Level};
@@ -81,6 +81,8 @@ pub fn run(
         let started = upkeep.start_acme(&blueprint.config, events.clone());
         started.map_err(|error| LaunchError::Refused(format!("cannot start a thread for ACME: {error}")))?;
     }
+    let places = places_for_checks(&blueprint.config)?;
+    health::start(&blueprint, places, events.clone()).map_err(LaunchError::Refused)?;
     if let Err(error) = live::listen(events) {
         log::warn(format_args!("`sluice topology --live` will not find this process: {error}"));
     }
@@ -127,6 +129,7 @@ fn start(
     inbox: &Receiver<Event>,
 ) -> Result<(ShardSet, Vec<Go>), LaunchError> {
     let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name())?;
+    shard_set.watch_health(blueprint.health.clone());
     let start = |place| shard_thread::start(blueprint, place, method, events.clone());
     let go = plan.shards.iter().map(start).collect::<Result<_, _>>()?;
     while shard_set.len() < plan.shards.len() {
@@ -141,6 +144,7 @@ fn start(
                 | Event::Live(_)
                 | Event::Metrics(_)
                 | Event::Acme(_)
+                | Event::Health(_)
                 | Event::Ended { .. },
             ) => {}
             Err(_) => unreachable!("this thread holds a sender"),

@@ -34,6 +34,26 @@ pub struct Live {
     /// What listeners with TLS show, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<LiveTls>,
+    /// The servers that are checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<LiveServer>,
+}
+
+/// A server that is checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveServer {
+    /// Its group.
+    pub upstream: String,
+    /// Its address as configured.
+    pub server: String,
+    /// Whether it gets requests, as far as checks are concerned.
+    pub up: bool,
+    /// Checks that have passed.
+    pub checks_passed: u64,
+    /// Checks that have failed.
+    pub checks_failed: u64,
+    /// Checks that had to wait for others for longer than their interval.
+    pub checks_late: u64,
 }
 
 /// What listeners with TLS show at this moment.
@@ -269,6 +289,13 @@ impl Live {
                 shard.counters_age_ms as f64 / 1e3,
             );
         }
+        for LiveServer { upstream, server, up, checks_passed, checks_failed, .. } in &self.servers {
+            let state = if *up { "up" } else { "down" };
+            let _ = writeln!(
+                out,
+                "upstream {upstream}: {server} is {state}; {checks_passed} checks passed, {checks_failed} failed"
+            );
+        }
         let _ = writeln!(out, "steering {}, by {}", self.steering, self.steered_by);
         if let Some(error) = self.shards.iter().find_map(|shard| shard.pages_error.as_ref()) {
             let _ = writeln!(out, "pages cannot be counted: {error}");
@@ -301,13 +328,21 @@ mod tests {
         shard.counters.insert("requests".into(), 9);
         (shard.counters_stale, shard.counters_age_ms) = (true, 61_240);
         let (steering, steered_by) = ("load".into(), "hash".into());
-        let live = Live { pid: 1, steering, steered_by, shards: vec![shard], tls: None };
+        let server = LiveServer {
+            upstream: "app".into(),
+            server: "http://a:1".into(),
+            checks_failed: 3,
+            ..LiveServer::default()
+        };
+        let live =
+            Live { pid: 1, steering, steered_by, shards: vec![shard], tls: None, servers: vec![server] };
         assert_eq!(serde_json::from_str::<Live>(&live.to_json()).unwrap(), live);
         let drawn = live.draw();
         let row: Vec<&str> = drawn.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["3", "6", "?", "1", "1", "140", "10", "4", "0", "0", "9"]);
         let end = "shard 3: 5 of 75 pages of its stack are not on node 1\n\
-                   shard 3: does not answer; its counters are 61.2 s old\nsteering load, by hash\n";
+                   shard 3: does not answer; its counters are 61.2 s old\n\
+                   upstream app: http://a:1 is down; 0 checks passed, 3 failed\nsteering load, by hash\n";
         assert!(drawn.ends_with(end), "{drawn}");
     }
 
@@ -317,14 +352,16 @@ mod tests {
         let mut shard = LiveShard { pages_error: Some(String::new()), ..LiveShard::default() };
         shard.add("heap", &sluice_sys::Pages::default());
         let tls = LiveTls { certificates: vec![LiveCertificate::default()], ..LiveTls::default() };
-        let live = Live { shards: vec![shard], tls: Some(tls), ..Live::default() };
+        let servers = vec![LiveServer::default()];
+        let live = Live { shards: vec![shard], tls: Some(tls), servers, ..Live::default() };
         let json = serde_json::to_value(live).unwrap();
         let keys = |value: &serde_json::Value| -> Vec<String> {
             value.as_object().unwrap().keys().cloned().collect()
         };
         let (shard, tls) = (&json["shards"][0], &json["tls"]);
         let of_tls = [keys(tls), keys(&tls["certificates"][0])].concat();
-        for key in [keys(&json), keys(shard), keys(&shard["memory"][0]), of_tls].concat() {
+        let of_server = keys(&json["servers"][0]);
+        for key in [keys(&json), keys(shard), keys(&shard["memory"][0]), of_tls, of_server].concat() {
             assert!(manual.contains(&format!("`{key}`")), "{key}");
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{Fault, HeadLimits, Method};
 
-use super::live::{Live, LiveTls};
+use super::live::{Live, LiveServer, LiveTls};
 use crate::counters;
 
 /// How long a visitor may take to ask, the control thread to look, and the visitor to take the answer; each.
@@ -166,6 +166,9 @@ fn text(live: &Live) -> String {
         );
     }
     live.tls.iter().for_each(|tls| tls_text(&mut text, tls));
+    if !live.servers.is_empty() {
+        servers_text(&mut text, &live.servers);
+    }
     let _ = writeln!(
         text,
         "# TYPE sluice_info gauge\nsluice_info{{version=\"{}\",steering=\"{}\",steered_by=\"{}\"}} 1",
@@ -192,6 +195,32 @@ fn tls_text(text: &mut String, tls: &LiveTls) {
         text,
         "# TYPE sluice_tls_ticket_key_age_seconds gauge\nsluice_tls_ticket_key_age_seconds {age_s}"
     );
+}
+
+/// The servers that are checked.
+fn servers_text(text: &mut String, servers: &[LiveServer]) {
+    let labels = |server: &LiveServer| {
+        format!("upstream=\"{}\",server=\"{}\"", label(&server.upstream), label(&server.server))
+    };
+    text.push_str("# TYPE sluice_upstream_server_up gauge\n");
+    for server in servers {
+        let _ = writeln!(text, "sluice_upstream_server_up{{{}}} {}", labels(server), u8::from(server.up));
+    }
+    text.push_str("# TYPE sluice_health_checks_total counter\n");
+    for server in servers {
+        for (result, count) in [("passed", server.checks_passed), ("failed", server.checks_failed)] {
+            let _ = writeln!(
+                text,
+                "sluice_health_checks_total{{{},result=\"{result}\"}} {count}",
+                labels(server)
+            );
+        }
+    }
+    text.push_str("# TYPE sluice_health_checks_late_total counter\n");
+    for server in servers {
+        let _ =
+            writeln!(text, "sluice_health_checks_late_total{{{}}} {}", labels(server), server.checks_late);
+    }
 }
 
 /// The value of a label.

@@ -11,7 +11,8 @@ use sluice_sys::{HostUnsupported, LoadBoard, MsgRingSender, Outstanding, RingFai
 
 use super::Message;
 use super::acme::AcmeEvent;
-use super::live::{self, Live};
+use super::health::HealthChanged;
+use super::live::{self, Live, LiveServer};
 use super::member::Member;
 use super::numa_overflow::NumaOverflow;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
@@ -23,6 +24,7 @@ use crate::log::{self, Level};
 use crate::placement::ShardPlace;
 use crate::steering::Steering;
 use crate::tls::files::now_s;
+use crate::upstream::health::HealthBoard;
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -44,6 +46,8 @@ pub(crate) enum Event {
     Metrics(Sender<Live>),
     /// An authority has made a certificate, or wants to see something.
     Acme(AcmeEvent),
+    /// Checks say something else of a server.
+    Health(HealthChanged),
     /// A shard has ended, with what it could not give back or since its ring has failed.
     Ended {
         shard: usize,
@@ -75,6 +79,12 @@ impl From<AcmeEvent> for Event {
     }
 }
 
+impl From<HealthChanged> for Event {
+    fn from(changed: HealthChanged) -> Self {
+        Event::Health(changed)
+    }
+}
+
 /// The running shards, in the order of their numbers.
 // Boxed, and never unboxed: a box is a block of its shard's heap. Were it freed here, this thread would use the block for its
 // own, grow it, and so be the first to write to pages of that heap, from another node.
@@ -85,11 +95,19 @@ pub(crate) struct ShardSet {
     steering: Steering,
     /// How connections are steered.
     steered_by: &'static str,
+    /// What checks say of servers.
+    health: Arc<HealthBoard>,
 }
 
 impl ShardSet {
     pub(crate) fn new(steering: Steering, steered_by: &'static str) -> Result<ShardSet, HostUnsupported> {
-        Ok(ShardSet { members: Vec::new(), ring_sender: MsgRingSender::new()?, steering, steered_by })
+        let ring_sender = MsgRingSender::new()?;
+        Ok(ShardSet { members: Vec::new(), ring_sender, steering, steered_by, health: Arc::default() })
+    }
+
+    /// From now on reports show what is on this board.
+    pub(crate) fn watch_health(&mut self, health: Arc<HealthBoard>) {
+        self.health = health;
     }
 
     pub(crate) fn add(&mut self, member: Box<Member>) {
@@ -145,6 +163,7 @@ impl ShardSet {
                 Some(Event::Live(stream)) => live::answer(stream, &self.live(tls.as_deref())),
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live(tls.as_deref()))),
+                Some(Event::Health(HealthChanged)) => self.tell_all(Message::Health),
                 Some(Event::Acme(event)) => self.take_over(tls.as_deref_mut(), event),
                 Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
                     EndBy::Draining => {
@@ -265,7 +284,43 @@ impl ShardSet {
             steering: self.steering.word().to_owned(),
             steered_by: self.steered_by.to_owned(),
             shards: self.members.iter().map(|member| live::look_at(member)).collect(),
+            servers: self.servers(),
         }
+    }
+
+    /// The servers that are checked.
+    fn servers(&self) -> Vec<LiveServer> {
+        let mut servers = Vec::new();
+        self.health.for_each(|group, scheme, authority, health| {
+            let counts = health.counts();
+            servers.push(LiveServer {
+                upstream: group.to_owned(),
+                server: format!("{}://{authority}", scheme.as_str()),
+                up: !health.is_down(),
+                checks_passed: counts.passed,
+                checks_failed: counts.failed,
+                checks_late: counts.late,
+            });
+        });
+        servers
+    }
+
+    /// What checks come to, for the counters of the process.
+    fn health_totals(&self) -> [(&'static str, u64); 4] {
+        let (mut checks, mut failed, mut late, mut down) = (0, 0, 0, 0);
+        self.health.for_each(|_, _, _, health| {
+            let counts = health.counts();
+            checks += counts.passed + counts.failed;
+            failed += counts.failed;
+            late += counts.late;
+            down += u64::from(health.is_down());
+        });
+        [
+            ("health_checks", checks),
+            ("health_checks_failed", failed),
+            ("health_checks_late", late),
+            ("servers_down", down),
+        ]
     }
 
     /// How old the oldest counters are, and how many shards have not answered.
@@ -285,6 +340,7 @@ impl ShardSet {
                 }
             }
         }
+        totals.extend(self.health_totals());
         totals.push(("descriptors", std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64));
         totals
     }

@@ -1,0 +1,149 @@
+//! What is checked: the servers of a configuration, with addresses, names and TLS as checks need them.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sluice_tls::handshake::{Alpn, ClientConfig, ClientSettings, ServerName};
+use tokio_rustls::TlsConnector;
+
+use crate::blueprint::Blueprint;
+use crate::config::{Check, HealthCheck, ProxyProtocolOut, UpstreamGroup, UpstreamProtocol, UpstreamServer};
+use crate::upstream::health::ServerHealth;
+
+/// A header of version 1 for a connection that is the proxy's own.
+//= https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
+const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+
+/// The same of version 2: LOCAL, without addresses.
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// The settings of rustls for one upstream.
+type TlsSettings = Arc<rustls::ClientConfig>;
+
+/// A group whose servers are checked.
+pub(super) struct CheckedGroup {
+    pub(super) name: String,
+    pub(super) check: HealthCheck,
+    /// What is known of them, by number.
+    pub(super) servers: Vec<Arc<ServerHealth>>,
+}
+
+impl CheckedGroup {
+    /// How many servers there are, and how many of them are up.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.servers.len(), self.servers.iter().filter(|server| !server.is_down()).count())
+    }
+}
+
+/// One server that is checked.
+pub(super) struct Target {
+    /// For messages.
+    pub(super) url: String,
+    /// Where it can be reached.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The address that worked last.
+    pub(super) preferred: Cell<usize>,
+    /// How a connection begins, where servers get a PROXY protocol header.
+    pub(super) proxy_header: &'static [u8],
+    /// How it is secured, and the name that the certificate has to be for.
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Host and port that it is asked for.
+    pub(super) host: String,
+    pub(super) is_http2: bool,
+}
+
+/// What rustls needs, by upstream; `None` where no check is over TLS.
+///
+/// # Errors
+/// One line: a certificate that cannot be used.
+pub(super) fn tls_settings(blueprint: &Blueprint) -> Result<Vec<Option<TlsSettings>>, String> {
+    let groups = blueprint.config.upstreams.iter().zip(&blueprint.tls.upstreams);
+    groups
+        .map(|(group, settings)| match (&group.health, settings) {
+            (Some(check), Some(settings)) => {
+                let alpn = match (&check.check, is_http2(group, check)) {
+                    (Check::Tcp, _) => settings.alpn.clone(),
+                    (_, true) => vec![Alpn::Http2],
+                    (_, false) => vec![Alpn::Http1],
+                };
+                ClientConfig::for_checks(&ClientSettings { alpn, ..settings.clone() }).map(Some)
+            }
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+/// The groups that are checked, with their servers.
+pub(super) fn groups(
+    blueprint: &Blueprint,
+    settings: &[Option<TlsSettings>],
+) -> Vec<(Rc<CheckedGroup>, Vec<Target>)> {
+    let groups = blueprint.config.upstreams.iter().zip(&blueprint.resolved).zip(settings);
+    groups
+        .filter_map(|((group, resolved), settings)| {
+            let check = group.health.as_ref()?;
+            let on_board = |server| blueprint.health.find(&group.name, server).unwrap_or_default();
+            let checked = CheckedGroup {
+                name: group.name.clone(),
+                check: check.clone(),
+                servers: group.servers.iter().map(on_board).collect(),
+            };
+            let servers = group.servers.iter().zip(resolved);
+            let targets =
+                servers.map(|(server, addresses)| target(group, check, server, addresses, settings.as_ref()));
+            Some((Rc::new(checked), targets.collect()))
+        })
+        .collect()
+}
+
+fn is_http2(group: &UpstreamGroup, check: &HealthCheck) -> bool {
+    group.protocol == UpstreamProtocol::H2 || matches!(check.check, Check::Grpc { .. })
+}
+
+fn target(
+    group: &UpstreamGroup,
+    check: &HealthCheck,
+    server: &UpstreamServer,
+    addresses: &[SocketAddr],
+    settings: Option<&TlsSettings>,
+) -> Target {
+    let at_port = |address: &SocketAddr| SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
+    let wants_tls = check.tls.unwrap_or(server.scheme.is_secure());
+    let tls = settings.filter(|_| wants_tls).map(|settings| {
+        let name = group.tls.server_name.as_deref().unwrap_or(&server.host);
+        let name = ServerName::try_from(name.to_owned()).expect("the configuration was checked");
+        (TlsConnector::from(settings.clone()), name)
+    });
+    Target {
+        url: format!("{}://{}", server.scheme.as_str(), server.authority),
+        addresses: addresses.iter().map(at_port).collect(),
+        preferred: Cell::new(0),
+        // Another port is another listener, of which nothing is known.
+        proxy_header: match group.proxy_protocol {
+            _ if check.port.is_some() => b"",
+            ProxyProtocolOut::Off => b"",
+            ProxyProtocolOut::V1 => PROXY_V1,
+            ProxyProtocolOut::V2 => PROXY_V2,
+        },
+        tls,
+        host: host(check, server),
+        is_http2: is_http2(group, check),
+    }
+}
+
+/// The Host of a check: the one that is written, or the server's own.
+fn host(check: &HealthCheck, server: &UpstreamServer) -> String {
+    let written = match &check.check {
+        Check::Http(http) => http.host.as_ref(),
+        Check::Grpc { host, .. } => host.as_ref(),
+        Check::Tcp => None,
+    };
+    match (written, check.port) {
+        (Some(host), _) => host.clone(),
+        (None, None) => server.authority.clone(),
+        (None, Some(port)) if server.host.contains(':') => format!("[{}]:{port}", server.host),
+        (None, Some(port)) => format!("{}:{port}", server.host),
+    }
+}
