@@ -1,7 +1,6 @@
 //! A connection of HTTP/2, and what its streams share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -15,6 +14,7 @@ use super::bandwidth::Bandwidth;
 use super::rooms;
 use super::slot::Slot;
 use super::stream::Stream;
+use super::turns::Turns;
 use crate::connection::link::Link;
 use crate::message::{Aborted, Cause, Reach, Side};
 use crate::shard::Shard;
@@ -74,7 +74,7 @@ pub(super) struct Inner {
     /// The state of streams, by the place that the machine gives them.
     pub(super) slots: Vec<Slot>,
     /// Streams whose data waits for its turn.
-    pub(super) turns: VecDeque<StreamKey>,
+    pub(super) turns: Turns,
     pub(super) abuse: AbuseBudget,
     pub(super) bandwidth: Bandwidth,
     /// The connection is of no further use.
@@ -126,7 +126,7 @@ impl Session {
             out: None,
             is_sending: false,
             slots: Vec::new(),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             abuse: AbuseBudget::default(),
             bandwidth: Bandwidth::default(),
             failed: None,

@@ -3,11 +3,39 @@
 //! Data that waits is kept with its stream. Streams that have some take turns, a frame each, the most urgent first (RFC 9218); one whose
 //! own window is closed is out of the round until it opens.
 
+use std::collections::VecDeque;
+
 use sluice_proto::Trailers;
 use sluice_proto::h2::{Rules, StreamKey};
 use sluice_sys::Buf;
 
 use super::session::Inner;
+
+/// The streams that wait for their turn: of the same urgency, the one that has waited longest is first.
+//= https://www.rfc-editor.org/rfc/rfc9218#section-10
+#[derive(Default)]
+pub(super) struct Turns {
+    by_urgency: [VecDeque<StreamKey>; 8],
+}
+
+impl Turns {
+    fn is_empty(&self) -> bool {
+        self.by_urgency.iter().all(VecDeque::is_empty)
+    }
+
+    fn push_back(&mut self, urgency: u8, key: StreamKey) {
+        self.by_urgency[usize::from(urgency & 7)].push_back(key);
+    }
+
+    fn push_front(&mut self, urgency: u8, key: StreamKey) {
+        self.by_urgency[usize::from(urgency & 7)].push_front(key);
+    }
+
+    /// One of the most urgent, with the urgency by which it got its turn.
+    fn pop(&mut self) -> Option<(u8, StreamKey)> {
+        (0..).zip(&mut self.by_urgency).find_map(|(urgency, queue)| Some((urgency, queue.pop_front()?)))
+    }
+}
 
 impl Inner {
     /// Whether more data may be added to what waits to be sent. What there is beyond waits with its stream.
@@ -60,7 +88,20 @@ impl Inner {
         let Some(slot) = self.slot(key) else { return };
         if slot.is_sending() && !slot.has_turn {
             slot.has_turn = true;
-            self.turns.push_back(key);
+            let urgency = self.machine.priority(key).0;
+            self.turns.push_back(urgency, key);
+        }
+    }
+
+    /// The stream whose turn it is. One that has become less urgent since it got its turn is behind the others.
+    fn next_turn(&mut self) -> Option<StreamKey> {
+        loop {
+            let (urgency, key) = self.turns.pop()?;
+            let present = self.machine.priority(key).0;
+            if present <= urgency {
+                return Some(key);
+            }
+            self.turns.push_back(present, key);
         }
     }
 
@@ -72,20 +113,12 @@ impl Inner {
         }
     }
 
-    /// The stream whose turn it is: among the most urgent ones, the one that has waited longest.
-    //= https://www.rfc-editor.org/rfc/rfc9218#section-10
-    fn take_turn(&mut self) -> Option<StreamKey> {
-        let urgencies = self.turns.iter().map(|key| self.machine.priority(*key).0);
-        let (at, _) = urgencies.enumerate().min_by_key(|(_, urgency)| *urgency)?;
-        self.turns.remove(at)
-    }
-
     /// Adds data of streams that wait for their turn to what is to be sent, a frame of each.
     pub(super) fn take_turns(&mut self, rules: &Rules) {
         // A window of the connection that is closed takes no turn from anyone.
         while self.has_room(rules)
             && !self.machine.is_window_closed()
-            && let Some(key) = self.take_turn()
+            && let Some(key) = self.next_turn()
         {
             let Some((sent, has_more)) = self.send_of(key, rules) else { continue };
             if has_more && sent > 0 {
@@ -122,9 +155,9 @@ impl Inner {
         let priority = self.machine.priority(key);
         self.slots[usize::from(key.slot)].has_turn = true;
         if priority != UNSAID && !priority.1 {
-            self.turns.push_front(key);
+            self.turns.push_front(priority.0, key);
         } else {
-            self.turns.push_back(key);
+            self.turns.push_back(priority.0, key);
         }
     }
 }
