@@ -247,7 +247,7 @@ impl Client {
                     client.end(key, Some(Broken::Stale));
                 }
             }),
-            Event::Nothing | Event::Handled | Event::Pong(_) => {}
+            Event::Nothing | Event::Handled | Event::Priority(_) | Event::Pong(_) => {}
         }
     }
 

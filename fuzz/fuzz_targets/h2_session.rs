@@ -90,7 +90,7 @@ fn take(session: &mut Session, wire: &[u8], step: usize, lines: &mut HeadLines, 
 
 fn note(session: &mut Session, input: &[u8], event: Event, lines: &HeadLines, seen: &mut Seen) {
     match event {
-        Event::Handled => return,
+        Event::Handled | Event::Priority(_) => return,
         Event::Data { key, range, is_end } => {
             let (data, mut none) = (&input[range], Vec::new());
             match seen.data.last_mut().filter(|(id, _)| *id == key.id) {

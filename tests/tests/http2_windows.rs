@@ -196,3 +196,45 @@ async fn a_dripped_header_block_ends_in_time() {
     within_time(Duration::from_secs(30), "the end of the connection", dripped).await;
     assert_eq!(origin.seen().len(), 1);
 }
+
+/// RFC 9218, sections 4.1, 7.1 and 10: what is urgent goes first, also when that is said later.
+#[tokio::test]
+async fn urgent_streams_are_sent_first() {
+    const STEP: u32 = 2_500;
+    // Comes with its head in one piece.
+    const BODY: usize = 10_000;
+    let origin = origin::real("real").await;
+    let proxy = Proxy::to(origin.address).await;
+    let mut client = Http2::connect_with(proxy.address, &[(setting::INITIAL_WINDOW_SIZE, 1 << 20)]).await;
+    client.gives_credit = false;
+    client.send(frames::settings_ack()).await;
+    // The window of the connection is used up before the others ask.
+    let first = client.ask("GET", "/bytes/65535", &[]).await;
+    client.answer(first).await;
+    let path = format!("/bytes/{BODY}");
+    let late = client.ask("GET", &path, &[("priority", "u=6")]).await;
+    let usual = client.ask("GET", &path, &[]).await;
+    let urgent = client.ask("GET", &path, &[("priority", "u=1")]).await;
+    let became_urgent = client.ask("GET", &path, &[("priority", "u=7")]).await;
+    for stream in [late, usual, urgent, became_urgent] {
+        client.until("a head", |all| all.stream(stream).is_some()).await;
+    }
+    client.send(frames::priority_update(became_urgent, "u=0")).await;
+    let mut ended = Vec::new();
+    for _ in 0..20 {
+        let received = |all: &Http2| all.streams.values().map(|answer| answer.body.len()).sum::<usize>();
+        let before = received(&client);
+        client.send(frames::window_update(0, STEP)).await;
+        let left = 65_535 + 4 * BODY - before;
+        client.until("a window's worth", |all| received(all) - before == left.min(STEP as usize)).await;
+        for stream in [late, usual, urgent, became_urgent] {
+            if !ended.contains(&stream) && client.stream(stream).is_some_and(|one| one.body.len() == BODY) {
+                ended.push(stream);
+            }
+        }
+        if ended.len() == 4 {
+            break;
+        }
+    }
+    assert_eq!(ended, [became_urgent, urgent, usual, late]);
+}

@@ -137,7 +137,7 @@ impl Http2 {
                 Event::Reset { key, .. } => self.close(key, ErrorCode::NO_ERROR),
                 Event::Window(Some(key)) => self.send_pending(key),
                 Event::Window(None) | Event::Settings => self.send_all_pending(),
-                Event::Handled | Event::GoAway { .. } | Event::Pong(_) => {}
+                Event::Handled | Event::Priority(_) | Event::GoAway { .. } | Event::Pong(_) => {}
             }
         }
     }

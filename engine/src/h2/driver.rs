@@ -302,6 +302,7 @@ impl<'d> Driver<'d> {
             }
             Event::Broken { key, fault } => inner.fail(key, self.session.aborted(Cause::Fault(fault))),
             Event::Window(Some(key)) => inner.give_turn(key),
+            Event::Priority(key) => inner.move_turn(key),
             // Those that wait for the window of the connection have kept their turns.
             Event::Window(None) => {}
             //= https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2

@@ -31,9 +31,15 @@ impl Turns {
         self.by_urgency[usize::from(urgency & 7)].push_front(key);
     }
 
-    /// One of the most urgent, with the urgency by which it got its turn.
-    fn pop(&mut self) -> Option<(u8, StreamKey)> {
-        (0..).zip(&mut self.by_urgency).find_map(|(urgency, queue)| Some((urgency, queue.pop_front()?)))
+    /// The first of the most urgent ones.
+    fn pop(&mut self) -> Option<StreamKey> {
+        self.by_urgency.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    fn remove(&mut self, key: StreamKey) {
+        for queue in &mut self.by_urgency {
+            queue.retain(|other| *other != key);
+        }
     }
 }
 
@@ -93,15 +99,12 @@ impl Inner {
         }
     }
 
-    /// The stream whose turn it is. One that has become less urgent since it got its turn is behind the others.
-    fn next_turn(&mut self) -> Option<StreamKey> {
-        loop {
-            let (urgency, key) = self.turns.pop()?;
-            let present = self.machine.priority(key).0;
-            if present <= urgency {
-                return Some(key);
-            }
-            self.turns.push_back(present, key);
+    /// Its priority has changed: it is behind the others of the same urgency.
+    pub(super) fn move_turn(&mut self, key: StreamKey) {
+        if self.slot(key).is_some_and(|slot| slot.has_turn) {
+            self.turns.remove(key);
+            let urgency = self.machine.priority(key).0;
+            self.turns.push_back(urgency, key);
         }
     }
 
@@ -118,7 +121,7 @@ impl Inner {
         // A window of the connection that is closed takes no turn from anyone.
         while self.has_room(rules)
             && !self.machine.is_window_closed()
-            && let Some(key) = self.next_turn()
+            && let Some(key) = self.turns.pop()
         {
             let Some((sent, has_more)) = self.send_of(key, rules) else { continue };
             if has_more && sent > 0 {

@@ -343,10 +343,10 @@ impl Session {
         }
         let Some(value) = payload.get(4..head.len as usize) else { return MORE };
         self.abuses.count(Abuse::Ignored);
-        if let Some(slot) = self.find(id) {
-            let stream = self.busy().streams.at(slot);
-            (stream.urgency, stream.is_incremental) = priority::parse(value);
-        }
-        Ok((HEAD_BYTES + head.len as usize, Event::Handled))
+        let used = HEAD_BYTES + head.len as usize;
+        let Some(slot) = self.find(id) else { return Ok((used, Event::Handled)) };
+        let stream = self.busy().streams.at(slot);
+        (stream.urgency, stream.is_incremental) = priority::parse(value);
+        Ok((used, Event::Priority(StreamKey { slot, id })))
     }
 }

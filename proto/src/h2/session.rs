@@ -91,6 +91,8 @@ pub enum Event {
     Broken { key: StreamKey, fault: Fault },
     /// More may be sent: on this stream, or on any.
     Window(Option<StreamKey>),
+    /// Server: the client has changed the priority of this stream.
+    Priority(StreamKey),
     /// The peer's settings have come: windows and the number of streams may be others.
     Settings,
     /// The peer takes no new streams, and has not processed those above this number.

@@ -228,7 +228,7 @@ impl End {
 
     fn note(&mut self, event: Event) {
         let seen = match event {
-            Event::Nothing | Event::Handled => return,
+            Event::Nothing | Event::Handled | Event::Priority(_) => return,
             Event::Head { key, is_end, fault } => {
                 if !self.keys.contains(&key) {
                     self.keys.push(key);

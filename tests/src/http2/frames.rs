@@ -181,6 +181,11 @@ pub fn go_away(last: u32, code: u32) -> Vec<u8> {
     frame(kind::GOAWAY, 0, 0, [last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
+/// PRIORITY_UPDATE of a stream (RFC 9218, section 7.1).
+pub fn priority_update(stream: u32, priority: &str) -> Vec<u8> {
+    frame(kind::PRIORITY_UPDATE, 0, 0, [&stream.to_be_bytes(), priority.as_bytes()].concat())
+}
+
 /// A field block: each field a literal that enters no table, without Huffman.
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
