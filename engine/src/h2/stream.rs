@@ -12,6 +12,7 @@ use super::session::Session;
 use super::slot::{Incoming, Slot};
 use crate::connection::link::Data;
 use crate::message::{Aborted, Cause, Side};
+use sluice_sys::Buf;
 
 /// One stream, held by its exchange: its place is free when this is dropped.
 pub(crate) struct Stream {
@@ -93,6 +94,11 @@ impl Stream {
     /// Sends data, or has it wait with the stream. With `is_last` nothing follows but trailers.
     pub(crate) fn send(&self, data: &[u8], is_last: bool) {
         self.session.change(|inner, rules| inner.send(self.key, data, is_last, rules));
+    }
+
+    /// The same for a large piece, which is not copied to where it waits. Nothing else of the stream waits.
+    pub(crate) fn send_piece(&self, piece: Buf, is_last: bool) {
+        self.session.change(|inner, rules| inner.send_piece(self.key, piece, is_last, rules));
     }
 
     /// Ends our side of it: with trailers, or without.

@@ -72,6 +72,16 @@ impl Inner {
         self.give_turn(key);
     }
 
+    /// The same for a piece that stays in its own memory until it was sent.
+    pub(super) fn send_piece(&mut self, key: StreamKey, piece: Buf, is_last: bool, rules: &Rules) {
+        let Some(slot) = self.slot(key) else { return };
+        debug_assert!(slot.to_send.is_none(), "one piece after the other");
+        slot.to_send = Some(piece);
+        slot.is_last |= is_last;
+        self.give_turn(key);
+        self.take_turns(rules);
+    }
+
     /// Ends a stream: with trailers, or without.
     pub(super) fn end(&mut self, key: StreamKey, trailers: Option<&Trailers>, rules: &Rules) {
         let Some(slot) = self.slot(key) else { return };

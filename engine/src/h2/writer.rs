@@ -63,17 +63,19 @@ impl<'a> StreamWriter<'a> {
     }
 
     fn add_bytes(&mut self, bytes: &[u8]) {
-        let left = self.bytes_left.map(|left| left.saturating_sub(bytes.len() as u64));
-        self.bytes_left = left;
-        self.send(bytes, left == Some(0));
+        let is_last = self.note(bytes.len());
+        self.stream.send(bytes, is_last);
     }
 
-    fn send(&mut self, bytes: &[u8], is_last: bool) {
+    /// So many bytes are sent; says whether they are the last.
+    fn note(&mut self, bytes: usize) -> bool {
         if let Some(sent_bytes) = self.sent_bytes {
-            sent_bytes.set(sent_bytes.get() + bytes.len() as u64);
+            sent_bytes.set(sent_bytes.get() + bytes as u64);
         }
+        self.bytes_left = self.bytes_left.map(|left| left.saturating_sub(bytes as u64));
+        let is_last = self.bytes_left == Some(0);
         self.is_ended |= is_last;
-        self.stream.send(bytes, is_last);
+        is_last
     }
 
     /// Whether all of it is on its way.
@@ -132,11 +134,18 @@ impl BodySink for StreamWriter<'_> {
     fn prepare_for(&mut self, _: u64) {}
 
     fn takes_large_pieces(&self) -> bool {
-        false
+        true
     }
 
     async fn send_by_itself(&mut self, piece: Data) -> Result<(), Aborted> {
-        self.add(piece);
+        match piece {
+            Data::Buf(buf) if self.is_through() => {
+                self.begin();
+                let is_last = self.note(buf.len());
+                self.stream.send_piece(buf, is_last);
+            }
+            piece => self.add(piece),
+        }
         self.flush().await
     }
 
