@@ -53,7 +53,7 @@ const ERRANDS_PER_TURN: usize = 256;
 
 /// So far ahead of the completion at hand the task that another one wakes is brought into the cache, and so far the entry by which
 /// the task is found.
-const SOON: usize = 2;
+pub(crate) const SOON: usize = 2;
 const LATER: usize = 5;
 
 /// How often it is looked which parked workers nothing needs any more.
@@ -201,7 +201,9 @@ impl Runtime {
         F: Future<Output = ()> + 'static,
     {
         for _ in 0..ERRANDS_PER_TURN {
-            let Errands { task, stream, state } = driver::with(Driver::next_errands);
+            let Errands { soon, soon_worker, task, stream, state } = driver::with(Driver::next_errands);
+            self.tasks.prefetch(soon);
+            self.tasks.prefetch(soon_worker);
             if task.is_none() && stream.is_none() && state.is_none() {
                 return;
             }

@@ -32,6 +32,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use crate::Settings;
 use crate::buf_ring::BufRing;
 use crate::connection_limit::{ConnectionLimit, LimitShare};
+use crate::executor::SOON;
 use crate::files::{HugePages, use_ordinary_pages};
 use crate::host_unsupported::HostUnsupported;
 use crate::key::{Key, Kind, NONE};
@@ -84,6 +85,9 @@ pub(crate) struct StreamJob {
 
 /// Work of the loop between two system calls although nothing has completed.
 pub(crate) struct Errands {
+    /// Tasks that come soon, or [`NONE`]: one that was woken, and a worker for a stream.
+    pub(crate) soon: u32,
+    pub(crate) soon_worker: u32,
     /// A task that was woken.
     pub(crate) task: Option<u32>,
     /// A stream that waits for a worker.
@@ -350,9 +354,20 @@ impl Driver {
     /// One of each kind of errand, so that none waits for another kind to come to its end.
     pub(crate) fn next_errands(&mut self) -> Errands {
         Errands {
+            soon: self.waits.ready_behind(SOON),
+            soon_worker: self.soon_worker(),
             task: self.waits.next_ready(),
             stream: self.streams.pop_front(),
             state: self.abandoned.pop(),
+        }
+    }
+
+    /// The worker that gets one of the next streams.
+    fn soon_worker(&self) -> u32 {
+        let behind = self.parked_workers.len().checked_sub(SOON + 1);
+        match behind {
+            Some(at) if self.streams.len() > SOON => self.parked_workers[at],
+            _ => NONE,
         }
     }
 

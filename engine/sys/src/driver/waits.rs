@@ -100,6 +100,12 @@ impl Waits {
         Some(task)
     }
 
+    /// The task that is polled so many later; [`NONE`] if there is none yet.
+    #[inline]
+    pub(crate) fn ready_behind(&self, count: usize) -> u32 {
+        self.ready.get(count).copied().unwrap_or(NONE)
+    }
+
     pub(crate) fn is_any_ready(&self) -> bool {
         !self.ready.is_empty()
     }
