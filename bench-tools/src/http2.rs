@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sluice_proto::fields::Field;
 use sluice_proto::h1::Scheme;
 use sluice_proto::h2::{ErrorCode, Event, HeadLines, Role, Rules, Session, StreamKey};
-use sluice_proto::{HeadLimits, RequestKind};
+use sluice_proto::{HeadLimits, RequestKind, Trailers};
 use sluice_sys::Buf;
 
 use crate::fault::Fault;
@@ -229,8 +229,10 @@ impl Client {
                     self.end_of_answer(key, None);
                 }
             }
-            Event::Trailers { key, trailers } => {
-                let call = trailers.as_ref().and_then(|trailers| call_status(trailers.iter()));
+            Event::Trailers { key, .. } => {
+                let mut trailers = Trailers::default();
+                self.lines.copy_trailers(&mut trailers);
+                let call = call_status(trailers.iter());
                 self.end_of_answer(key, call);
             }
             Event::Reset { key, code: ErrorCode::REFUSED_STREAM } => self.end(key, Some(Broken::Stale)),

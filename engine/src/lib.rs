@@ -55,6 +55,7 @@ mod record;
 mod relay;
 mod splice;
 mod tls;
+mod trailers;
 mod body_writer;
 mod tunnel;
 mod stream_tunnel;

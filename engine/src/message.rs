@@ -10,6 +10,7 @@ use sluice_proto::Trailers;
 use sluice_sys::Conn;
 
 use crate::min_rate::MinRate;
+use crate::trailers::BodyTrailers;
 
 pub(crate) use crate::connection::link::Data;
 
@@ -22,7 +23,7 @@ pub(crate) enum Part {
     /// The same, with the end of the body in it.
     LastChunks(Data),
     /// At most once, right before the end.
-    Trailers(Box<Trailers>),
+    Trailers(BodyTrailers),
     End,
 }
 
@@ -127,7 +128,7 @@ impl Aborted {
 /// The result of [`BodySource::show_ready`].
 pub(crate) enum ReadyPart {
     Data,
-    Trailers(Box<Trailers>),
+    Trailers(BodyTrailers),
     End,
     /// The next part has not arrived.
     Nothing,

@@ -2,12 +2,13 @@
 //! default, so a slow reader applies backpressure to its sender and memory does not grow. Large bodies that need no processing
 //! are spliced without a copy to user space: see `splice`.
 
-use sluice_proto::{BodyLength, Trailers};
+use sluice_proto::BodyLength;
 
 use crate::bulk::{self, BULK_BYTES_MIN};
 use crate::h1::{append_data, append_end};
 use crate::message::{Aborted, BodySink, BodySource, Part, ReadyPart};
 use crate::splice::{self, SPLICE_BYTES_MIN};
+use crate::trailers::BodyTrailers;
 
 /// A body up to this size that has arrived together with its head is sent together with it.
 const WHOLE_BYTES_MAX: usize = 48 * 1024;
@@ -16,7 +17,7 @@ const WHOLE_BYTES_MAX: usize = 48 * 1024;
 #[derive(Debug)]
 pub(crate) enum Appended {
     /// All of it, but for trailers that have no place there.
-    All(Option<Box<Trailers>>),
+    All(Option<BodyTrailers>),
     /// What has come so far, if anything.
     Part,
 }
@@ -82,7 +83,7 @@ enum At {
 async fn relay_ready(
     source: &mut impl BodySource,
     sink: &mut impl BodySink,
-    trailers: &mut Option<Box<Trailers>>,
+    trailers: &mut Option<BodyTrailers>,
 ) -> Result<At, Aborted> {
     loop {
         let ready = source.ready_part(sink.chunk_form())?;

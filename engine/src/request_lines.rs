@@ -1,6 +1,7 @@
 //! A request as servers get it: lines of text in one buffer, and where its parts are in them. It is the only form in which a
 //! request is kept; an HTTP/1.1 server gets the buffer unchanged.
 
+use crate::trailers::BodyTrailers;
 use sluice_proto::Trailers;
 use sluice_proto::h1::{RequestParts, RequestSpans};
 use sluice_sys::Buf;
@@ -11,7 +12,7 @@ pub(crate) struct RequestLines {
     bytes: Option<Buf>,
     spans: RequestSpans,
     /// Behind a body that is there as a whole, for servers that get them apart from it.
-    trailers: Option<Box<Trailers>>,
+    trailers: Option<BodyTrailers>,
 }
 
 impl RequestLines {
@@ -46,7 +47,7 @@ impl RequestLines {
         self.trailers.as_deref()
     }
 
-    pub(crate) fn set_trailers(&mut self, trailers: Option<Box<Trailers>>) {
+    pub(crate) fn set_trailers(&mut self, trailers: Option<BodyTrailers>) {
         self.trailers = trailers;
     }
 

@@ -60,8 +60,8 @@ const FORBIDDEN: FieldSet = HOP_BY_HOP.union(FieldSet::of(&[
 /// The same, of names without an id.
 const FORBIDDEN_MARKS: u8 = X_FORWARDED_OTHER | X_CLIENT_CERT | X_JA4 | STRICT_TRANSPORT_SECURITY;
 
-/// The trailer fields of one body that may be forwarded; never empty.
-#[derive(Clone, PartialEq, Eq)]
+/// The trailer fields of one body that may be forwarded; without any, memory for those of the next.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Trailers {
     bytes: Vec<u8>,
     spans: Vec<FieldSpan>,
@@ -74,10 +74,27 @@ impl Trailers {
         (!spans.is_empty()).then_some(Self { bytes, spans })
     }
 
-    /// The same as a copy of exactly this size, for bytes whose memory is used again.
-    pub(crate) fn copy_of(bytes: &[u8], spans: &[FieldSpan]) -> Option<Self> {
-        let is_any_kept = spans.iter().any(is_allowed);
-        if is_any_kept { Self::new(bytes.to_vec(), spans.to_vec()) } else { None }
+    /// The same in memory that was used before.
+    pub(crate) fn fill(&mut self, bytes: &[u8], spans: &[FieldSpan]) {
+        self.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.spans.extend(spans.iter().filter(|span| is_allowed(span)));
+    }
+
+    /// Takes the fields of others, in memory that was used before.
+    pub fn copy_from(&mut self, others: &Self) {
+        self.fill(&others.bytes, &others.spans);
+    }
+
+    /// Leaves its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+    }
+
+    /// How much memory it has.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<FieldSpan>()
     }
 
     /// The fields in the order received.
@@ -92,7 +109,7 @@ impl Trailers {
 }
 
 /// Whether a field may come behind the body.
-fn is_allowed(span: &FieldSpan) -> bool {
+pub(crate) fn is_allowed(span: &FieldSpan) -> bool {
     !FORBIDDEN.contains(span.id()) && !span.has(FORBIDDEN_MARKS)
 }
 

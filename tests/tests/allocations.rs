@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use sluice_tests::{
     client::Raw,
     has_ipv6,
-    http2::Http2,
+    http2::{
+        Http2,
+        frames::{self, flag},
+    },
     many_connections,
     origin::{self, Origin},
     proxy::{Proxy, config_file, counting_binary},
@@ -94,8 +97,43 @@ async fn requests_by_http2_allocate_nothing() {
     }
 }
 
-/// What is decoded and encoded on the way takes its memory from stocks. The server sends no trailers, which are kept in memory of
-/// their own in every protocol.
+/// With their trailers, on shared connections to a server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_grpc_allocate_nothing() {
+    let origin = origin::ends_calls().await;
+    let mut command = Command::new(counting_binary().await);
+    let upstream = format!("h2c://{}", origin.address);
+    command.args(["--listen", "127.0.0.1:0", "--shards", "1", "--upstream", &upstream]);
+    let proxy = Proxy::spawn(command, None).await;
+    let mut client = Http2::connect(proxy.address).await;
+    let mut call = async |count: usize| {
+        for _ in 0..count / 10 {
+            let mut streams = Vec::new();
+            for _ in 0..10 {
+                let stream = client.open("POST", "/S/M", &[("content-type", "application/grpc")]).await;
+                client.send(frames::data(stream, flag::END_STREAM, b"\0\0\0\0\x03abc")).await;
+                streams.push(stream);
+            }
+            for stream in streams {
+                let answer = client.answer(stream).await;
+                let trailers = answer.trailers.expect("a status");
+                assert_eq!(trailers.first("grpc-status"), Some("0"));
+            }
+            client.streams.clear();
+        }
+    };
+    call(500).await;
+    let mut grown = Vec::new();
+    while grown.last() != Some(&0) {
+        let before = allocations(&proxy).await;
+        call(REQUESTS / CONNECTIONS).await;
+        grown.push(allocations(&proxy).await - before);
+        assert!(is_warming_up(&grown), "{grown:?} allocations");
+    }
+}
+
+/// What is decoded and encoded on the way takes its memory from stocks. The server sends no trailers, which take memory of their own
+/// over HTTP/1.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_grpc_web_allocate_nothing() {
     const MESSAGE: &str = "\0\0\0\0\x03abc";

@@ -1,6 +1,5 @@
 //! Reads a body: what has arrived is decoded in place and handed on in its receive buffer where possible.
 
-use sluice_proto::Trailers;
 use sluice_proto::h1::{BodyDecoder, BodyEvent, Framing};
 use sluice_proto::{BodyLength, ChunkLimits, TrailerRule};
 use sluice_sys::{ReadAhead, are_buffers_short, now_ms};
@@ -11,6 +10,7 @@ use crate::message::{
     Aborted, BodySource, Cause, ChunkForm, LARGE_BODY_BYTES, Part, PlainRest, ReadyPart, Side,
 };
 use crate::min_rate::MinRate;
+use crate::trailers::BodyTrailers;
 
 /// A body that is being read.
 pub(crate) struct BodyReader<'a> {
@@ -75,7 +75,7 @@ impl BodyProgress {
 enum Event {
     /// So many bytes of data are next in the inbox.
     Data(usize),
-    Trailers(Box<Trailers>),
+    Trailers(BodyTrailers),
     End,
 }
 
@@ -109,7 +109,7 @@ impl BodyReader<'_> {
                 self.inbox.consume(range.start);
                 return self.note_data(range.len()).map(|()| Some(Event::Data(range.len())));
             }
-            BodyEvent::Trailers(trailers) => Some(Event::Trailers(Box::new(trailers))),
+            BodyEvent::Trailers(trailers) => Some(Event::Trailers(BodyTrailers::from(trailers))),
             BodyEvent::End => {
                 self.inbox.consume(used);
                 // What follows it waits for its turn as long as the answer takes.

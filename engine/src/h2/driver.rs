@@ -21,6 +21,7 @@ use super::session::{Inner, Session};
 use super::slot::Incoming;
 use crate::connection::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
+use crate::trailers::BodyTrailers;
 
 /// With so much waiting to be sent beside a send's worth of data, nothing more is read.
 const UNSENT_BYTES_MAX: usize = 24 * 1024;
@@ -285,9 +286,9 @@ impl<'d> Driver<'d> {
                 let data = &self.inbox.unread()[range];
                 take_data(inner, key, data, is_end, self.session, rules);
             }
-            Event::Trailers { key, trailers } => {
+            Event::Trailers { key, has_fields } => {
                 if let Some(slot) = inner.slot(key) {
-                    slot.incoming = Incoming::End(trailers.map(Box::new));
+                    slot.incoming = Incoming::End(has_fields.then(|| BodyTrailers::of(lines)));
                     slot.wake();
                 }
             }

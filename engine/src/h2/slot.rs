@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use sluice_proto::{Fault, Trailers};
+use sluice_proto::Fault;
 use sluice_sys::{Buf, Timer};
 
 use super::lines::Lines;
 use crate::message::Aborted;
+use crate::trailers::BodyTrailers;
 
 /// The state of one stream.
 #[derive(Default)]
@@ -30,7 +31,7 @@ pub(super) struct Slot {
     pub(super) sent: u32,
     /// It is the last, and these are behind it.
     pub(super) is_last: bool,
-    pub(super) trailers: Option<Box<Trailers>>,
+    pub(super) trailers: Option<BodyTrailers>,
     /// Runs while its exchange waits, for data or for its data to be sent.
     pub(super) receive_timer: Option<Timer>,
     pub(super) send_timer: Option<SendTimer>,
@@ -47,7 +48,7 @@ pub(super) struct Slot {
 pub(super) enum Incoming {
     #[default]
     Open,
-    End(Option<Box<Trailers>>),
+    End(Option<BodyTrailers>),
 }
 
 /// How long data may wait to be sent.
@@ -71,7 +72,7 @@ impl Slot {
     }
 
     /// All data is on its way; the trailers that follow it.
-    pub(super) fn data_is_sent(&mut self) -> Option<Box<Trailers>> {
+    pub(super) fn data_is_sent(&mut self) -> Option<BodyTrailers> {
         self.to_send = None;
         self.sent = 0;
         self.is_last = false;

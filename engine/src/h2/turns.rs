@@ -3,6 +3,7 @@
 //! Data that waits is kept with its stream. Streams that have some take turns, a frame each, the most urgent first (RFC 9218); one whose
 //! own window is closed is out of the round until it opens.
 
+use crate::trailers::BodyTrailers;
 use std::collections::VecDeque;
 
 use sluice_proto::Trailers;
@@ -87,7 +88,7 @@ impl Inner {
         let Some(slot) = self.slot(key) else { return };
         if slot.to_send.is_some() {
             slot.is_last = true;
-            slot.trailers = trailers.map(|trailers| Box::new(trailers.clone()));
+            slot.trailers = trailers.map(BodyTrailers::copy_of);
             return;
         }
         let (machine, out) = self.machine_and_out();

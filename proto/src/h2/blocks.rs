@@ -316,8 +316,8 @@ impl Session {
     }
 
     fn receive_trailers(&mut self, slot: u16, lines: &mut HeadLines, out: &mut Vec<u8>) -> Event {
-        let trailers = match lines.finish_trailers() {
-            Ok(trailers) => trailers,
+        let has_fields = match lines.finish_trailers() {
+            Ok(has_fields) => has_fields,
             Err(fault) => return self.break_by_head(slot, fault, out),
         };
         let stream = self.busy().streams.at(slot);
@@ -326,7 +326,7 @@ impl Session {
             return self.break_stream(slot, ErrorCode::PROTOCOL_ERROR, fault, out);
         }
         stream.remote = Half::Ended;
-        Event::Trailers { key: StreamKey { slot, id: stream.id }, trailers }
+        Event::Trailers { key: StreamKey { slot, id: stream.id }, has_fields }
     }
 
     /// A response or trailers that cannot be taken.

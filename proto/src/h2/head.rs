@@ -22,7 +22,7 @@ use crate::h1::Scheme;
 use crate::h1::scan::find_control;
 use crate::limits::HeadLimits;
 use crate::message::RequestKind;
-use crate::trailers::Trailers;
+use crate::trailers::{Trailers, is_allowed};
 
 /// A head that was decoded: its fields as canonical lines, with the places of all parts. Used again from head to head.
 #[derive(Debug, Default)]
@@ -188,10 +188,15 @@ impl HeadLines {
         Ok(())
     }
 
-    /// The trailers are complete; `None` if none of them may be forwarded.
-    pub(crate) fn finish_trailers(&mut self) -> Result<Option<Trailers>, HeadFault> {
+    /// The trailers are complete; whether any of them may be forwarded.
+    pub(crate) fn finish_trailers(&mut self) -> Result<bool, HeadFault> {
         self.state.fault.map_or(Ok(()), Err)?;
-        Ok(Trailers::copy_of(&self.bytes, &self.spans))
+        Ok(self.spans.iter().any(is_allowed))
+    }
+
+    /// The trailers that were decoded last, of which some may be forwarded.
+    pub fn copy_trailers(&self, to: &mut Trailers) {
+        to.fill(&self.bytes, &self.spans);
     }
 
     /// The urgency (0 to 7, 3 where nothing is said) and whether it is incremental, by the Priority field (RFC 9218).

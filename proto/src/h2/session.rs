@@ -21,7 +21,6 @@ use super::streams::{Half, Reset, Stream, Streams};
 use crate::fault::Fault;
 use crate::h1::Scheme;
 use crate::limits::HeadLimits;
-use crate::trailers::Trailers;
 
 /// Which end of the connection is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +81,8 @@ pub enum Event {
     /// Data in this range of the input: a frame may come in several of them. It counts against both windows until it is given back.
     /// The range may be empty when it ends the stream.
     Data { key: StreamKey, range: Range<usize>, is_end: bool },
-    /// The end of a body, with trailers.
-    Trailers { key: StreamKey, trailers: Option<Trailers> },
+    /// The end of a body, with trailers, which are in the lines if any of them may be forwarded: [`HeadLines::copy_trailers`].
+    Trailers { key: StreamKey, has_fields: bool },
     /// The peer has reset the stream. It takes nothing more, and nothing more comes.
     Reset { key: StreamKey, code: ErrorCode },
     /// The peer has broken a rule on this stream, which we have reset. It keeps its place until it is closed; a request that was

@@ -7,7 +7,7 @@ use sluice_proto::h1::{
 use sluice_proto::h2::{
     Abuse, ErrorCode, Event, HeadLines, ResponseFields, Role, Rules, Session, SessionFault, StreamKey,
 };
-use sluice_proto::{Fault, HeadLimits, RequestKind, ResponseHead};
+use sluice_proto::{Fault, HeadLimits, RequestKind, ResponseHead, Trailers};
 
 /// What a client sends first.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -239,8 +239,11 @@ impl End {
                 assert!(self.keys.contains(&key));
                 return self.note_data(key, range, is_end);
             }
-            Event::Trailers { key, trailers } => {
-                Seen::Trailers { id: key.id, fields: trailers.map_or(0, |trailers| trailers.iter().count()) }
+            Event::Trailers { key, has_fields } => {
+                let mut trailers = Trailers::default();
+                self.lines.copy_trailers(&mut trailers);
+                assert_eq!(has_fields, trailers.iter().next().is_some());
+                Seen::Trailers { id: key.id, fields: trailers.iter().count() }
             }
             Event::Reset { key, code } => Seen::Reset { id: key.id, code },
             Event::Broken { key, fault } => {

@@ -315,3 +315,20 @@ pub async fn pushes() -> Http2Origin {
     })
     .await
 }
+
+/// Ends each call with a message of three bytes and `grpc-status: 0` in the trailers.
+pub async fn ends_calls() -> Http2Origin {
+    Http2Origin::scripted(&[], move |_, http| {
+        serve(http, move |stream| {
+            let head = frames::block(&[(":status", "200"), ("content-type", "application/grpc")]);
+            let trailers = frames::block(&[("grpc-status", "0"), ("grpc-message", "fine")]);
+            [
+                frames::headers(stream, 0, head),
+                frames::data(stream, 0, b"\0\0\0\0\x03abc"),
+                frames::headers(stream, flag::END_STREAM, trailers),
+            ]
+            .concat()
+        })
+    })
+    .await
+}
