@@ -312,8 +312,8 @@ async fn keys_of_other_proxies_and_lists() {
         ),
         (
             route("health_check = \"/health\""),
-            "7:1: route.health_check: unknown key (hint: not there yet: no requests are made to find out; a server that \
-             could not be reached is left out for a second)",
+            "7:1: route.health_check: unknown key (hint: write `health` in an [[upstream]], such as \
+             health = { path = \"/healthz\" })",
         ),
         (
             file("listen = \"127.0.0.1:80\"", "", ""),

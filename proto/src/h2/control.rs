@@ -312,7 +312,14 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Result<Event, SessionFault> {
         let Some(slot) = self.find(id) else {
-            return if self.is_idle(id) { connection_error(code, reason) } else { Ok(Event::Handled) };
+            if self.is_ignored(id) {
+                return Ok(Event::Handled);
+            }
+            if self.is_idle(id) {
+                return connection_error(code, reason);
+            }
+            self.reset_closed(id, code, out);
+            return Ok(Event::Handled);
         };
         let role = self.role;
         let stream = self.busy().streams.at(slot);
@@ -320,9 +327,16 @@ impl Session {
             return connection_error(code, reason);
         }
         if stream.is_over() {
+            self.reset_closed(id, code, out);
             return Ok(Event::Handled);
         }
         Ok(self.break_stream(slot, code, Fault::InvalidPriority, out))
+    }
+
+    /// The peer learns of its error also where the stream has ended meanwhile.
+    fn reset_closed(&mut self, id: u32, code: ErrorCode, out: &mut Vec<u8>) {
+        self.abuses.count(Abuse::Broken);
+        frame::write_reset(out, id, code);
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9218#section-7.1

@@ -713,3 +713,15 @@ fn an_empty_end_is_accepted_behind_a_window_that_became_smaller() {
     end.feed(&data(1, END_STREAM, 0));
     assert_eq!(end.seen.last(), Some(&content(1, 500, true)));
 }
+
+/// Section 5.1: PRIORITY may come at any time, and so may its errors.
+#[test]
+fn a_stream_error_behind_the_end_of_its_stream_is_sent() {
+    let mut end = End::server(RULES);
+    end.feed(&get(1));
+    end.respond(1, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true);
+    let _ = end.written();
+    end.feed(&frame(PRIORITY, 0, 1, &[0; 4]));
+    assert_eq!(end.written().last().map(|frame| frame.0), Some(RST_STREAM));
+    assert_eq!(end.abuses(), abuse(Abuse::Broken, 1));
+}
