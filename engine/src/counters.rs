@@ -282,6 +282,8 @@ const OF_NOW: &[&str] = &[
     "connections",
     "partial_heads",
     "tunnels",
+    "h2_streams",
+    "h2_bodies_buffered",
     "upstream_connections",
     "upstream_idle",
     "tasks_busy",

@@ -107,7 +107,7 @@ pub(crate) fn introduction(listen: SocketAddr, origin: SocketAddr, pair: Option<
     format!(
         "An origin answers on {origin}, Sluice listens on {listen} in front of it. Try:\n\
          \n    {curl} {url}\n    {curl} {url}any/path -d 'a body'\n    \
-         {curl} {url} -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
+         {curl} {url} --http1.1 -H 'Transfer-Encoding: gzip'   # refused: not understood\n    \
          sluice-bench load --url {url}{bench} --duration 5s\n\nCtrl-C ends both."
     )
 }

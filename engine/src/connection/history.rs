@@ -77,10 +77,11 @@ impl History {
         }
     }
 
-    /// Counts the request that was just answered.
-    pub(crate) fn note_request(&mut self) {
-        self.requests += 1;
-        self.score.forgive();
+    /// Counts requests that were just answered.
+    pub(crate) fn note_requests(&mut self, count: u32) {
+        self.requests = self.requests.saturating_add(count);
+        // No score has more points.
+        (0..count.min(u8::MAX.into())).for_each(|_| self.score.forgive());
     }
 
     /// Leaves it with the connection.

@@ -160,6 +160,10 @@ impl<'d> Driver<'d> {
     fn leave(&mut self) {
         const HIGHEST_ID: u32 = (1 << 31) - 1;
         let session = self.session;
+        if !self.is_last_begun && now_ms() >= self.end_ms {
+            self.is_last_begun = true;
+            self.note_last();
+        }
         let is_due = self.is_last_begun || session.shard.is_draining();
         if matches!(self.leaving, Leaving::No)
             && is_due
@@ -448,7 +452,7 @@ impl Future for Driver<'_> {
             this.receive(context);
             this.send(context);
         }
-        if this.idle_ms.is_none() && this.ending.is_none() {
+        if this.idle_ms.is_none() && this.ending.is_none() && !this.session.is_going_away() {
             this.bound_record();
         }
         // A server's connection is also among those that requests may choose.

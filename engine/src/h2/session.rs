@@ -150,6 +150,7 @@ impl Session {
         machine.compact();
         let rest = Rest { machine, rules: at_work.rules.clone(), abuse: std::mem::take(&mut inner.abuse) };
         inner.out = None;
+        inner.turns.clear();
         at_work.link = None;
         at_work.driver.set(None);
         let shard = at_work.shard.0.take().expect("a session at work has its shard");
@@ -329,8 +330,7 @@ impl Inner {
     pub(super) fn fail(&mut self, key: StreamKey, aborted: Aborted) {
         if let Some(slot) = self.slot(key) {
             slot.failed.get_or_insert(aborted);
-            slot.to_send = None;
-            slot.is_last = false;
+            let _ = slot.data_is_sent();
             slot.wake();
         }
     }

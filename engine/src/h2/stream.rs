@@ -12,7 +12,7 @@ use super::session::Session;
 use super::slot::{Incoming, Slot};
 use crate::connection::link::Data;
 use crate::message::{Aborted, Cause, Side};
-use sluice_sys::Buf;
+use sluice_sys::{Buf, LARGE_BYTES};
 
 /// One stream, held by its exchange: its place is free when this is dropped.
 pub(crate) struct Stream {
@@ -96,6 +96,12 @@ impl Stream {
         self.session.change(|inner, rules| inner.send(self.key, data, is_last, rules));
     }
 
+    /// Whether a large piece would go out without a wait for windows or other streams.
+    pub(crate) fn takes_piece(&self) -> bool {
+        let inner = self.session.inner.borrow();
+        inner.machine.sendable(self.key) >= LARGE_BYTES && inner.turns.is_empty()
+    }
+
     /// The same for a large piece, which is not copied to where it waits. Nothing else of the stream waits.
     pub(crate) fn send_piece(&self, piece: Buf, is_last: bool) {
         self.session.change(|inner, rules| inner.send_piece(self.key, piece, is_last, rules));
@@ -123,8 +129,11 @@ impl Drop for Stream {
         self.session.change(|inner, rules| {
             let Some(slot) = inner.slot(key) else { return };
             let unread = slot.received.as_ref().map_or(0, |buf| buf.len());
-            let withheld = slot.withheld;
+            let (withheld, has_turn) = (slot.withheld, slot.has_turn);
             slot.clear();
+            if has_turn {
+                inner.turns.remove(key);
+            }
             inner.narrow(key);
             self.session.shard.forget_buffered(unread);
             let (machine, out) = inner.machine_and_out();

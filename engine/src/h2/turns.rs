@@ -20,7 +20,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.by_urgency.iter().all(VecDeque::is_empty)
     }
 
@@ -37,7 +37,12 @@ impl Turns {
         self.by_urgency.iter_mut().find_map(VecDeque::pop_front)
     }
 
-    fn remove(&mut self, key: StreamKey) {
+    /// Leaves its memory.
+    pub(super) fn clear(&mut self) {
+        self.by_urgency.iter_mut().for_each(VecDeque::clear);
+    }
+
+    pub(super) fn remove(&mut self, key: StreamKey) {
         for queue in &mut self.by_urgency {
             queue.retain(|other| *other != key);
         }

@@ -133,14 +133,15 @@ impl BodySink for StreamWriter<'_> {
 
     fn prepare_for(&mut self, _: u64) {}
 
+    /// One that goes out by the windows as they are, on a connection that has nothing else waiting: so it has one at most.
     fn takes_large_pieces(&self) -> bool {
-        true
+        self.stream.takes_piece()
     }
 
     async fn send_by_itself(&mut self, piece: Data) -> Result<(), Aborted> {
+        self.begin();
         match piece {
             Data::Buf(buf) if self.is_through() => {
-                self.begin();
                 let is_last = self.note(buf.len());
                 self.stream.send_piece(buf, is_last);
             }

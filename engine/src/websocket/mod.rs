@@ -260,7 +260,8 @@ impl WebSocket {
     /// Sends a frame of ours to the other side, if one is due and its frame has come to its end; says whether it did.
     fn send_ours(&mut self, side: Side) -> bool {
         let flow = &mut self.flows[side as usize];
-        if !matches!(flow.way, Way::Idle) || flow.is_closed() || !flow.is_between_frames() {
+        let is_due = flow.close_due.is_some() || flow.is_ping_due;
+        if !is_due || !matches!(flow.way, Way::Idle) || flow.is_closed() || !flow.is_between_frames() {
             return false;
         }
         let key = (side == Side::Downstream).then(masking_key);

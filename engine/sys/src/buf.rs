@@ -16,7 +16,7 @@ const GROWN_KEPT_BYTES: usize = 64 * 1024;
 /// Room of a large buffer, for bodies: fewer, larger copies, and still inside a core's L2 cache.
 pub const LARGE_BYTES: usize = 256 * 1024;
 /// ... and what it has beyond: such a buffer also takes the contents of another one sealed in records.
-pub const LARGE_ROOM_BYTES: usize = LARGE_BYTES + 4 * 1024;
+pub const LARGE_ROOM_BYTES: usize = LARGE_BYTES + 8 * 1024;
 
 /// Small buffers kept although nothing needed them for a second: at most 4 MiB. Until then all are kept that were in use at
 /// once, so that a busy shard allocates none.
@@ -83,7 +83,7 @@ impl Pool {
         let capacity = storage.bytes.capacity();
         if (SMALL_BYTES..=SMALL_KEPT_BYTES).contains(&capacity) {
             self.small.push(storage);
-        } else if capacity >= LARGE_BYTES && self.large.len() < LARGE_KEPT {
+        } else if (LARGE_BYTES..=LARGE_ROOM_BYTES).contains(&capacity) && self.large.len() < LARGE_KEPT {
             self.large.push(storage);
         } else if (SMALL_KEPT_BYTES..=GROWN_KEPT_BYTES).contains(&capacity) && self.grown.len() < GROWN_KEPT {
             self.grown.push(storage);
@@ -216,6 +216,19 @@ mod tests {
         drop(first);
         let second = Buf::small();
         assert_eq!((second.as_ptr(), second.len()), (address, 0));
+    }
+
+    /// Whoever asks for a large one gets what it has room for, and the shard keeps no more memory than it says.
+    #[test]
+    fn a_buffer_that_grew_is_not_kept_as_a_large_one() {
+        let mut buf = Buf::large();
+        buf.reserve(1 << 20);
+        drop(buf);
+        assert_eq!(Buf::large().capacity(), LARGE_ROOM_BYTES);
+        let mut sealed = Buf::large();
+        sealed.reserve(LARGE_ROOM_BYTES);
+        drop(sealed);
+        POOL.with_borrow(|pool| assert_eq!(pool.large.len(), 1));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Runtime {
 
 struct Tasks {
     slots: Vec<Option<Task>>,
+    /// Where the memory of each is, as it was before its first poll: a future that was polled may have borrowed from itself.
+    places: Vec<(*const u8, usize)>,
     free: Vec<u32>,
     workers_kept: usize,
     /// The least workers that were parked at the end of a turn since they were last trimmed.
@@ -245,6 +247,7 @@ impl Tasks {
     fn keeping(workers_kept: usize) -> Tasks {
         Tasks {
             slots: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             workers_kept,
             parked_least: 0,
@@ -257,12 +260,15 @@ impl Tasks {
     }
 
     fn add(&mut self, task: Task) -> u32 {
+        let place = ((&raw const *task).cast(), size_of_val(&*task));
         if let Some(id) = self.free.pop() {
             self.slots[id as usize] = Some(task);
+            self.places[id as usize] = place;
             id
         } else {
             driver::with(|driver| driver.waits.add_number());
             self.slots.push(Some(task));
+            self.places.push(place);
             // Room for the numbers of all tasks, so that their end allocates nothing.
             self.free.reserve(self.slots.capacity());
             self.slots.len() as u32 - 1
@@ -272,6 +278,7 @@ impl Tasks {
     /// Drops all tasks, also those that others spawn as they are dropped.
     fn clear(&mut self) {
         self.slots.clear();
+        self.places.clear();
         while !SPAWNED.take().is_empty() {}
     }
 
@@ -334,12 +341,11 @@ impl Tasks {
         }
     }
 
-    /// The task is polled soon.
+    /// The task is polled soon, if it has not ended.
     #[inline]
     fn prefetch(&self, id: u32) {
-        if let Some(Some(task)) = self.slots.get(id as usize) {
-            let future: &dyn Future<Output = ()> = &**task;
-            prefetch((&raw const *future).cast(), size_of_val(future));
+        if let Some(&(start, bytes)) = self.places.get(id as usize) {
+            prefetch(start, bytes);
         }
     }
 

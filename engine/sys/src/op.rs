@@ -37,8 +37,8 @@ pub(crate) enum Payload {
     },
     /// Bytes of ours and several leases behind them, likewise.
     SendGathered(Gathered),
-    /// A buffer that a receive fills.
-    Fill(Buf),
+    /// A buffer that a receive fills, up to this many bytes.
+    Fill(Buf, u32),
     /// The peer's address of a connect; only the kernel reads it.
     Address(Box<SockAddr>),
     /// The ring that a message goes to: open until the kernel has sent it.
@@ -50,7 +50,7 @@ pub(crate) enum Payload {
 impl Payload {
     /// Ends with the socket or with its future, since its result has no other use.
     pub(crate) fn is_cancelled_with_its_future(&self) -> bool {
-        matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(_) | Payload::Address(_))
+        matches!(self, Payload::Nothing | Payload::Room | Payload::Fill(..) | Payload::Address(_))
     }
 
     /// Counts bytes that were sent; says whether all are gone.
@@ -84,8 +84,10 @@ impl Payload {
 
     /// Where a receive writes, and how much; for the kernel, from the payload in its slot.
     pub(crate) fn room(&mut self) -> (*mut u8, u32) {
-        let Payload::Fill(buf) = self else { unreachable!("only a fill has room") };
-        (buf.as_mut_ptr(), u32::try_from(buf.capacity()).unwrap_or(u32::MAX))
+        let Payload::Fill(buf, bytes_max) = self else { unreachable!("only a fill has room") };
+        // Pooled buffers may be larger than what was asked for.
+        let bytes = u32::try_from(buf.capacity()).unwrap_or(u32::MAX).min(*bytes_max);
+        (buf.as_mut_ptr(), bytes)
     }
 
     /// Where the address of a connect is, likewise.
@@ -440,7 +442,7 @@ mod tests {
         let mut ops = Ops::new();
         let (address, _) = SockAddr::new(&SocketAddr::from(([192, 0, 2, 7], 80)));
         let connect = ops.insert(0, 0, Payload::Address(Box::new(address)));
-        let fill = ops.insert(0, 0, Payload::Fill(Buf::tiny(16)));
+        let fill = ops.insert(0, 0, Payload::Fill(Buf::tiny(16), u32::MAX));
         let address = ops.at(connect).payload.address();
         let (start, room) = ops.at(fill).payload.room();
         ops.start(connect);
@@ -456,7 +458,7 @@ mod tests {
             (*address.cast::<libc::sockaddr_in>()).sin_port
         };
         assert_eq!(port, 80_u16.to_be());
-        let Payload::Fill(mut buf) = ops.free(fill) else { panic!("it owned a buffer") };
+        let Payload::Fill(mut buf, _) = ops.free(fill) else { panic!("it owned a buffer") };
         // SAFETY: all of the room was written.
         unsafe { buf.set_len(room as usize) };
         assert!(room >= 16 && buf.iter().all(|&byte| byte == 7));

@@ -14,7 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use sluice_proto::grpc_health::{self, Serving};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_local};
 use tokio::time::timeout;
 
 use super::probe::{Io, reason};
@@ -82,7 +82,7 @@ pub(super) async fn check(target: &Target, check: &HttpCheck, stream: impl Io + 
         return Err(format!("status {status}"));
     }
     read_body(response).await?;
-    tasks.finish().await;
+    spawn_local(tasks.finish());
     Ok(())
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn check_grpc(
         Ok(serving) => return Err(serving.name().to_owned()),
         Err(malformed) => return Err(malformed.reason().to_owned()),
     }
-    tasks.finish().await;
+    spawn_local(tasks.finish());
     Ok(())
 }
 

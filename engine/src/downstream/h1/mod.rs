@@ -75,7 +75,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, mut accepted: Accepted) -> Option<B
         let snapshot = shard.snapshot();
         match serve_request(shard, &snapshot, &mut accepted).await {
             // Also in a drain: the response had begun before it, so the client may have sent its next request in good faith.
-            Served::Next(Next::Request) => accepted.history.note_request(),
+            Served::Next(Next::Request) => accepted.history.note_requests(1),
             Served::Wait => {
                 // Without it the connection is parked.
                 accepted = accepted.park_partial()?;

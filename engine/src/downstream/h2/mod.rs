@@ -96,7 +96,7 @@ async fn serve(
     loop {
         session.link().transport().clear_deadline();
         let Driven { ending, begun } = drive(shard, &session, &mut inbox, &history).await;
-        (0..begun).for_each(|_| history.note_request());
+        history.note_requests(begun);
         left_ms = left_ms.filter(|_| begun == 0);
         if ending != Ending::Rest {
             return close(session, inbox, history, ending).await;

@@ -14,10 +14,10 @@ use crate::wheel::NEVER;
 
 impl Driver {
     /// Receives into a buffer of ours. The socket's multishot receive must be out of the kernel.
-    pub(crate) fn fill(&mut self, index: u32, mut buf: Buf, stall_ms: u64) -> u32 {
+    pub(crate) fn fill(&mut self, index: u32, mut buf: Buf, bytes_max: u32, stall_ms: u64) -> u32 {
         buf.clear();
         let fd = types::Fd(self.table.at(index).fd);
-        self.start_op(index, Payload::Fill(buf), stall_ms.into(), |payload| {
+        self.start_op(index, Payload::Fill(buf, bytes_max), stall_ms.into(), |payload| {
             let (start, room) = payload.room();
             opcode::Recv::new(fd, start, room).build()
         })

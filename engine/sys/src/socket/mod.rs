@@ -170,10 +170,11 @@ impl Conn {
     ///
     /// # Errors
     /// `TimedOut` after `stall_ms` without bytes, else what recv(2) says.
-    pub async fn fill(&self, buf: Buf, stall_ms: u64) -> io::Result<Buf> {
-        let op = driver::with(|driver| driver.fill(self.index, buf, stall_ms));
+    pub async fn fill(&self, buf: Buf, bytes_max: usize, stall_ms: u64) -> io::Result<Buf> {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        let op = driver::with(|driver| driver.fill(self.index, buf, bytes_max, stall_ms));
         let (result, payload) = Operation::new(op).await;
-        let Payload::Fill(mut buf) = payload else { unreachable!("fill owns a buffer") };
+        let Payload::Fill(mut buf, _) = payload else { unreachable!("fill owns a buffer") };
         let bytes = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
         // SAFETY: the kernel wrote this many bytes from the start of the buffer's memory, within its capacity.
         unsafe { buf.set_len(bytes) };

@@ -65,7 +65,7 @@ fn disarmed_connections_fill_buffers_and_splice() {
         source.write_all(&[9; 5_000]).expect("write");
         let mut filled = 0;
         while filled < 5_000 {
-            filled += from.fill(Buf::large(), 1_000).await.expect("fill").len();
+            filled += from.fill(Buf::large(), LARGE_BYTES, 1_000).await.expect("fill").len();
         }
         source.write_all(b"spliced").expect("write");
         from.readable(1_000).await.expect("readable");
@@ -77,6 +77,24 @@ fn disarmed_connections_fill_buffers_and_splice() {
         assert_eq!(&got, b"spliced");
         source.write_all(b"again").expect("write");
         assert_eq!(receive_all(&from, 5).await, b"again");
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
+/// What is behind it belongs to the next message.
+#[test]
+fn a_buffer_is_filled_no_further_than_was_asked_for() {
+    let left = run(&small(), async {
+        let (from, mut source) = pair().await;
+        from.disarm().await;
+        source.write_all(&[9; 5_000]).expect("write");
+        let mut filled = 0;
+        while filled < 4_000 {
+            let buf = from.fill(Buf::large(), 4_000 - filled, 1_000).await.expect("fill");
+            filled += buf.len();
+        }
+        assert_eq!(filled, 4_000);
+        assert_eq!(receive_all(&from, 1_000).await, [9; 1_000]);
     });
     assert_eq!(left, Outstanding::default());
 }
@@ -318,7 +336,7 @@ fn a_send_ends_at_its_time_whatever_its_progress() {
         }
         // The next operation in its place has time.
         let (conn, mut peer) = pair().await;
-        let filling = conn.fill(Buf::small(), 0);
+        let filling = conn.fill(Buf::small(), usize::MAX, 0);
         let late = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(700));
             peer.write_all(b"late").expect("write");

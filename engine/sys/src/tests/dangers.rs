@@ -21,7 +21,7 @@ fn drop_before_completion() {
         let address = {
             let buf = Buf::small();
             let address = buf.as_ptr();
-            let mut fill = pin!(conn.fill(buf, 0));
+            let mut fill = pin!(conn.fill(buf, usize::MAX, 0));
             start(fill.as_mut()).await;
             address
         };
@@ -124,7 +124,7 @@ fn ring_drop_drains() {
         let (sending, _peer3) = pair().await;
         let mut receive = pin!(receiving.receive());
         start(receive.as_mut()).await;
-        let mut fill = pin!(filling.fill(Buf::large(), 0));
+        let mut fill = pin!(filling.fill(Buf::large(), usize::MAX, 0));
         start(fill.as_mut()).await;
         let mut big = Buf::large();
         big.resize(64 << 20, 7);
