@@ -337,8 +337,14 @@ impl Machine {
                 if plan.takes_up(&head) {
                     let (version_to, connection) = (plan.version, ConnectionField::Omit);
                     let body = Framing::UntilClose;
-                    let forwarding =
-                        ResponseForwarding { version_to, body, connection, date: Some("now"), hsts: None, content_type: None };
+                    let forwarding = ResponseForwarding {
+                        version_to,
+                        body,
+                        connection,
+                        date: Some("now"),
+                        hsts: None,
+                        content_type: None,
+                    };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
                 }

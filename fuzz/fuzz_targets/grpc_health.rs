@@ -39,6 +39,9 @@ fuzz_target!(|input: &[u8]| {
 
     let Ok(service) = std::str::from_utf8(input) else { return };
     let bytes = request(service);
-    assert_eq!(bytes[..5], [&[0], &u32::try_from(bytes.len() - 5).expect("short").to_be_bytes()[..]].concat());
+    assert_eq!(
+        bytes[..5],
+        [&[0], &u32::try_from(bytes.len() - 5).expect("short").to_be_bytes()[..]].concat()
+    );
     assert_eq!(Request::decode(&bytes[5..]).expect("protobuf").service, service);
 });

@@ -134,7 +134,8 @@ impl End {
                 Event::Reset { key, .. } => self.forget(key),
                 Event::Broken { fault, .. } => panic!("{fault}"),
                 Event::Trailers { .. } | Event::GoAway { .. } => panic!("not sent"),
-                Event::Handled | Event::Window(_) | Event::Priority(_) | Event::Settings | Event::Pong(_) => {}
+                Event::Handled | Event::Window(_) | Event::Priority(_) | Event::Settings | Event::Pong(_) => {
+                }
             }
             self.input.drain(..used);
         }

@@ -67,8 +67,14 @@ fn check_promises(head: &ResponseHead<'_>, bytes: &[u8], kind: RequestKind) {
 fn check_round_trip(head: &ResponseHead<'_>, kind: RequestKind) {
     let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
     let body = sluice_proto::h1::Framing::of_response(head);
-    let fwd =
-        ResponseForwarding { version_to: Version::Http11, body, connection, date: Some("now"), hsts: None, content_type: None };
+    let fwd = ResponseForwarding {
+        version_to: Version::Http11,
+        body,
+        connection,
+        date: Some("now"),
+        hsts: None,
+        content_type: None,
+    };
     let mut out = Vec::new();
     write_response(&mut out, head, &fwd);
     let mut store = HeadStore::default();
