@@ -368,8 +368,14 @@ impl Machine {
                     (Read::Final(passed, decoder), Some((framing, connection, Some("now"))))
                 };
                 if let Some((body, connection, date)) = forwarding {
-                    let forwarding =
-                        ResponseForwarding { version_to: plan.version, body, connection, date, hsts: None };
+                    let forwarding = ResponseForwarding {
+                        version_to: plan.version,
+                        body,
+                        connection,
+                        date,
+                        hsts: None,
+                        content_type: None,
+                    };
                     write_response(&mut self.to_client, &head, &forwarding);
                 }
                 (reply, bytes)
