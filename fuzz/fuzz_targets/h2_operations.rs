@@ -161,13 +161,7 @@ impl End {
             let (mut written, identity) = (Vec::new(), IdentityPolicy::default());
             let fwd = Forwarding { identity: &identity, sender: SENDER, host: "a", body: head.body };
             let spans = write_request(&mut written, &head, &fwd);
-            self.session.send_request(
-                key,
-                spans.parts(&written),
-                choice & 1 == 1,
-                &self.rules,
-                &mut self.out,
-            );
+            self.session.send_request(key, spans.parts(&written), choice & 1 == 1, &mut self.out);
             return;
         }
         let Some((_, known)) = self.choose(choice) else { return };
@@ -183,7 +177,7 @@ impl End {
             panic!("a response")
         };
         let fields = ResponseFields::default();
-        self.session.send_response(key, &head, &fields, false, &self.rules, &mut self.out);
+        self.session.send_response(key, &head, &fields, false, &mut self.out);
     }
 
     fn send(&mut self, choice: u8, is_end: bool) {
