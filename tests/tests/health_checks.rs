@@ -380,10 +380,12 @@ async fn while_all_are_down_requests_get_503_or_are_tried() {
         let line = proxy.line(&format!("upstream {name}: ")).await;
         assert!(line.ends_with(end), "{line}");
     }
+    // The shard hears of it a moment after the log.
+    eventually("it is down", || async { client::get(proxy.address, "/refuses").await.status() == 503 }).await;
     let answer = client::get(proxy.address, "/refuses").await;
     assert_eq!((answer.status(), answer.field("retry-after")), (503, Some("1")), "{answer:?}");
     assert_eq!(client::get(proxy.address, "/tries").await.text(), "tries");
-    assert_eq!(proxy.counters().await.named("upstream_all_down"), 1);
+    assert_eq!(proxy.counters().await.named("upstream_all_down"), 2);
     refuses.becomes(FINE);
     eventually("it is up again", || async { client::get(proxy.address, "/refuses").await.status() == 200 })
         .await;
