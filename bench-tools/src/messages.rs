@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::units::parse_count;
 use crate::websocket::{FrameReader, Piece, opcode, write_masked};
 
-/// How messages are told from each other.
+/// Which framing messages have, by which each is found in the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Framing {

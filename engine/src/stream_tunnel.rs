@@ -284,7 +284,7 @@ impl StreamTunnel {
         }
     }
 
-    /// What the peers of streams are told if the streams have not ended both ways.
+    /// The error code that peers of streams get if the streams have not ended both ways.
     fn set_codes(&self, code: ErrorCode) {
         for port in [&self.client, &self.server] {
             if let Port::Stream(stream) = port {

@@ -421,10 +421,10 @@ async fn checks_begin_with_the_proxy_header_that_servers_expect() {
 
 #[tokio::test]
 async fn checks_over_tls_judge_certificates_as_requests_do() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, unknown) = (Authority::new(), Authority::new());
     let clear = Server::start("clear").await;
     let good = tls::serve(clear.address(), authority.issue(&[NAME]).server(BOTH), End::Proper).await;
-    let foreign = tls::serve(clear.address(), stranger.issue(&[NAME]).server(BOTH), End::Proper).await;
+    let foreign = tls::serve(clear.address(), unknown.issue(&[NAME]).server(BOTH), End::Proper).await;
     let other_name =
         tls::serve(clear.address(), authority.issue(&["b.example"]).server(BOTH), End::Proper).await;
     let silent = origin::only_listens().await;

@@ -361,7 +361,7 @@ impl WebSocket {
         self.flows[side as usize].way = way;
     }
 
-    /// A frame of this side does not go on: both peers are told to leave.
+    /// A frame of this side does not go on: both peers get a Close.
     #[cold]
     fn refuse(&mut self, side: Side, refused: Refused) {
         let counters = &self.open.shard.counters;
@@ -597,7 +597,7 @@ impl WebSocket {
     }
 }
 
-/// A key for a frame to a server, which nobody can know before.
+/// A key for a frame to a server, which cannot be known before.
 //= https://www.rfc-editor.org/rfc/rfc6455#section-5.3
 fn masking_key() -> [u8; 4] {
     // The standard library seeds its hashers from the system's random numbers, and no two in the same way.

@@ -87,7 +87,7 @@ pub enum Kind {
     Close(Option<u16>),
     /// To be answered.
     Ping,
-    /// The answer to a Ping of the other peer, or of nobody's.
+    /// The answer to a Ping of the other peer, or to none.
     Pong,
     /// The answer to our own Ping: all of it is in the head.
     OurPong,
