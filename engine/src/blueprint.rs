@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::placement::Plan;
 use crate::route::RouteTable;
 use crate::tls::files::TlsFiles;
-use crate::upstream::health::HealthBoard;
+use crate::upstream::board::ServerBoard;
 use crate::upstream::servers::Resolved;
 use crate::upstream::stock::Descriptors;
 
@@ -18,8 +18,8 @@ use crate::upstream::stock::Descriptors;
 pub(crate) struct Blueprint {
     pub(crate) config: Config,
     pub(crate) resolved: Resolved,
-    /// What checks say of servers.
-    pub(crate) health: Arc<HealthBoard>,
+    /// What the process knows of servers.
+    pub(crate) servers: Arc<ServerBoard>,
     pub(crate) tls: TlsFiles,
     pub(crate) listen: Vec<SocketAddr>,
     /// Client connections of all shards, and the limit that they share.
@@ -52,12 +52,12 @@ impl Blueprint {
         let routes = nodes.into_iter().map(|node| (node, OnceLock::new())).collect();
         let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
         let connection_limit = ConnectionLimit::new(plan.shards.len(), connections_max);
-        let health = Arc::new(HealthBoard::default());
-        health.cover(&config);
+        let servers = Arc::new(ServerBoard::new(plan.shards.len()));
+        servers.cover(&config);
         Blueprint {
             config,
             resolved,
-            health,
+            servers,
             tls,
             listen,
             connections_max,

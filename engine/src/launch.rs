@@ -128,8 +128,8 @@ fn start(
     events: &SyncSender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(ShardSet, Vec<Go>), LaunchError> {
-    let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name())?;
-    shard_set.watch_health(blueprint.health.clone());
+    let servers = blueprint.servers.clone();
+    let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name(), servers)?;
     let start = |place| shard_thread::start(blueprint, place, method, events.clone());
     let go = plan.shards.iter().map(start).collect::<Result<_, _>>()?;
     while shard_set.len() < plan.shards.len() {

@@ -12,7 +12,7 @@ use sluice_sys::now_ms;
 use crate::counters::Counters;
 use crate::message::{Aborted, Cause, Side};
 use crate::snapshot::Route;
-use crate::upstream::group::Server;
+use crate::upstream::server::Server;
 
 /// A moment that has not come.
 const NEVER: u32 = u32::MAX;

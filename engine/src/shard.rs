@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::splice;
 use crate::tls::listeners::TlsListeners;
 use crate::tls::servers::TlsUpstreams;
-use crate::upstream::health::HealthBoard;
+use crate::upstream::board::ServerBoard;
 use crate::upstream::servers::{Resolved, Servers};
 use crate::upstream::stock::{Descriptors, Stock, Upkeep};
 
@@ -68,7 +68,7 @@ pub(crate) struct Scratch {
 impl Shard {
     pub(crate) fn new(
         config: &Config,
-        (resolved, health): (&Resolved, &Arc<HealthBoard>),
+        (resolved, board, number): (&Resolved, &Arc<ServerBoard>, usize),
         routes: Arc<RouteTable>,
         budget: &Budget,
         descriptors: Descriptors,
@@ -76,7 +76,7 @@ impl Shard {
         (listeners, upstreams): (TlsListeners, &TlsUpstreams),
     ) -> Shard {
         let stock = Rc::new(Stock::new(descriptors));
-        let servers = Servers::new(stock.clone(), health.clone());
+        let servers = Servers::new(stock.clone(), board.clone(), number);
         let snapshot = Snapshot::new(config, resolved, routes, budget, &servers, upstreams);
         // Half of what is kept for servers is not for pipes.
         splice::bound_descriptors(descriptors.all.saturating_sub(descriptors.for_servers / 2).max(1));

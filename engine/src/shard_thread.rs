@@ -141,7 +141,7 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
     let upstreams = TlsUpstreams::new(&blueprint.tls).map_err(of_tls)?;
     let shard = Shard::new(
         &blueprint.config,
-        (&blueprint.resolved, &blueprint.health),
+        (&blueprint.resolved, &blueprint.servers, place.shard),
         routes,
         &blueprint.budget,
         blueprint.descriptors,

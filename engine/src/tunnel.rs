@@ -19,7 +19,7 @@ use crate::message::{Aborted, Cause, PlainRest, PlainSink, Side};
 use crate::min_rate::short;
 use crate::shard::Shard;
 use crate::splice::Splicing;
-use crate::upstream::group::Server;
+use crate::upstream::server::ServerInUse;
 
 /// A piece of this size fills its receive buffer: there is probably more, which splice(2) moves at less cost.
 const FULL_BYTES: usize = 16 * 1024;
@@ -57,7 +57,7 @@ enum Failure {
 
 impl Tunnel {
     /// A tunnel between these ends. What waits to be sent to either of them goes before all else.
-    pub(crate) fn between(shard: &Rc<Shard>, client: End, server: End, of: Rc<Server>) -> Tunnel {
+    pub(crate) fn between(shard: &Rc<Shard>, client: End, server: End, of: ServerInUse) -> Tunnel {
         let tunnel = Tunnel {
             client: client.link,
             server: server.link,
@@ -323,11 +323,11 @@ impl<'t> Way<'t> {
 pub(crate) struct Open {
     pub(crate) shard: Rc<Shard>,
     /// Unless its connection serves others too.
-    server: Option<Rc<Server>>,
+    server: Option<ServerInUse>,
 }
 
 impl Open {
-    pub(crate) fn new(shard: Rc<Shard>, server: Option<Rc<Server>>) -> Open {
+    pub(crate) fn new(shard: Rc<Shard>, server: Option<ServerInUse>) -> Open {
         shard.counters.tunnels_opened.increment();
         if let Some(server) = &server {
             server.opened();

@@ -29,7 +29,7 @@ use self::target::{CheckedGroup, Target};
 use crate::blueprint::Blueprint;
 use crate::config::AllDown;
 use crate::log::{self, Level};
-use crate::upstream::health::ServerHealth;
+use crate::upstream::board::ServerHealth;
 
 /// The first checks are spread over so long, or over the interval if that is shorter.
 const FIRST_CHECKS: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl Watch {
     }
 
     fn health(&self) -> &ServerHealth {
-        &self.group.servers[self.number]
+        &self.group.servers[self.number].health
     }
 
     /// A check has passed, or failed for this reason.

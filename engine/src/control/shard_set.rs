@@ -18,13 +18,13 @@ use super::numa_overflow::NumaOverflow;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
 use super::tls_upkeep::{self, Occasion, TlsUpkeep};
 use crate::balance::{self, ShardPeers};
-use crate::config::Config;
+use crate::config::{Config, Scheme};
 use crate::launch_error::LaunchError;
 use crate::log::{self, Level};
 use crate::placement::ShardPlace;
 use crate::steering::Steering;
 use crate::tls::files::now_s;
-use crate::upstream::health::HealthBoard;
+use crate::upstream::board::{ServerBoard, ServerHealth};
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -95,19 +95,18 @@ pub(crate) struct ShardSet {
     steering: Steering,
     /// How connections are steered.
     steered_by: &'static str,
-    /// What checks say of servers.
-    health: Arc<HealthBoard>,
+    /// What the process knows of servers.
+    servers: Arc<ServerBoard>,
 }
 
 impl ShardSet {
-    pub(crate) fn new(steering: Steering, steered_by: &'static str) -> Result<ShardSet, HostUnsupported> {
+    pub(crate) fn new(
+        steering: Steering,
+        steered_by: &'static str,
+        servers: Arc<ServerBoard>,
+    ) -> Result<ShardSet, HostUnsupported> {
         let ring_sender = MsgRingSender::new()?;
-        Ok(ShardSet { members: Vec::new(), ring_sender, steering, steered_by, health: Arc::default() })
-    }
-
-    /// From now on reports show what is on this board.
-    pub(crate) fn watch_health(&mut self, health: Arc<HealthBoard>) {
-        self.health = health;
+        Ok(ShardSet { members: Vec::new(), ring_sender, steering, steered_by, servers })
     }
 
     pub(crate) fn add(&mut self, member: Box<Member>) {
@@ -291,7 +290,7 @@ impl ShardSet {
     /// The servers that are checked.
     fn servers(&self) -> Vec<LiveServer> {
         let mut servers = Vec::new();
-        self.health.for_each(|group, scheme, authority, health| {
+        self.for_each_checked(|group, scheme, authority, health| {
             let counts = health.counts();
             servers.push(LiveServer {
                 upstream: group.to_owned(),
@@ -305,10 +304,18 @@ impl ShardSet {
         servers
     }
 
+    fn for_each_checked(&self, mut f: impl FnMut(&str, Scheme, &str, &ServerHealth)) {
+        self.servers.for_each(|group, scheme, authority, entry| {
+            if entry.health.is_checked() {
+                f(group, scheme, authority, &entry.health);
+            }
+        });
+    }
+
     /// What checks come to, for the counters of the process.
     fn health_totals(&self) -> [(&'static str, u64); 4] {
         let (mut checks, mut failed, mut late, mut down) = (0, 0, 0, 0);
-        self.health.for_each(|_, _, _, health| {
+        self.for_each_checked(|_, _, _, health| {
             let counts = health.counts();
             checks += counts.passed + counts.failed;
             failed += counts.failed;
@@ -449,7 +456,7 @@ mod tests {
 
     #[test]
     fn counters_of_a_shard_that_does_not_answer_are_marked_as_old() {
-        let mut shard_set = ShardSet::new(Steering::Off, "hash").unwrap();
+        let mut shard_set = ShardSet::new(Steering::Off, "hash", Arc::new(ServerBoard::new(2))).unwrap();
         let ends: Vec<Sender<()>> = [(0, usize::MAX), (1, 1)]
             .into_iter()
             .map(|(number, answers)| {
@@ -483,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_ring_that_has_failed_ends_the_process_whatever_the_other_shards_do() {
-        let mut shard_set = ShardSet::new(Steering::Off, "hash").unwrap();
+        let mut shard_set = ShardSet::new(Steering::Off, "hash", Arc::new(ServerBoard::new(2))).unwrap();
         let (member, _end) = shard(0, usize::MAX);
         shard_set.add(member);
         let (events, inbox) = channel();

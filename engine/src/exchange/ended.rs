@@ -1,10 +1,8 @@
 //! How an exchange ends, in every protocol. The client's protocol decides what that means for the stream or the connection.
 
-use std::rc::Rc;
-
 use crate::message::{Aborted, Repeat};
 use crate::port::TunnelEnd;
-use crate::upstream::group::Server;
+use crate::upstream::server::ServerInUse;
 use crate::websocket::Agreed;
 
 /// How an exchange has ended.
@@ -38,7 +36,7 @@ pub(crate) struct Interrupted {
 /// The server's end of a tunnel that an exchange has ended in.
 pub(crate) struct TunnelUpstream {
     pub(crate) end: TunnelEnd,
-    pub(crate) server: Rc<Server>,
+    pub(crate) server: ServerInUse,
     /// The client asked for it by CONNECT, without a protocol.
     pub(crate) is_connect: bool,
     /// The frames of WebSocket are read in it.

@@ -121,13 +121,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// A kept connection, if there is one.
-    fn take_idle(&self, rest: Rest) -> Option<UpstreamStream<'a>> {
+    fn take_idle(&self, rest: Rest) -> Option<UpstreamStream> {
         let can_repeat = rest == Rest::Nothing && self.decision.is_idempotent;
         let repeat = if can_repeat { Repeat::Possible } else { Repeat::Impossible };
         take_idle(self.shard, self.decision.group, self.proxy_identity(), repeat)
     }
 
-    async fn connect_new(&self) -> Result<UpstreamStream<'a>, crate::answer::Answer<'static>> {
+    async fn connect_new(&self) -> Result<UpstreamStream, crate::answer::Answer<'static>> {
         connect_new(self.shard, self.decision.group, self.proxy_identity()).await
     }
 
@@ -144,7 +144,7 @@ impl<'a> Exchange<'a> {
     /// Sends the request to this server and relays its response.
     async fn try_on(
         &self,
-        server: &mut UpstreamStream<'_>,
+        server: &mut UpstreamStream,
         body: &mut RequestBody<'_>,
         lines: &mut RequestLines,
         rest: Rest,
@@ -223,7 +223,7 @@ impl<'a> Exchange<'a> {
     /// Whether the request may be sent again: it is all there, what failed was a connection that had been kept, and the request
     /// has no effect or has had none.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-    fn may_repeat(&self, server: &UpstreamStream<'_>, unanswered: &Unanswered, rest: Rest) -> Repeat {
+    fn may_repeat(&self, server: &UpstreamStream, unanswered: &Unanswered, rest: Rest) -> Repeat {
         let is_harmless = || self.decision.is_idempotent || server.is_unprocessed(unanswered.aborted);
         if rest == Rest::Nothing && server.is_stale(unanswered) && is_harmless() {
             Repeat::Possible
@@ -233,7 +233,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// The client has the response.
-    fn finish(&self, server: Option<UpstreamStream<'_>>, finished: &Finished) -> Ended {
+    fn finish(&self, server: Option<UpstreamStream>, finished: &Finished) -> Ended {
         let server = server.expect("a server has answered");
         if finished.is_tunnel {
             let (end, server) = server.into_end();
@@ -252,6 +252,6 @@ impl<'a> Exchange<'a> {
 }
 
 /// Gives up a server for another attempt; the request, if it is still at hand.
-async fn take_back(server: &mut Option<UpstreamStream<'_>>) -> Option<Buf> {
+async fn take_back(server: &mut Option<UpstreamStream>) -> Option<Buf> {
     server.take()?.take_back().await
 }

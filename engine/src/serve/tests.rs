@@ -19,6 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::tls::files::TlsFiles;
 use crate::tls::listeners::TlsListeners;
 use crate::tls::servers::TlsUpstreams;
+use crate::upstream::board::ServerBoard;
 use crate::upstream::stock::Descriptors;
 
 /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
@@ -134,7 +135,7 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let tls = (listeners, &TlsUpstreams::default());
     let shard = Rc::new(Shard::new(
         config,
-        (&vec![vec![vec![server]]], &Arc::default()),
+        (&vec![vec![vec![server]]], &Arc::new(ServerBoard::new(1)), 0),
         routes,
         &BUDGET,
         descriptors,

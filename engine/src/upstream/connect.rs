@@ -13,9 +13,10 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
-use crate::upstream::group::{Group, GroupRules, Server};
+use crate::upstream::group::{Group, GroupRules, Wanted};
 use crate::upstream::h1::ServerConnection;
 use crate::upstream::h2::ServerStream;
+use crate::upstream::server::Server;
 use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::UpstreamStream;
 
@@ -46,20 +47,20 @@ impl ProxyIdentity<'_> {
 /// A kept connection to the server whose turn it is: the usual case, without a wait. If clients are announced to servers, one on
 /// which the same client was announced. For a request that cannot be sent again, one whose socket was checked: the ring reports
 /// the end of a connection only with the next iteration of the loop.
-pub(crate) fn take_idle<'s>(
+pub(crate) fn take_idle(
     shard: &Rc<Shard>,
-    group: &'s Group,
+    group: &Group,
     identity: ProxyIdentity<'_>,
     repeat: Repeat,
-) -> Option<UpstreamStream<'s>> {
+) -> Option<UpstreamStream> {
     if group.rules.protocol == UpstreamProtocol::H2 {
         return open_stream(shard, group, identity.purpose, repeat);
     }
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
-    let found = group.pick(sluice_sys::now_ms(), |server| match group.rules.proxy_protocol {
-        ProxyProtocolOut::Off => Some((server, server.take_idle(is_good)?)),
+    let found = group.pick(Wanted::any(), |server| match group.rules.proxy_protocol {
+        ProxyProtocolOut::Off => Some((server.clone(), server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
-            Some((server, server.take_idle_of(&identity.ends(), is_good)?))
+            Some((server.clone(), server.take_idle_of(&identity.ends(), is_good)?))
         }
     });
     let (server, link) = found?;
@@ -68,17 +69,12 @@ pub(crate) fn take_idle<'s>(
 }
 
 /// A stream of a connection that is there, to the server whose turn it is.
-fn open_stream<'s>(
-    shard: &Rc<Shard>,
-    group: &'s Group,
-    purpose: Purpose,
-    repeat: Repeat,
-) -> Option<UpstreamStream<'s>> {
+fn open_stream(shard: &Rc<Shard>, group: &Group, purpose: Purpose, repeat: Repeat) -> Option<UpstreamStream> {
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
     let opened =
-        group.pick(sluice_sys::now_ms(), |server| Some((server, server.sessions.open(purpose, is_good)?)));
+        group.pick(Wanted::any(), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
     let (server, stream) = opened?;
-    server.sessions.look_ahead(shard, server, &group.rules);
+    server.sessions.look_ahead(shard, &server, &group.rules);
     shard.counters.upstream_reuses.increment();
     Some(UpstreamStream::H2(ServerStream::new(server, stream, true)))
 }
@@ -97,37 +93,38 @@ fn is_fresh(shard: &Shard, link: &Link) -> bool {
 ///
 /// # Errors
 /// The answer for the client when there is none.
-pub(crate) async fn connect_new<'s>(
+pub(crate) async fn connect_new(
     shard: &Rc<Shard>,
-    group: &'s Group,
+    group: &Group,
     identity: ProxyIdentity<'_>,
-) -> Result<UpstreamStream<'s>, Answer<'static>> {
+) -> Result<UpstreamStream, Answer<'static>> {
     shard.stock.leave_room_for(sluice_sys::connections_open());
     if shard.stock.is_full() {
         make_room(shard);
     }
     let mut answer = Answer::NoneAvailable;
-    let mut failed: Option<&Rc<Server>> = None;
-    for _ in group.servers() {
-        let Some(server) = group.pick(sluice_sys::now_ms(), Some) else {
+    let mut failed: Option<Rc<Server>> = None;
+    let count = group.members().len();
+    for _ in 0..count {
+        let Some(server) = group.pick(Wanted::any(), |server| Some(server.clone())) else {
             if failed.is_none() && group.is_down() {
                 shard.counters.upstream_all_down.increment();
             }
             break;
         };
         // The only one that checks leave is passed over by nothing.
-        if failed.is_some_and(|failed| Rc::ptr_eq(failed, server)) {
+        if failed.as_ref().is_some_and(|failed| Rc::ptr_eq(failed, &server)) {
             break;
         }
         let connected = match group.rules.protocol {
             UpstreamProtocol::H1 => {
-                let link = connect_to(shard, server, &group.rules, Some(identity)).await;
+                let link = connect_to(shard, &server, &group.rules, Some(identity)).await;
                 link.map(|link| {
                     server.opened();
-                    UpstreamStream::H1(ServerConnection::new(server, link, false, identity.reuse))
+                    UpstreamStream::H1(ServerConnection::new(server.clone(), link, false, identity.reuse))
                 })
             }
-            UpstreamProtocol::H2 => connect_stream(shard, group, server, identity.purpose).await,
+            UpstreamProtocol::H2 => connect_stream(shard, group, &server, identity.purpose).await,
         };
         match connected {
             Ok(stream) => return Ok(stream),
@@ -176,18 +173,18 @@ fn note_failure(shard: &Shard, server: &Server, error: &ConnectError) -> Answer<
 
 /// A stream to this server, of a connection that is there by now, or that is made for it and for others that wait. It waits again
 /// only if others have got all streams of the new connection.
-async fn connect_stream<'s>(
+async fn connect_stream(
     shard: &Rc<Shard>,
-    group: &'s Group,
-    server: &'s Rc<Server>,
+    group: &Group,
+    server: &Rc<Server>,
     purpose: Purpose,
-) -> Result<UpstreamStream<'s>, Answer<'static>> {
+) -> Result<UpstreamStream, Answer<'static>> {
     let mut has_waited = false;
     loop {
         // A new connection has its first frames to be read.
         let is_good = |link: &Link| has_waited || is_fresh(shard, link);
         if let Some(stream) = server.sessions.open(purpose, is_good) {
-            return Ok(UpstreamStream::H2(ServerStream::new(server, stream, false)));
+            return Ok(UpstreamStream::H2(ServerStream::new(server.clone(), stream, false)));
         }
         if purpose.is_offer && server.sessions.refuse_offers() {
             shard.counters.upstream_bad_responses.increment();

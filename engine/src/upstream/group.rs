@@ -1,33 +1,20 @@
 //! Groups of servers and the choice among them: round robin, except servers that checks hold down, or that could not be reached a
 //! moment ago.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use sluice_proto::h2;
-use sluice_proto::proxy_protocol::Ends;
-use sluice_sys::ReadAhead;
 
-use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
-use crate::connection::link::Link;
-use crate::upstream::health::ServerHealth;
-use crate::upstream::sessions::Sessions;
-use crate::upstream::stock::{Peak, Stock};
-use crate::upstream::tls::ServerTls;
-
-/// How long a server is passed over after a connection to it failed, if its group has others.
-pub(crate) const BACK_OFF_MS: u64 = 1_000;
-
-/// After a large answer, so many small ones are still received as if a large one could follow.
-const LARGE_MEMORY: u8 = 8;
+use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
+use crate::upstream::server::Server;
 
 /// Servers that requests are spread over.
 pub(crate) struct Group {
-    servers: Vec<Rc<Server>>,
+    /// Replaced when other servers, or other addresses, are found under its names.
+    members: RefCell<Rc<[Rc<Server>]>>,
     next: Cell<usize>,
-    pub(crate) rules: GroupRules,
+    pub(crate) rules: Rc<GroupRules>,
 }
 
 /// A configuration's rules for the connections to a group's servers.
@@ -49,303 +36,87 @@ pub(crate) struct GroupRules {
     pub(crate) all_down: AllDown,
 }
 
-/// The identity of a server across configurations: entries with equal keys share connections.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServerKey {
-    /// The group that it serves in.
-    pub(crate) group: String,
-    /// Host and port as configured.
-    pub(crate) authority: String,
-    /// Where it can be reached; the first address that works is used.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// The header that begins a connection.
-    pub(crate) proxy_protocol: ProxyProtocolOut,
-    /// The version of HTTP.
-    pub(crate) protocol: UpstreamProtocol,
-    /// How connections to it are secured.
-    pub(crate) tls: Option<UpstreamTls>,
+/// What a choice among the servers of a group goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The shard's time.
+    pub(crate) now_ms: u64,
+    /// Rather not this one, which was tried already.
+    pub(crate) not: Option<&'a Rc<Server>>,
 }
 
-/// One server, and this shard's idle connections to it.
-pub(crate) struct Server {
-    pub(crate) key: ServerKey,
-    pub(crate) tls: Option<ServerTls>,
-    /// The address that worked last.
-    pub(crate) preferred: Cell<usize>,
-    /// Connections that wait for the next request, the last one used on top.
-    idle: RefCell<Vec<Link>>,
-    /// Its connections by HTTP/2.
-    pub(crate) sessions: Sessions,
-    /// Connections in use.
-    busy: Cell<u32>,
-    /// How many were in use at once, lately.
-    peak: Peak,
-    /// The connections that all servers of the shard may have.
-    stock: Rc<Stock>,
-    /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
-    large_lately: Cell<u8>,
-    /// Until when, in the shard's milliseconds, to pass it over.
-    failed_until_ms: Cell<u64>,
-    /// Checks hold it down.
-    is_down: Cell<bool>,
-    /// What checks say, if there are any.
-    health: RefCell<Option<Arc<ServerHealth>>>,
+impl Wanted<'_> {
+    /// Any server, now.
+    pub(crate) fn any() -> Wanted<'static> {
+        Wanted { now_ms: sluice_sys::now_ms(), not: None }
+    }
 }
 
 impl Group {
-    pub(crate) fn new(servers: Vec<Rc<Server>>, rules: GroupRules) -> Group {
-        Group { servers, next: Cell::new(0), rules }
+    pub(crate) fn new(members: Vec<Rc<Server>>, rules: GroupRules) -> Group {
+        Group { members: RefCell::new(members.into()), next: Cell::new(0), rules: Rc::new(rules) }
     }
 
-    pub(crate) fn servers(&self) -> &[Rc<Server>] {
-        &self.servers
+    /// Its servers. Only for a moment: they may be replaced.
+    pub(crate) fn members(&self) -> Ref<'_, [Rc<Server>]> {
+        Ref::map(self.members.borrow(), |members| &**members)
+    }
+
+    /// Other servers take the places of all. Requests under way stay where they are.
+    #[cfg_attr(not(test), expect(dead_code, reason = "names are resolved once, yet"))]
+    pub(crate) fn replace_members(&self, members: Vec<Rc<Server>>) {
+        self.members.replace(members.into());
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
     /// all of several servers are passed over, or checks hold down all that there are.
-    pub(crate) fn pick<'g, R>(
-        &'g self,
-        now_ms: u64,
-        take: impl FnOnce(&'g Rc<Server>) -> Option<R>,
+    pub(crate) fn pick<R>(
+        &self,
+        wanted: Wanted<'_>,
+        take: impl FnOnce(&Rc<Server>) -> Option<R>,
     ) -> Option<R> {
+        let members = self.members.borrow();
+        let next = self.next.get();
+        let in_turn = || (next..members.len()).chain(0..next.min(members.len()));
         let is_open = |at: &usize| {
-            let server = &self.servers[*at];
-            !server.is_down.get() && server.failed_until_ms.get() <= now_ms
+            let server = &members[*at];
+            !server.is_down()
+                && !server.is_passed_over(wanted.now_ms)
+                && !wanted.not.is_some_and(|not| Rc::ptr_eq(not, server))
         };
-        let at = self.in_turn().find(is_open).or_else(|| self.pick_closed(now_ms))?;
-        let taken = take(&self.servers[at])?;
-        self.next.set(if at + 1 >= self.servers.len() { 0 } else { at + 1 });
+        let at = in_turn().find(is_open).or_else(|| self.pick_closed(&members, in_turn(), wanted))?;
+        let taken = take(&members[at])?;
+        self.next.set(if at + 1 >= members.len() { 0 } else { at + 1 });
         Some(taken)
-    }
-
-    /// The servers by number, from the one whose turn it is.
-    fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
-        let first = self.next.get();
-        (first..self.servers.len()).chain(0..first)
     }
 
     /// A server that is tried although it is passed over: the only one that checks leave. While they leave none, one as without
     /// checks if the rules say so.
     #[cold]
-    fn pick_closed(&self, now_ms: u64) -> Option<usize> {
-        let mut up = (0..self.servers.len()).filter(|&at| !self.servers[at].is_down.get());
+    fn pick_closed(
+        &self,
+        members: &[Rc<Server>],
+        mut in_turn: impl Iterator<Item = usize>,
+        wanted: Wanted<'_>,
+    ) -> Option<usize> {
+        let mut up = (0..members.len()).filter(|&at| !members[at].is_down());
         match (up.next(), up.next()) {
             (Some(only), None) => Some(only),
-            (Some(_), Some(_)) => None,
+            // The one that was tried, if nothing speaks against it but that.
+            (Some(_), Some(_)) => {
+                in_turn.find(|&at| !members[at].is_down() && !members[at].is_passed_over(wanted.now_ms))
+            }
             (None, _) if self.rules.all_down == AllDown::Refuse => None,
-            (None, _) if self.servers.len() == 1 => Some(0),
-            (None, _) => self.in_turn().find(|&at| self.servers[at].failed_until_ms.get() <= now_ms),
+            (None, _) if members.len() == 1 => Some(0),
+            (None, _) => in_turn.find(|&at| !members[at].is_passed_over(wanted.now_ms)),
         }
     }
 
     /// Whether checks hold down all servers.
     #[cold]
     pub(crate) fn is_down(&self) -> bool {
-        self.servers.iter().all(|server| server.is_down.get())
+        self.members.borrow().iter().all(|server| server.is_down())
     }
-}
-
-impl Server {
-    pub(crate) fn new(key: ServerKey, tls: Option<ServerTls>, stock: Rc<Stock>) -> Server {
-        Server {
-            key,
-            tls,
-            preferred: Cell::new(0),
-            idle: RefCell::new(Vec::new()),
-            sessions: Sessions::default(),
-            busy: Cell::new(0),
-            peak: Peak::default(),
-            stock,
-            large_lately: Cell::new(0),
-            failed_until_ms: Cell::new(0),
-            is_down: Cell::new(false),
-            health: RefCell::new(None),
-        }
-    }
-
-    /// Connections to it that are worth having, busy and idle. Those that serve one client only are worth having as long as that
-    /// client may be there.
-    fn wanted(&self) -> u32 {
-        match self.key.proxy_protocol {
-            ProxyProtocolOut::Off => self.peak.wanted(),
-            ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
-                self.peak.wanted().max(sluice_sys::connections_open())
-            }
-        }
-    }
-
-    /// From now on these checks count, or none.
-    pub(crate) fn heed(&self, health: Option<Arc<ServerHealth>>) {
-        self.health.replace(health);
-        self.look_at_health();
-    }
-
-    /// Takes over what checks say. Idle connections to a server that they hold down are closed, and those by HTTP/2 take no further
-    /// requests.
-    pub(crate) fn look_at_health(&self) {
-        let is_down = self.health.borrow().as_ref().is_some_and(|health| health.is_down());
-        if is_down && !self.is_down.replace(is_down) {
-            self.close_idle();
-            self.sessions.leave_all();
-        }
-        self.is_down.set(is_down);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_down(&self) -> bool {
-        self.is_down.get()
-    }
-
-    pub(crate) fn pass_over(&self, now_ms: u64) {
-        self.failed_until_ms.set(now_ms + BACK_OFF_MS);
-    }
-
-    /// A connection is in use from now on.
-    pub(crate) fn begin_use(&self) {
-        let busy = self.busy.get() + 1;
-        self.busy.set(busy);
-        self.peak.note(busy);
-    }
-
-    /// A connection is in use no more.
-    pub(crate) fn end_use(&self) {
-        self.busy.set(self.busy.get() - 1);
-    }
-
-    /// A connection to this server was made.
-    pub(crate) fn opened(&self) {
-        self.stock.opened();
-    }
-
-    /// A connection to this server that was in use is closed.
-    pub(crate) fn closed(&self) {
-        self.stock.closed(1);
-    }
-
-    /// An idle connection for which `is_good` holds. Those for which it does not are dropped on the way, and so are those that
-    /// have ended meanwhile.
-    pub(crate) fn take_idle(&self, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(link) = idle.pop() {
-            if link.transport().reuse() && is_good(&link) {
-                return Some(link);
-            }
-            self.stock.closed(1);
-        }
-        None
-    }
-
-    /// The same among the connections that the server knows to be of one client.
-    pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
-        let mut idle = self.idle.borrow_mut();
-        let announced = Some((ends.source, ends.destination));
-        while let Some(at) = idle.iter().rposition(|link| link.transport().proxied() == announced) {
-            let link = idle.remove(at);
-            if link.transport().reuse() && is_good(&link) {
-                return Some(link);
-            }
-            self.stock.closed(1);
-        }
-        None
-    }
-
-    /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
-    /// the shard's stock. Else it is closed.
-    pub(crate) fn keep(&self, link: Link, idle_ms: u64, idle_max: usize) -> KeepResult {
-        if !link.rest() {
-            self.stock.closed(1);
-            return KeepResult::Ended;
-        }
-        let conn = link.transport();
-        conn.set_read_ahead(self.read_ahead());
-        let mut idle = self.idle.borrow_mut();
-        // Only one client has a use for it, and the one that has waited longest may never come back.
-        if conn.proxied().is_some()
-            && (idle.len() >= idle_max || self.stock.is_exceeded())
-            && !idle.is_empty()
-        {
-            idle.remove(0);
-            self.stock.closed(1);
-        }
-        if idle.len() >= idle_max || self.stock.is_exceeded() {
-            self.stock.closed(1);
-            return KeepResult::NoRoom;
-        }
-        if !conn.keep_idle(idle_ms) {
-            self.stock.closed(1);
-            return KeepResult::Ended;
-        }
-        idle.push(link);
-        KeepResult::Idle
-    }
-
-    /// A second has passed: drops what has ended, and lets the peak fade.
-    pub(crate) fn tick(&self) {
-        self.drop_ended();
-        self.peak.tick(self.busy.get());
-    }
-
-    /// Idle connections beyond those that are worth having.
-    pub(crate) fn surplus(&self) -> usize {
-        let idle = self.idle();
-        (idle + self.busy.get() as usize).saturating_sub(self.wanted() as usize).min(idle)
-    }
-
-    /// Closes so many of the idle connections, if there are as many, those first that were not used for longest; returns how
-    /// many.
-    pub(crate) fn close_oldest(&self, count: usize) -> usize {
-        let mut idle = self.idle.borrow_mut();
-        let count = count.min(idle.len());
-        idle.drain(..count);
-        self.stock.closed(count);
-        count
-    }
-
-    /// Idle connections, with those that have ended since the last tick.
-    pub(crate) fn idle(&self) -> usize {
-        self.idle.borrow().len()
-    }
-
-    fn drop_ended(&self) {
-        let mut idle = self.idle.borrow_mut();
-        let before = idle.len();
-        idle.retain(|link| link.transport().is_quiet());
-        self.stock.closed(before - idle.len());
-    }
-
-    /// Takes note of the size of an answer's body. Where answers are large, their bytes are left in the socket for
-    /// splicing instead of being received ahead.
-    pub(crate) fn note_answer(&self, is_large: bool) {
-        let memory = if is_large { LARGE_MEMORY } else { self.large_lately.get().saturating_sub(1) };
-        self.large_lately.set(memory);
-    }
-
-    /// How connections to this server should receive.
-    pub(crate) fn read_ahead(&self) -> ReadAhead {
-        if self.large_lately.get() > 0 { ReadAhead::OneBuffer } else { ReadAhead::Buffers }
-    }
-
-    /// Drops what has ended and counts what is left: busy and idle connections.
-    pub(crate) fn connections(&self) -> (u32, usize) {
-        self.drop_ended();
-        let (busy, idle) = self.sessions.count();
-        (self.busy.get() + busy, self.idle() + idle)
-    }
-
-    /// Closes the idle connections.
-    pub(crate) fn close_idle(&self) {
-        self.close_oldest(usize::MAX);
-    }
-}
-
-/// The fate of a connection after its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeepResult {
-    Idle,
-    /// The server has closed it, or sent unsolicited bytes.
-    Ended,
-    /// There are as many as there may be.
-    NoRoom,
 }
 
 #[cfg(test)]
@@ -353,7 +124,9 @@ mod tests {
     use sluice_proto::HeadLimits;
 
     use super::*;
-    use crate::upstream::stock::Descriptors;
+    use crate::upstream::board::ServerEntry;
+    use crate::upstream::server::{BACK_OFF_MS, ServerKey};
+    use crate::upstream::stock::{Descriptors, Stock};
 
     fn group(count: usize) -> Group {
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
@@ -365,7 +138,10 @@ mod tests {
             protocol: UpstreamProtocol::H1,
             tls: None,
         };
-        let server = |n: usize| Rc::new(Server::new(key(n), None, stock.clone()));
+        let server = |n: usize| {
+            let entry = (std::sync::Arc::new(ServerEntry::new(1)), 0);
+            Rc::new(Server::new(key(n), None, stock.clone(), entry))
+        };
         let rules = GroupRules {
             proxy_protocol: ProxyProtocolOut::Off,
             connect_ms: 3_000,
@@ -390,10 +166,18 @@ mod tests {
         Group::new((0..count).map(server).collect(), rules)
     }
 
-    fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<&str> {
+    fn at(now_ms: u64) -> Wanted<'static> {
+        Wanted { now_ms, not: None }
+    }
+
+    fn pick(group: &Group, wanted: Wanted<'_>) -> Option<Rc<Server>> {
+        group.pick(wanted, |server| Some(server.clone()))
+    }
+
+    fn picks(group: &Group, count: usize, now_ms: u64) -> Vec<String> {
         (0..count)
-            .filter_map(|_| group.pick(now_ms, Some))
-            .map(|server| server.key.authority.as_str())
+            .filter_map(|_| pick(group, at(now_ms)))
+            .map(|server| server.key.authority.clone())
             .collect()
     }
 
@@ -401,18 +185,17 @@ mod tests {
     fn takes_turns_and_passes_over_the_failed() {
         let group = group(3);
         assert_eq!(picks(&group, 4, 0), ["0", "1", "2", "0"]);
-        group.servers()[1].pass_over(0);
+        group.members()[1].pass_over(0);
         assert_eq!(picks(&group, 3, 10), ["2", "0", "2"]);
         assert_eq!(picks(&group, 3, BACK_OFF_MS), ["0", "1", "2"]);
-        group.servers().iter().for_each(|server| server.pass_over(0));
-        assert!(group.pick(10, Some).is_none());
+        group.members().iter().for_each(|server| server.pass_over(0));
+        assert!(pick(&group, at(10)).is_none());
     }
 
     fn hold_down(group: &Group, servers: &[usize]) {
-        for (at, server) in group.servers().iter().enumerate() {
-            let health = ServerHealth::new();
-            health.set_down(servers.contains(&at));
-            server.heed(Some(Arc::new(health)));
+        for (at, server) in group.members().iter().enumerate() {
+            server.entry().health.set_down(servers.contains(&at));
+            server.heed_checks(true);
         }
     }
 
@@ -423,7 +206,7 @@ mod tests {
         assert_eq!(picks(&group, 4, 0), ["0", "2", "0", "2"]);
         // The last one that is up is tried whatever has happened to it, like the only one of a group.
         hold_down(&group, &[0, 1]);
-        group.servers()[2].pass_over(0);
+        group.members()[2].pass_over(0);
         assert_eq!(picks(&group, 2, 10), ["2", "2"]);
         hold_down(&group, &[]);
         assert_eq!(picks(&group, 3, 10), ["0", "1", "0"]);
@@ -434,11 +217,11 @@ mod tests {
         for count in [1, 3] {
             let mut group = group(count);
             hold_down(&group, &[0, 1, 2]);
-            assert!(group.is_down() && group.pick(0, Some).is_none(), "{count}");
-            group.rules.all_down = AllDown::Try;
+            assert!(group.is_down() && pick(&group, at(0)).is_none(), "{count}");
+            Rc::get_mut(&mut group.rules).expect("the only one").all_down = AllDown::Try;
             assert_eq!(picks(&group, 3, 0), if count == 1 { ["0", "0", "0"] } else { ["0", "1", "2"] });
             // Those that cannot be reached are still passed over, if there are others.
-            group.servers()[0].pass_over(0);
+            group.members()[0].pass_over(0);
             assert_eq!(picks(&group, 2, 10), if count == 1 { ["0", "0"] } else { ["1", "2"] });
         }
     }
@@ -446,14 +229,36 @@ mod tests {
     #[test]
     fn a_turn_without_a_find_is_not_used_up() {
         let group = group(2);
-        assert!(group.pick(0, |_| None::<()>).is_none());
+        assert!(group.pick(at(0), |_| None::<()>).is_none());
         assert_eq!(picks(&group, 2, 0), ["0", "1"]);
     }
 
     #[test]
     fn a_single_server_is_always_tried() {
         let group = group(1);
-        group.servers()[0].pass_over(0);
-        assert!(group.pick(10, Some).is_some());
+        group.members()[0].pass_over(0);
+        assert!(pick(&group, at(10)).is_some());
+    }
+
+    #[test]
+    fn one_that_was_tried_comes_last() {
+        let group = group(2);
+        let tried = group.members()[0].clone();
+        let again = Wanted { now_ms: 0, not: Some(&tried) };
+        let picked = |wanted| pick(&group, wanted).map(|server| server.key.authority.clone());
+        assert_eq!([picked(again), picked(again)], [Some("1".into()), Some("1".into())]);
+        group.members()[1].pass_over(0);
+        assert_eq!(picked(again), Some("0".into()), "rather the same than none");
+    }
+
+    #[test]
+    fn other_servers_take_the_places_of_all() {
+        let (old, other) = (group(3), group(2));
+        assert_eq!(picks(&old, 2, 0), ["0", "1"]);
+        let new: Vec<Rc<Server>> = other.members()[1..].to_vec();
+        old.replace_members(new);
+        assert_eq!(picks(&old, 2, 0), ["1", "1"]);
+        old.replace_members(Vec::new());
+        assert!(pick(&old, at(0)).is_none());
     }
 }

@@ -14,11 +14,12 @@ use crate::h1::{BodyProgress, BodyReader, BodyWriter};
 use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::shard::Shard;
-use crate::upstream::group::{GroupRules, KeepResult, Server};
+use crate::upstream::group::GroupRules;
+use crate::upstream::server::{KeepResult, Server, ServerInUse};
 
 /// A connection to a server, in use by one exchange.
-pub(crate) struct ServerConnection<'s> {
-    server: &'s Rc<Server>,
+pub(crate) struct ServerConnection {
+    server: ServerInUse,
     /// Gone once the connection is another's.
     link: Option<Link>,
     inbox: Inbox,
@@ -50,11 +51,11 @@ impl ResponseFraming {
         ResponseFraming { body: Framing::None, trailers: TrailerRule::Drop, is_persistent: false };
 }
 
-impl<'s> ServerConnection<'s> {
-    pub(crate) fn new(server: &'s Rc<Server>, link: Link, is_reused: bool, reuse: Reuse) -> Self {
+impl ServerConnection {
+    pub(crate) fn new(server: Rc<Server>, link: Link, is_reused: bool, reuse: Reuse) -> Self {
         server.begin_use();
         ServerConnection {
-            server,
+            server: ServerInUse::new(server),
             link: Some(link),
             inbox: Inbox::default(),
             is_reused,
@@ -66,11 +67,11 @@ impl<'s> ServerConnection<'s> {
         }
     }
 
-    pub(super) fn server(&self) -> &'s Rc<Server> {
-        self.server
+    pub(super) fn server(&self) -> &Rc<Server> {
+        &self.server
     }
 
-    pub(super) fn authority(&self) -> &'s str {
+    pub(super) fn authority(&self) -> &str {
         &self.server.key.authority
     }
 
@@ -148,14 +149,15 @@ impl<'s> ServerConnection<'s> {
         }
     }
 
-    pub(super) fn into_end(mut self) -> (End, Rc<Server>) {
+    pub(super) fn into_end(mut self) -> (End, ServerInUse) {
         let link = self.link.take().expect("an exchange under way has its connection");
         self.server.closed();
-        (End { link, inbox: std::mem::take(&mut self.inbox) }, self.server.clone())
+        let inbox = std::mem::take(&mut self.inbox);
+        (End { link, inbox }, ServerInUse::new(self.server.clone()))
     }
 }
 
-impl Drop for ServerConnection<'_> {
+impl Drop for ServerConnection {
     fn drop(&mut self) {
         self.server.end_use();
         if self.link.is_some() {

@@ -16,14 +16,14 @@ use crate::message::Cause;
 use crate::min_rate::MinRate;
 use crate::port::TunnelEnd;
 use crate::request_lines::RequestLines;
-use crate::upstream::group::Server;
+use crate::upstream::server::{Server, ServerInUse};
 
 /// Longer than anything waits.
 const FOREVER_MS: u64 = u64::MAX >> 20;
 
 /// A stream to a server, in use by one exchange.
-pub(crate) struct ServerStream<'s> {
-    server: &'s Rc<Server>,
+pub(crate) struct ServerStream {
+    server: ServerInUse,
     stream: Stream,
     /// Its connection has served others before.
     is_reused: bool,
@@ -44,10 +44,10 @@ struct Offer {
     accept: Option<[u8; 28]>,
 }
 
-impl<'s> ServerStream<'s> {
-    pub(crate) fn new(server: &'s Rc<Server>, stream: Stream, is_reused: bool) -> Self {
+impl ServerStream {
+    pub(crate) fn new(server: Rc<Server>, stream: Stream, is_reused: bool) -> Self {
         ServerStream {
-            server,
+            server: ServerInUse::new(server),
             stream,
             is_reused,
             timer: Timer::new(FOREVER_MS),
@@ -57,11 +57,11 @@ impl<'s> ServerStream<'s> {
         }
     }
 
-    pub(super) fn server(&self) -> &'s Rc<Server> {
-        self.server
+    pub(super) fn server(&self) -> &Rc<Server> {
+        &self.server
     }
 
-    pub(super) fn authority(&self) -> &'s str {
+    pub(super) fn authority(&self) -> &str {
         &self.server.key.authority
     }
 
@@ -129,19 +129,19 @@ impl<'s> ServerStream<'s> {
         self.stream.code.set(code);
     }
 
-    pub(super) fn into_end(self) -> (TunnelEnd, Rc<Server>) {
-        (TunnelEnd::Stream(self.stream), self.server.clone())
+    pub(super) fn into_end(self) -> (TunnelEnd, ServerInUse) {
+        (TunnelEnd::Stream(self.stream), self.server)
     }
 }
 
 /// The receiving half of a stream.
 pub(crate) struct ResponseStream<'a> {
-    stream: &'a ServerStream<'a>,
+    stream: &'a ServerStream,
     length: BodyLength,
     has_begun: bool,
 }
 
-impl<'s> ServerStream<'s> {
+impl ServerStream {
     pub(super) fn response(&self) -> ResponseStream<'_> {
         ResponseStream { stream: self, length: BodyLength::None, has_begun: false }
     }

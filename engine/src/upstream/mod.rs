@@ -1,10 +1,11 @@
 //! The side of the servers: groups of them, this shard's connections to each, and a server's end of one exchange.
 
 pub(crate) mod connect;
+pub(crate) mod board;
 pub(crate) mod group;
 pub(crate) mod h1;
 pub(crate) mod h2;
-pub(crate) mod health;
+pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod servers;
 pub(crate) mod stock;

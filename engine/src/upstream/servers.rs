@@ -9,8 +9,8 @@ use std::sync::Arc;
 use sluice_tls::handshake::ClientConfig;
 
 use crate::config::{UpstreamGroup, UpstreamServer};
-use crate::upstream::group::{Server, ServerKey};
-use crate::upstream::health::HealthBoard;
+use crate::upstream::board::{ServerBoard, ServerEntry};
+use crate::upstream::server::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
 
@@ -21,13 +21,15 @@ pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
 pub(crate) struct Servers {
     live: RefCell<Vec<Rc<Server>>>,
     stock: Rc<Stock>,
-    health: Arc<HealthBoard>,
+    board: Arc<ServerBoard>,
+    /// The number of the shard.
+    shard: usize,
 }
 
 impl Servers {
-    /// None yet; all their connections will be counted in `stock`, and checked ones are on the board.
-    pub(crate) fn new(stock: Rc<Stock>, health: Arc<HealthBoard>) -> Servers {
-        Servers { live: RefCell::default(), stock, health }
+    /// None yet; all their connections will be counted in `stock`, and what this shard has to say of them goes to the board.
+    pub(crate) fn new(stock: Rc<Stock>, board: Arc<ServerBoard>, shard: usize) -> Servers {
+        Servers { live: RefCell::default(), stock, board, shard }
     }
 
     /// The servers of a group, whose addresses are `resolved`.
@@ -49,19 +51,19 @@ impl Servers {
                 tls: is_secure.then(|| group.tls.clone()),
             };
             let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));
-            let found = self.find_or_add(key, tls);
-            found.heed(is_checked.then(|| self.health.find(&group.name, server)).flatten());
+            let found = self.find_or_add(key, tls, self.board.entry(group, server));
+            found.heed_checks(is_checked);
             found
         };
         group.servers.iter().zip(resolved).map(of_server).collect()
     }
 
-    fn find_or_add(&self, key: ServerKey, tls: Option<ServerTls>) -> Rc<Server> {
+    fn find_or_add(&self, key: ServerKey, tls: Option<ServerTls>, entry: Arc<ServerEntry>) -> Rc<Server> {
         let mut live = self.live.borrow_mut();
         if let Some(known) = live.iter().find(|server| server.key == key) {
             return known.clone();
         }
-        let server = Rc::new(Server::new(key, tls, self.stock.clone()));
+        let server = Rc::new(Server::new(key, tls, self.stock.clone(), (entry, self.shard)));
         live.push(server.clone());
         server
     }
@@ -103,26 +105,25 @@ mod tests {
 
     #[test]
     fn what_checks_say_survives_a_change_of_configuration() {
-        let board = Arc::new(HealthBoard::default());
+        let board = Arc::new(ServerBoard::new(1));
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
-        let servers = Servers::new(stock, board.clone());
+        let servers = Servers::new(stock, board.clone(), 0);
         let resolved = vec![vec!["127.0.0.1:1".parse().unwrap()]; 2];
         let down = |config: &Config| {
-            board.cover(config);
             let all = servers.of_group(&config.upstreams[0], &resolved, None);
             all.iter().map(|server| server.is_down()).collect::<Vec<_>>()
         };
         let checked = config("health.path = \"/\"");
         assert_eq!(down(&checked), [false, false], "they are up until a check says otherwise");
-        board.find("a", &checked.upstreams[0].servers[1]).unwrap().set_down(true);
+        board.entry(&checked.upstreams[0], &checked.upstreams[0].servers[1]).health.set_down(true);
         assert_eq!(down(&config("health.path = \"/other\"")), [false, true], "the same servers");
         // Other connections to the same addresses: other entries of the shard, the same on the board.
         assert_eq!(down(&config("proxy_protocol = \"v1\"\nhealth.path = \"/\"")), [false, true]);
         assert_eq!(down(&config("")), [false, false], "what is not checked is not down");
         assert_eq!(down(&checked), [false, true]);
         let mut seen = Vec::new();
-        board.for_each(|group, scheme, authority, health| {
-            seen.push(format!("{group} {}://{authority} {}", scheme.as_str(), health.is_down()));
+        board.for_each(|group, scheme, authority, entry| {
+            seen.push(format!("{group} {}://{authority} {}", scheme.as_str(), entry.health.is_down()));
         });
         assert_eq!(seen, ["a http://b false", "a http://c true"]);
     }

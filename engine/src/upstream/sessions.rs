@@ -20,7 +20,8 @@ use crate::h2::{AbuseRules, Driver, Ending, Session, Stream};
 use crate::message::Side;
 use crate::shard::Shard;
 use crate::upstream::connect::connect_to;
-use crate::upstream::group::{GroupRules, Server};
+use crate::upstream::group::GroupRules;
+use crate::upstream::server::Server;
 
 /// So many connections to one server are made at the same time.
 const MAKING_MAX: u32 = 16;
@@ -63,7 +64,7 @@ pub(crate) type Made = Result<(), Answer<'static>>;
 struct Making {
     shard: Rc<Shard>,
     server: Rc<Server>,
-    rules: GroupRules,
+    rules: Rc<GroupRules>,
 }
 
 impl Sessions {
@@ -100,7 +101,7 @@ impl Sessions {
     }
 
     /// Has another connection made if the streams of those that there are will soon be used up, and none is being made.
-    pub(crate) fn look_ahead(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &GroupRules) {
+    pub(crate) fn look_ahead(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
         if self.making.get() == 0 && self.is_short() {
             Making::begin(shard, server, rules);
         }
@@ -121,7 +122,7 @@ impl Sessions {
     }
 
     /// Waits until a connection was made, or could not be. Has as many made as those need who wait.
-    pub(crate) async fn wait(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &GroupRules) -> Made {
+    pub(crate) async fn wait(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) -> Made {
         let waiter = Rc::new(Waiter::default());
         self.waiting.borrow_mut().push(waiter.clone());
         self.make_enough(shard, server, rules);
@@ -136,7 +137,7 @@ impl Sessions {
     }
 
     /// Has as many connections made as those need who wait.
-    fn make_enough(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &GroupRules) {
+    fn make_enough(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
         let mut waiting = self.waiting.borrow_mut();
         // The others were given up meanwhile.
         waiting.retain(|waiter| Rc::strong_count(waiter) > 1);
@@ -178,7 +179,7 @@ impl Purpose {
 
 impl Making {
     /// Begins to make a connection, which is driven to its end in a task of its own.
-    fn begin(shard: &Rc<Shard>, server: &Rc<Server>, rules: &GroupRules) {
+    fn begin(shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
         server.sessions.making.set(server.sessions.making.get() + 1);
         let making = Making { shard: shard.clone(), server: server.clone(), rules: rules.clone() };
         spawn(making.run());

@@ -15,20 +15,21 @@ use crate::port::TunnelEnd;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
-use crate::upstream::group::{GroupRules, Server};
+use crate::upstream::group::GroupRules;
+use crate::upstream::server::{Server, ServerInUse};
 use crate::upstream::{h1, h2};
 
 /// A server's end of one exchange.
-pub(crate) enum UpstreamStream<'s> {
-    H1(h1::ServerConnection<'s>),
-    H2(h2::ServerStream<'s>),
+pub(crate) enum UpstreamStream {
+    H1(h1::ServerConnection),
+    H2(h2::ServerStream),
 }
 
 /// Where the rest of a request goes while its response is received.
 #[derive(Clone, Copy)]
 pub(crate) enum RequestStream<'a> {
     H1(h1::RequestStream<'a>),
-    H2(&'a h2::ServerStream<'a>),
+    H2(&'a h2::ServerStream),
 }
 
 /// Where a response comes from.
@@ -68,8 +69,8 @@ pub(crate) enum Used {
     Broken,
 }
 
-impl<'s> UpstreamStream<'s> {
-    pub(crate) fn server(&self) -> &'s Rc<Server> {
+impl UpstreamStream {
+    pub(crate) fn server(&self) -> &Rc<Server> {
         match self {
             Self::H1(connection) => connection.server(),
             Self::H2(stream) => stream.server(),
@@ -77,7 +78,7 @@ impl<'s> UpstreamStream<'s> {
     }
 
     /// Host and port of the server, as configured.
-    pub(crate) fn authority(&self) -> &'s str {
+    pub(crate) fn authority(&self) -> &str {
         match self {
             Self::H1(connection) => connection.authority(),
             Self::H2(stream) => stream.authority(),
@@ -149,7 +150,7 @@ impl<'s> UpstreamStream<'s> {
     }
 
     /// The exchange has ended in a tunnel: the connection with what has come behind the response, and its server.
-    pub(crate) fn into_end(self) -> (TunnelEnd, Rc<Server>) {
+    pub(crate) fn into_end(self) -> (TunnelEnd, ServerInUse) {
         match self {
             Self::H1(connection) => {
                 let (end, server) = connection.into_end();

@@ -13,7 +13,7 @@ use crate::connection::link::Link;
 use crate::connection::tls::{PeerDetails, Tls};
 use crate::log;
 use crate::shard::Shard;
-use crate::upstream::group::Server;
+use crate::upstream::server::Server;
 
 /// So long a shard is silent about a server whose handshakes fail, after it has said so.
 const SILENCE_MS: u64 = 10_000;

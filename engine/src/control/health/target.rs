@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::blueprint::Blueprint;
 use crate::config::{Check, HealthCheck, ProxyProtocolOut, UpstreamGroup, UpstreamProtocol, UpstreamServer};
-use crate::upstream::health::ServerHealth;
+use crate::upstream::board::ServerEntry;
 
 /// A header of version 1 for a connection that is the proxy's own.
 //= https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
@@ -27,13 +27,13 @@ pub(super) struct CheckedGroup {
     pub(super) name: String,
     pub(super) check: HealthCheck,
     /// What is known of them, by number.
-    pub(super) servers: Vec<Arc<ServerHealth>>,
+    pub(super) servers: Vec<Arc<ServerEntry>>,
 }
 
 impl CheckedGroup {
     /// How many servers there are, and how many of them are up.
     pub(super) fn count(&self) -> (usize, usize) {
-        (self.servers.len(), self.servers.iter().filter(|server| !server.is_down()).count())
+        (self.servers.len(), self.servers.iter().filter(|server| !server.health.is_down()).count())
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn groups(
     groups
         .filter_map(|((group, resolved), settings)| {
             let check = group.health.as_ref()?;
-            let on_board = |server| blueprint.health.find(&group.name, server).unwrap_or_default();
+            let on_board = |server| blueprint.servers.entry(group, server);
             let checked = CheckedGroup {
                 name: group.name.clone(),
                 check: check.clone(),

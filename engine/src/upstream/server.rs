@@ -1,0 +1,364 @@
+//! One server as a shard sees it: its idle connections, how many are in use, and whether it gets requests.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use sluice_proto::proxy_protocol::Ends;
+use sluice_sys::ReadAhead;
+
+use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
+use crate::connection::link::Link;
+use crate::upstream::board::{ServerEntry, ServerNumbers};
+use crate::upstream::sessions::Sessions;
+use crate::upstream::stock::{Peak, Stock};
+use crate::upstream::tls::ServerTls;
+
+/// How long a server is passed over after a connection to it failed, if its group has others.
+pub(crate) const BACK_OFF_MS: u64 = 1_000;
+
+/// After a large answer, so many small ones are still received as if a large one could follow.
+const LARGE_MEMORY: u8 = 8;
+
+/// The identity of a server across configurations: entries with equal keys share connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerKey {
+    /// The group that it serves in.
+    pub(crate) group: String,
+    /// Host and port as configured.
+    pub(crate) authority: String,
+    /// Where it can be reached; the first address that works is used.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The header that begins a connection.
+    pub(crate) proxy_protocol: ProxyProtocolOut,
+    /// The version of HTTP.
+    pub(crate) protocol: UpstreamProtocol,
+    /// How connections to it are secured.
+    pub(crate) tls: Option<UpstreamTls>,
+}
+
+/// One server, and this shard's idle connections to it.
+pub(crate) struct Server {
+    pub(crate) key: ServerKey,
+    pub(crate) tls: Option<ServerTls>,
+    /// The address that worked last.
+    pub(crate) preferred: Cell<usize>,
+    /// Connections that wait for the next request, the last one used on top.
+    idle: RefCell<Vec<Link>>,
+    /// Its connections by HTTP/2.
+    pub(crate) sessions: Sessions,
+    /// Connections in use.
+    busy: Cell<u32>,
+    /// Requests under way, over connections of either protocol.
+    requests: Cell<u32>,
+    /// What the whole process knows of it.
+    entry: Arc<ServerEntry>,
+    /// The part of that which this shard writes.
+    pub(crate) numbers: Arc<CachePadded<ServerNumbers>>,
+    /// How many were in use at once, lately.
+    peak: Peak,
+    /// The connections that all servers of the shard may have.
+    stock: Rc<Stock>,
+    /// How many small answers ago the last large one was, counted down from [`LARGE_MEMORY`].
+    large_lately: Cell<u8>,
+    /// Until when, in the shard's milliseconds, to pass it over.
+    failed_until_ms: Cell<u64>,
+    /// Checks hold it down.
+    is_down: Cell<bool>,
+    /// Whether checks count.
+    is_checked: Cell<bool>,
+}
+
+impl Server {
+    pub(crate) fn new(
+        key: ServerKey,
+        tls: Option<ServerTls>,
+        stock: Rc<Stock>,
+        (entry, shard): (Arc<ServerEntry>, usize),
+    ) -> Server {
+        Server {
+            numbers: entry.numbers_of(shard),
+            entry,
+            requests: Cell::new(0),
+            key,
+            tls,
+            preferred: Cell::new(0),
+            idle: RefCell::new(Vec::new()),
+            sessions: Sessions::default(),
+            busy: Cell::new(0),
+            peak: Peak::default(),
+            stock,
+            large_lately: Cell::new(0),
+            failed_until_ms: Cell::new(0),
+            is_down: Cell::new(false),
+            is_checked: Cell::new(false),
+        }
+    }
+
+    /// Connections to it that are worth having, busy and idle. Those that serve one client only are worth having as long as that
+    /// client may be there.
+    fn wanted(&self) -> u32 {
+        match self.key.proxy_protocol {
+            ProxyProtocolOut::Off => self.peak.wanted(),
+            ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
+                self.peak.wanted().max(sluice_sys::connections_open())
+            }
+        }
+    }
+
+    /// What the whole process knows of it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no choice goes by it yet"))]
+    pub(crate) fn entry(&self) -> &ServerEntry {
+        &self.entry
+    }
+
+    /// From now on checks count, or do not.
+    pub(crate) fn heed_checks(&self, is_checked: bool) {
+        self.is_checked.set(is_checked);
+        self.look_at_health();
+    }
+
+    /// Takes over what checks say. Idle connections to a server that they hold down are closed, and those by HTTP/2 take no further
+    /// requests.
+    pub(crate) fn look_at_health(&self) {
+        let is_down = self.is_checked.get() && self.entry.health.is_down();
+        if is_down && !self.is_down.replace(is_down) {
+            self.close_idle();
+            self.sessions.leave_all();
+        }
+        self.is_down.set(is_down);
+    }
+
+    /// Whether checks hold it down.
+    pub(crate) fn is_down(&self) -> bool {
+        self.is_down.get()
+    }
+
+    /// Whether a connection to it failed a moment ago.
+    pub(crate) fn is_passed_over(&self, now_ms: u64) -> bool {
+        self.failed_until_ms.get() > now_ms
+    }
+
+    pub(crate) fn pass_over(&self, now_ms: u64) {
+        self.failed_until_ms.set(now_ms + BACK_OFF_MS);
+    }
+
+    /// Requests and tunnels of this shard that are with it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no choice goes by it yet"))]
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    fn set_requests(&self, requests: u32) {
+        self.requests.set(requests);
+        self.numbers.active.set(u64::from(requests));
+    }
+
+    /// A connection is in use from now on.
+    pub(crate) fn begin_use(&self) {
+        let busy = self.busy.get() + 1;
+        self.busy.set(busy);
+        self.peak.note(busy);
+    }
+
+    /// A connection is in use no more.
+    pub(crate) fn end_use(&self) {
+        self.busy.set(self.busy.get() - 1);
+    }
+
+    /// A connection to this server was made.
+    pub(crate) fn opened(&self) {
+        self.stock.opened();
+    }
+
+    /// A connection to this server that was in use is closed.
+    pub(crate) fn closed(&self) {
+        self.stock.closed(1);
+    }
+
+    /// An idle connection for which `is_good` holds. Those for which it does not are dropped on the way, and so are those that
+    /// have ended meanwhile.
+    pub(crate) fn take_idle(&self, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(link) = idle.pop() {
+            if link.transport().reuse() && is_good(&link) {
+                return Some(link);
+            }
+            self.stock.closed(1);
+        }
+        None
+    }
+
+    /// The same among the connections that the server knows to be of one client.
+    pub(crate) fn take_idle_of(&self, ends: &Ends, is_good: impl Fn(&Link) -> bool) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        let announced = Some((ends.source, ends.destination));
+        while let Some(at) = idle.iter().rposition(|link| link.transport().proxied() == announced) {
+            let link = idle.remove(at);
+            if link.transport().reuse() && is_good(&link) {
+                return Some(link);
+            }
+            self.stock.closed(1);
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
+    /// the shard's stock. Else it is closed.
+    pub(crate) fn keep(&self, link: Link, idle_ms: u64, idle_max: usize) -> KeepResult {
+        if !link.rest() {
+            self.stock.closed(1);
+            return KeepResult::Ended;
+        }
+        let conn = link.transport();
+        conn.set_read_ahead(self.read_ahead());
+        let mut idle = self.idle.borrow_mut();
+        // Only one client has a use for it, and the one that has waited longest may never come back.
+        if conn.proxied().is_some()
+            && (idle.len() >= idle_max || self.stock.is_exceeded())
+            && !idle.is_empty()
+        {
+            idle.remove(0);
+            self.stock.closed(1);
+        }
+        if idle.len() >= idle_max || self.stock.is_exceeded() {
+            self.stock.closed(1);
+            return KeepResult::NoRoom;
+        }
+        if !conn.keep_idle(idle_ms) {
+            self.stock.closed(1);
+            return KeepResult::Ended;
+        }
+        idle.push(link);
+        KeepResult::Idle
+    }
+
+    /// A second has passed: drops what has ended, and lets the peak fade.
+    pub(crate) fn tick(&self) {
+        self.drop_ended();
+        self.peak.tick(self.busy.get());
+    }
+
+    /// Idle connections beyond those that are worth having.
+    pub(crate) fn surplus(&self) -> usize {
+        let idle = self.idle();
+        (idle + self.busy.get() as usize).saturating_sub(self.wanted() as usize).min(idle)
+    }
+
+    /// Closes so many of the idle connections, if there are as many, those first that were not used for longest; returns how
+    /// many.
+    pub(crate) fn close_oldest(&self, count: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let count = count.min(idle.len());
+        idle.drain(..count);
+        self.stock.closed(count);
+        count
+    }
+
+    /// Idle connections, with those that have ended since the last tick.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    fn drop_ended(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|link| link.transport().is_quiet());
+        self.stock.closed(before - idle.len());
+    }
+
+    /// Takes note of the size of an answer's body. Where answers are large, their bytes are left in the socket for
+    /// splicing instead of being received ahead.
+    pub(crate) fn note_answer(&self, is_large: bool) {
+        let memory = if is_large { LARGE_MEMORY } else { self.large_lately.get().saturating_sub(1) };
+        self.large_lately.set(memory);
+    }
+
+    /// How connections to this server should receive.
+    pub(crate) fn read_ahead(&self) -> ReadAhead {
+        if self.large_lately.get() > 0 { ReadAhead::OneBuffer } else { ReadAhead::Buffers }
+    }
+
+    /// Drops what has ended and counts what is left: busy and idle connections.
+    pub(crate) fn connections(&self) -> (u32, usize) {
+        self.drop_ended();
+        let (busy, idle) = self.sessions.count();
+        (self.busy.get() + busy, self.idle() + idle)
+    }
+
+    /// Closes the idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.close_oldest(usize::MAX);
+    }
+}
+
+/// A server that a request or a tunnel is with, which counts as long as this lives.
+pub(crate) struct ServerInUse(Rc<Server>);
+
+impl ServerInUse {
+    pub(crate) fn new(server: Rc<Server>) -> ServerInUse {
+        server.set_requests(server.requests.get() + 1);
+        ServerInUse(server)
+    }
+}
+
+impl Deref for ServerInUse {
+    type Target = Rc<Server>;
+
+    fn deref(&self) -> &Rc<Server> {
+        &self.0
+    }
+}
+
+impl Drop for ServerInUse {
+    fn drop(&mut self) {
+        self.0.set_requests(self.0.requests.get() - 1);
+    }
+}
+
+/// The fate of a connection after its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepResult {
+    Idle,
+    /// The server has closed it, or sent unsolicited bytes.
+    Ended,
+    /// There are as many as there may be.
+    NoRoom,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::stock::Descriptors;
+
+    #[test]
+    fn requests_count_as_long_as_they_are_with_a_server() {
+        let entry = Arc::new(ServerEntry::new(2));
+        let on_shard = |shard| {
+            let key = ServerKey {
+                group: "app".into(),
+                authority: "a:1".into(),
+                addresses: Vec::new(),
+                proxy_protocol: ProxyProtocolOut::Off,
+                protocol: UpstreamProtocol::H1,
+                tls: None,
+            };
+            let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
+            Rc::new(Server::new(key, None, stock, (entry.clone(), shard)))
+        };
+        let (here, there) = (on_shard(0), on_shard(1));
+        let first = ServerInUse::new(here.clone());
+        let second = ServerInUse::new(here.clone());
+        let third = ServerInUse::new(there);
+        let of_all = || entry.numbers().map(|numbers| numbers.active.value()).sum::<u64>();
+        assert_eq!((here.requests(), of_all()), (2, 3));
+        drop((first, third));
+        assert_eq!((here.requests(), of_all()), (1, 1));
+        drop(second);
+        assert_eq!((here.requests(), of_all()), (0, 0));
+        assert!(!here.entry().health.is_down());
+    }
+}
