@@ -1,5 +1,5 @@
-//! The abuse score of a client's connection: requests that the protocol allows, that cost us work, and that are abuse when
-//! repeated.
+//! The abuse score of a client's connection, of either protocol: requests that the protocol allows, that cost us work, and that are abuse
+//! when repeated. Frames of HTTP/2 have a budget of their own (`h2::abuse`).
 //!
 //! A breach of the protocol ends its connection at once and needs no score. Each kind of abuse has its points and its counter.
 //! A well-formed request takes a point off again, so that a long connection with a rare slip stays open.

@@ -215,7 +215,7 @@ pub(crate) trait BodySink {
     /// So many bytes follow, and could be spliced if they went out as they are. After [`BodySink::flush`].
     fn prepare_for(&mut self, bytes: u64);
 
-    /// Whether large pieces are better sent by themselves, since they cannot be spliced. After [`BodySink::flush`] nothing waits
+    /// Whether large pieces are better sent by themselves, since they cannot be spliced: over TLS, and to streams of HTTP/2. After [`BodySink::flush`] nothing waits
     /// before them.
     fn takes_large_pieces(&self) -> bool;
 

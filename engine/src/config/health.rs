@@ -19,7 +19,7 @@ const SERVICE_BYTES_MAX: usize = 1_024;
 pub struct HealthCheck {
     /// What a check is.
     pub check: Check,
-    /// From the begin of a check to that of the next.
+    /// From the start of a check to that of the next.
     pub interval: Duration,
     /// The longest time for a check.
     pub timeout: Duration,

@@ -445,7 +445,7 @@ section! {
     service: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "The service that a gRPC server is asked about; all of it if it is left out";
     interval: Duration = time("10ms", "24h"), "2s", UPSTREAM, Reload, "",
-        "Time from the begin of a check to that of the next, of which up to a tenth is added or left out at random";
+        "Time from the start of a check to that of the next, of which up to a tenth is added or left out at random";
     timeout: Duration = time("1ms", "24h"), "2s", UPSTREAM, Reload, "",
         "Longest time for a check, from its connection to the end of the response";
     rise: u32 = count("1", "1000"), "2", UPSTREAM, Reload, "",

@@ -1,5 +1,5 @@
-//! The budget of a connection for what the protocol allows, costs us work, and is abuse when repeated: a bucket of points that fills
-//! again with time.
+//! The budget of a connection of HTTP/2 for frames that the protocol allows, that cost us work, and that are abuse when repeated: a bucket
+//! of points that fills again with time. Requests that end in refusals are counted elsewhere (`crate::abuse`).
 
 use sluice_proto::h2::Abuse;
 
