@@ -437,7 +437,7 @@ impl Future for Driver<'_> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Driven> {
         let this = &mut *self;
-        this.session.is_driven_by(context);
+        this.session.set_driver(context);
         this.session.shard.drivers.sleep(this.sleeper, context);
         this.receive(context);
         this.leave();

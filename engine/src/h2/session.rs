@@ -223,7 +223,7 @@ impl Session {
         }
     }
 
-    pub(super) fn is_driven_by(&self, context: &Context<'_>) {
+    pub(super) fn set_driver(&self, context: &Context<'_>) {
         self.driver.set(Some(context.waker().clone()));
     }
 
