@@ -6,18 +6,16 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use sluice_proto::h2::ErrorCode;
-use sluice_sys::{Sending, Timer, now_ms};
+use sluice_sys::{Timer, now_ms};
 
 use crate::connection::link::Data;
 use crate::exchange::ended::TunnelUpstream;
 use crate::message::{Aborted, Cause, Side};
-use crate::min_rate::short;
-use crate::port::{Port, TunnelEnd};
+use crate::port::{Outgoing, Port, TunnelEnd};
 use crate::shard::Shard;
 use crate::tunnel::{Open, since_ms};
 
@@ -41,10 +39,8 @@ pub(crate) struct StreamTunnel {
 enum Way {
     /// Waits for the next bytes of its side. There is nothing in hand.
     Receiving,
-    /// Sends to a connection what was received, so many bytes.
-    Sending { sending: Sending, bytes: u32 },
-    /// Sends to a stream what was received; so many bytes are left, and were at this time.
-    Pushing { bytes: u32, left: u32, since_ms: u32 },
+    /// Sends to the other side what was received.
+    Sending(Outgoing),
     /// Its side has finished; what was sent before is still with us.
     Flushing,
     /// The other side knows that this one has finished, or this direction has failed.
@@ -154,26 +150,9 @@ impl StreamTunnel {
                 None => Way::Flushing,
                 Some(data) => self.begin_send(side, data),
             },
-            Way::Sending { sending, bytes } => {
-                let sent = ready!(Pin::new(sending).poll(context)).result;
-                sent.map_err(|error| Aborted::sending(side.other(), &error))?;
-                from.have_passed(*bytes);
-                self.put_down();
-                Way::Receiving
-            }
-            Way::Pushing { bytes, left, since_ms } => {
-                let Port::Stream(stream) = to else { unreachable!("data is pushed to streams") };
-                if let Some(aborted) = stream.failed() {
-                    return Poll::Ready(Err(aborted));
-                }
-                if let Some(unsent) = stream.unsent_bytes() {
-                    if unsent != *left {
-                        (*left, *since_ms) = (unsent, now_ms() as u32);
-                    }
-                    stream.wait(context);
-                    return Poll::Pending;
-                }
-                from.have_passed(*bytes);
+            Way::Sending(outgoing) => {
+                let bytes = ready!(to.poll_sent(side.other(), outgoing, context))?;
+                from.have_passed(bytes);
                 self.put_down();
                 Way::Receiving
             }
@@ -193,19 +172,13 @@ impl StreamTunnel {
             Side::Upstream => &self.client,
         };
         let bytes = data.bytes().len() as u32;
-        let stall_ms = self.stall_ms();
-        match to {
-            Port::Link(link) => Way::Sending { sending: link.send(data, u64::from(stall_ms)), bytes },
-            Port::Stream(stream) => {
-                stream.send(data.bytes(), false);
-                let left = stream.unsent_bytes().unwrap_or(0);
-                if left > 0 {
-                    // The timer may be set to the end of a longer silence.
-                    self.timer.reset(self.stall_ms().min(self.idle_ms()).max(1).into());
-                }
-                Way::Pushing { bytes, left, since_ms: now_ms() as u32 }
-            }
+        let stall_ms = self.open.stall_ms();
+        let outgoing = to.send(data, bytes, stall_ms);
+        if outgoing.has_to_wait() {
+            // The timer may be set to the end of a longer silence.
+            self.timer.reset(stall_ms.min(self.open.idle_ms()).max(1).into());
         }
+        Way::Sending(outgoing)
     }
 
     /// Takes note of streams that have failed where no direction waits for their bytes any more.
@@ -226,13 +199,15 @@ impl StreamTunnel {
             let now_ms = now_ms();
             let is_moving = self.ways.iter().any(Way::is_in_hand);
             let silent_ms = if is_moving { 0 } else { since_ms(self.last_ms.get(), now_ms) };
-            let mut left_ms = self.idle_ms().saturating_sub(silent_ms);
+            let mut left_ms = self.open.idle_ms().saturating_sub(silent_ms);
             if left_ms == 0 {
                 return Poll::Ready(Ending::Idle);
             }
             for side in [Side::Downstream, Side::Upstream] {
-                let Way::Pushing { since_ms: then_ms, .. } = self.ways[side as usize] else { continue };
-                let of_way_ms = self.stall_ms().saturating_sub(since_ms(then_ms, now_ms));
+                let Way::Sending(outgoing) = &self.ways[side as usize] else { continue };
+                let Some(of_way_ms) = outgoing.patience_ms(now_ms as u32, self.open.stall_ms()) else {
+                    continue;
+                };
                 if of_way_ms == 0 {
                     self.ways[side as usize] = Way::Closed;
                     self.failure.get_or_insert(Failure::Stalled(side.other()));
@@ -257,16 +232,6 @@ impl StreamTunnel {
             _ => Failure::Broken,
         };
         self.failure.get_or_insert(failure(aborted.side));
-    }
-
-    /// Longest time in which a side may take nothing of what waits for it, by the configuration in force.
-    fn stall_ms(&self) -> u32 {
-        short(self.open.shard.snapshot().times.write_stall)
-    }
-
-    /// Longest time in which neither side sends a byte.
-    fn idle_ms(&self) -> u32 {
-        short(self.open.shard.snapshot().times.tunnel_idle)
     }
 
     fn end(self, ending: &Ending) {
@@ -324,7 +289,7 @@ impl StreamTunnel {
 impl Way {
     /// Something was received and is not sent yet.
     fn is_in_hand(&self) -> bool {
-        matches!(self, Way::Sending { .. } | Way::Pushing { .. })
+        matches!(self, Way::Sending(_))
     }
 }
 

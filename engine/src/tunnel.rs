@@ -75,7 +75,7 @@ impl Tunnel {
             let bytes = inbox.unread().len();
             if bytes > 0 {
                 // If it fails, so does what follows.
-                to.send(inbox.take(bytes), u64::from(tunnel.stall_ms())).detach();
+                to.send(inbox.take(bytes), u64::from(tunnel.open.stall_ms())).detach();
             }
         }
         tunnel
@@ -86,7 +86,7 @@ impl Tunnel {
     pub(crate) fn run(self) -> impl Future<Output = ()> {
         async move {
             // The client's connection keeps the time for both.
-            self.client.transport().set_deadline(self.idle_ms().into());
+            self.client.transport().set_deadline(self.open.idle_ms().into());
             match (Carry { tunnel: &self, ways: [const { Way::Steady(Step::Receiving) }; 2] }).await {
                 Ending::Finished => {}
                 Ending::Idle => self.open.shard.counters.tunnel_idle_timeouts.increment(),
@@ -96,17 +96,6 @@ impl Tunnel {
                 }
             }
         }
-    }
-
-    /// Longest time in which a side may take nothing of what waits for it: that of the configuration in force, so that a tunnel has
-    /// no room for it.
-    fn stall_ms(&self) -> u32 {
-        short(self.open.shard.snapshot().times.write_stall)
-    }
-
-    /// Longest time in which neither side sends a byte.
-    fn idle_ms(&self) -> u32 {
-        short(self.open.shard.snapshot().times.tunnel_idle)
     }
 
     /// The source and the destination of this side's bytes.
@@ -130,7 +119,7 @@ impl Tunnel {
         };
         let mut rest = PlainRest { conn: source, bytes: BURST_BYTES, min_rate: None, side };
         let mut sink =
-            PlainSink { conn: target, stall_ms: self.stall_ms(), min_rate: None, side: side.other() };
+            PlainSink { conn: target, stall_ms: self.open.stall_ms(), min_rate: None, side: side.other() };
         splicing.poll(&mut rest, &mut sink, context).map_ok(|moved| to.count_moved(moved))
     }
 
@@ -152,7 +141,7 @@ impl Tunnel {
             return false;
         }
         let silent_ms = if is_moving { 0 } else { since_ms(self.last_ms.get(), now_ms()) };
-        let left_ms = self.idle_ms().saturating_sub(silent_ms);
+        let left_ms = self.open.idle_ms().saturating_sub(silent_ms);
         if left_ms > 0 {
             self.client.transport().set_deadline(left_ms.into());
         }
@@ -281,7 +270,7 @@ impl<'t> Way<'t> {
                     // Bytes that are sealed here cannot be spliced.
                     let is_full = data.bytes().len() >= FULL_BYTES
                         && from.plain_to_receive().and(to.plain_to_send()).is_some();
-                    Step::Sending { sending: to.send(data, u64::from(tunnel.stall_ms())), is_full }
+                    Step::Sending { sending: to.send(data, u64::from(tunnel.open.stall_ms())), is_full }
                 }
             },
             Way::Steady(Step::Sending { sending, is_full }) => {
@@ -335,6 +324,17 @@ impl Open {
         }
         shard.tunnels.set(shard.tunnels.get() + 1);
         Open { shard, server }
+    }
+
+    /// Longest time in which a side may take nothing of what waits for it: that of the configuration in force, so that a tunnel has
+    /// no room for it.
+    pub(crate) fn stall_ms(&self) -> u32 {
+        short(self.shard.snapshot().times.write_stall)
+    }
+
+    /// Longest time in which neither side sends a byte.
+    pub(crate) fn idle_ms(&self) -> u32 {
+        short(self.shard.snapshot().times.tunnel_idle)
     }
 }
 

@@ -1,10 +1,11 @@
 //! One direction of a tunnel whose frames are read: what has come of its side, how far its frames are read, and what is on its way.
 
 use sluice_proto::ws::{CloseCode, Event, Fault, Frame, Kind, Reader, Rules, Sender};
-use sluice_sys::{Buf, Sending};
+use sluice_sys::Buf;
 
 use crate::connection::inbox::Inbox;
 use crate::message::Side;
+use crate::port::Outgoing;
 
 /// What was received and not passed on yet, and what is on its way to the other side.
 pub(super) struct Flow {
@@ -40,10 +41,8 @@ pub(super) enum Input {
 pub(super) enum Way {
     /// Nothing.
     Idle,
-    /// So many bytes, to a connection; 0 for a frame of ours.
-    Sending { sending: Sending, bytes: u32 },
-    /// The same to a stream; so many are left, and were at this time.
-    Pushing { bytes: u32, left: u32, since_ms: u32 },
+    /// So many bytes of this side; 0 for a frame of ours.
+    Sending(Outgoing),
     /// Nothing more will be; what was sent before is still with us.
     Flushing,
     /// The other side knows that nothing more will come, or has failed.
@@ -166,17 +165,17 @@ impl Flow {
     }
 
     /// Whether a frame of ours waits for the end of this one.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.is_ping_due || self.close_due.is_some()
     }
 
     /// Something was received and is not sent yet.
     pub(super) fn is_in_hand(&self) -> bool {
-        matches!(self.way, Way::Sending { .. } | Way::Pushing { .. })
+        matches!(self.way, Way::Sending(_))
     }
 
     /// Its side was heard.
-    pub(super) fn is_heard(&mut self, now_ms: u32) {
+    pub(super) fn heard(&mut self, now_ms: u32) {
         (self.since_ms, self.is_asked) = (now_ms, false);
     }
 }
