@@ -1,9 +1,8 @@
 //! The input from which every shard is made. All shards read the same one.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use sluice_sys::{ConnectionLimit, PeerCounts};
+use sluice_sys::{Address, ConnectionLimit, PeerCounts};
 
 use crate::budget::Budget;
 use crate::config::Config;
@@ -21,7 +20,7 @@ pub(crate) struct Blueprint {
     /// What the process knows of servers.
     pub(crate) servers: Arc<ServerBoard>,
     pub(crate) tls: TlsFiles,
-    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<Address>,
     /// Client connections of all shards, and the limit that they share.
     pub(crate) connections_max: u32,
     pub(crate) connection_limit: Arc<ConnectionLimit>,
@@ -39,7 +38,7 @@ impl Blueprint {
     pub(crate) fn new(
         config: Config,
         (resolved, tls): (Resolved, TlsFiles),
-        listen: Vec<SocketAddr>,
+        listen: Vec<Address>,
         budget: Budget,
         (connections_max, descriptors): (u32, Descriptors),
         plan: &Plan,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{CommandLine, Key, Kind, Section, flags, list_flags, parse_listen};
+use crate::config::{CommandLine, Key, Kind, Section, flags, list_flags, parse_listen_tcp};
 use crate::exit::Exit;
 use crate::log::Level;
 
@@ -310,7 +310,7 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
     /// Address and port of the proxy [default: 127.0.0.1:8080, with --tls 127.0.0.1:8443]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen_tcp)]
     pub listen: Option<SocketAddr>,
     /// Serve https:// with a certificate that is made for this run
     #[arg(long)]

@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
+use sluice_proto::h1::UNIX_TEXT;
+use sluice_sys::UNIX_PEER;
+
 /// An IP address as text; IPv6 without brackets.
 pub(crate) struct AddressText {
     bytes: [u8; IPV6_BYTES_MAX],
@@ -46,6 +49,7 @@ impl AddressText {
     /// Replaces it.
     pub(crate) fn write(&mut self, ip: IpAddr) {
         match ip.to_canonical() {
+            ip if ip == UNIX_PEER.ip() => self.write_unix(),
             IpAddr::V4(v4) => self.write_v4(v4),
             IpAddr::V6(v6) => {
                 let mut rest = &mut self.bytes[..];
@@ -54,6 +58,13 @@ impl AddressText {
                 self.len = IPV6_BYTES_MAX - rest.len();
             }
         }
+    }
+
+    /// A peer on a Unix socket has no address: the word of nginx for it.
+    #[cold]
+    fn write_unix(&mut self) {
+        self.bytes[..UNIX_TEXT.len()].copy_from_slice(UNIX_TEXT);
+        self.len = UNIX_TEXT.len();
     }
 
     fn write_v4(&mut self, v4: Ipv4Addr) {

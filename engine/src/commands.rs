@@ -1,10 +1,10 @@
 //! What the `sluice` binary does for each of its commands, and what it says of it.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use sluice_sys::Address;
 
 use crate::cert;
 use crate::cli::{
@@ -175,7 +175,7 @@ fn run_demo(args: &DemoArgs) -> ExitCode {
             .with("--tls-cert", pair.cert.display().to_string())
             .with("--tls-key", pair.key.display().to_string()),
     };
-    let introduce = |listen: &[SocketAddr]| log::plain(demo::introduction(listen[0], origin, pair.as_ref()));
+    let introduce = |listen: &[Address]| log::plain(demo::introduction(&listen[0], origin, pair.as_ref()));
     match config::resolve(&flags) {
         Ok(config) => serve(config, introduce),
         Err(errors) => complain(&errors),
@@ -273,7 +273,7 @@ fn plan(root: &Path, choice: &ShardChoice) -> Result<(Topology, Plan), String> {
     Ok((topology, plan))
 }
 
-fn serve(config: Config, when_ready: impl FnOnce(&[SocketAddr])) -> ExitCode {
+fn serve(config: Config, when_ready: impl FnOnce(&[Address])) -> ExitCode {
     log::set(config.log);
     log::debug(crate::version::line());
     if cfg!(debug_assertions) {

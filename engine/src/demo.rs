@@ -10,7 +10,7 @@ use std::thread;
 use sluice_proto::h1::{ConnectionField, Framing, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{HeadLimits, RequestKind};
 use sluice_sys::{
-    BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
+    Address, BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
 };
 
 use crate::cert;
@@ -96,7 +96,7 @@ impl Drop for Pair {
 }
 
 /// Commands to try, once the proxy listens.
-pub(crate) fn introduction(listen: SocketAddr, origin: SocketAddr, pair: Option<&Pair>) -> String {
+pub(crate) fn introduction(listen: &Address, origin: SocketAddr, pair: Option<&Pair>) -> String {
     let (curl, url, bench) = match pair {
         None => ("curl -i".to_owned(), format!("http://{listen}/"), String::new()),
         Some(pair) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use sluice_sys::HugePages;
+use sluice_sys::{Address, HugePages};
 use sluice_tls::tickets::TicketKeys;
 
 use crate::blueprint::Blueprint;
@@ -45,7 +45,7 @@ pub fn run(
     config: Config,
     topology: &Topology,
     plan: &Plan,
-    when_ready: impl FnOnce(&[SocketAddr]),
+    when_ready: impl FnOnce(&[Address]),
 ) -> Result<(), LaunchError> {
     sluice_sys::reserve_arenas(plan.shards.len() + OTHER_THREADS);
     sluice_sys::reserve_runtimes(plan.shards.len());
@@ -56,21 +56,21 @@ pub fn run(
     let descriptors = descriptors_for(&config, plan.shards.len())?;
     let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
     let (tls, mut upkeep) = load_tls(&config).map_err(LaunchError::Refused)?;
-    let wanted: Vec<SocketAddr> = config.listeners.iter().map(|listener| listener.address).collect();
-    let reserved = Reserved::bind(&wanted)?;
+    let reserved = Reserved::bind(&config.listeners)?;
     let metrics = config.metrics.map(bind_metrics).transpose()?;
     let listen = reserved.addresses();
     let blueprint = Arc::new(Blueprint::new(config, (resolved, tls), listen, budget, descriptors, plan));
     let (method, board) =
         SteeringMethod::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
-    let (mut shard_set, go) = start(&blueprint, plan, &method, &events, &inbox)?;
+    let (mut shard_set, go) = start(&blueprint, plan, (&reserved, &method), &events, &inbox)?;
     if !plan.reserved.is_empty() {
         sluice_sys::pin_to_cpus(plan.reserved.iter()).map_err(|error| {
             LaunchError::Refused(format!("cannot move to CPU {}: {error}", plan.reserved))
         })?;
     }
     // Every shard listens by now: the sockets that kept the ports may go, and so may our hold on the programs.
-    drop((reserved, method));
+    drop(method);
+    shard_set.keep_files(reserved.release());
     for (shard, sender) in go.into_iter().enumerate() {
         let _ = sender.send(board.as_ref().map(|board| shard_set.peers(shard, board)));
     }
@@ -124,13 +124,13 @@ fn load_tls(config: &Config) -> Result<(TlsFiles, Option<TlsUpkeep>), String> {
 fn start(
     blueprint: &Arc<Blueprint>,
     plan: &Plan,
-    method: &SteeringMethod,
+    (reserved, method): (&Reserved, &SteeringMethod),
     events: &SyncSender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(ShardSet, Vec<Go>), LaunchError> {
     let servers = blueprint.servers.clone();
     let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name(), servers)?;
-    let start = |place| shard_thread::start(blueprint, place, method, events.clone());
+    let start = |place| shard_thread::start(blueprint, place, (reserved, method), events.clone());
     let go = plan.shards.iter().map(start).collect::<Result<_, _>>()?;
     while shard_set.len() < plan.shards.len() {
         match inbox.recv() {
@@ -155,7 +155,7 @@ fn start(
 
 /// Takes the address for metrics before anything is served.
 fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
-    Metrics::bind(address).map_err(|error| why_not_bound("for metrics ", address, &error))
+    Metrics::bind(address).map_err(|error| why_not_bound("for metrics ", &address.into(), &error))
 }
 
 fn serve_metrics(metrics: Metrics, events: SyncSender<Event>) -> Result<(), LaunchError> {

@@ -5,10 +5,15 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
 
-use sluice_sys::{BoundListener, ListenOn, LoadBoard, NotLoaded, SteeringMaps, SteeringProgram};
+use sluice_sys::{
+    Address, BoundListener, ListenOn, LoadBoard, NotLoaded, SocketFile, SteeringMaps, SteeringProgram,
+    UnixAddress,
+};
 
+use crate::config::Listener;
 use crate::launch_error::LaunchError;
 use crate::log;
 use crate::placement::{Plan, ShardPlace};
@@ -19,21 +24,46 @@ use crate::topology::Topology;
 const BACKLOG: u32 = 65_535;
 
 /// The ports, held so that no other process gets them while no shard listens yet.
-pub(crate) struct Reserved(Vec<(BoundListener, SocketAddr)>);
+pub(crate) struct Reserved {
+    listeners: Vec<(BoundListener, Address)>,
+    /// The files of Unix sockets.
+    files: SocketFiles,
+}
+
+/// The files of Unix sockets that this process listens on. Dropping them removes them.
+pub(crate) struct SocketFiles(Vec<SocketFile>);
+
+impl SocketFiles {
+    pub(crate) fn remove(&mut self) {
+        self.0.clear();
+    }
+}
 
 impl Reserved {
     /// Binds every address once, which finds out now what cannot be bound, and fixes the port where it was left open.
-    pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Reserved, LaunchError> {
-        let bind = |address: &SocketAddr| {
-            let on = listen_on(*address, addresses);
-            // The shards share the port; another process must not have it already.
-            BoundListener::probe(on)?;
-            let bound = BoundListener::reserve(on)?;
-            let local = bound.local()?;
-            Ok((bound, local))
+    pub(crate) fn bind(wanted: &[Listener]) -> Result<Reserved, LaunchError> {
+        let all: Vec<SocketAddr> = wanted.iter().filter_map(|listener| listener.address.inet()).collect();
+        let mut files = Vec::new();
+        let mut bind = |listener: &Listener| match &listener.address {
+            Address::Inet(address) => {
+                let on = listen_on(*address, &all);
+                // The shards share the port; another process must not have it already.
+                BoundListener::probe(on)?;
+                let bound = BoundListener::reserve(on)?;
+                let local = bound.local()?;
+                Ok((bound, Address::Inet(local)))
+            }
+            Address::Unix(address) => {
+                let (bound, file) = BoundListener::reserve_unix(address, listener.mode)?;
+                files.extend(file);
+                Ok((bound, listener.address.clone()))
+            }
         };
-        let bind_or_say = |address| bind(address).map_err(|error| why_not_bound("", *address, &error));
-        addresses.iter().map(bind_or_say).collect::<Result<_, _>>().map(Reserved)
+        let bind_or_say = |listener| {
+            bind(listener).map_err(|error: io::Error| why_not_bound("", &listener.address, &error))
+        };
+        let listeners = wanted.iter().map(bind_or_say).collect::<Result<_, _>>()?;
+        Ok(Reserved { listeners, files: SocketFiles(files) })
     }
 
     /// Whether an address can be listened on now.
@@ -41,12 +71,20 @@ impl Reserved {
     /// # Errors
     /// Why not.
     #[cfg(feature = "cli")]
-    pub(crate) fn try_one(address: SocketAddr) -> io::Result<()> {
-        BoundListener::probe(address).map(drop)
+    pub(crate) fn try_one(address: &Address) -> io::Result<()> {
+        match address {
+            Address::Inet(address) => BoundListener::probe(*address),
+            Address::Unix(address) => BoundListener::probe_unix(address),
+        }
     }
 
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|(_, address)| *address).collect()
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.listeners.iter().map(|(_, address)| address.clone()).collect()
+    }
+
+    /// Every shard listens: the hold on the ports is no longer needed.
+    pub(crate) fn release(self) -> SocketFiles {
+        self.files
     }
 }
 
@@ -62,8 +100,35 @@ fn listen_on(address: SocketAddr, all: &[SocketAddr]) -> ListenOn {
 }
 
 /// `purpose` goes before `on`, with a space behind it.
-pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Error) -> LaunchError {
-    let hint = match error.kind() {
+pub(crate) fn why_not_bound(purpose: &str, address: &Address, error: &io::Error) -> LaunchError {
+    let hint = match address {
+        Address::Inet(address) => why_not_on_tcp(address, error),
+        Address::Unix(address) => why_not_on_unix(address, error),
+    };
+    LaunchError::Refused(format!("cannot listen {purpose}on {address}: {error} (hint: {hint})"))
+}
+
+fn why_not_on_unix(address: &UnixAddress, error: &io::Error) -> &'static str {
+    let is_other_file = address
+        .path()
+        .is_some_and(|path| std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()));
+    match error.kind() {
+        io::ErrorKind::AddrInUse if is_other_file => {
+            "a file that is no socket is there: remove it, or choose another path"
+        }
+        io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another path",
+        io::ErrorKind::NotFound => {
+            "its directory does not exist: make it, such as by RuntimeDirectory= of systemd"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "this user may not make files in its directory, or not connect to the socket that is there"
+        }
+        _ => "see unix(7)",
+    }
+}
+
+fn why_not_on_tcp(address: &SocketAddr, error: &io::Error) -> &'static str {
+    match error.kind() {
         io::ErrorKind::AddrInUse if address.is_ipv6() && address.ip().is_unspecified() => {
             "another process listens there, on IPv6 or IPv4 ([::] is for both): stop it, or choose another port"
         }
@@ -71,8 +136,7 @@ pub(crate) fn why_not_bound(purpose: &str, address: SocketAddr, error: &io::Erro
         io::ErrorKind::AddrNotAvailable => "this host does not have that address",
         io::ErrorKind::PermissionDenied => "ports below 1024 need root, or CAP_NET_BIND_SERVICE",
         _ => "see bind(2)",
-    };
-    LaunchError::Refused(format!("cannot listen {purpose}on {address}: {error} (hint: {hint})"))
+    }
 }
 
 /// How the shard of a connection is chosen.
@@ -139,12 +203,20 @@ impl SteeringMethod {
     /// Opens a shard's listeners, one for each address.
     pub(crate) fn open(
         &self,
-        addresses: &[SocketAddr],
+        reserved: &Reserved,
         place: &ShardPlace,
     ) -> Result<Vec<BoundListener>, LaunchError> {
-        let open = |(at, address): (usize, &SocketAddr)| {
-            let mut bound = BoundListener::bind(listen_on(*address, addresses), BACKLOG)
-                .map_err(|error| why_not_bound("", *address, &error))?;
+        let all: Vec<SocketAddr> =
+            reserved.listeners.iter().filter_map(|(_, address)| address.inet()).collect();
+        let open = |(at, (held, address)): (usize, &(BoundListener, Address))| {
+            let bound = match address {
+                Address::Inet(address) => BoundListener::bind(listen_on(*address, &all), BACKLOG),
+                // Shards take turns on one socket.
+                Address::Unix(_) => {
+                    return held.share(BACKLOG).map_err(|error| why_not_bound("", address, &error));
+                }
+            };
+            let mut bound = bound.map_err(|error| why_not_bound("", address, &error))?;
             self.steer(&mut bound, at, place).map_err(|error| {
                 LaunchError::Refused(format!(
                     "cannot steer connections to {address} by CPU: {error} (hint: --steering off)"
@@ -152,7 +224,7 @@ impl SteeringMethod {
             })?;
             Ok(bound)
         };
-        addresses.iter().enumerate().map(open).collect()
+        reserved.listeners.iter().enumerate().map(open).collect()
     }
 
     fn steer(&self, bound: &mut BoundListener, at: usize, place: &ShardPlace) -> io::Result<()> {

@@ -19,13 +19,13 @@ pub(crate) fn obstacles(config: &Config) -> Vec<String> {
         Ok(shards) => obstacles.extend(descriptors::raise(shards).err().map(|error| error.to_string())),
         Err(why) => obstacles.push(why),
     }
-    let listen = config.listeners.iter().map(|listener| ("", listener.address));
-    for (purpose, address) in listen.chain(config.metrics.map(|address| ("for metrics ", address))) {
-        match Reserved::try_one(address) {
+    let listen = config.listeners.iter().map(|listener| ("", listener.address.clone()));
+    for (purpose, address) in listen.chain(config.metrics.map(|address| ("for metrics ", address.into()))) {
+        match Reserved::try_one(&address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                log::plain(format_args!("warning: {}", why_not_bound(purpose, address, &error)));
+                log::plain(format_args!("warning: {}", why_not_bound(purpose, &address, &error)));
             }
-            Err(error) => obstacles.push(why_not_bound(purpose, address, &error).to_string()),
+            Err(error) => obstacles.push(why_not_bound(purpose, &address, &error).to_string()),
             Ok(()) => {}
         }
     }

@@ -21,7 +21,7 @@ use crate::control::member::Member;
 use crate::control::shard_set::Event;
 use crate::counters::Counters;
 use crate::launch_error::LaunchError;
-use crate::listen::SteeringMethod;
+use crate::listen::{Reserved, SteeringMethod};
 use crate::placement::ShardPlace;
 use crate::serve;
 use crate::shard::Shard;
@@ -36,12 +36,12 @@ pub(crate) type Go = Sender<Option<ShardPeers>>;
 pub(crate) fn start(
     blueprint: &Arc<Blueprint>,
     place: &ShardPlace,
-    method: &SteeringMethod,
+    (reserved, method): (&Reserved, &SteeringMethod),
     events: SyncSender<Event>,
 ) -> Result<Go, LaunchError> {
     let (go, wait) = channel();
     let start = || {
-        let listeners = method.open(&blueprint.listen, place)?;
+        let listeners = method.open(reserved, place)?;
         let (blueprint, place) = (blueprint.clone(), place.clone());
         thread::Builder::new()
             .name(format!("shard-{}", place.shard))

@@ -4,7 +4,6 @@
 //! configurations. State that lives longer than a configuration (connections to servers, counters) belongs to `shard`; a
 //! snapshot only refers to it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use sluice_proto::HeadLimits;
 use sluice_proto::h2;
 use sluice_proto::path::PathRules;
+use sluice_sys::Address;
 
 use crate::budget::Budget;
 use crate::config::{self, AllDown, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
@@ -139,7 +139,7 @@ impl Snapshot {
         servers: &Servers,
         tls: &TlsUpstreams,
     ) -> Snapshot {
-        let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<SocketAddr>>)| {
+        let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<Address>>)| {
             Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group, config))
         };
         let redirects = config.listeners.iter().map(|listener| listener.https_redirect);

@@ -296,6 +296,12 @@ static CRC32C: [u32; 256] = {
     table
 };
 
+/// A header of version 1 for a client without an address, as on a Unix socket. Section 2.1.
+pub const UNKNOWN_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+
+/// The same of version 2: PROXY, UNSPEC, and no addresses. Section 2.2.
+pub const UNKNOWN_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+
 /// Appends a header of version 1. Where only one of the addresses is IPv4, it is written as mapped into IPv6.
 pub fn write_v1(out: &mut Vec<u8>, ends: &Ends) {
     use fmt::Write as _;

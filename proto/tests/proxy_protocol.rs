@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use sluice_proto::proxy_protocol::{
-    Ends, HEADER_BYTES_MAX, Malformed, Parsed, WRITTEN_BYTES_MAX, parse, write_v1, write_v2,
+    Ends, HEADER_BYTES_MAX, Malformed, Parsed, UNKNOWN_V1, UNKNOWN_V2, WRITTEN_BYTES_MAX, parse, write_v1,
+    write_v2,
 };
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -280,5 +281,12 @@ proptest! {
             }
             verdict = now;
         }
+    }
+}
+
+#[test]
+fn headers_without_addresses_are_complete() {
+    for header in [UNKNOWN_V1, UNKNOWN_V2] {
+        assert_eq!(parse(header), Ok(Parsed::Complete { ends: None, bytes: header.len() }));
     }
 }

@@ -19,6 +19,7 @@ pub mod strict;
 pub mod tls;
 pub mod tls_client;
 pub mod tunnels;
+pub mod unix;
 pub mod upstream;
 pub mod websocket;
 pub mod websocket_frames;

@@ -123,7 +123,7 @@ pub enum Framing {
 }
 
 /// A request as an origin reads it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// Request line and fields.
     pub head: Head,

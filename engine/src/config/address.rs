@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use sluice_sys::{Address, UnixAddress};
+
 use super::pattern::check_name;
 use super::problem::Fault;
 use super::punycode;
 use super::tls::HTTPS_PORT;
+use super::unix::{self, UNIX_HOST};
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,23 +51,47 @@ impl Scheme {
 pub struct UpstreamServer {
     /// How it is spoken to.
     pub scheme: Scheme,
-    /// Host and port as written, without a default port added: for the Host field and for logs.
+    /// Its name, for the Host field and for logs: host and port as written, without a default port added; `unix:/run/app.sock`
+    /// for a Unix socket, which [`host_field`] has another Host for.
     pub authority: String,
-    /// Host name or address; IPv6 without brackets.
+    /// Host name or address; IPv6 without brackets. That of a Unix socket is `localhost`.
     pub host: String,
     /// Port, that of the scheme if none was written.
     pub port: u16,
+    /// Its Unix socket, if it is not reached over TCP.
+    pub unix: Option<UnixAddress>,
+}
+
+/// The Host of requests to a server with this name, if it gets its own.
+pub fn host_field(authority: &str) -> &str {
+    if unix::is_name(authority) { UNIX_HOST } else { authority }
+}
+
+/// A server's scheme and name as they are written in a configuration.
+pub fn server_url(scheme: Scheme, authority: &str) -> String {
+    match (unix::is_name(authority), scheme) {
+        (false, _) => format!("{}://{authority}", scheme.as_str()),
+        (true, Scheme::Http) => authority.to_owned(),
+        (true, _) => format!("{}+{authority}", scheme.as_str()),
+    }
 }
 
 impl UpstreamServer {
-    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https` and `h2c`.
+    /// As it is written in a configuration.
+    pub fn url(&self) -> String {
+        server_url(self.scheme, &self.authority)
+    }
+
+    /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https` and `h2c`; `unix:/path` and
+    /// `unix:@name`, and the same with `https+` and `h2c+` before it.
     ///
     /// # Errors
     /// Anything else, with what is supported instead.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let fault = |why: &str| Fault::new(format!("`{text}`: {why}"));
-        if let Some(fault) = not_on_tcp(text) {
-            return Err(fault.hint("let the server listen on TCP and write http://127.0.0.1:9000"));
+        if let Some((scheme, unix)) = unix::parse_server(text)? {
+            let (authority, port) = (unix.to_string(), scheme.default_port());
+            return Ok(Self { scheme, authority, host: UNIX_HOST.into(), port, unix: Some(unix) });
         }
         let Some((scheme, after_scheme)) = text.split_once("://") else {
             let is_https = text.ends_with(":443") || text.ends_with(":8443");
@@ -125,7 +152,18 @@ impl UpstreamServer {
             None => scheme.default_port(),
             Some(port) => parse_port(port).ok_or_else(|| fault("the port must be 1 to 65535"))?,
         };
-        Ok(Self { scheme, authority: authority.to_owned(), host: host.to_owned(), port })
+        Ok(Self { scheme, authority: authority.to_owned(), host: host.to_owned(), port, unix: None })
+    }
+}
+
+/// Reads where to listen: `address:port`, `unix:/path` or `unix:@name`.
+///
+/// # Errors
+/// Anything else, with what was probably meant.
+pub fn parse_listen(text: &str) -> Result<Address, Fault> {
+    match unix::parse_listen(text)? {
+        Some(address) => Ok(Address::Unix(address)),
+        None => parse_listen_tcp(text).map(Address::Inet),
     }
 }
 
@@ -133,12 +171,9 @@ impl UpstreamServer {
 ///
 /// # Errors
 /// Anything else, with what was probably meant.
-pub fn parse_listen(text: &str) -> Result<SocketAddr, Fault> {
+pub fn parse_listen_tcp(text: &str) -> Result<SocketAddr, Fault> {
     if let Ok(address) = text.parse() {
         return Ok(address);
-    }
-    if let Some(fault) = not_on_tcp(text) {
-        return Err(fault.hint("listen on TCP, as in 127.0.0.1:8080"));
     }
     let fault = Fault::new(format!("`{text}` is not an address and a port"));
     if let Some((_, after)) = text.split_once("://") {
@@ -170,18 +205,6 @@ fn reachable_at(port: &str) -> String {
     format!(
         "did you mean 127.0.0.1:{port} for this host alone, or [::]:{port} for all its addresses, IPv6 and IPv4"
     )
-}
-
-/// The path of a socket in the file system, as other proxies write it.
-fn not_on_tcp(text: &str) -> Option<Fault> {
-    let lower = text.to_ascii_lowercase();
-    let after_scheme = lower.strip_prefix("http://").or(lower.strip_prefix("https://")).unwrap_or(&lower);
-    let is_path =
-        after_scheme.starts_with('/') && after_scheme.len() > 1 || after_scheme.starts_with("unix@");
-    let is_unix = after_scheme
-        .split_once(':')
-        .is_some_and(|(scheme, _)| matches!(scheme, "unix" | "http+unix" | "https+unix"));
-    (is_path || is_unix).then(|| Fault::new(format!("`{text}`: Unix domain sockets are not there yet")))
 }
 
 fn check_host(host: &str) -> Result<(), &'static str> {
@@ -233,14 +256,14 @@ mod tests {
             ("H2C://[::1]/", Scheme::H2c, "[::1]", "::1", 80),
             ("HTTPS://[::1]:8443/", Scheme::Https, "[::1]:8443", "::1", 8443),
         ] {
-            let want = UpstreamServer { scheme, authority: authority.into(), host: host.into(), port };
+            let (authority, host) = (authority.into(), host.into());
+            let want = UpstreamServer { scheme, authority, host, port, unix: None };
             assert_eq!(UpstreamServer::parse(text), Ok(want), "{text}");
         }
         for (text, words) in [
             ("https://a/v1", "write https://a"),
             ("https://::1", "did you mean https://[::1]"),
             ("https://a:0", "1 to 65535"),
-            ("https:///run/app.sock", "Unix domain sockets"),
             ("a.example:443", "did you mean https://a.example:443"),
             ("ftp://a", "use an http://, https:// or h2c:// server"),
             ("grpc://a:50051", "write h2c://a:50051"),
@@ -260,14 +283,6 @@ mod tests {
             ("http://", "not a host name"),
             ("http://a b", "not a host name"),
             ("http://1.2.3.256", "IPv4"),
-            (
-                "unix:/run/app.sock",
-                "Unix domain sockets are not there yet (hint: let the server listen on TCP",
-            ),
-            ("unix:///run/app.sock", "Unix domain sockets"),
-            ("http://unix:/run/app.sock:/", "Unix domain sockets"),
-            ("http+unix://%2Frun%2Fapp.sock", "Unix domain sockets"),
-            ("/run/app.sock", "Unix domain sockets"),
             ("fastcgi://127.0.0.1:9000", "HTTP/1.1 or HTTP/2 only"),
             ("http://bücher.example:81", "did you mean http://xn--bcher-kva.example:81"),
             ("http://[::1", "host:port"),
@@ -280,15 +295,13 @@ mod tests {
 
     #[test]
     fn listeners() {
-        assert_eq!(parse_listen("127.0.0.1:0").unwrap().port(), 0);
-        assert!(parse_listen("[::]:80").unwrap().is_ipv6());
+        assert_eq!(parse_listen_tcp("127.0.0.1:0").unwrap().port(), 0);
+        assert!(parse_listen_tcp("[::]:80").unwrap().is_ipv6());
+        assert_eq!(parse_listen("unix:@a").unwrap().to_string(), "unix:@a");
         for (text, words) in [
             (":8080", "did you mean 127.0.0.1:8080 for this host alone, or [::]:8080"),
             ("*:80", "[::]:80 for all its addresses, IPv6 and IPv4"),
             ("8080", "127.0.0.1:8080"),
-            ("unix:/run/sluice.sock", "Unix domain sockets are not there yet (hint: listen on TCP"),
-            ("unix@abstract", "Unix domain sockets"),
-            ("/run/sluice.sock", "Unix domain sockets"),
             ("localhost:80", "127.0.0.1:80"),
             ("127.0.0.1", "127.0.0.1:80"),
             ("::1", "[::1]:80"),

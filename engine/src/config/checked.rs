@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme::{Acme, check_acme};
-use super::address::parse_listen;
+use super::address::parse_listen_tcp;
 use super::certificates::{CertificateFiles, check_certificates};
 use super::forwarding::Forwarding;
 use super::host::Host;
@@ -151,8 +151,10 @@ fn check_state_dir(top: &Top, report: &mut Report) -> Option<PathBuf> {
 
 fn check_metrics(field: &Field<String>, listeners: &[Listener], report: &mut Report) -> Option<SocketAddr> {
     let given = field.given()?;
-    let checked = parse_listen(&given.value).and_then(|address| {
-        let is_same = |listener: &&Listener| address.port() != 0 && overlaps(listener.address, address);
+    let checked = parse_listen_tcp(&given.value).and_then(|address| {
+        let is_same = |listener: &&Listener| {
+            address.port() != 0 && listener.address.inet().is_some_and(|listen| overlaps(listen, address))
+        };
         match listeners.iter().find(is_same) {
             Some(listener) => {
                 Err(Fault::new(format!("clients are accepted on {} already", listener.address))

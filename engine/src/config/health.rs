@@ -66,6 +66,19 @@ pub struct HttpCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statuses(Vec<(u16, u16)>);
 
+/// A Unix socket has no port beside it.
+fn check_port(of_health: &HealthKeys, servers: &[UpstreamServer], report: &mut Report) {
+    let Some(port) = of_health.port.given() else { return };
+    if let Some(server) = servers.iter().find(|server| server.unix.is_some()) {
+        let fault = Fault::new(format!("{} has no port", server.url()));
+        report.error(
+            &port.at,
+            "upstream.health.port",
+            fault.hint("put servers on Unix sockets into another upstream"),
+        );
+    }
+}
+
 #[cfg(test)]
 impl Default for HealthCheck {
     fn default() -> HealthCheck {
@@ -105,6 +118,7 @@ pub(super) fn check_health(
     let of_health = HealthKeys::settle(&written.value);
     check_use(&of_health, &written.value, report);
     check_tls(keys, &of_health, servers, report);
+    check_port(&of_health, servers, report);
     let host = check_host(&of_health.host, report);
     let check = match of_health.check {
         CheckKind::Http => Check::Http(HttpCheck {

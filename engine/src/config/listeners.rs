@@ -1,6 +1,6 @@
 //! `listen` and `[[listener]]`: where connections are accepted, and what each of them begins with.
 
-use std::net::SocketAddr;
+use sluice_sys::Address;
 
 use super::address::parse_listen;
 use super::choices::ProxyProtocolIn;
@@ -16,11 +16,16 @@ use super::values::{Field, Values};
 /// Listeners have a number of one byte.
 const LISTENERS_MAX: usize = 128;
 
+/// The permissions of the file of a Unix socket where none are written: its user and its group may connect.
+const MODE: u32 = 0o660;
+
 /// An address to accept connections on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The address.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// The permissions of the file of a Unix socket.
+    pub mode: u32,
     /// What a connection begins with.
     pub proxy_protocol: ProxyProtocolIn,
     /// Who may send a PROXY protocol header; any peer if it is empty.
@@ -52,7 +57,7 @@ pub(super) fn check_listeners(
                 Some(_) => _ = facts.tls_at.get_or_insert((text.at.clone(), key)),
             }
             let tls = tls.map(|_| plain_listener_tls(defaults));
-            let own = Own { tls, http2: http2.enabled, ..Own::default() };
+            let own = Own { tls, http2: http2.enabled, mode: MODE, ..Own::default() };
             check_address(&mut listeners, text, key, own, report);
         }
     }
@@ -94,6 +99,7 @@ struct Own {
     tls: Option<ListenerTls>,
     https_redirect: Option<u16>,
     http2: bool,
+    mode: u32,
 }
 
 /// A `[[listener]]`.
@@ -108,10 +114,13 @@ fn check_listener(
     let (proxy_protocol, proxy_protocol_from) = check_proxy_protocol(raw, &keys, report);
     let tls = check_listener_tls(raw, &keys, defaults, report);
     note_facts(raw, &keys, facts);
-    let port = keys.address.value().and_then(|text| parse_listen(text).ok()).map(|address| address.port());
+    let port =
+        keys.address.value().and_then(|text| parse_listen(text).ok()).and_then(|address| address.inet());
+    let port = port.map(|address| address.port());
+    let mode = check_mode(&keys, report);
     let https_redirect = check_redirect(&keys, port, report);
     let http2 = keys.http2.value().copied().unwrap_or(http2.enabled);
-    let own = Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2 };
+    let own = Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2, mode };
     match &keys.address {
         Field::Given(address) => check_address(listeners, address, "listener.address", own, report),
         Field::Faulty => {}
@@ -120,6 +129,34 @@ fn check_listener(
             report.error(&raw.at, "listener.address", fault.hint("add address = \"127.0.0.1:8080\""));
         }
     }
+}
+
+/// Permissions in octal, which only the file of a Unix socket has.
+fn check_mode(keys: &ListenerKeys, report: &mut Report) -> u32 {
+    let Some(given) = keys.mode.given() else { return MODE };
+    let is_file =
+        keys.address.value().and_then(|text| parse_listen(text).ok()).map(|address| match address {
+            Address::Unix(socket) => socket.path().is_some(),
+            Address::Inet(_) => false,
+        });
+    let is_octal = given.value.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(&given.value, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+    match (is_file, mode) {
+        (Some(false), _) => {
+            let fault = Fault::new("only the file of a Unix socket has permissions");
+            report.error(
+                &given.at,
+                "listener.mode",
+                fault.hint("leave it out, or write address = \"unix:/path\""),
+            );
+        }
+        (_, None) => {
+            let fault = Fault::new(format!("`{}` is not a mode", given.value));
+            report.error(&given.at, "listener.mode", fault.hint("octal digits, such as \"0660\""));
+        }
+        (_, Some(_)) => {}
+    }
+    mode.unwrap_or(MODE)
 }
 
 fn note_facts(raw: &Values, keys: &ListenerKeys, facts: &mut ListenerFacts) {
@@ -140,16 +177,20 @@ fn check_address(
     own: Own,
     report: &mut Report,
 ) {
-    let Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2 } = own;
+    let Own { proxy_protocol, proxy_protocol_from, tls, https_redirect, http2, mode } = own;
     match parse_listen(&text.value) {
         Err(fault) => report.error(&text.at, key, fault),
         // Port 0 asks for any free port, and may do so twice.
-        Ok(address) if address.port() != 0 && listeners.iter().any(|known| known.address == address) => {
+        Ok(address)
+            if address.inet().is_none_or(|inet| inet.port() != 0)
+                && listeners.iter().any(|known| known.address == address) =>
+        {
             report.error(&text.at, key, Fault::new(format!("`{address}` is there twice")));
         }
         Ok(address) => {
             listeners.push(Listener {
                 address,
+                mode,
                 proxy_protocol,
                 proxy_protocol_from,
                 tls,
@@ -212,8 +253,11 @@ mod tests {
              proxy_protocol_from = [\"10.0.0.0/8\"]\n[[listener]]\naddress = \"127.0.0.1:3\"",
         )
         .unwrap();
-        let seen: Vec<_> =
-            config.listeners.iter().map(|one| (one.address.port(), one.proxy_protocol)).collect();
+        let seen: Vec<_> = config
+            .listeners
+            .iter()
+            .map(|one| (one.address.inet().unwrap().port(), one.proxy_protocol))
+            .collect();
         assert_eq!(
             seen,
             [(1, ProxyProtocolIn::Off), (2, ProxyProtocolIn::Required), (3, ProxyProtocolIn::Off)]

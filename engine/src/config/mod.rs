@@ -35,12 +35,13 @@ mod tls;
 mod tls_tests;
 mod tunnels;
 mod units;
+mod unix;
 mod upstream_tls;
 mod upstreams;
 mod values;
 
 pub use acme::{Acme, AcmeChallenge};
-pub use address::{Scheme, UpstreamServer, parse_listen};
+pub use address::{Scheme, UpstreamServer, host_field, parse_listen, parse_listen_tcp, server_url};
 pub use certificates::CertificateFiles;
 pub use checked::Config;
 pub use choices::{
@@ -206,7 +207,8 @@ mod tests {
         let config =
             over_example(&["--set", "listen=127.0.0.1:1, 127.0.0.1:2", "--set", "listen=127.0.0.1:3"])
                 .unwrap();
-        let ports: Vec<_> = config.listeners.iter().map(|listener| listener.address.port()).collect();
+        let ports: Vec<_> =
+            config.listeners.iter().map(|listener| listener.address.inet().unwrap().port()).collect();
         assert_eq!(ports[..3], [1, 2, 3]);
         // The file's own value is wrong no longer than it counts.
         let config =

@@ -4,7 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sluice_sys::UNIX_PEER;
+
 use super::problem::{Fault, Report};
+use super::unix::UNIX_PEERS;
 use super::values::Field;
 
 /// A range of addresses of one family, as bits.
@@ -12,6 +15,8 @@ use super::values::Field;
 enum Network {
     V4(u32, u32),
     V6(u128, u128),
+    /// Peers on Unix sockets.
+    Unix,
 }
 
 /// Addresses, by network. IPv4 addresses that are mapped into IPv6 count as what they are.
@@ -20,6 +25,8 @@ pub struct Networks {
     // Sorted by their first address, and apart from each other.
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
+    /// Peers on Unix sockets, which have no address.
+    unix: bool,
 }
 
 impl Networks {
@@ -41,24 +48,27 @@ impl Networks {
     }
 
     fn of(networks: Vec<Network>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let (mut v4, mut v6, mut unix) = (Vec::new(), Vec::new(), false);
         for network in networks {
             match network {
                 Network::V4(first, last) => v4.push((first, last)),
                 Network::V6(first, last) => v6.push((first, last)),
+                Network::Unix => unix = true,
             }
         }
-        Self { v4: merged(v4), v6: merged(v6) }
+        Self { v4: merged(v4), v6: merged(v6), unix }
     }
 
     /// Whether there is no address.
     pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
+        self.v4.is_empty() && self.v6.is_empty() && !self.unix
     }
 
-    /// Whether an address is in one of the networks.
+    /// Whether an address is in one of the networks; that of [`UNIX_PEER`] stands for peers on Unix sockets.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match ip.to_canonical() {
+            // No network of addresses means those that have none.
+            ip if ip == UNIX_PEER.ip() => self.unix,
             IpAddr::V4(v4) => is_within(&self.v4, v4.to_bits()),
             IpAddr::V6(v6) => is_within(&self.v6, v6.to_bits()),
         }
@@ -84,6 +94,9 @@ fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
 }
 
 fn parse(text: &str) -> Result<Network, Fault> {
+    if text == UNIX_PEERS {
+        return Ok(Network::Unix);
+    }
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
@@ -170,7 +183,7 @@ mod tests {
     #[test]
     fn addresses_are_found_in_their_networks() {
         let set =
-            set(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1", "::ffff:172.16.0.0/108", "0.0.0.0/32"]);
+            set(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1", "::ffff:172.16.0.0/108", "1.0.0.0/32"]);
         for (ip, is_in) in [
             ("10.0.0.0", true),
             ("10.255.255.255", true),
@@ -178,8 +191,8 @@ mod tests {
             ("9.255.255.255", false),
             ("192.0.2.7", true),
             ("192.0.2.8", false),
-            ("0.0.0.0", true),
-            ("0.0.0.1", false),
+            ("1.0.0.0", true),
+            ("1.0.0.1", false),
             ("255.255.255.255", false),
             ("172.31.255.255", true),
             ("172.32.0.0", false),
@@ -202,7 +215,7 @@ mod tests {
         let all_v4 = set(&["0.0.0.0/0"]);
         assert!(
             all_v4.contains("255.255.255.255".parse().unwrap())
-                && all_v4.contains("0.0.0.0".parse().unwrap())
+                && all_v4.contains("0.0.0.1".parse().unwrap())
         );
         assert!(!all_v4.contains("::1".parse().unwrap()));
         let all_v6 = set(&["::/0"]);
@@ -210,6 +223,14 @@ mod tests {
             all_v6.contains("ffff::".parse().unwrap())
                 && !all_v6.contains("::ffff:10.0.0.1".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn peers_on_unix_sockets_are_in_no_network_of_addresses() {
+        let contains = |texts: &[&str]| set(texts).contains(UNIX_PEER.ip());
+        assert!(contains(&["unix:"]) && contains(&["10.0.0.0/8", "unix:"]) && !set(&["unix:"]).is_empty());
+        assert!(!contains(&["0.0.0.0/0", "::/0", "0.0.0.0"]));
+        assert!(!set(&["unix:"]).contains("0.0.0.1".parse().unwrap()));
     }
 
     #[test]
@@ -255,7 +276,7 @@ mod tests {
             let texts: Vec<String> = networks.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
             let set = Networks::parse(texts.iter().map(String::as_str)).unwrap();
             for (is_v4, bits) in addresses {
-                let address = ip(is_v4, if is_v4 { bits & 0xff00_0101 } else { bits & (0xf << 124 | 1) });
+                let address = ip(is_v4, if is_v4 { bits & 0xff00_0101 | 1 } else { bits & (0xf << 124 | 1) });
                 let naive = networks.iter().any(|&(network, prefix)| match (network, address) {
                     (IpAddr::V4(network), IpAddr::V4(address)) => {
                         prefix == 0 || network.to_bits() >> (32 - prefix) == address.to_bits() >> (32 - prefix)

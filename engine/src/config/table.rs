@@ -105,7 +105,7 @@ section! {
     include: Field<Texts> = Kind::Texts("FILE"), "", GLOBAL, Reload, "",
         "Further files to read, by name or pattern (conf.d/*.toml), relative to this one";
     listen: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen",
-        "Address and port to accept connections on; repeatable";
+        "Address and port to accept connections on, or unix:/path or unix:@name for a Unix socket; repeatable";
     listen_tls: Field<Texts> = Kind::Texts("ADDR:PORT"), "", GLOBAL, Restart, "--listen-tls",
         "Address and port to accept TLS connections (https) on; repeatable";
     shards: Field<u64> = count("1", "4096"), "", GLOBAL, Restart, "--shards",
@@ -256,7 +256,8 @@ section! {
     ForwardingKeys, FORWARDING, "forwarding", "Forwarding":
 
     trusted_proxies: Field<Texts> = Kind::Texts("CIDR"), "", GLOBAL, Reload, "--trusted-proxy",
-        "Address or network (CIDR) of a proxy whose X-Forwarded-* or Forwarded fields are trusted; repeatable";
+        "Address or network (CIDR) of a proxy whose X-Forwarded-* or Forwarded fields are trusted, or unix: for all on Unix \
+         sockets; repeatable";
     fields: FieldsSent = Kind::Word(words::<FieldsSent>), "x-forwarded", GLOBAL, Reload, "--forwarding-fields",
         "Fields that tell servers about the client";
     trusted_field: Field<HopList> = Kind::Word(words::<HopList>), "", GLOBAL, Reload, "--forwarding-trusted-field",
@@ -366,7 +367,9 @@ section! {
     ListenerKeys, LISTENERS, "listener", "Listeners":
 
     address: Field<String> = Kind::Text("ADDR:PORT"), "", LISTENER, Restart, "",
-        "Address and port to accept connections on";
+        "Address and port to accept connections on, or unix:/path or unix:@name for a Unix socket";
+    mode: Field<String> = Kind::Text("MODE"), "", LISTENER, Restart, "",
+        "Permissions of the file of a Unix socket, in octal [default: 0660]";
     proxy_protocol: ProxyProtocolIn = Kind::Word(words::<ProxyProtocolIn>), "off", LISTENER, Restart, "",
         "Whether every connection begins with a PROXY protocol header, version 1 or 2";
     proxy_protocol_from: Field<Texts> = Kind::Texts("CIDR"), "", LISTENER, Restart, "",
@@ -396,7 +399,8 @@ section! {
     name: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "Its name, for routes";
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
-        "Servers, as http://host:port, https://host:port or h2c://host:port; requests go to them in turn";
+        "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket; requests go to them \
+         in turn";
     protocol: Field<UpstreamProtocol> = Kind::Word(words::<UpstreamProtocol>), "", UPSTREAM, Reload, "",
         "HTTP/1.1 (h1), or HTTP/2 (h2): over TLS by ALPN, in clear text by prior knowledge [default: h2 for h2c:// servers, else h1]";
     proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",

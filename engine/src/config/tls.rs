@@ -412,7 +412,7 @@ fn explain_listener(listener: &Listener) -> String {
 }
 
 fn explain_server(server: &UpstreamServer, tls: &UpstreamTls) -> String {
-    let mut text = format!("{}://{}: ", server.scheme.as_str(), server.authority);
+    let mut text = format!("{}: ", server.url());
     if !server.scheme.is_secure() {
         return text + "clear text";
     }

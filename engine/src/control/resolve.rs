@@ -1,6 +1,8 @@
 //! Names of servers to addresses, once at start and never on a shard.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
+
+use sluice_sys::Address;
 
 use crate::config::{Config, UpstreamServer};
 use crate::log;
@@ -23,15 +25,19 @@ pub(crate) fn resolve(config: &Config) -> Result<Resolved, String> {
 ///
 /// # Errors
 /// Why its name cannot be resolved.
-pub(crate) fn of_server(server: &UpstreamServer) -> Result<Vec<SocketAddr>, String> {
+pub(crate) fn of_server(server: &UpstreamServer) -> Result<Vec<Address>, String> {
+    if let Some(unix) = &server.unix {
+        return Ok(vec![Address::Unix(unix.clone())]);
+    }
     let found = (server.host.as_str(), server.port).to_socket_addrs();
-    let mut addresses: Vec<SocketAddr> = found
+    let mut addresses: Vec<Address> = found
         .map_err(|error| {
             format!(
                 "cannot resolve server `{}`: {error} (hint: check the name, or write an address)",
                 server.authority
             )
         })?
+        .map(Address::Inet)
         .collect();
     addresses.dedup();
     Ok(addresses)

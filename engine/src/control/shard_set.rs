@@ -18,8 +18,9 @@ use super::numa_overflow::NumaOverflow;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
 use super::tls_upkeep::{self, Occasion, TlsUpkeep};
 use crate::balance::{self, ShardPeers};
-use crate::config::{Config, Scheme};
+use crate::config::{Config, Scheme, server_url};
 use crate::launch_error::LaunchError;
+use crate::listen::SocketFiles;
 use crate::log::{self, Level};
 use crate::placement::ShardPlace;
 use crate::steering::Steering;
@@ -97,6 +98,8 @@ pub(crate) struct ShardSet {
     steered_by: &'static str,
     /// What the process knows of servers.
     servers: Arc<ServerBoard>,
+    /// Those of Unix sockets that are listened on.
+    files: Option<SocketFiles>,
 }
 
 impl ShardSet {
@@ -106,7 +109,12 @@ impl ShardSet {
         servers: Arc<ServerBoard>,
     ) -> Result<ShardSet, HostUnsupported> {
         let ring_sender = MsgRingSender::new()?;
-        Ok(ShardSet { members: Vec::new(), ring_sender, steering, steered_by, servers })
+        Ok(ShardSet { members: Vec::new(), ring_sender, steering, steered_by, servers, files: None })
+    }
+
+    /// These are removed when a drain begins: clients find no socket then, and another process may make its own.
+    pub(crate) fn keep_files(&mut self, files: SocketFiles) {
+        self.files = Some(files);
     }
 
     pub(crate) fn add(&mut self, member: Box<Member>) {
@@ -169,6 +177,7 @@ impl ShardSet {
                         log::info(format_args!(
                             "draining for at most {drain_timeout:?}; another signal, from {SECOND_SIGNAL_AFTER:?} on, ends at once"
                         ));
+                        self.files.iter_mut().for_each(SocketFiles::remove);
                         self.tell_all(Message::Drain);
                     }
                     EndBy::Ignoring => log::info(format_args!(
@@ -294,7 +303,7 @@ impl ShardSet {
             let counts = health.counts();
             servers.push(LiveServer {
                 upstream: group.to_owned(),
-                server: format!("{}://{authority}", scheme.as_str()),
+                server: server_url(scheme, authority),
                 up: !health.is_down(),
                 checks_passed: counts.passed,
                 checks_failed: counts.failed,

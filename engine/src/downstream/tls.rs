@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use sluice_proto::grpc::Call;
 use sluice_proto::h1::ConnectionField;
-use sluice_sys::{Buf, Conn, now_ms, partial_bytes, stats};
+use sluice_sys::{Buf, Conn, UNIX_PEER, now_ms, partial_bytes, stats};
 use sluice_tls::certificates::PeerCertificate;
 use sluice_tls::client_hello::{self, Parsed};
 use sluice_tls::handshake::{Alpn, Established, FailureKind, HandshakeFailure, Progress, ServerHandshake};
@@ -144,7 +144,8 @@ async fn begin(
     let conn = accepted.link.into_transport();
     let address_max = snapshot.limits.tls_handshakes_per_address;
     let address = (address_max > 0).then(|| conn.peer().ok()).flatten();
-    let address = address.map(|peer| (party_of(peer.ip()), address_max));
+    // Peers on Unix sockets have no address to count them by.
+    let address = address.filter(|peer| *peer != UNIX_PEER).map(|peer| (party_of(peer.ip()), address_max));
     let limit = snapshot.limits.tls_handshakes;
     let Some(counted) = shard.tls.handshakes.begin(limit, address) else {
         shard.counters.tls_handshakes_refused.increment();

@@ -135,7 +135,7 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let tls = (listeners, &TlsUpstreams::default());
     let shard = Rc::new(Shard::new(
         config,
-        (&vec![vec![vec![server]]], &Arc::new(ServerBoard::new(1)), 0),
+        (&vec![vec![vec![server.into()]]], &Arc::new(ServerBoard::new(1)), 0),
         routes,
         &BUDGET,
         descriptors,
@@ -159,7 +159,7 @@ fn snapshot_of(shard: &Shard, config: &Config, server: SocketAddr) -> Snapshot {
     let routes = Arc::new(RouteTable::build(config));
     Snapshot::new(
         config,
-        &vec![vec![vec![server]]],
+        &vec![vec![vec![server.into()]]],
         routes,
         &BUDGET,
         &shard.servers,

@@ -1,18 +1,18 @@
 //! Gets a connection to a server of a group: a kept one, or a new one.
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use sluice_proto::h1::Reuse;
 use sluice_proto::proxy_protocol::{self, Ends};
-use sluice_sys::{Buf, Conn, ConnectCause, ConnectError};
+use sluice_sys::{Buf, Conn, ConnectCause, ConnectError, UNIX_PEER};
 
 use crate::answer::Answer;
 use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
+use crate::upstream::dial::{dial, report_unix};
 use crate::upstream::group::{Group, GroupRules, Wanted};
 use crate::upstream::h1::ServerConnection;
 use crate::upstream::h2::ServerStream;
@@ -142,10 +142,10 @@ pub(super) async fn connect_to(
     identity: Option<ProxyIdentity<'_>>,
 ) -> Result<Link, Answer<'static>> {
     let until_ms = sluice_sys::now_ms() + rules.connect_ms;
-    let mut made = connect(server, rules.connect_ms).await;
+    let mut made = dial(server, rules.connect_ms).await;
     if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
         sluice_sys::sleep(CLOSING_MS).await;
-        made = connect(server, rules.connect_ms).await;
+        made = dial(server, rules.connect_ms).await;
     }
     let conn = made.map_err(|error| note_failure(shard, server, &error))?;
     conn.set_read_ahead(server.read_ahead());
@@ -161,6 +161,7 @@ pub(super) async fn connect_to(
 /// Counts a connection that could not be made; the answer for the client.
 fn note_failure(shard: &Shard, server: &Server, error: &ConnectError) -> Answer<'static> {
     shard.counters.upstream_connect_errors.increment();
+    report_unix(server, error);
     let answer = answer_for(error);
     if answer == Answer::UpstreamTimeout {
         shard.counters.upstream_connect_timeouts.increment();
@@ -216,34 +217,21 @@ fn lacks_descriptors(error: &ConnectError) -> bool {
 
 /// Begins a connection with the header that names the client.
 fn announce(conn: &Conn, version: ProxyProtocolOut, identity: ProxyIdentity<'_>, stall_ms: u64) {
-    let write = match version {
+    let (write, unknown): (fn(&mut Vec<u8>, &Ends), _) = match version {
         ProxyProtocolOut::Off => return,
-        ProxyProtocolOut::V1 => proxy_protocol::write_v1,
-        ProxyProtocolOut::V2 => proxy_protocol::write_v2,
+        ProxyProtocolOut::V1 => (proxy_protocol::write_v1, proxy_protocol::UNKNOWN_V1),
+        ProxyProtocolOut::V2 => (proxy_protocol::write_v2, proxy_protocol::UNKNOWN_V2),
     };
     let ends = identity.ends();
     let mut header = Buf::small();
-    write(&mut header, &ends);
+    if ends.source == UNIX_PEER {
+        header.extend_from_slice(unknown);
+    } else {
+        write(&mut header, &ends);
+    }
     conn.set_proxied(ends.source, ends.destination);
     // If it fails, so does the request behind it.
     conn.send(header, stall_ms).detach();
-}
-
-/// Tries the server's addresses, the one that worked last first.
-async fn connect(server: &Server, timeout_ms: u64) -> Result<Conn, ConnectError> {
-    let count = server.key.addresses.len();
-    let mut last = ConnectError::from(io::Error::from(io::ErrorKind::AddrNotAvailable));
-    for turn in 0..count {
-        let at = (server.preferred.get() + turn) % count;
-        match Conn::connect(server.key.addresses[at], timeout_ms).await {
-            Ok(conn) => {
-                server.preferred.set(at);
-                return Ok(conn);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// A lack of our own (descriptors, ports, memory) is not the server's fault and may pass.

@@ -7,6 +7,7 @@ use sluice_proto::{HeadLimits, RequestKind, ResponseHead, TrailerRule};
 use sluice_sys::{Buf, ReadAhead, Sending};
 
 use super::stream::{Rest, Unanswered, Used};
+use crate::config::host_field;
 use crate::connection::End;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
@@ -72,7 +73,7 @@ impl ServerConnection {
     }
 
     pub(super) fn authority(&self) -> &str {
-        &self.server.key.authority
+        host_field(&self.server.key.authority)
     }
 
     fn link(&self) -> &Link {

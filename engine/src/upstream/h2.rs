@@ -11,6 +11,7 @@ use sluice_proto::{BodyLength, Fault, FieldId, HeadLimits, RequestKind, Response
 use sluice_sys::{Buf, Timer};
 
 use super::stream::{Rest, Unanswered, Used};
+use crate::config::host_field;
 use crate::h2::{Stream, StreamReader, StreamWriter};
 use crate::message::Cause;
 use crate::min_rate::MinRate;
@@ -62,7 +63,7 @@ impl ServerStream {
     }
 
     pub(super) fn authority(&self) -> &str {
-        &self.server.key.authority
+        host_field(&self.server.key.authority)
     }
 
     pub(super) fn send(&mut self, lines: &mut RequestLines, rest: Rest) {

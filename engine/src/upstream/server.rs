@@ -1,18 +1,18 @@
 //! One server as a shard sees it: its idle connections, how many are in use, and whether it gets requests.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 use sluice_proto::proxy_protocol::Ends;
-use sluice_sys::ReadAhead;
+use sluice_sys::{Address, ReadAhead};
 
 use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
 use crate::upstream::board::{ServerEntry, ServerNumbers};
+use crate::upstream::dial::Dialer;
 use crate::upstream::sessions::Sessions;
 use crate::upstream::stock::{Peak, Stock};
 use crate::upstream::tls::ServerTls;
@@ -31,7 +31,7 @@ pub(crate) struct ServerKey {
     /// Host and port as configured.
     pub(crate) authority: String,
     /// Where it can be reached; the first address that works is used.
-    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<Address>,
     /// The header that begins a connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
     /// The version of HTTP.
@@ -44,8 +44,7 @@ pub(crate) struct ServerKey {
 pub(crate) struct Server {
     pub(crate) key: ServerKey,
     pub(crate) tls: Option<ServerTls>,
-    /// The address that worked last.
-    pub(crate) preferred: Cell<usize>,
+    pub(crate) dialer: Dialer,
     /// Connections that wait for the next request, the last one used on top.
     idle: RefCell<Vec<Link>>,
     /// Its connections by HTTP/2.
@@ -85,7 +84,7 @@ impl Server {
             requests: Cell::new(0),
             key,
             tls,
-            preferred: Cell::new(0),
+            dialer: Dialer::default(),
             idle: RefCell::new(Vec::new()),
             sessions: Sessions::default(),
             busy: Cell::new(0),

@@ -2,10 +2,10 @@
 //! that leaves them unchanged.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluice_sys::Address;
 use sluice_tls::handshake::ClientConfig;
 
 use crate::config::{UpstreamGroup, UpstreamServer};
@@ -15,7 +15,7 @@ use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
 
 /// Addresses of every server of every group, resolved by the control side.
-pub(crate) type Resolved = Vec<Vec<Vec<SocketAddr>>>;
+pub(crate) type Resolved = Vec<Vec<Vec<Address>>>;
 
 /// All servers of a shard.
 pub(crate) struct Servers {
@@ -36,11 +36,11 @@ impl Servers {
     pub(crate) fn of_group(
         &self,
         group: &UpstreamGroup,
-        resolved: &[Vec<SocketAddr>],
+        resolved: &[Vec<Address>],
         tls: Option<&ClientConfig>,
     ) -> Vec<Rc<Server>> {
         let is_checked = group.health.is_some();
-        let of_server = |(server, addresses): (&UpstreamServer, &Vec<SocketAddr>)| {
+        let of_server = |(server, addresses): (&UpstreamServer, &Vec<Address>)| {
             let is_secure = server.scheme.is_secure();
             let key = ServerKey {
                 group: group.name.clone(),
@@ -108,7 +108,7 @@ mod tests {
         let board = Arc::new(ServerBoard::new(1));
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
         let servers = Servers::new(stock, board.clone(), 0);
-        let resolved = vec![vec!["127.0.0.1:1".parse().unwrap()]; 2];
+        let resolved = vec![vec![Address::Inet("127.0.0.1:1".parse().unwrap())]; 2];
         let down = |config: &Config| {
             let all = servers.of_group(&config.upstreams[0], &resolved, None);
             all.iter().map(|server| server.is_down()).collect::<Vec<_>>()

@@ -8,7 +8,7 @@ use sluice_tls::handshake::{
 };
 
 use crate::answer::Answer;
-use crate::config::{UpstreamProtocol, UpstreamServer, UpstreamTls};
+use crate::config::{Scheme, UpstreamProtocol, UpstreamServer, UpstreamTls, server_url};
 use crate::connection::link::Link;
 use crate::connection::tls::{PeerDetails, Tls};
 use crate::log;
@@ -122,8 +122,10 @@ impl ServerTls {
         }
         self.silent_until_ms.set(now_ms + SILENCE_MS);
         log::warn(format_args!(
-            "upstream {}: TLS with https://{}: {}",
-            server.key.group, server.key.authority, failure.reason
+            "upstream {}: TLS with {}: {}",
+            server.key.group,
+            server_url(Scheme::Https, &server.key.authority),
+            failure.reason
         ));
     }
 }

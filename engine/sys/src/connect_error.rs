@@ -23,6 +23,11 @@ pub enum ConnectCause {
 }
 
 impl ConnectError {
+    /// What kind of error it is.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.0.kind()
+    }
+
     /// The side it is on.
     pub fn cause(&self) -> ConnectCause {
         match self.0.raw_os_error() {

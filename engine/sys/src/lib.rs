@@ -14,6 +14,7 @@
 //! future or a connection never frees it; it orphans the operation, and the final completion frees the memory.
 #![allow(unsafe_code)]
 
+mod address;
 pub mod aead;
 mod side_tables;
 mod load_board;
@@ -59,6 +60,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
+pub use address::{Address, UNIX_PEER, UnixAddress};
 pub use bpf::NotLoaded;
 pub use buf::{Buf, LARGE_BYTES, LARGE_ROOM_BYTES};
 pub use connect_error::{ConnectCause, ConnectError};
@@ -94,8 +96,9 @@ pub use ring::RingFailed;
 #[cfg(test)]
 use socket::connections_idle;
 pub use socket::{
-    BoundListener, Conn, ListenOn, Listener, ReadAhead, Ready, Receive, Sending, Sent, Timer, close_idle,
-    connections_open, connections_partial, connections_with_state, partial_bytes, sleep, sockets_open,
+    BoundListener, Conn, ListenOn, Listener, ReadAhead, Ready, Receive, Sending, Sent, SocketFile, Timer,
+    close_idle, connections_open, connections_partial, connections_with_state, partial_bytes, sleep,
+    sockets_open,
 };
 pub use steer::{SteeringMaps, SteeringProgram, SteeringTables};
 pub use waker::reserve_runtimes;

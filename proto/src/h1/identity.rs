@@ -14,6 +14,9 @@ use crate::fields::{FieldId, FieldSet, X_CLIENT_CERT, X_FORWARDED_OTHER, X_JA4};
 use crate::forwarded::{HopList, element_of};
 use crate::message::RequestHead;
 
+/// The client's address as text where the connection is a Unix socket: the word of nginx.
+pub const UNIX_TEXT: &[u8] = b"unix:";
+
 /// Which of these fields servers get, settled once from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityPolicy {
@@ -276,6 +279,8 @@ impl IdentityPolicy {
         let named = if out.len() == start { self.named(head, sender) } else { Named::default() };
         //= https://www.rfc-editor.org/rfc/rfc7239#section-6
         // "an IPv6 address is always enclosed in square brackets" and quoted, since neither is a token.
+        // A client without an address is "unknown" (section 6.3).
+        let hop = if hop == UNIX_TEXT { &b"unknown"[..] } else { hop };
         let (before, after) = if hop.contains(&b':') { ("for=\"[", "]\"") } else { ("for=", "") };
         put(out, before);
         out.extend_from_slice(hop);

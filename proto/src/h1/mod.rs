@@ -21,6 +21,7 @@ pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
 pub use head::{HeadStore, Parsed, Scheme, parse_request, parse_response};
 pub use identity::{
     CertificateIdentity, ClientIdentity, IdentityPolicy, RealIp, RequestId, TlsFields, TlsIdentity, Trust,
+    UNIX_TEXT,
 };
 pub use reply::{Framing, Reuse};
 pub use write::{

@@ -5,10 +5,10 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use sluice_sys::{ConnectCause, ConnectError};
+use sluice_sys::{Address, ConnectCause, ConnectError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::bounded::Bounded;
 use super::http::{self, Verdict};
@@ -17,6 +17,9 @@ use crate::config::{Check, HealthCheck, show_duration};
 
 /// The most bytes that are taken from a server, with TLS and the frames of HTTP/2.
 const RECEIVED_BYTES_MAX: usize = 256 << 10;
+
+/// How long to wait before a Unix socket whose queue is full is tried again.
+const FULL_WAIT: Duration = Duration::from_millis(20);
 
 /// The result of a check.
 #[derive(Debug)]
@@ -98,14 +101,14 @@ async fn ask(
 }
 
 /// Tries the server's addresses, the one that worked last first. Each has an equal part of the time that is left.
-async fn connect(target: &Target, within: Duration) -> io::Result<TcpStream> {
+async fn connect(target: &Target, within: Duration) -> io::Result<Box<dyn Io>> {
     let until = Instant::now() + within;
     let count = target.addresses.len();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for turn in 0..count {
         let at = (target.preferred.get() + turn) % count;
         let part = until.saturating_duration_since(Instant::now()) / (count - turn) as u32;
-        match timeout(part, TcpStream::connect(target.addresses[at])).await {
+        match timeout(part, connect_to(&target.addresses[at])).await {
             Ok(Ok(stream)) => {
                 target.preferred.set(at);
                 return Ok(stream);
@@ -115,6 +118,19 @@ async fn connect(target: &Target, within: Duration) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+async fn connect_to(address: &Address) -> io::Result<Box<dyn Io>> {
+    let socket = match address {
+        Address::Inet(address) => return Ok(Box::new(TcpStream::connect(address).await?)),
+        Address::Unix(socket) => socket,
+    };
+    loop {
+        match UnixStream::connect(socket.as_os_str()).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL_WAIT).await,
+            connected => return Ok(Box::new(connected?)),
+        }
+    }
 }
 
 /// A lack of our own is not the server's fault and may pass.

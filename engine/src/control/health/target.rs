@@ -1,15 +1,17 @@
 //! What is checked: the servers of a configuration, with addresses, names and TLS as checks need them.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sluice_sys::Address;
 use sluice_tls::handshake::{Alpn, ClientConfig, ClientSettings, ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::blueprint::Blueprint;
-use crate::config::{Check, HealthCheck, ProxyProtocolOut, UpstreamGroup, UpstreamProtocol, UpstreamServer};
+use crate::config::{
+    Check, HealthCheck, ProxyProtocolOut, UpstreamGroup, UpstreamProtocol, UpstreamServer, host_field,
+};
 use crate::upstream::board::ServerEntry;
 
 /// A header of version 1 for a connection that is the proxy's own.
@@ -42,7 +44,7 @@ pub(super) struct Target {
     /// For messages.
     pub(super) url: String,
     /// Where it can be reached.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<Address>,
     /// The address that worked last.
     pub(super) preferred: Cell<usize>,
     /// How a connection begins, where servers get a PROXY protocol header.
@@ -106,10 +108,11 @@ fn target(
     group: &UpstreamGroup,
     check: &HealthCheck,
     server: &UpstreamServer,
-    addresses: &[SocketAddr],
+    addresses: &[Address],
     settings: Option<&TlsSettings>,
 ) -> Target {
-    let at_port = |address: &SocketAddr| SocketAddr::new(address.ip(), check.port.unwrap_or(address.port()));
+    let at_port =
+        |address: &Address| check.port.map_or_else(|| address.clone(), |port| address.at_port(port));
     let wants_tls = check.tls.unwrap_or(server.scheme.is_secure());
     let tls = settings.filter(|_| wants_tls).map(|settings| {
         let name = group.tls.server_name.as_deref().unwrap_or(&server.host);
@@ -117,7 +120,7 @@ fn target(
         (TlsConnector::from(settings.clone()), name)
     });
     Target {
-        url: format!("{}://{}", server.scheme.as_str(), server.authority),
+        url: server.url(),
         addresses: addresses.iter().map(at_port).collect(),
         preferred: Cell::new(0),
         // Another port is another listener, of which nothing is known.
@@ -142,7 +145,7 @@ fn host(check: &HealthCheck, server: &UpstreamServer) -> String {
     };
     match (written, check.port) {
         (Some(host), _) => host.clone(),
-        (None, None) => server.authority.clone(),
+        (None, None) => host_field(&server.authority).to_owned(),
         (None, Some(port)) if server.host.contains(':') => format!("[{}]:{port}", server.host),
         (None, Some(port)) => format!("{}:{port}", server.host),
     }

@@ -8,6 +8,7 @@ use super::{Driver, Wake};
 use crate::connection_limit::LimitShare;
 use crate::key::Kind;
 use crate::ring::Completion;
+use crate::socket::{BEHIND_BALANCER, SHARED};
 use crate::table::{Entry, Flags};
 
 /// How long a listener waits before it accepts again after descriptors or memory ran out.
@@ -62,7 +63,7 @@ impl Driver {
 
     fn admit(&mut self, fd: RawFd, listener: u32) {
         let Entry { listener: id, owner_byte, .. } = *self.table.at(listener);
-        let is_announced_later = owner_byte != 0;
+        let is_announced_later = owner_byte & BEHIND_BALANCER != 0;
         if let Some(shard) = self.better_place() {
             self.stats.accepted += 1;
             // SAFETY: the kernel has just given us this descriptor, and it is in no entry.
@@ -104,11 +105,15 @@ impl Driver {
             return;
         }
         entry.flags.set(Flags::ARMED);
-        let accept = opcode::AcceptMulti::new(types::Fd(entry.fd))
-            .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
-            .build();
+        let (fd, flags) = (types::Fd(entry.fd), libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+        // The kernel wakes the ring that has waited for longest. One that accepts again and again would stay the first; one that
+        // comes back for each connection goes behind the others, so that they take turns.
+        let accept = match entry.owner_byte & SHARED {
+            0 => opcode::AcceptMulti::new(fd).flags(flags).build(),
+            _ => opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build(),
+        };
         let key = self.table.key(Kind::Accept, index);
-        // SAFETY: multishot accept refers to no memory.
+        // SAFETY: an accept that does not ask for the peer's address refers to no memory.
         unsafe { self.push(accept, key) };
     }
 }

@@ -7,6 +7,7 @@ use io_uring::{opcode, squeue, types};
 use super::{Driver, Kept};
 use crate::key::{Key, Kind, NONE};
 use crate::op::State;
+use crate::socket::SHARED;
 use crate::table::{Flags, Table};
 
 impl Driver {
@@ -18,9 +19,12 @@ impl Driver {
         self.table.insert(-1, Flags::NONE)
     }
 
-    pub(crate) fn open_listener(&mut self, fd: RawFd, id: u8) -> u32 {
+    /// One that is shared is accepted from by other rings too.
+    pub(crate) fn open_listener(&mut self, fd: RawFd, id: u8, is_shared: bool) -> u32 {
         let index = self.table.insert(fd, Flags::LISTENER);
-        self.table.at(index).listener = id;
+        let entry = self.table.at(index);
+        entry.listener = id;
+        entry.owner_byte = if is_shared { SHARED } else { 0 };
         self.arm_accept(index);
         index
     }

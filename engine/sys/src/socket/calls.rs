@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use crate::address::UNIX_PEER;
 use crate::op::SockAddr;
 
 /// Ends both directions of a socket, so that a waiting task sees an end.
@@ -88,7 +89,7 @@ pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), bytes) }).map(drop)
 }
 
-/// The address at the other end of a socket.
+/// The address at the other end of a socket; [`UNIX_PEER`] on a Unix socket.
 pub(crate) fn peer_of(fd: RawFd) -> io::Result<SocketAddr> {
     name_of(fd, libc::getpeername)
 }
@@ -112,6 +113,7 @@ pub(super) fn name_of(fd: RawFd, call: NameCall) -> io::Result<SocketAddr> {
             let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
             Ok(SocketAddr::from((v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port))))
         }
+        libc::AF_UNIX => Ok(UNIX_PEER),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }

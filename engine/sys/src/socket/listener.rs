@@ -9,8 +9,16 @@ use std::task::Poll;
 
 use super::calls::{bind, check, name_of, set_option, tcp_socket};
 use super::timer::Timer;
+use super::unix::{self, SocketFile};
+use crate::address::UnixAddress;
 use crate::driver;
 use crate::steer::{self, Slot, SteeringProgram};
+
+/// In the owner byte of a listener: see [`Listener::behind_balancer`].
+pub(crate) const BEHIND_BALANCER: u8 = 1;
+
+/// In the owner byte of a listener: other shards accept from the same socket.
+pub(crate) const SHARED: u8 = 2;
 
 /// Where to listen, and for which families of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +59,40 @@ pub struct BoundListener {
     /// Its place in the program of its port. Before the descriptor: the place is to be empty when the listener closes.
     slot: Option<Slot>,
     fd: OwnedFd,
+    /// Other shards accept from the same socket.
+    is_shared: bool,
 }
 
 impl BoundListener {
+    /// Finds out whether a Unix socket can be made there.
+    ///
+    /// # Errors
+    /// `AddrInUse` when a process listens there or the path is no socket, else what the file system says.
+    pub fn probe_unix(address: &UnixAddress) -> io::Result<()> {
+        unix::probe(address)
+    }
+
+    /// Binds a Unix socket without listening, and makes its file with these permissions: connections are refused until a
+    /// [`share`](BoundListener::share) of it listens. What an earlier process has left at the path is removed.
+    ///
+    /// # Errors
+    /// As [`probe_unix`](BoundListener::probe_unix), and what socket(2), bind(2) and chmod(2) say.
+    pub fn reserve_unix(address: &UnixAddress, mode: u32) -> io::Result<(BoundListener, Option<SocketFile>)> {
+        let (fd, file) = unix::bind(address, mode)?;
+        Ok((BoundListener { slot: None, fd, is_shared: true }, file))
+    }
+
+    /// The same socket for one more shard, listening: SO_REUSEPORT has no Unix sockets, so that shards accept from one.
+    ///
+    /// # Errors
+    /// What fcntl(2) and listen(2) say.
+    pub fn share(&self, backlog: u32) -> io::Result<BoundListener> {
+        let fd = self.fd.try_clone()?;
+        // SAFETY: listen takes no memory.
+        check(unsafe { libc::listen(fd.as_raw_fd(), i32::try_from(backlog).unwrap_or(i32::MAX)) })?;
+        Ok(BoundListener { slot: None, fd, is_shared: true })
+    }
+
     /// Binds with SO_REUSEPORT and listens. Connections queue up (at most `backlog`, capped by net.core.somaxconn)
     /// until a shard accepts them.
     ///
@@ -90,7 +129,7 @@ impl BoundListener {
         // HTTP knows no urgent data; out of line, its mark would stop splice(2) while the socket is reported as readable.
         set_option(raw, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)?;
         bind(raw, &on.address)?;
-        Ok(BoundListener { slot: None, fd })
+        Ok(BoundListener { slot: None, fd, is_shared: false })
     }
 
     /// Of the listeners of this port, this one is for connections that are received on `cpu`.
@@ -149,9 +188,9 @@ pub struct Listener {
 impl Listener {
     /// Starts accepting. `id` comes back from [`Conn::listener`](crate::Conn::listener).
     pub fn start(bound: BoundListener, id: u8) -> Listener {
-        let BoundListener { slot, fd } = bound;
+        let BoundListener { slot, fd, is_shared } = bound;
         let fd = std::os::fd::IntoRawFd::into_raw_fd(fd);
-        let index = driver::with(|driver| driver.open_listener(fd, id));
+        let index = driver::with(|driver| driver.open_listener(fd, id, is_shared));
         Listener { index, slot, _on_this_thread: PhantomData }
     }
 
@@ -160,7 +199,7 @@ impl Listener {
     /// [`Conn::peer`](crate::Conn::peer).
     #[must_use]
     pub fn behind_balancer(self) -> Listener {
-        driver::with(|driver| driver.table().at(self.index).owner_byte = 1);
+        driver::with(|driver| driver.table().at(self.index).owner_byte |= BEHIND_BALANCER);
         self
     }
 

@@ -8,6 +8,7 @@ mod calls;
 mod listener;
 mod operation;
 mod timer;
+mod unix;
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -19,10 +20,13 @@ use std::task::{Poll, ready};
 
 pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
 use self::calls::{bind, has_hung_up, name_of, tcp_socket, unacknowledged};
+pub(crate) use self::listener::{BEHIND_BALANCER, SHARED};
 pub use self::listener::{BoundListener, ListenOn, Listener};
 use self::operation::Operation;
 pub use self::operation::{Ready, Receive, Sending, Sent};
 pub use self::timer::{Timer, sleep};
+pub use self::unix::SocketFile;
+use crate::address::Address;
 use crate::buf::Buf;
 use crate::connect_error::ConnectError;
 use crate::driver;
@@ -82,6 +86,22 @@ impl Conn {
         // SAFETY: F_SETFL takes an int; sockets have no other status flag that we set.
         unsafe { libc::fcntl(conn.fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         Ok(conn)
+    }
+
+    /// Connects to an address of any kind, over TCP from `source` if there is one (see [`Conn::connect_from`]).
+    ///
+    /// # Errors
+    /// As [`Conn::connect_from`]. A Unix socket: ENOENT and EACCES of its path, and ECONNREFUSED when nothing listens there.
+    pub async fn connect_to(
+        source: Option<SocketAddr>,
+        address: &Address,
+        timeout_ms: u64,
+    ) -> Result<Conn, ConnectError> {
+        match address {
+            Address::Inet(address) => Conn::connect_from(source, *address, timeout_ms).await,
+            // Boxed: the usual connection has no use for its state.
+            Address::Unix(address) => Box::pin(unix::connect(address, timeout_ms)).await,
+        }
     }
 
     /// The next bytes, in a buffer the kernel picked; `None` once the peer has finished sending.
