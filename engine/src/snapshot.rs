@@ -14,7 +14,7 @@ use sluice_proto::path::PathRules;
 use sluice_sys::Address;
 
 use crate::budget::Budget;
-use crate::config::{self, AllDown, Config, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
+use crate::config::{self, AllDown, Config, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
 use crate::h2::{AbuseRules, PingRules};
@@ -34,6 +34,8 @@ pub(crate) struct Snapshot {
     pub(crate) http2: Http2,
     /// The rules for paths that apply before the route is known.
     pub(crate) path_rules: PathRules,
+    /// What becomes of targets with UTF-8 that is not percent-encoded.
+    pub(crate) raw_utf8: RawUtf8,
     pub(crate) identity: IdentityRules,
     pub(crate) proxy_senders: ProxySenders,
     /// The port of https:// that requests without TLS are sent to, by listener; empty where none are.
@@ -148,6 +150,7 @@ impl Snapshot {
             limits: Limits::new(config, budget),
             http2: Http2::new(config),
             path_rules: path_policy::rules_before_route(config),
+            raw_utf8: config.paths.raw_utf8,
             identity: IdentityRules::new(&config.forwarding),
             proxy_senders: ProxySenders::new(&config.listeners),
             https_redirects: redirects

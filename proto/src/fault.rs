@@ -84,6 +84,7 @@ faults! {
     Backslash 400 "backslash" "backslash in the path",
     EncodedControl 400 "encoded_control" "encoded control character in the path",
     OverlongEncoding 400 "overlong_encoding" "overlong UTF-8 in the path",
+    RawUtf8 400 "raw_utf8" "UTF-8 in the target that is not percent-encoded",
     PathParameter 400 "path_parameter" "parameter in the path",
 
     // The status line.

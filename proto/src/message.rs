@@ -168,10 +168,13 @@ pub struct RequestHead<'a> {
     /// The method.
     pub method: Method<'a>,
     /// The target in origin-form: a path starting with `/`, with its query. `*` for `OPTIONS *`, host and port for CONNECT. A
-    /// target in absolute-form is reduced to this. Printable ASCII without `#`, percent-encodings well-formed, nothing decoded or normalised.
+    /// target in absolute-form is reduced to this. Printable ASCII without `#`, nothing decoded or normalised; UTF-8 is
+    /// percent-encoded. Percent-encodings are well-formed before the query; in it a `%` may be just that.
     pub path_and_query: &'a str,
     /// The same without `?` and what follows; empty for CONNECT.
     pub path: &'a str,
+    /// The target came with UTF-8 that was not percent-encoded.
+    pub has_raw_utf8: bool,
     /// Host and optional port, from the target in absolute-form or of CONNECT, or else from Host. Valid, case kept; empty only
     /// for HTTP/1.0 requests and `OPTIONS *`.
     pub authority: &'a str,
@@ -250,7 +253,8 @@ impl<'a> RequestHead<'a> {
 /// A response head that has passed every check.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'a> {
-    /// 100 to 599.
+    /// 100 to 999. Those from 600 on have no meaning, and are treated as 5xx.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15
     pub status: u16,
     /// The reason phrase as received; may be empty, may hold bytes above 0x7f.
     pub reason: &'a [u8],

@@ -474,6 +474,15 @@ fn decode(digits: &[u8]) -> Option<u8> {
     u8::try_from(value(high)? << 4 | value(low)?).ok()
 }
 
+/// Appends a path and a query with their UTF-8 in the form that a URI can hold: a server that decodes it has what was sent.
+//= https://www.rfc-editor.org/rfc/rfc3987#section-3.1
+#[cold]
+pub fn encode_utf8(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii() { out.push(char::from(byte)) } else { put_encoded(out, byte) }
+    }
+}
+
 fn put_encoded(out: &mut String, byte: u8) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.push('%');

@@ -82,6 +82,24 @@ fn targets_browsers_really_send() {
     with_request(b"GET /a|b{c}^`\"<>\\?d=[e]|{f}&%20=%C3%A9 HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
         assert_eq!(head.path, "/a|b{c}^`\"<>\\");
     });
+    with_request(b"GET /?discount=100% HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+        assert_eq!((head.path_and_query, head.path), ("/?discount=100%", "/"));
+    });
+}
+
+#[test]
+fn utf8_in_a_target_is_percent_encoded() {
+    for (target, path_and_query, path) in [
+        ("/caf\u{e9}?q=\u{20ac}%&\u{1f600}", "/caf%C3%A9?q=%E2%82%AC%&%F0%9F%98%80", "/caf%C3%A9"),
+        ("http://a?\u{e9}", "/?%C3%A9", "/"),
+        ("/%c3%a9\u{e9}", "/%c3%a9%C3%A9", "/%c3%a9%C3%A9"),
+    ] {
+        with_request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), |head| {
+            assert_eq!((head.path_and_query, head.path), (path_and_query, path));
+            assert!(head.has_raw_utf8 && head.authority == "a");
+        });
+    }
+    with_request(b"GET /%c3%a9 HTTP/1.1\r\nHost: a\r\n\r\n", |head| assert!(!head.has_raw_utf8));
 }
 
 #[test]
@@ -146,6 +164,8 @@ fn persistence_follows_version_and_connection() {
         ("1.1", "Connection: x, CLOSE\r\n", false),
         ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
         ("1.1", "Connection: closed, , \"close\"\r\n", true),
+        ("1.2", "", true),
+        ("1.9", "Connection: close\r\n", false),
         ("1.0", "", false),
         ("1.0", "Connection: Keep-Alive\r\n", true),
         ("1.0", "Connection: keep-alive, close\r\n", false),
@@ -208,6 +228,8 @@ fn connect_has_an_authority_and_no_path() {
     for bytes in [
         "CONNECT a.example:443 HTTP/1.1\r\nHost: A.example:443\r\n\r\n",
         "CONNECT a.example:443 HTTP/1.0\r\n\r\n",
+        "CONNECT a.example:443 HTTP/1.1\r\nHost: a.Example\r\n\r\n",
+        "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:\r\n\r\n",
     ] {
         with_request(bytes.as_bytes(), |head| {
             assert_eq!(
@@ -264,6 +286,8 @@ fn status_lines_in_all_their_forms() {
         ("HTTP/1.1 200", b""),
         ("HTTP/1.1 200  Two  words\t", b" Two  words\t"),
         ("HTTP/1.1 599 caf\u{e9}", "caf\u{e9}".as_bytes()),
+        ("HTTP/1.1 600 X", b"X"),
+        ("HTTP/1.2 999 X", b"X"),
     ] {
         for fields in ["", "Date: now\r\n"] {
             let bytes = format!("{line}\r\n{fields}\r\n");

@@ -136,6 +136,36 @@ async fn every_spelling_of_a_path_meets_its_route_and_arrives_in_one_form() {
     assert_eq!(counters.paths_normalised, 33 - 8);
 }
 
+/// In routes too: what is compared is encoded.
+#[tokio::test]
+async fn a_query_may_hold_any_percent_sign_and_utf8_is_encoded() {
+    let site = Site::guarded("").await;
+    site.assert(&[
+        ("/admin?discount=100%", at("admin", "/admin?discount=100%")),
+        ("/a?%zz&%u20ac&%", at("open", "/a?%zz&%u20ac&%")),
+        ("/caf\u{e9}?q=\u{20ac}%&\u{1f600}", at("open", "/caf%C3%A9?q=%E2%82%AC%&%F0%9F%98%80")),
+        ("/%63af%c3%a9\u{e9}", at("open", "/caf%C3%A9%C3%A9")),
+        ("http://a?\u{e9}", at("open", "/?%C3%A9")),
+        ("/\u{e9}/../admin?\u{e9}", at("admin", "/admin?%C3%A9")),
+        ("/\u{e9}//..//admin", at("admin", "/admin")),
+        ("/a\u{ff0f}..\u{ff0f}admin", at("open", "/a%EF%BC%8F..%EF%BC%8Fadmin")),
+    ])
+    .await;
+
+    let received = Site::guarded("forward = \"received\"").await;
+    received.assert(&[("/caf\u{e9}%7e?\u{e9}%", at("open", "/caf%C3%A9%7e?%C3%A9%"))]).await;
+
+    let strict = Site::guarded("raw_utf8 = \"refuse\"").await;
+    strict
+        .assert(&[
+            ("/caf\u{e9}", Refused),
+            ("/?\u{e9}", Refused),
+            ("/caf%c3%a9?100%", at("open", "/caf%C3%A9?100%")),
+        ])
+        .await;
+    assert_eq!(strict.proxy.counters().await.paths_refused_bytes, 2);
+}
+
 #[tokio::test]
 async fn paths_with_two_readings_are_refused_and_reach_no_server() {
     let site = Site::guarded("").await;
@@ -154,7 +184,7 @@ async fn paths_with_two_readings_are_refused_and_reach_no_server() {
         ["/a%2fadmin", "/a%2F..%2Fadmin", "/admin%2f", "/%2fadmin", "/a\\admin", "/a%5cadmin", "/a%5C.."];
     let bytes =
         ["/admin%00", "/%00", "/a%0d%0aX:y", "/a%7f", "/%c0%afadmin", "/%c0%ae%c0%ae/admin", "/%e0%80%af"];
-    let syntax = ["/%zz", "/%2", "/%", "/a%u002e", "/a?%zz"];
+    let syntax = ["/%zz", "/%2", "/%", "/a%u002e", "/a%?%41", "/\u{e9}%zz", "/\u{85}", "/a?\u{9f}", "http://\u{e9}/"];
     for group in [&dots[..], &slashes, &bytes, &syntax] {
         site.assert(&group.iter().map(|target| (*target, Refused)).collect::<Vec<_>>()).await;
     }

@@ -72,6 +72,16 @@ pub enum PathForward {
 }
 choice!(PathForward: "normal" => Normal, "received" => Received);
 
+/// How UTF-8 that a client has not percent-encoded is handled, in a path and in a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawUtf8 {
+    /// It is percent-encoded, for routes and for servers.
+    Encode,
+    /// The request is refused.
+    Refuse,
+}
+choice!(RawUtf8: "encode" => Encode, "refuse" => Refuse);
+
 choice!(DotSegments: "remove" => Remove, "refuse" => Refuse);
 choice!(RepeatedSlashes: "merge" => Merge, "keep" => Keep, "refuse" => Refuse);
 choice!(SlashLike: "refuse" => Refuse, "keep" => Keep, "slash" => Slash);

@@ -17,8 +17,8 @@ use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
 use super::choices::{
-    AllDown, CheckKind, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, SendHost,
-    UpstreamProtocol, words,
+    AllDown, CheckKind, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, RawUtf8,
+    SendHost, UpstreamProtocol, words,
 };
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
@@ -249,6 +249,8 @@ section! {
         "Encoded control characters; %00 is always refused";
     parameters: Parameters = Kind::Word(words::<Parameters>), "keep", GLOBAL, Reload, "--path-parameters",
         "A ; in a segment and what follows it there: a part of the segment, unseen by routes, or refused";
+    raw_utf8: RawUtf8 = Kind::Word(words::<RawUtf8>), "encode", GLOBAL, Reload, "--path-raw-utf8",
+        "UTF-8 that is not percent-encoded, in a path or a query: encoded, for routes and servers, or refused";
 }
 
 section! {

@@ -12,7 +12,7 @@ use sluice_proto::{BodyLength, Fault, FieldId, Method, RequestHead, RequestKind,
 use super::arrival;
 use super::upgrade::Switch;
 use crate::answer::Answer;
-use crate::config::SendHost;
+use crate::config::{RawUtf8, SendHost};
 use crate::downstream::Afterwards;
 use crate::identity::Client;
 use crate::path_policy;
@@ -73,6 +73,9 @@ impl<'s> Decision<'s> {
             return Err(Refusal::of_last_hop(head));
         }
         let fault = |fault| Refusal::of_path(shard, fault);
+        if head.has_raw_utf8 && snapshot.raw_utf8 == RawUtf8::Refuse {
+            return Err(fault(Fault::RawUtf8));
+        }
         let mut path_store = shard.path_store.borrow_mut();
         let is_connect = head.method == Method::Connect;
         // CONNECT has no path.

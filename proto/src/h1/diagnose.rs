@@ -112,7 +112,13 @@ impl Reader<'_> {
             None => return Ok(()),
         }
         let target_start = self.at;
-        self.skip_while(|b| matches!(b, b'!'..=b'~'));
+        self.skip_while(|b| matches!(b, b'!'..=b'~' | 0x80..));
+        match core::str::from_utf8(&self.bytes[target_start..self.at]) {
+            // The rest of its last character may be on its way.
+            Err(error) if error.error_len().is_none() && self.peek().is_none() => return Ok(()),
+            Err(_) => return Err(Fault::InvalidTarget),
+            Ok(_) => {}
+        }
         match self.peek() {
             Some(b' ') if self.at > target_start => self.at += 1,
             Some(b' ' | b'\t') => return Err(Fault::RequestLineSpacing),
@@ -154,16 +160,16 @@ impl Reader<'_> {
         self.line_end(Fault::InvalidStatus)
     }
 
-    /// `HTTP/1.0` or `HTTP/1.1`. A digit where another would be supported is an unsupported version, whatever follows it.
+    /// `HTTP/1.` and a digit. Another digit in place of the first one is an unsupported version, whatever follows it.
     //= https://www.rfc-editor.org/rfc/rfc9112#section-2.3
     fn version(&mut self) -> Verdict {
         for (index, expected) in b"HTTP/1.1".iter().enumerate() {
             match self.peek() {
                 None => return Ok(()),
                 Some(b) if b == *expected => {}
-                Some(b'0') if index == 7 => {}
+                Some(b'0'..=b'9') if index == 7 => {}
                 //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.6
-                Some(b'0'..=b'9') if index == 5 || index == 7 => return Err(Fault::UnsupportedVersion),
+                Some(b'0'..=b'9') if index == 5 => return Err(Fault::UnsupportedVersion),
                 Some(_) => return Err(Fault::InvalidVersion),
             }
             self.at += 1;

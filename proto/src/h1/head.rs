@@ -164,7 +164,7 @@ fn accept_request<'a>(
     let scheme = *scheme;
     let &RequestLine { method, version, .. } = line;
     seen.fault.map_or(Ok(()), Err)?;
-    let Target { path_and_query, path, authority } = target::parse(line, scheme, scratch)?;
+    let Target { path_and_query, path, authority, has_raw_utf8 } = target::parse(line, scheme, scratch)?;
     let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*", scheme)?;
     let body = seen.facts.framing.request_body(version)?.length();
     facts::check_content(method, body)?;
@@ -172,6 +172,7 @@ fn accept_request<'a>(
         method,
         path_and_query,
         path,
+        has_raw_utf8,
         authority,
         version,
         body,
@@ -196,7 +197,9 @@ fn accept_response<'a>(
     let &StatusLine { version, status, reason } = line;
     seen.fault.map_or(Ok(()), Err)?;
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15
-    if !(100..=599).contains(&status) {
+    // "A client that receives a response with an invalid status code SHOULD process the response as if it had a 5xx (Server
+    // Error) status code": 600 to 999 have a body like those.
+    if status < 100 {
         return Err(Fault::InvalidStatus);
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2

@@ -25,7 +25,7 @@ pub(super) struct RequestLine<'a> {
     pub(super) target: &'a str,
     /// Where in the target the query begins, with its `?`.
     pub(super) query: Option<usize>,
-    /// The target has a `%` or a `#`, so it needs a closer look.
+    /// The target has a `%`, a `#` or a byte beyond ASCII, so it needs a closer look.
     pub(super) has_escapes: bool,
     pub(super) version: Version,
     /// Bytes of the line without its CRLF.
@@ -72,9 +72,10 @@ impl<'a> Lines<'a> {
         if *bytes.get(end)? != b' ' {
             return None;
         }
-        let version = match bytes.get(end + 1..)?.first_chunk()? {
+        let version = match bytes.get(end + 1..)?.first_chunk::<{ "HTTP/1.1\r\n".len() }>()? {
             b"HTTP/1.1\r\n" => Version::Http11,
             b"HTTP/1.0\r\n" => Version::Http10,
+            [version @ .., b'\r', b'\n'] => later_version(version)?,
             _ => return None,
         };
         let target = str::from_utf8(&bytes[start..end]).ok().filter(|target| !target.is_empty())?;
@@ -94,7 +95,7 @@ impl<'a> Lines<'a> {
         let version = match version {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
-            _ => return None,
+            version => later_version(version)?,
         };
         let digit = |byte: u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
         let status = digit(hundreds)? * 100 + digit(tens)? * 10 + digit(ones)?;
@@ -151,7 +152,7 @@ pub(crate) fn scan_target(bytes: &[u8], start: usize) -> Scanned {
     while let Some(at) = find(bytes, scanned.end, not_plain_in_target) {
         match bytes[at] {
             b'?' => scanned.query = scanned.query.or(Some(at - start)),
-            b'%' | b'#' => scanned.has_escapes = true,
+            b'%' | b'#' | 0x80.. => scanned.has_escapes = true,
             _ => return Scanned { end: at, ..scanned },
         }
         scanned.end = at + 1;
@@ -165,6 +166,15 @@ fn trimmed(content: &[u8], start: usize) -> Range<usize> {
     let before = content.iter().take_while(|&&byte| ascii::is_ows(byte)).count();
     let value = ascii::trim_ows(content);
     start + before..start + before + value.len()
+}
+
+/// HTTP/1.2 to HTTP/1.9, which are read as the highest version of this major one that is known here.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-2.5
+// "SHOULD process the message as if it was in the highest minor version within that major version to which the recipient is
+// conformant"
+#[cold]
+fn later_version(version: &[u8]) -> Option<Version> {
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']).then_some(Version::Http11)
 }
 
 /// The method of this name, if it is a token.

@@ -12,6 +12,7 @@ use crate::ascii;
 use crate::authority::Authority;
 use crate::fault::Fault;
 use crate::message::{Method, Version};
+use crate::path::encode_utf8;
 
 /// A port that no authority can have, for comparing those of which none is implied.
 const NO_PORT: u16 = 0;
@@ -29,6 +30,8 @@ pub(crate) struct Target<'a> {
     pub(crate) path: &'a str,
     /// Of an absolute-form target, whose scheme is `http`, or of CONNECT.
     pub(crate) authority: Option<&'a str>,
+    /// Path or query came with UTF-8 as it is, which is percent-encoded here.
+    pub(crate) has_raw_utf8: bool,
 }
 
 /// Takes the target of a request line apart. `scratch` holds the result in the one case that cannot be borrowed.
@@ -43,10 +46,13 @@ pub(super) fn parse<'a>(
 ) -> Result<Target<'a>, Fault> {
     let &RequestLine { method, target, query, .. } = line;
     if line.has_escapes {
-        check_escapes(target.as_bytes())?;
+        check_escapes(target, query)?;
     }
     if method == Method::Connect {
         return parse_authority(target);
+    }
+    if line.has_escapes && !target.is_ascii() {
+        return parse_raw(target, scheme, scratch);
     }
     match parse_path(target, query, method)? {
         Some(found) => Ok(found),
@@ -64,7 +70,7 @@ pub(crate) fn parse_path<'a>(
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
     if target.starts_with('/') {
         let path = query.map_or(target, |len| &target[..len]);
-        return Ok(Some(Target { path_and_query: target, path, authority: None }));
+        return Ok(Some(Target { path_and_query: target, path, authority: None, has_raw_utf8: false }));
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
     if target == "*" {
@@ -74,14 +80,37 @@ pub(crate) fn parse_path<'a>(
     Ok(None)
 }
 
-/// Refuses fragments, and percent-encodings that are none.
-pub(crate) fn check_escapes(target: &[u8]) -> Result<(), Fault> {
+/// Refuses fragments, percent-encodings in a path that are none, and control characters. `query` says where the query begins: a `%`
+/// in it may be just that, as browsers send it. Path and routes are decided by what is before it.
+pub(crate) fn check_escapes(target: &str, query: Option<usize>) -> Result<(), Fault> {
+    let bytes = target.as_bytes();
     //= https://www.rfc-editor.org/rfc/rfc9110#section-7.1
     // The fragment is never sent; a peer that cuts it off would see another path than one that does not.
-    if target.contains(&b'#') {
+    if bytes.contains(&b'#') {
         return Err(Fault::FragmentInTarget);
     }
-    if ascii::has_valid_percent_encoding(target) { Ok(()) } else { Err(Fault::InvalidPercentEncoding) }
+    if !ascii::has_valid_percent_encoding(&bytes[..query.unwrap_or(bytes.len())]) {
+        return Err(Fault::InvalidPercentEncoding);
+    }
+    // Those of ASCII were refused with the line. U+0080 to U+009F are left.
+    let has_control = !target.is_ascii() && target.chars().any(char::is_control);
+    if has_control { Err(Fault::InvalidTarget) } else { Ok(()) }
+}
+
+/// The same as [`parse`], of a target with UTF-8 in it.
+#[cold]
+fn parse_raw<'a>(target: &'a str, scheme: Scheme, scratch: &'a mut String) -> Result<Target<'a>, Fault> {
+    let (authority, path_and_query) = match target.starts_with('/') {
+        true => (None, target),
+        // UTF-8 in the authority is refused when that is compared with Host.
+        false => split_absolute(target, scheme).map(|(authority, rest)| (Some(authority), rest))?,
+    };
+    scratch.clear();
+    if !path_and_query.starts_with('/') {
+        scratch.push('/');
+    }
+    encode_utf8(path_and_query, scratch);
+    Ok(Target { has_raw_utf8: true, ..split_query(scratch, authority) })
 }
 
 /// Reduces `scheme://authority/path?query` to origin-form.
@@ -92,20 +121,7 @@ fn parse_absolute<'a>(
     method: Method<'_>,
     scratch: &'a mut String,
 ) -> Result<Target<'a>, Fault> {
-    let (own, other) = match scheme {
-        Scheme::Http => ("http://", "https://"),
-        Scheme::Https => ("https://", "http://"),
-    };
-    let Some(rest) = strip_scheme(target, own) else {
-        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.4
-        // "a request for an "https" resource MUST be rejected unless it has been received over a connection that has been
-        // secured"; and a secured one is no way to an "http" resource, which is another one.
-        let is_misdirected = strip_scheme(target, other).is_some();
-        // What is left includes authority-form, which only CONNECT has.
-        return Err(if is_misdirected { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
-    };
-    let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path_and_query) = rest.split_at(authority_len);
+    let (authority, path_and_query) = split_absolute(target, scheme)?;
     let authority = Some(authority);
     match path_and_query.as_bytes().first() {
         Some(b'/') => Ok(split_query(path_and_query, authority)),
@@ -124,6 +140,24 @@ fn parse_absolute<'a>(
     }
 }
 
+/// Authority, and path and query, of `scheme://authority/path?query`.
+fn split_absolute(target: &str, scheme: Scheme) -> Result<(&str, &str), Fault> {
+    let (own, other) = match scheme {
+        Scheme::Http => ("http://", "https://"),
+        Scheme::Https => ("https://", "http://"),
+    };
+    let Some(rest) = strip_scheme(target, own) else {
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-7.4
+        // "a request for an "https" resource MUST be rejected unless it has been received over a connection that has been
+        // secured"; and a secured one is no way to an "http" resource, which is another one.
+        let is_misdirected = strip_scheme(target, other).is_some();
+        // What is left includes authority-form, which only CONNECT has.
+        return Err(if is_misdirected { Fault::MisdirectedScheme } else { Fault::InvalidTarget });
+    };
+    let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());
+    Ok(rest.split_at(authority_len))
+}
+
 /// The target of CONNECT: where the tunnel is to lead.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.3
 #[cold]
@@ -133,7 +167,7 @@ pub(crate) fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
     let port = Authority::parse(target).and_then(|authority| authority.port);
     match port {
         None | Some(NO_PORT) => Err(Fault::InvalidTarget),
-        Some(_) => Ok(Target { path_and_query: target, path: "", authority: Some(target) }),
+        Some(_) => Ok(Target { path_and_query: target, path: "", authority: Some(target), has_raw_utf8: false }),
     }
 }
 
@@ -146,7 +180,8 @@ fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
 
 fn split_query<'a>(path_and_query: &'a str, authority: Option<&'a str>) -> Target<'a> {
     let path_len = memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len());
-    Target { path_and_query, path: &path_and_query[..path_len], authority }
+    let path = &path_and_query[..path_len];
+    Target { path_and_query, path, authority, has_raw_utf8: false }
 }
 
 /// Checks the Host field against the version and the target, and returns the authority that holds.
@@ -186,6 +221,12 @@ pub(crate) fn check_host<'a>(
         (_, Scheme::Https) => HTTPS_PORT,
     };
     match named {
+        // Java and undici leave the port out of it. There is no default, so it can mean no other port than that of the target.
+        Some((_, Authority { host, port: None }))
+            if method == Method::Connect && host.eq_ignore_ascii_case(authority.host) =>
+        {
+            Ok(target)
+        }
         // A proxy may trust the target and drop Host. A proxy in front of us may have decided by Host.
         Some((_, named)) if !authority.is_same_as(&named, port_default) => Err(Fault::HostMismatch),
         _ => Ok(target),
@@ -212,6 +253,13 @@ mod tests {
             ("/", Method::Get, "/", "/", ""),
             ("/a/b?c=d?e", Method::Get, "/a/b?c=d?e", "/a/b", ""),
             ("/?", Method::Get, "/?", "/", ""),
+            ("/?100%", Method::Get, "/?100%", "/", ""),
+            ("/a?a=%u0041&%zz?%", Method::Get, "/a?a=%u0041&%zz?%", "/a", ""),
+            ("http://h.example?%", Method::Get, "/?%", "/", "h.example"),
+            ("/caf\u{e9}", Method::Get, "/caf%C3%A9", "/caf%C3%A9", ""),
+            ("/a?b=\u{20ac}%&\u{1f600}", Method::Get, "/a?b=%E2%82%AC%&%F0%9F%98%80", "/a", ""),
+            ("http://h.example/\u{e9}%41?\u{e9}", Method::Get, "/%C3%A9%41?%C3%A9", "/%C3%A9%41", "h.example"),
+            ("http://h.example?\u{e9}", Method::Get, "/?%C3%A9", "/", "h.example"),
             ("//host/path", Method::Get, "//host/path", "//host/path", ""),
             ("/{a}|\"^`<>\\", Method::Get, "/{a}|\"^`<>\\", "/{a}|\"^`<>\\", ""),
             ("*", Method::Options, "*", "*", ""),
@@ -239,13 +287,21 @@ mod tests {
             ("https://h.example/", Fault::MisdirectedScheme),
             ("HTTPS://h.example", Fault::MisdirectedScheme),
             ("http:/h.example/", Fault::InvalidTarget),
-            ("/caf\u{e9}", Fault::InvalidTarget),
+            ("/\u{85}", Fault::InvalidTarget),
+            ("/?\u{9f}", Fault::InvalidTarget),
+            ("\u{e9}", Fault::InvalidTarget),
+            ("*\u{e9}", Fault::InvalidTarget),
+            ("ftp://h.example/\u{e9}", Fault::InvalidTarget),
+            ("/\u{e9}#", Fault::FragmentInTarget),
+            ("/\u{e9}%zz?", Fault::InvalidPercentEncoding),
+            ("http://h.example/%?", Fault::InvalidPercentEncoding),
+            ("/%zz?%41", Fault::InvalidPercentEncoding),
             ("/a#b", Fault::FragmentInTarget),
             ("/%41#", Fault::FragmentInTarget),
             ("/%", Fault::InvalidPercentEncoding),
             ("/%4", Fault::InvalidPercentEncoding),
             ("/%zz", Fault::InvalidPercentEncoding),
-            ("/?a=%u0041", Fault::InvalidPercentEncoding),
+            ("/a=%u0041?", Fault::InvalidPercentEncoding),
         ] {
             assert_eq!(parts(target, Method::Get), Err(fault), "{target}");
         }

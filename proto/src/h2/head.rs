@@ -114,6 +114,10 @@ pub(super) struct Place {
 }
 
 impl Place {
+    pub(super) fn new(start: usize, len: usize) -> Place {
+        Place { start: start as u32, len: len as u32 }
+    }
+
     pub(super) fn range(self) -> core::ops::Range<usize> {
         self.start as usize..(self.start + self.len) as usize
     }
@@ -352,9 +356,9 @@ impl HeadLines {
 
     /// Keeps a text.
     pub(super) fn put_text(&mut self, text: &str) -> Place {
-        let start = self.text.len() as u32;
+        let start = self.text.len();
         self.text.push_str(text);
-        Place { start, len: text.len() as u32 }
+        Place::new(start, text.len())
     }
 
     pub(super) fn text(&self, place: Place) -> &str {

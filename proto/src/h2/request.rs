@@ -16,6 +16,7 @@ use crate::h1::scan::{Scanned, scan_target};
 use crate::h1::target;
 use crate::limits::{HeadLimits, METHOD_BYTES_MAX};
 use crate::message::{BodyLength, Method, RequestHead, TrailerRule, Version};
+use crate::path::encode_utf8;
 use crate::upgrade;
 
 /// What the request line of HTTP/1.1 has besides method and target.
@@ -32,6 +33,8 @@ pub(super) struct Request {
     query: Option<u32>,
     /// As [`Scanned`] has it.
     has_escapes: bool,
+    /// The path came with UTF-8 as it is.
+    has_raw_utf8: bool,
     authority: Place,
     host: Option<Place>,
     protocol: Place,
@@ -67,6 +70,7 @@ impl HeadLines {
             method: self.method(),
             path_and_query,
             path: &path_and_query[..accepted.path_bytes as usize],
+            has_raw_utf8: self.state.request.has_raw_utf8,
             authority: self.text(authority),
             version: Version::Http2,
             body: accepted.body,
@@ -134,13 +138,29 @@ impl HeadLines {
     // "This pseudo-header field MUST NOT be empty for "http" or "https" URIs"
     fn take_path(&mut self, value: &[u8]) -> Result<(), Fault> {
         let Scanned { end, query, has_escapes } = scan_target(value, 0);
-        let path = str::from_utf8(value).ok().filter(|_| end == value.len());
-        let path = self.put_text(path.ok_or(Fault::InvalidTarget)?);
+        let path = str::from_utf8(value).ok().filter(|_| end == value.len()).ok_or(Fault::InvalidTarget)?;
+        self.state.request.line_bytes += value.len();
+        self.state.request.has_escapes = has_escapes;
+        if has_escapes && !path.is_ascii() {
+            return self.take_raw_path(path, query);
+        }
+        let place = self.put_text(path);
+        self.state.request.path = place;
+        self.state.request.query = query.map(|at| at as u32);
+        Ok(())
+    }
+
+    /// The same of one with UTF-8 in it. It is kept percent-encoded.
+    #[cold]
+    fn take_raw_path(&mut self, path: &str, query: Option<usize>) -> Result<(), Fault> {
+        target::check_escapes(path, query)?;
+        let start = self.text.len();
+        encode_utf8(path, &mut self.text);
+        let encoded = &self.text[start..];
         let request = &mut self.state.request;
-        request.line_bytes += value.len();
-        request.path = path;
-        request.query = query.map(|at| at as u32);
-        request.has_escapes = has_escapes;
+        request.query = encoded.find('?').map(|at| at as u32);
+        request.path = Place::new(start, encoded.len());
+        request.has_raw_utf8 = true;
         Ok(())
     }
 
@@ -188,10 +208,10 @@ impl HeadLines {
         }
         let Request { path, query, has_escapes, .. } = state.request;
         let path = self.text(path);
-        if has_escapes {
-            target::check_escapes(path.as_bytes())?;
-        }
         let query = query.map(|at| at as usize);
+        if has_escapes {
+            target::check_escapes(path, query)?;
+        }
         let target = target::parse_path(path, query, self.method())?.ok_or(Fault::InvalidTarget)?;
         Ok(target.path.len() as u32)
     }

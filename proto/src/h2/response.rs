@@ -42,7 +42,7 @@ impl HeadLines {
 
     //= https://www.rfc-editor.org/rfc/rfc9113#section-8.3.2
     pub(super) fn take_status(&mut self, value: &[u8]) -> Result<(), Fault> {
-        let &[hundreds @ b'1'..=b'5', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = value else {
+        let &[hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] = value else {
             return Err(Fault::InvalidStatus);
         };
         let digit = |byte: u8| u16::from(byte - b'0');

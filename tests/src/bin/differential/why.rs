@@ -41,12 +41,13 @@ pub(crate) fn topic(topic: &str) -> &'static str {
         "request line" => {
             "RFC 9112 section 3 wants single spaces and says that leniency there is a risk; nginx takes several, HAProxy \
              tabs too. Versions: HAProxy passes any version on that has the right shape, as HTTP/1.1; nginx takes 1.2 to \
-             1.99 for 1.1; Sluice knows 1.0 and 1.1 and answers 505 otherwise. nginx answers HTTP/0.9, whose requests have \
+             1.99 for 1.1; Sluice takes 1.2 to 1.9 for 1.1 and answers 505 otherwise. nginx answers HTTP/0.9, whose requests have \
              no fields to check. Methods longer than 32 bytes get 501 from Sluice."
         }
         "target" => {
-            "A fragment is never sent; nginx passes it on and a server that cuts it off sees another path. Bytes above 127 \
-             and malformed percent-encodings have no reading that all share. Absolute-form is reduced to a path and has to \
+            "A fragment is never sent; nginx passes it on and a server that cuts it off sees another path. A malformed \
+             percent-encoding in a path, and bytes above 127 that are not UTF-8, have no reading that all share; Sluice \
+             percent-encodes UTF-8, the others pass it on as it is. Absolute-form is reduced to a path and has to \
              agree with Host; nginx lets the target override Host, HAProxy passes it on as it is, with user names, empty \
              hosts and other schemes. `https` without TLS has to be rejected by RFC 9110 section 7.4. HAProxy opens tunnels \
              for CONNECT."
