@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::upstream::lifetime::UsedUp;
+
 /// A number with one writer and any number of readers.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -217,6 +219,11 @@ counters! {
     /// Connections to servers closed, idle or after their request, because `limits.upstream_idle_connections` or the
     /// descriptors allow no more of them.
     upstream_not_kept,
+    /// Connections to servers closed, or used for no further requests, because `limits.upstream_requests_per_connection` was
+    /// reached.
+    upstream_max_requests,
+    /// The same because `timeouts.upstream_connection_age` had passed.
+    upstream_max_age,
     /// Kept connections found closed by their server just before a request that cannot be sent again.
     upstream_stale,
     /// Connections to servers made.
@@ -277,6 +284,17 @@ counters! {
     allocations,
 }
 
+impl Counters {
+    /// A connection to a server is used no longer.
+    #[cold]
+    pub(crate) fn note_used_up(&self, why: UsedUp) {
+        match why {
+            UsedUp::Requests => self.upstream_max_requests.increment(),
+            UsedUp::Age => self.upstream_max_age.increment(),
+        }
+    }
+}
+
 /// Counters that say what there is at this moment, and go down as well as up.
 const OF_NOW: &[&str] = &[
     "connections",
@@ -331,6 +349,7 @@ mod tests {
         ("timeouts.upstream_response", Some("upstream_timeouts")),
         ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
         ("timeouts.upstream_idle", None),
+        ("timeouts.upstream_connection_age", Some("upstream_max_age")),
         ("timeouts.tunnel_idle", Some("tunnel_idle_timeouts")),
         ("timeouts.expect_continue_wait", None),
         ("timeouts.proxy_header", Some("proxy_headers_late")),
@@ -351,6 +370,7 @@ mod tests {
         ("limits.connections_per_address", Some("address_refused")),
         ("limits.abuse_score", Some("abuse_closed")),
         ("limits.upstream_idle_connections", Some("upstream_not_kept")),
+        ("limits.upstream_requests_per_connection", Some("upstream_max_requests")),
         ("limits.upstream_streams", None),
     ];
 

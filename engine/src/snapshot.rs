@@ -24,6 +24,7 @@ use crate::path_policy;
 use crate::route::{Lookup, RouteTable};
 use crate::tls::servers::TlsUpstreams;
 use crate::upstream::group::{Group, GroupRules};
+use crate::upstream::lifetime::Lifetime;
 use crate::upstream::servers::{Resolved, Servers};
 use crate::websocket::FrameRules;
 
@@ -220,6 +221,10 @@ impl GroupRules {
             connect_ms: ms(group.timeouts.upstream_connect),
             idle_ms: ms(group.timeouts.upstream_idle),
             idle_connections_max: group.limits.upstream_idle_connections,
+            lifetime: Lifetime::new(
+                ms(group.timeouts.upstream_connection_age),
+                group.limits.upstream_requests_per_connection,
+            ),
             protocol: group.protocol,
             all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
             http2: Rc::new(h2::Rules {

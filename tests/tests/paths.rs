@@ -184,7 +184,8 @@ async fn paths_with_two_readings_are_refused_and_reach_no_server() {
         ["/a%2fadmin", "/a%2F..%2Fadmin", "/admin%2f", "/%2fadmin", "/a\\admin", "/a%5cadmin", "/a%5C.."];
     let bytes =
         ["/admin%00", "/%00", "/a%0d%0aX:y", "/a%7f", "/%c0%afadmin", "/%c0%ae%c0%ae/admin", "/%e0%80%af"];
-    let syntax = ["/%zz", "/%2", "/%", "/a%u002e", "/a%?%41", "/\u{e9}%zz", "/\u{85}", "/a?\u{9f}", "http://\u{e9}/"];
+    let syntax =
+        ["/%zz", "/%2", "/%", "/a%u002e", "/a%?%41", "/\u{e9}%zz", "/\u{85}", "/a?\u{9f}", "http://\u{e9}/"];
     for group in [&dots[..], &slashes, &bytes, &syntax] {
         site.assert(&group.iter().map(|target| (*target, Refused)).collect::<Vec<_>>()).await;
     }

@@ -184,6 +184,8 @@ section! {
         "Longest pause between two parts of a response body";
     upstream_idle: Duration = time("1ms", "24h"), "50s", PER_UPSTREAM, Reload, "--timeout-upstream-idle",
         "How long an idle connection to a server is kept; keep it below the server's own keep-alive time";
+    upstream_connection_age: Duration = time("0s", "24h"), "0s", PER_UPSTREAM, Reload, "--timeout-upstream-connection-age",
+        "Age at which a connection to a server is used no longer, up to a tenth earlier by turns; 0s for no limit";
     tunnel_idle: Duration = time("1ms", "24h"), "1h", GLOBAL, Reload, "--timeout-tunnel-idle",
         "Longest time in which no byte passes through a tunnel (WebSocket, CONNECT), in either direction";
     expect_continue_wait: Duration = time("0s", "24h"), "1s", GLOBAL, Reload, "--timeout-expect-continue-wait",
@@ -227,6 +229,9 @@ section! {
         "Points of abuse after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize = count("0", "1000000"), "1000000", PER_UPSTREAM, Reload, "--limit-upstream-idle-connections",
         "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
+    upstream_requests_per_connection: u32 = count("0", "1000000"), "0", PER_UPSTREAM, Reload,
+        "--limit-upstream-requests-per-connection",
+        "Requests on one connection to a server before it is used no longer; 0 for no limit";
     upstream_streams: u32 = count("1", "10000"), "100", PER_UPSTREAM, Reload, "--limit-upstream-streams",
         "Most requests at once on one HTTP/2 connection to a server, which may allow fewer (RFC 9113, section 5.1.2)";
 }

@@ -6,7 +6,7 @@ use sluice_sys::Conn;
 use crate::abuse::Score;
 
 /// The low bits of the owner word count requests; the others say when the first one came.
-const REQUESTS_BITS: u32 = 20;
+pub(crate) const REQUESTS_BITS: u32 = 20;
 const REQUESTS_MAX: u32 = ONE_TOO_MANY - 1;
 /// In place of the requests: there was none, and the client's address had too many connections when this one came.
 pub(crate) const ONE_TOO_MANY: u32 = (1 << REQUESTS_BITS) - 1;
@@ -33,12 +33,12 @@ impl AgeLimit {
         AgeLimit { limit_ms, unit_shift }
     }
 
-    fn units(self, now_ms: u64) -> u32 {
+    pub(crate) fn units(self, now_ms: u64) -> u32 {
         (now_ms >> self.unit_shift) as u32 & TIME_MASK
     }
 
     /// When a connection of which the first bytes came at `born` is too old.
-    fn end_ms(self, born: u32, now_ms: u64) -> u64 {
+    pub(crate) fn end_ms(self, born: u32, now_ms: u64) -> u64 {
         if self.limit_ms == u64::MAX {
             return u64::MAX;
         }

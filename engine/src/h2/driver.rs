@@ -22,6 +22,7 @@ use super::slot::Incoming;
 use crate::connection::inbox::Inbox;
 use crate::message::{Aborted, Cause, Side};
 use crate::trailers::BodyTrailers;
+use crate::upstream::lifetime::UsedUp;
 
 /// With so much waiting to be sent beside a send's worth of data, nothing more is read.
 const UNSENT_BYTES_MAX: usize = 24 * 1024;
@@ -108,15 +109,15 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// With so many new streams at most, and none after this time.
+    /// Of a client, with so many new streams at most, and none after this time.
     pub(crate) fn until(mut self, streams_left: u32, end_ms: u64) -> Driver<'d> {
         (self.streams_left, self.end_ms) = (streams_left, end_ms);
         self
     }
 
-    /// Of a connection to a server, which is kept for so long without streams.
-    pub(crate) fn idle_for(mut self, idle_ms: u64) -> Driver<'d> {
-        self.idle_ms = Some(idle_ms);
+    /// Of a connection to a server, which is kept for so long without streams, and gets no new ones after this time.
+    pub(crate) fn idle_for(mut self, idle_ms: u64, end_ms: u64) -> Driver<'d> {
+        (self.idle_ms, self.end_ms) = (Some(idle_ms), end_ms);
         self
     }
 
@@ -128,7 +129,8 @@ impl<'d> Driver<'d> {
             self.idle = None;
             return;
         }
-        let idle = self.idle.get_or_insert_with(|| Timer::new(idle_ms));
+        let left_ms = self.end_ms.saturating_sub(now_ms()).max(1);
+        let idle = self.idle.get_or_insert_with(|| Timer::new(idle_ms.min(left_ms)));
         // A server that takes no more streams has left, or has none for us.
         let is_useless = session.is_settled() && session.openable() == 0;
         let is_over = is_useless || session.is_going_away() || session.shard.is_draining();
@@ -155,6 +157,17 @@ impl<'d> Driver<'d> {
         }
     }
 
+    /// Ends a connection to a server with the streams that it has, once it has had as many as it may, or is as old as it may be.
+    fn retire(&mut self) {
+        let session = self.session;
+        let is_used_up = session.is_used_up();
+        if session.is_going_away() || !is_used_up && (self.end_ms == u64::MAX || now_ms() < self.end_ms) {
+            return;
+        }
+        session.go_away(0, ErrorCode::NO_ERROR);
+        session.shard.counters.note_used_up(if is_used_up { UsedUp::Requests } else { UsedUp::Age });
+    }
+
     /// Announces the end where it is due: in two steps, so that no request is lost that is on its way.
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
     fn leave(&mut self) {
@@ -165,11 +178,7 @@ impl<'d> Driver<'d> {
             self.note_last();
         }
         let is_due = self.is_last_begun || session.shard.is_draining();
-        if matches!(self.leaving, Leaving::No)
-            && is_due
-            && session.side == Side::Downstream
-            && !session.is_going_away()
-        {
+        if matches!(self.leaving, Leaving::No) && is_due && !session.is_going_away() {
             session.go_away(HIGHEST_ID, ErrorCode::NO_ERROR);
             session.ping(leaving::PING);
             self.leaving = Leaving::announced();
@@ -440,7 +449,10 @@ impl Future for Driver<'_> {
         this.session.set_driver(context);
         this.session.shard.drivers.sleep(this.sleeper, context);
         this.receive(context);
-        this.leave();
+        match this.session.side {
+            Side::Downstream => this.leave(),
+            Side::Upstream => this.retire(),
+        }
         if this.ending.is_none() {
             this.bound_header_block();
         }

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(super) inner: RefCell<Inner>,
     /// The task that reads and writes, while it waits.
     driver: Cell<Option<Waker>>,
+    /// How many more streams we may open.
+    opens_left: Cell<u32>,
 }
 
 /// The shard of a connection; none of memory that waits for one.
@@ -107,6 +109,7 @@ impl Session {
         at_work.side = side;
         at_work.shard = Home(Some(shard.clone()));
         at_work.rules = rules;
+        at_work.opens_left.set(u32::MAX);
         let inner = at_work.inner.get_mut();
         inner.machine = machine;
         inner.abuse = abuse;
@@ -138,6 +141,7 @@ impl Session {
             rules: rules.clone(),
             inner: RefCell::new(inner),
             driver: Cell::new(None),
+            opens_left: Cell::new(u32::MAX),
         }
     }
 
@@ -170,10 +174,12 @@ impl Session {
     /// Opens a stream for a request of this kind, if there is room for one.
     pub(crate) fn open(self: &Rc<Session>, kind: RequestKind) -> Option<Stream> {
         let mut inner = self.inner.borrow_mut();
-        if inner.openable(&self.rules) == 0 {
+        let left = self.opens_left.get();
+        if left == 0 || inner.openable(&self.rules) == 0 {
             return None;
         }
         let key = inner.machine.open(kind, &self.rules)?;
+        self.opens_left.set(left - 1);
         inner.occupy(key);
         drop(inner);
         Some(Stream::new(self.clone(), key))
@@ -181,7 +187,17 @@ impl Session {
 
     /// How many streams may be opened now.
     pub(crate) fn openable(&self) -> u32 {
-        self.inner.borrow().openable(&self.rules)
+        self.inner.borrow().openable(&self.rules).min(self.opens_left.get())
+    }
+
+    /// From now on so many streams are opened at most.
+    pub(crate) fn open_at_most(&self, streams: u32) {
+        self.opens_left.set(streams);
+    }
+
+    /// Whether as many streams were opened as may be.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.opens_left.get() == 0
     }
 
     /// Whether the peer's settings have come.

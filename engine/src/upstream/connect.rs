@@ -149,6 +149,7 @@ pub(super) async fn connect_to(
     }
     let conn = made.map_err(|error| note_failure(shard, server, &error))?;
     conn.set_read_ahead(server.read_ahead());
+    rules.lifetime.begin(&conn);
     if let Some(identity) = identity {
         announce(&conn, rules.proxy_protocol, identity, shard.snapshot().times.write_stall);
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use sluice_proto::h2;
 
 use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
+use crate::upstream::lifetime::Lifetime;
 use crate::upstream::server::Server;
 
 /// Servers that requests are spread over.
@@ -28,6 +29,8 @@ pub(crate) struct GroupRules {
     pub(crate) idle_ms: u64,
     /// How many of them to one server.
     pub(crate) idle_connections_max: usize,
+    /// How long a connection is used.
+    pub(crate) lifetime: Lifetime,
     /// The version of HTTP.
     pub(crate) protocol: UpstreamProtocol,
     /// Rules of a connection by HTTP/2.
@@ -147,6 +150,7 @@ mod tests {
             connect_ms: 3_000,
             idle_ms: 50_000,
             idle_connections_max: 1_000,
+            lifetime: Lifetime::new(0, 0),
             protocol: UpstreamProtocol::H1,
             http2: Rc::new(h2::Rules {
                 head: HeadLimits::default(),

@@ -143,10 +143,11 @@ impl ServerConnection {
 
     fn give_back(&mut self, shard: &Shard, rules: &GroupRules) {
         let Some(link) = self.link.take() else { return };
-        match self.server.keep(link, rules.idle_ms, rules.idle_connections_max) {
+        match self.server.keep(link, rules) {
             KeepResult::Idle => shard.upkeep.wake(),
             KeepResult::Ended => {}
             KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),
+            KeepResult::UsedUp(why) => shard.counters.note_used_up(why),
         }
     }
 

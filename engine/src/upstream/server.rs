@@ -13,6 +13,8 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
 use crate::upstream::board::{ServerEntry, ServerNumbers};
 use crate::upstream::dial::Dialer;
+use crate::upstream::group::GroupRules;
+use crate::upstream::lifetime::UsedUp;
 use crate::upstream::sessions::Sessions;
 use crate::upstream::stock::{Peak, Stock};
 use crate::upstream::tls::ServerTls;
@@ -205,14 +207,24 @@ impl Server {
         None
     }
 
-    /// Keeps a connection for the next request, if it is good and there is room for it beside `idle_max - 1` others and in
-    /// the shard's stock. Else it is closed.
-    pub(crate) fn keep(&self, link: Link, idle_ms: u64, idle_max: usize) -> KeepResult {
+    /// Keeps a connection for the next request, if it is good, has requests and time left, and there is room for it beside the
+    /// others and in the shard's stock. Else it is closed.
+    pub(crate) fn keep(&self, link: Link, rules: &GroupRules) -> KeepResult {
         if !link.rest() {
             self.stock.closed(1);
             return KeepResult::Ended;
         }
         let conn = link.transport();
+        let (mut idle_ms, idle_max) = (rules.idle_ms, rules.idle_connections_max);
+        if rules.lifetime.is_limited() {
+            match rules.lifetime.note_request(conn) {
+                Ok(left_ms) => idle_ms = idle_ms.min(left_ms),
+                Err(why) => {
+                    self.stock.closed(1);
+                    return KeepResult::UsedUp(why);
+                }
+            }
+        }
         conn.set_read_ahead(self.read_ahead());
         let mut idle = self.idle.borrow_mut();
         // Only one client has a use for it, and the one that has waited longest may never come back.
@@ -326,6 +338,8 @@ pub(crate) enum KeepResult {
     Ended,
     /// There are as many as there may be.
     NoRoom,
+    /// It has carried as many requests, or is as old, as it may.
+    UsedUp(UsedUp),
 }
 
 #[cfg(test)]

@@ -198,12 +198,15 @@ impl Making {
     async fn drive(self, link: Link, until_ms: u64) {
         let (shard, server, idle_ms) = (self.shard.clone(), self.server.clone(), self.rules.idle_ms);
         let session = Session::new(link, Side::Upstream, &shard, &self.rules.http2);
+        let (streams, end_ms) = self.rules.lifetime.of_session();
+        session.open_at_most(streams);
         server.sessions.all.borrow_mut().push(session.clone());
         server.opened();
         let mut inbox = Inbox::default();
         let stall_ms = shard.snapshot().times.write_stall;
         let no_limit = AbuseRules { burst: 0, per_second: 0 };
-        let mut driving = pin!(Driver::new(&session, &mut inbox, stall_ms, no_limit).idle_for(idle_ms));
+        let mut driving =
+            pin!(Driver::new(&session, &mut inbox, stall_ms, no_limit).idle_for(idle_ms, end_ms));
         let timer = Timer::new(until_ms.saturating_sub(now_ms()).max(1));
         let mut making = Some((self, timer));
         let driven = poll_fn(|context| {

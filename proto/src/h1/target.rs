@@ -167,7 +167,9 @@ pub(crate) fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
     let port = Authority::parse(target).and_then(|authority| authority.port);
     match port {
         None | Some(NO_PORT) => Err(Fault::InvalidTarget),
-        Some(_) => Ok(Target { path_and_query: target, path: "", authority: Some(target), has_raw_utf8: false }),
+        Some(_) => {
+            Ok(Target { path_and_query: target, path: "", authority: Some(target), has_raw_utf8: false })
+        }
     }
 }
 
@@ -258,7 +260,13 @@ mod tests {
             ("http://h.example?%", Method::Get, "/?%", "/", "h.example"),
             ("/caf\u{e9}", Method::Get, "/caf%C3%A9", "/caf%C3%A9", ""),
             ("/a?b=\u{20ac}%&\u{1f600}", Method::Get, "/a?b=%E2%82%AC%&%F0%9F%98%80", "/a", ""),
-            ("http://h.example/\u{e9}%41?\u{e9}", Method::Get, "/%C3%A9%41?%C3%A9", "/%C3%A9%41", "h.example"),
+            (
+                "http://h.example/\u{e9}%41?\u{e9}",
+                Method::Get,
+                "/%C3%A9%41?%C3%A9",
+                "/%C3%A9%41",
+                "h.example",
+            ),
             ("http://h.example?\u{e9}", Method::Get, "/?%C3%A9", "/", "h.example"),
             ("//host/path", Method::Get, "//host/path", "//host/path", ""),
             ("/{a}|\"^`<>\\", Method::Get, "/{a}|\"^`<>\\", "/{a}|\"^`<>\\", ""),

@@ -167,7 +167,11 @@ fn requests_are_judged_by_their_pseudo_header_fields() {
         ("3987 3.1", ":method=GET|:scheme=https|:path=/\u{e9}?\u{e9}|:authority=a", Ok(())),
         ("house", ":method=GET|:scheme=https|:path=/\u{85}|:authority=a", Err(Malformed(F::InvalidTarget))),
         ("8.3.1", ":method=GET|:scheme=https|:path=\u{e9}|:authority=a", Err(Malformed(F::InvalidTarget))),
-        ("8.3.1", ":method=GET|:scheme=https|:path=/\u{e9}#|:authority=a", Err(Malformed(F::FragmentInTarget))),
+        (
+            "8.3.1",
+            ":method=GET|:scheme=https|:path=/\u{e9}#|:authority=a",
+            Err(Malformed(F::FragmentInTarget)),
+        ),
         ("8.3.1", ":method=GET|:scheme=https|:path=/|:authority=\u{e9}", Err(Malformed(F::InvalidTarget))),
         ("house", ":method=GET|:scheme=https|:path=/?100%|:authority=a", Ok(())),
         ("8.3.1", ":method=GET|:scheme=https|:path=/a#b|:authority=a", Err(Malformed(F::FragmentInTarget))),
