@@ -12,6 +12,8 @@ pub(crate) enum Answer<'a> {
     Refused { status: u16, why: &'static str },
     /// The client wants to leave HTTP by Upgrade or CONNECT, and the route does not allow it.
     NoTunnel,
+    /// The client offers a version of WebSocket whose frames are not read here.
+    WebSocketVersion,
     /// The client asked us, not a server: OPTIONS with Max-Forwards: 0.
     FinalRecipient,
     /// The client's address has more connections than it may have.
@@ -112,6 +114,8 @@ impl Answer<'_> {
             Answer::Refused { status, .. } => status,
             // Ignoring Upgrade would be allowed, but the request makes no sense without it. CONNECT gets the same.
             Answer::NoTunnel => 400,
+            //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
+            Answer::WebSocketVersion => 426,
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.4.9
             Answer::HttpsRedirect { .. } => 308,
             Answer::FinalRecipient | Answer::AcmeChallenge { .. } => 200,
@@ -130,6 +134,7 @@ impl Answer<'_> {
         match self {
             Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
             Answer::NoTunnel => "neither CONNECT nor an Upgrade to this protocol is allowed here",
+            Answer::WebSocketVersion => "version 13 of WebSocket is spoken here",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
             Answer::TooManyConnections => "too many connections from this address",
             Answer::Crowded => "too many requests are unfinished",
@@ -150,6 +155,8 @@ impl Answer<'_> {
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
             Answer::MethodNotAllowed { allow } => Some(("Allow", allow)),
             Answer::HttpsRedirect { location } => Some(("Location", location)),
+            //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
+            Answer::WebSocketVersion => Some(("Sec-WebSocket-Version", "13")),
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
             Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Abusive => {
                 Some(("Retry-After", "1"))
@@ -158,13 +165,24 @@ impl Answer<'_> {
         }
     }
 
+    /// The fields with which it names the protocol that it asks for. A client of HTTP/2 never gets it: its offers are of
+    /// version 13, or malformed.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22
+    // "The server MUST send an Upgrade header field in a 426 response"
+    fn upgrade_fields(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Answer::WebSocketVersion => &[("Connection", "Upgrade"), ("Upgrade", "websocket")],
+            _ => &[],
+        }
+    }
+
     /// Writes the answer.
     pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming<'_>) {
         let status = self.status();
         let hsts = framing.hsts.and_then(|line| line.trim_end().split_once(": "));
-        let mut fields = [("", ""); 2];
+        let mut fields = [("", ""); 4];
         let mut count = 0;
-        for field in self.field().into_iter().chain(hsts) {
+        for field in self.field().into_iter().chain(hsts).chain(self.upgrade_fields().iter().copied()) {
             fields[count] = field;
             count += 1;
         }
@@ -262,6 +280,7 @@ mod tests {
             Answer::NO_CLIENT_CERTIFICATE,
             Answer::REDIRECT_WITHOUT_HOST,
             Answer::HttpsRedirect { location: "https://a" },
+            Answer::WebSocketVersion,
             Answer::Unreachable,
             Answer::NoneAvailable,
             Answer::UpstreamTimeout,

@@ -36,6 +36,7 @@ fn kind(answer: &Answer<'_>) -> usize {
         Answer::BadUpstream { .. } => 11,
         Answer::HttpsRedirect { .. } => 12,
         Answer::AcmeChallenge { .. } => 13,
+        Answer::WebSocketVersion => 14,
     }
 }
 
@@ -57,6 +58,7 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::NO_CLIENT_CERTIFICATE,
         Answer::REDIRECT_WITHOUT_HOST,
         Answer::HttpsRedirect { location: "https://a" },
+        Answer::WebSocketVersion,
     ];
     let causes = [
         Cause::TooLarge,
@@ -86,7 +88,7 @@ fn errors_lists_every_response() {
     let texts: BTreeSet<_> = quoted(ERRORS).collect();
     let responses = responses();
     let kinds: BTreeSet<_> = responses.iter().map(kind).collect();
-    assert_eq!(kinds, (0..=13).collect(), "a kind of response is missing in `responses`");
+    assert_eq!(kinds, (0..=14).collect(), "a kind of response is missing in `responses`");
     for response in responses {
         let (status, text) = (response.status(), response.why());
         assert!(texts.contains(text), "{status} {text}");

@@ -62,14 +62,16 @@ pub fn check_offer(head: &RequestHead<'_>, protocol: &str) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Checks that a WebSocket offer is of the version whose frames are known here.
-///
-/// # Errors
-/// It is of another.
+/// True when a WebSocket offer is of the version whose frames are known here.
 //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
-pub fn check_version(head: &RequestHead<'_>) -> Result<(), Fault> {
-    let version = only(&head.fields, "Sec-WebSocket-Version").and_then(ascii::parse_decimal);
-    if version == Some(13) { Ok(()) } else { Err(Fault::WebSocketVersion) }
+pub fn is_known_version(head: &RequestHead<'_>) -> bool {
+    only(&head.fields, "Sec-WebSocket-Version").and_then(ascii::parse_decimal) == Some(13)
+}
+
+/// The Sec-WebSocket-Key of an offer that [`check_offer`] has accepted; `None` over HTTP/2, which has none.
+//= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
+pub fn client_key(head: &RequestHead<'_>) -> Option<[u8; 24]> {
+    only(&head.fields, "Sec-WebSocket-Key").filter(|_| head.version != Version::Http2)?.try_into().ok()
 }
 
 /// True when this answer takes up the offer of `protocol`, and nothing else besides.
@@ -83,9 +85,6 @@ pub fn is_taken_up(head: &ResponseHead<'_>, protocol: &str) -> bool {
     head.status == 101
         && upgrade.is_some_and(|named| named.eq_ignore_ascii_case(protocol.as_bytes()))
         && is_named(&head.fields)
-        //= https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
-        // Whether it is the right one is for the client to say, who made the key.
-        && (!protocol.eq_ignore_ascii_case(WEBSOCKET) || only(&head.fields, "Sec-WebSocket-Accept").is_some())
 }
 
 /// The Sec-WebSocket-Key of a request that came without one, because HTTP/2 has none.
@@ -106,7 +105,8 @@ pub fn accept_of(key: &[u8]) -> [u8; 28] {
     accept
 }
 
-/// True when the answer to a WebSocket offer has the Sec-WebSocket-Accept that answers `key`: for who made the key.
+/// True when the answer to a WebSocket offer has the Sec-WebSocket-Accept that answers `key`. One that has another was not made
+/// for this request.
 //= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
 pub fn accepts_key(head: &ResponseHead<'_>, key: &[u8]) -> bool {
     only(&head.fields, "Sec-WebSocket-Accept").is_some_and(|value| value == accept_of(key))
@@ -199,7 +199,8 @@ mod tests {
             let mut store = HeadStore::default();
             let parsed = parse_request(bytes.as_bytes(), &mut store, &HeadLimits::default());
             let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
-            assert_eq!(check_version(&head).is_ok(), is_known, "{version}");
+            assert_eq!(is_known_version(&head), is_known, "{version}");
+            assert_eq!(client_key(&head), None);
         }
         assert_eq!(ws(KEY), Err(Fault::WebSocketVersion));
         assert_eq!(ws(&format!("{KEY}{VERSION}{VERSION}")), Err(Fault::WebSocketVersion));
@@ -207,6 +208,15 @@ mod tests {
             let fields = format!("{KEY}Sec-WebSocket-Version: {version}\r\n");
             assert_eq!(ws(&fields), Err(Fault::WebSocketVersion), "{version}");
         }
+    }
+
+    #[test]
+    fn the_key_of_a_client_is_found() {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{KEY}\r\n");
+        let mut store = HeadStore::default();
+        let parsed = parse_request(bytes.as_bytes(), &mut store, &HeadLimits::default());
+        let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
+        assert_eq!(client_key(&head), Some(*b"dGhlIHNhbXBsZSBub25jZQ=="));
     }
 
     #[test]
@@ -220,12 +230,7 @@ mod tests {
             ("101 X\r\nUpgrade: x\r\n", "x", false),
             ("101 X\r\nConnection: Upgrade\r\n", "x", false),
             ("200 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n", "x", false),
-            ("101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "websocket", false),
-            (
-                "101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n",
-                "websocket",
-                true,
-            ),
+            ("101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", "websocket", true),
         ] {
             let bytes = format!("HTTP/1.1 {answer}\r\n");
             let mut store = HeadStore::default();

@@ -174,6 +174,9 @@ async fn each_route_has_protocols_and_ports_of_its_own() {
         (own("/own", "x, own/2"), 101),
         (connect("db.internal:5432"), 200),
         (connect("DB.internal:8010"), 200),
+        // As Java and undici write it.
+        (connect("db.internal:5432").replace("Host: db.internal:5432", "Host: db.internal"), 200),
+        (connect("db.internal:5432").replace("Host: db.internal:5432", "Host: other"), 400),
         (connect("db.internal:8011"), 400),
         (connect("other:5432"), 400),
         // No WebSocket client, and no offer that would have a place to end.
@@ -323,8 +326,12 @@ async fn a_101_that_was_not_asked_for_is_a_bad_gateway() {
         (origin::switching("other"), true),
         (origin::switching("websocket, other"), true),
         (origin::switching("websocket/13"), true),
-        ("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: a\r\n\r\n".to_owned(), true),
-        ("HTTP/1.1 101 X\r\nConnection: upgrade\r\nSec-WebSocket-Accept: a\r\n\r\n".to_owned(), true),
+        (origin::switching("websocket").replace("Connection: ", "X: "), true),
+        (origin::switching("websocket").replace("Upgrade: ", "X: "), true),
+        // Not the answer to this key: RFC 6455, section 4.2.2.
+        (origin::switching("websocket").replace("s3pPLM", "S3pPLM"), true),
+        (origin::switching("websocket").replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "a"), true),
+        (origin::switching("websocket").replace("\r\n\r\n", "\r\nSec-WebSocket-Accept: a\r\n\r\n"), true),
         ("HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(), true),
         (origin::switching("websocket").replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n"), true),
         (origin::switching("websocket").replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"), true),

@@ -541,7 +541,7 @@ async fn tunnels_of_other_routes_are_not_read() {
 async fn only_version_13_is_read() {
     let server = Server::start(Http::One, "").await;
     let proxy = proxy_to(&server.url, "frames = true", "").await;
-    for (path, version, status) in [("/", "8", 400), ("/", "13", 101), ("/unread", "8", 101)] {
+    for (path, version, status) in [("/", "8", 426), ("/", "13", 101), ("/unread", "8", 101)] {
         let mut client = client::Raw::connect(proxy.address).await;
         client
             .send(format!(
@@ -549,7 +549,13 @@ async fn only_version_13_is_read() {
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: {version}\r\n\r\n"
             ))
             .await;
-        assert_eq!(client.head().await.status().unwrap(), status, "{path} {version}");
+        let head = client.head().await;
+        assert_eq!(head.status().unwrap(), status, "{path} {version}");
+        if status == 426 {
+            let fields = ["sec-websocket-version", "upgrade"].map(|name| head.fields.first(name));
+            assert_eq!(fields, [Some("13"), Some("websocket")]);
+            assert!(head.fields.lists("connection", "upgrade") && head.fields.lists("connection", "close"));
+        }
     }
 }
 

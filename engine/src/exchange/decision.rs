@@ -34,8 +34,8 @@ pub(crate) struct Decision<'s> {
     /// Whether the server's connection may serve another request afterwards.
     pub(crate) reuse: Reuse,
     pub(crate) switch: Switch,
-    /// The Sec-WebSocket-Key that was made for the client.
-    pub(crate) made_key: Option<Box<[u8; 24]>>,
+    /// The Sec-WebSocket-Key that the server has to answer.
+    pub(crate) websocket_key: Option<Box<[u8; 24]>>,
     /// The longest time for the request, 0 for no limit.
     pub(crate) request_ms: u64,
     pub(crate) send_host: SendHost,
@@ -137,9 +137,9 @@ impl<'s> Decision<'s> {
             Call::Web(_) => write_grpc(head, &forwarding, lines),
             Call::None | Call::Grpc => switch.write(head, route, &forwarding, lines),
         }
-        let made_key = match switch {
+        let websocket_key = match switch {
             Switch::None | Switch::Connect => None,
-            Switch::Protocol(_) => switch.made_key(head, route, client.identity.request_id),
+            Switch::Protocol(_) => switch.websocket_key(head, route, client.identity.request_id),
         };
         Ok(Decision {
             route,
@@ -150,7 +150,7 @@ impl<'s> Decision<'s> {
             is_idempotent: head.method.is_idempotent(),
             reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
             switch,
-            made_key,
+            websocket_key,
             request_ms: request_ms(route, head, call),
             send_host,
             client: client.address,
@@ -270,6 +270,14 @@ impl<'s> Refusal<'s> {
     pub(crate) fn of_path(shard: &Shard, fault: Fault) -> Refusal<'s> {
         shard.counters.bad_requests.increment();
         path_policy::count_refused(fault, &shard.counters);
+        let answer = Answer::Refused { status: fault.status(), why: fault.reason() };
+        Refusal::then(answer, Afterwards::Close)
+    }
+
+    /// The offer to leave HTTP breaks a rule.
+    #[cold]
+    pub(super) fn of_offer(shard: &Shard, fault: Fault) -> Refusal<'s> {
+        shard.counters.bad_requests.increment();
         let answer = Answer::Refused { status: fault.status(), why: fault.reason() };
         Refusal::then(answer, Afterwards::Close)
     }

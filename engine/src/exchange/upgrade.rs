@@ -3,8 +3,10 @@
 //! Owns everything that only such requests need. They are rare, so it is all kept out of the code of other requests.
 
 use sluice_proto::h1::{Forwarding, write_request, write_upgrade_request};
-use sluice_proto::upgrade::{WEBSOCKET, accepts_key, check_offer, check_version, is_taken_up, key_of};
-use sluice_proto::{Method, RequestHead, RequestKind, ResponseHead, Version};
+use sluice_proto::upgrade::{
+    WEBSOCKET, accepts_key, check_offer, client_key, is_known_version, is_taken_up, key_of,
+};
+use sluice_proto::{Method, RequestHead, RequestKind, ResponseHead};
 
 use super::decision::{Decision, Refusal};
 use crate::answer::Answer;
@@ -39,9 +41,11 @@ impl Switch {
             return Err(Refusal::new(head, Answer::NoTunnel));
         };
         if let Some(protocol) = switch.protocol(&route.tunnels) {
-            check_offer(head, protocol).map_err(|fault| Refusal::of_path(shard, fault))?;
-            if route.frames.is_some() && protocol.eq_ignore_ascii_case(WEBSOCKET) {
-                check_version(head).map_err(|fault| Refusal::of_path(shard, fault))?;
+            check_offer(head, protocol).map_err(|fault| Refusal::of_offer(shard, fault))?;
+            let is_read = route.frames.is_some() && protocol.eq_ignore_ascii_case(WEBSOCKET);
+            if is_read && !is_known_version(head) {
+                shard.counters.tunnels_refused.increment();
+                return Err(Refusal::new(head, Answer::WebSocketVersion));
             }
         }
         Ok(switch)
@@ -69,17 +73,18 @@ impl Switch {
         }
     }
 
-    /// The Sec-WebSocket-Key that is made for a client that has none: then the answer to it is ours to check.
+    /// The Sec-WebSocket-Key that the server gets: the client's, or one that is made for a client of HTTP/2, which has none.
     //= https://www.rfc-editor.org/rfc/rfc6455#section-4.1
     #[cold]
-    pub(super) fn made_key(
+    pub(super) fn websocket_key(
         self,
         head: &RequestHead<'_>,
         route: &Route,
         request_id: u128,
     ) -> Option<Box<[u8; 24]>> {
-        let protocol = self.protocol(&route.tunnels).filter(|_| head.version == Version::Http2)?;
-        protocol.eq_ignore_ascii_case(WEBSOCKET).then(|| Box::new(key_of(request_id)))
+        let protocol = self.protocol(&route.tunnels)?;
+        let key = || Box::new(client_key(head).unwrap_or_else(|| key_of(request_id)));
+        protocol.eq_ignore_ascii_case(WEBSOCKET).then(key)
     }
 
     /// Writes the head of a request as a server gets it, with the offer if there is one.
@@ -137,7 +142,7 @@ impl Decision<'_> {
         match self.switch.protocol(&self.route.tunnels) {
             Some(protocol) => {
                 is_taken_up(head, protocol)
-                    && self.made_key.as_ref().is_none_or(|key| accepts_key(head, &key[..]))
+                    && self.websocket_key.as_ref().is_none_or(|key| accepts_key(head, &key[..]))
             }
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
             // "Any 2xx (Successful) response indicates that the sender ... will switch to tunnel mode"

@@ -463,7 +463,7 @@ proptest! {
             }
             (Block::Response(_), Ok(())) => {
                 let head = lines.response();
-                prop_assert!((100..=599).contains(&head.status) && head.status != 101);
+                prop_assert!((100..=999).contains(&head.status) && head.status != 101);
                 prop_assert!(!(is_end && head.body == BodyLength::Streamed));
             }
         }
