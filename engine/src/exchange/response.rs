@@ -28,6 +28,8 @@ pub(super) struct Finished {
 /// The kind of a response head.
 enum Kind {
     Interim,
+    /// 102: the server is at work.
+    Processing,
     /// It opens the tunnel that was asked for.
     Tunnel {
         has_deflate: bool,
@@ -53,11 +55,16 @@ impl Exchange<'_> {
             let read = server.read_head(self.shard, limits, kind, |head| self.begin(head, &mut out));
             match read.await {
                 Ok(Kind::Final) => break,
-                Ok(Kind::Interim) if interims == INTERIM_ANSWERS_MAX => {
+                Ok(Kind::Interim | Kind::Processing) if interims == INTERIM_ANSWERS_MAX => {
                     return Err(by_server(Cause::Fault(Fault::TooManyInterim)));
                 }
-                Ok(Kind::Interim) => {
+                Ok(kind @ (Kind::Interim | Kind::Processing)) => {
                     interims += 1;
+                    //= https://www.rfc-editor.org/rfc/rfc2518#section-10.1
+                    // "MUST send a final response after the request has been completed": it takes longer than a client may expect.
+                    if matches!(kind, Kind::Processing) && self.is_sent() {
+                        server.expect_within(self.decision.route.upstream_response_ms);
+                    }
                     let interim = out.take().unwrap_or_else(Buf::small);
                     cold!(self.responder.send_interim(interim)).map_err(unanswered)?;
                 }
@@ -97,7 +104,7 @@ impl Exchange<'_> {
         let out = out.get_or_insert_with(Buf::small);
         if head.is_interim() {
             self.responder.write_interim(head, out);
-            return Kind::Interim;
+            return if head.status == 102 { Kind::Processing } else { Kind::Interim };
         }
         if self.decision.switch != Switch::None && self.decision.is_tunnel_opened(head) {
             self.responder.write_tunnel_head(head, out);

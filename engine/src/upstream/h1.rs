@@ -234,6 +234,10 @@ impl ResponseStream<'_> {
         }
     }
 
+    pub(super) fn expect_within(&self, ms: u64) {
+        self.link.transport().set_deadline(ms);
+    }
+
     fn unanswered(&self, aborted: Aborted) -> Unanswered {
         Unanswered { aborted, is_silent: self.inbox.is_empty() }
     }

@@ -178,6 +178,10 @@ impl ResponseStream<'_> {
         Ok(visit(&head))
     }
 
+    pub(super) fn expect_within(&self, ms: u64) {
+        self.stream.expect_response_within(ms);
+    }
+
     pub(super) fn body(&mut self, min_rate: MinRate) -> StreamReader<'_> {
         StreamReader::new(&self.stream.stream, self.length, u64::MAX, min_rate)
     }

@@ -203,6 +203,14 @@ impl ResponseStream<'_> {
         }
     }
 
+    /// The server has this long for the rest of its response's head, from now on.
+    pub(crate) fn expect_within(&self, ms: u64) {
+        match self {
+            Self::H1(stream) => stream.expect_within(ms),
+            Self::H2(stream) => stream.expect_within(ms),
+        }
+    }
+
     /// The body behind the head that was just read.
     pub(crate) fn body(&mut self, min_rate: MinRate) -> ResponseBody<'_> {
         match self {
