@@ -188,6 +188,8 @@ counters! {
     abuse_closed,
     /// Clients that left or failed before they had their response.
     client_aborts,
+    /// Those of them whose requests were cancelled because they had ended their side (`on_client_close`).
+    requests_cancelled,
     /// Tunnels open now: connections that were changed to another protocol, or connected through.
     tunnels,
     /// Tunnels opened.

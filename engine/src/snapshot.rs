@@ -14,7 +14,7 @@ use sluice_proto::path::PathRules;
 use sluice_sys::Address;
 
 use crate::budget::Budget;
-use crate::config::{self, AllDown, Config, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
+use crate::config::{self, AllDown, Config, OnClientClose, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
 use crate::h2::{AbuseRules, PingRules};
@@ -62,6 +62,8 @@ pub(crate) struct Route {
     pub(crate) paths: RoutePaths,
     /// Which Host servers get.
     pub(crate) send_host: SendHost,
+    /// What becomes of requests whose clients end their side before the response.
+    pub(crate) on_client_close: OnClientClose,
     /// The tunnels that are allowed.
     pub(crate) tunnels: RouteTunnels,
     /// What is asked of the frames of WebSocket, where they are read.
@@ -205,6 +207,7 @@ impl Route {
             upstream_body_idle_ms: ms(route.timeouts.upstream_body_idle),
             paths: route.paths,
             send_host: route.send_host,
+            on_client_close: route.on_client_close,
             tunnels: route.tunnels.clone(),
             frames: route.tunnels.frames.as_ref().map(|keys| Rc::new(FrameRules::new(keys))),
             grpc_web: route.grpc_web,

@@ -326,6 +326,12 @@ impl Client {
         assert!(matches!(end, Ok(None)), "instead of close_notify: {end:?}");
     }
 
+    /// Ends our side by close_notify alone: no FIN follows.
+    pub async fn announce_end(&mut self) {
+        self.reader.stream().get_mut().1.send_close_notify();
+        within("sending", self.reader.stream().flush()).await.expect("the proxy takes it");
+    }
+
     /// Ends our side: close_notify, then FIN.
     pub async fn half_close(&mut self) {
         self.reader.stream().shutdown().await.expect("shutdown");

@@ -72,6 +72,17 @@ pub enum PathForward {
 }
 choice!(PathForward: "normal" => Normal, "received" => Received);
 
+/// What becomes of a request whose client ends its side of an HTTP/1.1 connection before the response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnClientClose {
+    /// The client gets its response: it may only have said that it sends no more.
+    #[default]
+    Finish,
+    /// It is cancelled.
+    Cancel,
+}
+choice!(OnClientClose: "finish" => Finish, "cancel" => Cancel);
+
 /// How UTF-8 that a client has not percent-encoded is handled, in a path and in a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawUtf8 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_proto::path::{PathRules, SlashLike};
 
-use super::choices::{PathForward, SendHost};
+use super::choices::{OnClientClose, PathForward, SendHost};
 use super::hsts::Hsts;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::{Fault, Origin, Report, closest};
@@ -36,6 +36,8 @@ pub struct Route {
     pub limits: Limits,
     /// Which Host the server gets.
     pub send_host: SendHost,
+    /// What becomes of requests whose clients end their side before the response.
+    pub on_client_close: OnClientClose,
     /// What may leave HTTP here.
     pub tunnels: RouteTunnels,
     /// Calls of gRPC-Web are translated into gRPC.
@@ -127,6 +129,7 @@ pub(super) fn check_routes(
                 None => group.limits.clone(),
             },
             send_host,
+            on_client_close: keys.on_client_close.given().map_or(top.on_client_close, |given| given.value),
             tunnels,
             grpc_web: keys.grpc_web,
             client_certificate: keys.client_certificate,

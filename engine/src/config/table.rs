@@ -17,7 +17,7 @@ use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
 use super::choices::{
-    AllDown, CheckKind, FieldsSent, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, RawUtf8,
+    AllDown, CheckKind, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, RawUtf8,
     SendHost, UpstreamProtocol, words,
 };
 use super::key::{Change, Key, Kind, Scopes, Section};
@@ -139,6 +139,9 @@ section! {
         "Messages on stderr: lines of text, or of JSON with time, level, message and its values";
     log_level: Level = Kind::Word(words::<Level>), "info", GLOBAL, Restart, "--log-level",
         "Which messages: errors, warnings too, what every start and end says too, or details too";
+    on_client_close: OnClientClose = Kind::Word(words::<OnClientClose>), "finish", GLOBAL, Reload, "--on-client-close",
+        "When a client ends its side of an HTTP/1.1 connection while it waits for a response: finish the request (the client may \
+         read on), or cancel it";
     timeouts: Values = Kind::Table(&TIMEOUTS), "", GLOBAL, Reload, "", "How long Sluice waits";
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
@@ -489,6 +492,8 @@ section! {
         "The upstream that gets the requests";
     send_host: Field<SendHost> = Kind::Word(words::<SendHost>), "", ROUTE, Reload, "",
         "The Host that servers get, instead of the upstream's setting";
+    on_client_close: Field<OnClientClose> = Kind::Word(words::<OnClientClose>), "", ROUTE, Reload, "",
+        "When a client ends its side while it waits for a response here, instead of what the file says: finish, or cancel";
     upgrade: Field<Texts> = Kind::Texts("PROTOCOL"), "", ROUTE, Reload, "",
         "Protocols that clients may change to by Upgrade, such as websocket";
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",

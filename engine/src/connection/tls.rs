@@ -147,6 +147,8 @@ struct Busy {
     contexts: Contexts,
     /// Received and not opened.
     received: Received,
+    /// Data that was opened in search of the peer's end, for the next receive.
+    ahead: Option<Buf>,
     /// A record that came in pieces.
     pieces: Pieces,
     tickets: Option<ClientTickets>,
@@ -379,6 +381,34 @@ impl Tls {
                 Next::Nothing => {}
             }
             self.received(self.conn.receive_ready()?);
+        }
+    }
+
+    /// Whether the peer has ended its side, properly or not, as far as what has arrived tells. Data before that stays for the next
+    /// receive; behind data the end is not looked for.
+    #[cold]
+    pub(crate) fn has_end_arrived(&self) -> bool {
+        if self.with_session(|session| session.is_busy() && session.with_busy(|_, busy| busy.ahead.is_some())) {
+            return false;
+        }
+        let keep = |data: &Data| {
+            let mut ahead = Buf::with_room(data.bytes().len());
+            ahead.extend_from_slice(data.bytes());
+            self.with_session(|session| session.with_busy(|_, busy| busy.ahead = Some(ahead)));
+        };
+        loop {
+            match self.open_next() {
+                Ok(Next::Data(data)) => {
+                    keep(&data);
+                    return false;
+                }
+                Ok(Next::End) | Err(_) => return true,
+                Ok(Next::Nothing) => {}
+            }
+            match self.conn.receive_ready() {
+                Some(lease) => self.received(lease),
+                None => return false,
+            }
         }
     }
 
@@ -632,6 +662,9 @@ impl Stock {
 impl Busy {
     /// Opens records until one has data.
     fn open_next(&mut self, records: &mut record::Session) -> Result<Next, PeerEnd> {
+        if let Some(data) = self.ahead.take() {
+            return Ok(Next::Data(Data::Buf(data)));
+        }
         if let Some(end) = self.end {
             return if end == PeerEnd::Closed { Ok(Next::End) } else { Err(end) };
         }
@@ -689,7 +722,7 @@ impl Busy {
     }
 
     fn has_received(&self) -> bool {
-        !self.received.bytes().is_empty() || self.pieces.header_bytes > 0
+        !self.received.bytes().is_empty() || self.pieces.header_bytes > 0 || self.ahead.is_some()
     }
 
     /// Opens the record at the front; `None` if it is not all there.

@@ -17,6 +17,7 @@ use sluice_sys::{Buf, Conn, Timer};
 
 use crate::answer::Answer;
 use crate::body_writer::BodyWriter;
+use crate::config::OnClientClose;
 use crate::connection::link::Link;
 use crate::connection::{Accepted, Arrived, proxy_protocol};
 use crate::exchange::decision::{Decision, Refusal};
@@ -265,10 +266,16 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Waits until there is no client any more; `look` is `None` at first, and goes from call to call.
-    pub(crate) fn poll_gone(self, look: &mut Option<Timer>, context: &mut Context<'_>) -> Poll<Aborted> {
+    /// Waits until there is no client any more; `look` is `None` at first, and goes from call to call. `on_close` is for HTTP/1.1:
+    /// a client of HTTP/2 ends its side of a stream with its request, and cancels it otherwise.
+    pub(crate) fn poll_gone(
+        self,
+        look: &mut Option<Timer>,
+        on_close: OnClientClose,
+        context: &mut Context<'_>,
+    ) -> Poll<Aborted> {
         match self {
-            Self::H1(responder) => responder.poll_gone(look),
+            Self::H1(responder) => responder.poll_gone(look, on_close),
             Self::H2(responder) => responder.poll_gone(context),
         }
     }

@@ -174,7 +174,8 @@ impl<'a> Exchange<'a> {
             if let Poll::Ready(result) = download.as_mut().poll(context) {
                 return Poll::Ready(result);
             }
-            let gone = self.responder.poll_gone(&mut look, context);
+            let on_close = self.decision.route.on_client_close;
+            let gone = self.responder.poll_gone(&mut look, on_close, context);
             gone.map(|aborted| Err(Unanswered { aborted, is_silent: false }))
         })
         .await

@@ -299,6 +299,7 @@ mod tests {
                 limits: crate::config::Limits::default(),
                 tunnels: crate::config::RouteTunnels::default(),
                 send_host: crate::config::SendHost::Client,
+                on_client_close: Default::default(),
                 grpc_web: false,
                 client_certificate: false,
                 hsts: None,

@@ -171,6 +171,7 @@ fn route() -> impl Strategy<Value = Route> {
         timeouts: Timeouts::default(),
         limits: Limits::default(),
         send_host: SendHost::Client,
+        on_client_close: Default::default(),
         tunnels: crate::config::RouteTunnels::default(),
         grpc_web: false,
         client_certificate: false,

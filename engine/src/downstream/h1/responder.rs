@@ -1,6 +1,7 @@
 //! Writes responses to a client's HTTP/1.1 connection.
 
-use std::task::Poll;
+use std::io;
+use std::task::{Poll, ready};
 
 use sluice_proto::grpc::Call;
 use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_answer, write_response};
@@ -10,6 +11,7 @@ use sluice_sys::{Buf, Conn, Timer, now_ms};
 use super::body::ExpectContinue;
 use super::persistence::Persistence;
 use crate::answer::{Answer, ResponseFraming};
+use crate::config::OnClientClose;
 use crate::connection::link::Link;
 use crate::downstream::Afterwards;
 use crate::h1::{BodyWriter, Last};
@@ -129,8 +131,26 @@ impl<'a> Responder<'a> {
         !self.record.has_begun() && !self.link.transport().is_sending()
     }
 
-    pub(crate) fn poll_gone(&self, look: &mut Option<Timer>) -> Poll<Aborted> {
+    pub(crate) fn poll_gone(&self, look: &mut Option<Timer>, on_close: OnClientClose) -> Poll<Aborted> {
+        if on_close == OnClientClose::Cancel && !self.record.has_begun() {
+            return self.poll_left(look);
+        }
         self.link.transport().poll_failed(look).map(|error| Aborted::io(Side::Downstream, &error))
+    }
+
+    /// The same, where a client that ends its side is gone too.
+    #[cold]
+    fn poll_left(&self, look: &mut Option<Timer>) -> Poll<Aborted> {
+        let conn = self.link.transport();
+        let error = match self.link.tls() {
+            // TLS has an end of its own, which may come long before that of the connection.
+            Some(tls) if !conn.is_quiet() && tls.has_end_arrived() => io::ErrorKind::UnexpectedEof.into(),
+            _ => ready!(conn.poll_left(look)),
+        };
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            self.shard.counters.requests_cancelled.increment();
+        }
+        Poll::Ready(Aborted::io(Side::Downstream, &error))
     }
 
     fn write(

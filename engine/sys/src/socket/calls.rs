@@ -37,6 +37,14 @@ pub(super) fn has_hung_up(fd: RawFd) -> bool {
     poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
 
+/// Whether the peer has finished sending, whatever of that is unread, or the connection is over.
+pub(super) fn has_ended(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one pollfd that lives through the call, which does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+}
+
 /// Bytes given to the kernel that the peer's kernel has not acknowledged.
 pub(super) fn unacknowledged(fd: RawFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;

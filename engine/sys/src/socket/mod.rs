@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Poll, ready};
 
 pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
-use self::calls::{bind, has_hung_up, name_of, tcp_socket, unacknowledged};
+use self::calls::{bind, has_ended, has_hung_up, name_of, tcp_socket, unacknowledged};
 pub(crate) use self::listener::{BEHIND_BALANCER, SHARED};
 pub use self::listener::{BoundListener, ListenOn, Listener};
 use self::operation::Operation;
@@ -223,6 +223,24 @@ impl Conn {
 
     /// The same for a task that has no room for a future; `look` is `None` at first, and goes from call to call.
     pub fn poll_failed(&self, look: &mut Option<Timer>) -> Poll<io::Error> {
+        self.poll_over(look, |fd| has_hung_up(fd).then(|| io::Error::from_raw_os_error(libc::ECONNRESET)))
+    }
+
+    /// The same, where the end of what the peer sends is a failure too, whatever it has sent before: `UnexpectedEof`. Noticed at
+    /// once if a receive is armed, which costs nothing more.
+    pub fn poll_left(&self, look: &mut Option<Timer>) -> Poll<io::Error> {
+        let left = || io::ErrorKind::UnexpectedEof.into();
+        if driver::with(|driver| driver.table().at(self.index).flags.has(Flags::ENDED)) {
+            return Poll::Ready(left());
+        }
+        self.poll_over(look, |fd| has_ended(fd).then(left))
+    }
+
+    fn poll_over(
+        &self,
+        look: &mut Option<Timer>,
+        check: impl Fn(RawFd) -> Option<io::Error>,
+    ) -> Poll<io::Error> {
         loop {
             if look.is_none()
                 && let Some(errno) = ready!(driver::with(|driver| driver.poll_failed(self.index)))
@@ -233,8 +251,8 @@ impl Conn {
             // hang-up alone (it reports the end of the peer's sending too, again and again), so look now and then.
             ready!(look.get_or_insert_with(|| Timer::new(HANG_UP_LOOK_MS)).poll_expired());
             *look = None;
-            if has_hung_up(self.fd()) {
-                return Poll::Ready(io::Error::from_raw_os_error(libc::ECONNRESET));
+            if let Some(error) = check(self.fd()) {
+                return Poll::Ready(error);
             }
         }
     }

@@ -216,6 +216,34 @@ fn a_failure_is_noticed_behind_an_end_and_behind_unread_bytes() {
     assert_eq!(left, Outstanding::default());
 }
 
+/// Where that is a reason to give up: with an armed receive at once, behind bytes that were sent ahead at the next look.
+#[test]
+fn the_end_of_a_peer_is_noticed_behind_whatever_it_has_sent() {
+    let left = run(&small(), async {
+        for (is_armed, ahead) in [(true, &b""[..]), (true, b"ahead"), (false, b""), (false, b"ahead")] {
+            let (conn, mut peer) = pair().await;
+            if is_armed {
+                let mut receive = Box::pin(async { conn.receive().await.map(drop) });
+                start(receive.as_mut()).await;
+            }
+            let mut look = None;
+            let mut has_left = Box::pin(std::future::poll_fn(|_| conn.poll_left(&mut look)));
+            start(has_left.as_mut()).await;
+            peer.write_all(ahead).expect("write");
+            sleep(20).await;
+            start(has_left.as_mut()).await;
+            peer.shutdown(Shutdown::Write).expect("shutdown");
+            let error = has_left.await;
+            assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{is_armed} {ahead:?}");
+            // It can still be sent to.
+            let mut look = None;
+            let mut failed = Box::pin(std::future::poll_fn(|_| conn.poll_failed(&mut look)));
+            start(failed.as_mut()).await;
+        }
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
 #[test]
 fn receives_and_sends_wait_although_sockets_are_non_blocking() {
     let left = run(&small(), async {
