@@ -229,6 +229,7 @@ impl GroupRules {
                 group.limits.upstream_requests_per_connection,
             ),
             protocol: group.protocol,
+            lenient: group.lenient,
             all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
             http2: Rc::new(h2::Rules {
                 streams_max: group.limits.upstream_streams,

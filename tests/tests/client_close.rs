@@ -77,7 +77,7 @@ async fn requests_behind_the_one_under_way_are_no_end() {
     client.send(GET).await;
     asked(&origin, 1).await;
     client.send(GET).await;
-    client.assert_open().await;
+    proxy.counters().await;
     go.steps(2);
     for _ in 0..2 {
         assert_eq!(client.answer_to("GET").await.text(), "signalled");

@@ -417,6 +417,8 @@ section! {
         "Begin connections to servers with a PROXY protocol header that names the client; each then serves one client only";
     send_host: SendHost = Kind::Word(words::<SendHost>), "client", UPSTREAM, Reload, "",
         "The Host that servers get: the client's, or their own as in `servers`";
+    lenient: Field<Texts> = Kind::Texts("WORD"), "", UPSTREAM, Reload, "",
+        "What is forgiven in responses of old servers (HTTP/1.1): bare-lf, chunk-padding, equal-lengths, 204-framing; each has a risk";
     tls: Field<Values> = Kind::Table(&UPSTREAM_TLS), "", UPSTREAM, Reload, "", "TLS with those of these servers that are https://";
     health: Field<Values> = Kind::Table(&UPSTREAM_HEALTH), "", UPSTREAM, Reload, "", "Checks of these servers; none unless it is there";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";

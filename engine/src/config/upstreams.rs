@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use sluice_proto::h1::Lenient;
+
 use super::address::{Scheme, UpstreamServer};
 use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
 use super::health::{HealthCheck, check_health};
-use super::problem::{Fault, Located, Origin, Report};
+use super::problem::{Fault, Located, Origin, Report, parse_word};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
@@ -19,6 +21,8 @@ pub struct UpstreamGroup {
     pub servers: Vec<UpstreamServer>,
     /// The version of HTTP that its servers are asked in.
     pub protocol: UpstreamProtocol,
+    /// What is forgiven in responses of its servers.
+    pub lenient: Lenient,
     /// What a new connection to a server begins with.
     pub proxy_protocol: ProxyProtocolOut,
     /// Which Host servers get, unless a route says otherwise.
@@ -71,6 +75,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let servers = check_servers(raw, &keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
         let protocol = check_protocol(raw, &keys, &servers, report);
+        let lenient = check_lenient(&keys, protocol, report);
         let health = check_health(&keys, &servers, report);
         let name = match &keys.name {
             Field::Given(name) => name,
@@ -99,6 +104,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 name: name.value.clone(),
                 servers,
                 protocol,
+                lenient,
                 proxy_protocol: keys.proxy_protocol,
                 send_host: keys.send_host,
                 tls,
@@ -182,6 +188,34 @@ fn check_protocol(
     protocol
 }
 
+/// What may be forgiven, by the words for it.
+const LENIENT: [(&str, Lenient); 4] = [
+    ("bare-lf", Lenient::BARE_LF),
+    ("chunk-padding", Lenient::CHUNK_PADDING),
+    ("equal-lengths", Lenient::EQUAL_LENGTHS),
+    ("204-framing", Lenient::FRAMING_204),
+];
+
+fn check_lenient(keys: &UpstreamKeys, protocol: UpstreamProtocol, report: &mut Report) -> Lenient {
+    let mut lenient = Lenient::NONE;
+    let Some(given) = keys.lenient.given() else { return lenient };
+    if protocol == UpstreamProtocol::H2 && !given.value.is_empty() {
+        let fault = Fault::new("HTTP/2 has neither line ends nor chunks to be lenient about");
+        report.error(&given.at, "upstream.lenient", fault.hint("leave it out"));
+    }
+    for text in &given.value {
+        match LENIENT.iter().find(|(word, _)| *word == text.value) {
+            Some((_, more)) => lenient = lenient.and(*more),
+            None => {
+                let words = LENIENT.map(|(word, _)| word);
+                let fault = parse_word(&words, &text.value).expect_err("it is none of the words");
+                report.error(&text.at, "upstream.lenient", fault);
+            }
+        }
+    }
+    lenient
+}
+
 /// The first server of a scheme, as it is written.
 fn server_of<'k>(
     keys: &'k UpstreamKeys,
@@ -253,6 +287,14 @@ mod tests {
             (
                 "servers = [\"https://a\"]\nprotocol = \"h2\"\nproxy_protocol = \"v2\"",
                 "f.toml:8:18: upstream.proxy_protocol: clients share HTTP/2 connections",
+            ),
+            (
+                "servers = [\"http://a\"]\nlenient = [\"bare-lf\", \"bare-cr\"]",
+                "f.toml:7:23: upstream.lenient: `bare-cr` is none of bare-lf, chunk-padding, equal-lengths, 204-framing",
+            ),
+            (
+                "servers = [\"h2c://a\"]\nlenient = [\"bare-lf\"]",
+                "f.toml:7:11: upstream.lenient: HTTP/2 has neither line ends nor chunks",
             ),
             (
                 "servers = [\"h2c://a\"]\ntls.verify = false",

@@ -51,7 +51,8 @@ impl Exchange<'_> {
         let mut out = None;
         let mut interims = 0;
         loop {
-            let (limits, kind) = (&self.snapshot.limits.head, self.decision.kind);
+            let limits = (&self.snapshot.limits.head, self.decision.group.rules.lenient);
+            let kind = self.decision.kind;
             let read = server.read_head(self.shard, limits, kind, |head| self.begin(head, &mut out));
             match read.await {
                 Ok(Kind::Final) => break,

@@ -61,6 +61,13 @@ impl BodyProgress {
         self
     }
 
+    /// The same, with whitespace behind the sizes of chunks forgiven.
+    #[cold]
+    pub(crate) fn with_padding(mut self) -> BodyProgress {
+        self.decoder = self.decoder.with_padding();
+        self
+    }
+
     /// Whether a flood of tiny parts has come since this was last asked.
     pub(crate) fn takes_flood(&mut self) -> bool {
         let is_flood = self.tiny_parts >= TINY_PARTS_FLOOD;

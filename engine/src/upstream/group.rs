@@ -4,6 +4,7 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 
+use sluice_proto::h1::Lenient;
 use sluice_proto::h2;
 
 use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
@@ -33,6 +34,8 @@ pub(crate) struct GroupRules {
     pub(crate) lifetime: Lifetime,
     /// The version of HTTP.
     pub(crate) protocol: UpstreamProtocol,
+    /// What is forgiven in responses of HTTP/1.1.
+    pub(crate) lenient: Lenient,
     /// Rules of a connection by HTTP/2.
     pub(crate) http2: Rc<h2::Rules>,
     /// What requests get while checks hold down all servers.
@@ -152,6 +155,7 @@ mod tests {
             idle_connections_max: 1_000,
             lifetime: Lifetime::new(0, 0),
             protocol: UpstreamProtocol::H1,
+            lenient: Lenient::NONE,
             http2: Rc::new(h2::Rules {
                 head: HeadLimits::default(),
                 streams_max: 100,

@@ -1,9 +1,10 @@
 //! A server's HTTP/1.1 connection: one request and its response at a time.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use sluice_proto::h1::{Framing, Parsed, Reuse, parse_response};
-use sluice_proto::{HeadLimits, RequestKind, ResponseHead, TrailerRule};
+use sluice_proto::h1::{Framing, HeadStore, Lenient, Parsed, Reuse, parse_response, repair_response};
+use sluice_proto::{Fault, HeadLimits, RequestKind, ResponseHead, TrailerRule};
 use sluice_sys::{Buf, ReadAhead, Sending};
 
 use super::stream::{Rest, Unanswered, Used};
@@ -45,11 +46,21 @@ struct ResponseFraming {
     trailers: TrailerRule,
     /// The connection may be used again when the body has ended.
     is_persistent: bool,
+    /// A head was repaired in a way that leaves open what may follow.
+    is_ambiguous: bool,
+    /// Sizes of chunks may be padded.
+    has_padding: bool,
 }
 
 impl ResponseFraming {
     const NONE: ResponseFraming =
-        ResponseFraming { body: Framing::None, trailers: TrailerRule::Drop, is_persistent: false };
+        ResponseFraming {
+            body: Framing::None,
+            trailers: TrailerRule::Drop,
+            is_persistent: false,
+            is_ambiguous: false,
+            has_padding: false,
+        };
 }
 
 impl ServerConnection {
@@ -134,7 +145,8 @@ impl ServerConnection {
             Some(Err(_)) => false,
             None => true,
         };
-        let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
+        let ResponseFraming { is_persistent, is_ambiguous, .. } = self.response;
+        let is_reusable = self.reuse == Reuse::Allowed && is_persistent && !is_ambiguous;
         // Nor if bytes follow the response.
         if used == Used::Whole && is_sent && is_reusable && self.inbox.is_empty() {
             self.give_back(shard, rules);
@@ -202,9 +214,9 @@ impl ResponseStream<'_> {
     pub(super) async fn read_head<R>(
         &mut self,
         shard: &Shard,
-        limits: &HeadLimits,
+        (limits, lenient): (&HeadLimits, Lenient),
         kind: RequestKind,
-        visit: impl FnOnce(&ResponseHead<'_>) -> R,
+        mut visit: impl FnOnce(&ResponseHead<'_>) -> R,
     ) -> Result<R, Unanswered> {
         loop {
             if !self.inbox.is_empty() {
@@ -215,14 +227,21 @@ impl ResponseStream<'_> {
                 let scratch = &mut *shard.scratch.borrow_mut();
                 match parse_response(self.inbox.unread(), &mut scratch.head, limits, &kind) {
                     Ok(Parsed::Complete { head, bytes }) => {
-                        *self.framing = ResponseFraming::of(&head);
+                        *self.framing = self.framing.of(&head, lenient);
                         let result = visit(&head);
                         self.inbox.consume(bytes);
                         return Ok(result);
                     }
                     Ok(Parsed::Partial) => {}
                     Err(fault) => {
-                        return Err(self.unanswered(Aborted::by(Side::Upstream, Cause::Fault(fault))));
+                        match self.read_repaired(&mut scratch.head, (limits, lenient), kind, fault, visit) {
+                            Ok(ControlFlow::Break(result)) => return Ok(result),
+                            Ok(ControlFlow::Continue(unused)) => visit = unused,
+                            Err(fault) => {
+                                let aborted = Aborted::by(Side::Upstream, Cause::Fault(fault));
+                                return Err(self.unanswered(aborted));
+                            }
+                        }
                     }
                 }
             }
@@ -232,6 +251,32 @@ impl ResponseStream<'_> {
                 Err(error) => return Err(self.unanswered(Aborted::io(Side::Upstream, &error))),
             }
         }
+    }
+
+    /// Reads a head that was refused for this fault, if its upstream forgives that. Gives `visit` back while the head is incomplete.
+    #[cold]
+    fn read_repaired<R, F: FnOnce(&ResponseHead<'_>) -> R>(
+        &mut self,
+        store: &mut HeadStore,
+        (limits, lenient): (&HeadLimits, Lenient),
+        kind: RequestKind,
+        fault: Fault,
+        visit: F,
+    ) -> Result<ControlFlow<R, F>, Fault> {
+        let mut out = Vec::new();
+        let repaired = match lenient {
+            Lenient::NONE => None,
+            _ => repair_response(self.inbox.unread(), limits, lenient, &mut out),
+        };
+        let repaired = repaired.ok_or(fault)?;
+        let Parsed::Complete { head, .. } = parse_response(&out, store, limits, &kind)? else {
+            return Ok(ControlFlow::Continue(visit));
+        };
+        *self.framing = self.framing.of(&head, lenient);
+        self.framing.is_ambiguous |= repaired.is_ambiguous;
+        let result = visit(&head);
+        self.inbox.consume(repaired.bytes);
+        Ok(ControlFlow::Break(result))
     }
 
     pub(super) fn expect_within(&self, ms: u64) {
@@ -245,16 +290,20 @@ impl ResponseStream<'_> {
     pub(super) fn body(&mut self, min_rate: MinRate) -> BodyReader<'_> {
         let progress =
             BodyProgress::new(self.framing.body, u64::MAX, min_rate).with_trailers(self.framing.trailers);
+        let progress = if self.framing.has_padding { progress.with_padding() } else { progress };
         BodyReader { link: self.link, inbox: self.inbox, progress, side: Side::Upstream }
     }
 }
 
 impl ResponseFraming {
-    fn of(head: &ResponseHead<'_>) -> ResponseFraming {
+    /// That of a head behind the one before.
+    fn of(self, head: &ResponseHead<'_>, lenient: Lenient) -> ResponseFraming {
         ResponseFraming {
             body: Framing::of_response(head),
             trailers: head.trailers,
             is_persistent: head.persistent,
+            has_padding: lenient.has(Lenient::CHUNK_PADDING),
+            ..self
         }
     }
 }

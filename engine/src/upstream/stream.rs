@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use futures_util::future::Either;
+use sluice_proto::h1::Lenient;
 use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
 use sluice_sys::Buf;
 
@@ -189,16 +190,16 @@ impl<'a> RequestStream<'a> {
 }
 
 impl ResponseStream<'_> {
-    /// Reads a response head and shows it to `visit`.
+    /// Reads a response head and shows it to `visit`. `lenient` is for HTTP/1.1.
     pub(crate) fn read_head<R>(
         &mut self,
         shard: &Shard,
-        limits: &HeadLimits,
+        (limits, lenient): (&HeadLimits, Lenient),
         kind: RequestKind,
         visit: impl FnOnce(&ResponseHead<'_>) -> R,
     ) -> impl Future<Output = Result<R, Unanswered>> {
         match self {
-            Self::H1(stream) => Either::Left(stream.read_head(shard, limits, kind, visit)),
+            Self::H1(stream) => Either::Left(stream.read_head(shard, (limits, lenient), kind, visit)),
             Self::H2(stream) => Either::Right(stream.read_head(visit)),
         }
     }

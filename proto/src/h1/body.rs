@@ -62,6 +62,15 @@ impl BodyDecoder {
         self
     }
 
+    /// The same decoder, which forgives whitespace behind the sizes of chunks.
+    #[must_use]
+    pub fn with_padding(mut self) -> Self {
+        if let Rest::Chunked(decoder) = &mut self.rest {
+            decoder.allow_padding();
+        }
+        self
+    }
+
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
     ///
     /// [`BodyEvent::NeedMore`] consumes everything given. [`BodyEvent::End`] is repeated on further calls and consumes nothing

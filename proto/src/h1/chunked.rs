@@ -37,6 +37,8 @@ pub struct ChunkedDecoder {
     trailer_bytes_max: u32,
     trailer_fields_max: u16,
     size_digits: u8,
+    /// Whitespace may stand at the end of a size line.
+    allows_padding: bool,
     /// The size line of the chunk that is read was passed on as it came, and so must the rest of it be.
     is_passing: bool,
     trailers: TrailerRule,
@@ -116,6 +118,7 @@ impl ChunkedDecoder {
             trailer_bytes_max: saturate(limits.trailer_bytes_max),
             trailer_fields_max: u16::try_from(limits.trailer_fields_max).unwrap_or(u16::MAX),
             size_digits: 0,
+            allows_padding: false,
             is_passing: false,
             trailers: TrailerRule::Keep,
             state: State::Size,
@@ -125,6 +128,11 @@ impl ChunkedDecoder {
     /// How trailers are handled. Dropped ones are checked too.
     pub fn set_trailers(&mut self, rule: TrailerRule) {
         self.trailers = rule;
+    }
+
+    /// Size lines may end with whitespace, as some old servers fill them up. It counts as an extension, and goes no further.
+    pub fn allow_padding(&mut self) {
+        self.allows_padding = true;
     }
 
     /// Reads up to the next event. Returns the bytes consumed, the event's own included, and the event.
@@ -282,6 +290,7 @@ impl ChunkedDecoder {
         use Extension as E;
         let next = match (part, byte) {
             (_, b'\n') => return Err(Fault::BareLf),
+            (E::BeforeSemicolon, b'\r') if self.allows_padding => return Ok(State::SizeLineLf),
             // Whitespace is "bad" but allowed around `;` and `=`; never at the end of the line.
             (E::Name | E::Value | E::AfterQuoted, b'\r') => return Ok(State::SizeLineLf),
             (E::BeforeSemicolon | E::BeforeName | E::AfterName | E::BeforeValue, b' ' | b'\t') => part,
@@ -377,8 +386,17 @@ mod tests {
 
     /// The data, the trailers' names and the bytes left over, decoding `input` in pieces of `step` bytes.
     fn decode(input: &[u8], step: usize) -> Result<(Vec<u8>, Vec<String>, bool, usize), Fault> {
-        let limits = ChunkLimits { extension_bytes_max: 20, trailer_bytes_max: 64, trailer_fields_max: 2 };
-        let mut decoder = ChunkedDecoder::new(limits);
+        decode_by(ChunkedDecoder::new(LIMITS), input, step)
+    }
+
+    const LIMITS: ChunkLimits =
+        ChunkLimits { extension_bytes_max: 20, trailer_bytes_max: 64, trailer_fields_max: 2 };
+
+    fn decode_by(
+        mut decoder: ChunkedDecoder,
+        input: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, Vec<String>, bool, usize), Fault> {
         let (mut data, mut names, mut used) = (Vec::new(), Vec::new(), 0);
         for piece in input.chunks(step) {
             let mut rest = piece;
@@ -400,6 +418,34 @@ mod tests {
             }
         }
         Ok((data, names, false, used))
+    }
+
+    #[test]
+    fn sizes_may_be_padded_where_that_is_forgiven() {
+        let padded = || {
+            let mut decoder = ChunkedDecoder::new(LIMITS);
+            decoder.allow_padding();
+            decoder
+        };
+        for step in 1..8 {
+            let body = b"3  \r\nabc\r\n2\t;a=b \r\nde\r\n0 \r\nA: b\r\n\r\n";
+            let (data, names, is_end, used) = decode_by(padded(), body, step).expect("padding is forgiven");
+            assert_eq!((&data[..], names.len(), is_end, used), (&b"abcde"[..], 1, true, body.len()));
+            assert_eq!(decode(body, step), Err(Fault::InvalidChunkExtension));
+            for (body, fault) in [
+                (&b" 3\r\n"[..], Fault::InvalidChunkSize),
+                (b"3 4\r\n", Fault::InvalidChunkExtension),
+                (b"3 \n", Fault::BareLf),
+                (b"3 \r\r", Fault::BareCr),
+                (b"3;\r\n", Fault::InvalidChunkExtension),
+                (b"3;a \r\n", Fault::InvalidChunkExtension),
+                (b"3                     \r\n", Fault::ChunkExtensionTooLong),
+            ] {
+                assert_eq!(decode_by(padded(), body, step), Err(fault), "{}", body.escape_ascii());
+            }
+        }
+        // Not in the form in which it came.
+        assert_eq!(padded().pass(b"3  \r\nabc\r\n", 0), Ok(Passed::default()));
     }
 
     #[test]

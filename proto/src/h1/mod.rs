@@ -3,6 +3,7 @@
 //! `head` reads (with `scan` for lines, `target` for request targets and `diagnose` for naming what was wrong), `body` and `chunked` find data
 //! and ends in a stream of bytes, `trailers` holds what may follow the last chunk, `reply` decides how an
 //! answer goes back, `write` turns messages into bytes again, with the fields of `identity` that say whose request it is.
+//! `lenient` repairs responses of old servers before they are read.
 //! Connection order (keep-alive, pipelining, 100-continue) is the engine's: it is a story about sockets.
 
 mod body;
@@ -10,6 +11,7 @@ mod chunked;
 mod diagnose;
 mod head;
 mod identity;
+mod lenient;
 mod reply;
 pub(crate) mod scan;
 pub(crate) mod target;
@@ -23,6 +25,7 @@ pub use identity::{
     CertificateIdentity, ClientIdentity, IdentityPolicy, RealIp, RequestId, TlsFields, TlsIdentity, Trust,
     UNIX_TEXT,
 };
+pub use lenient::{Lenient, Repaired, repair_response};
 pub use reply::{Framing, Reuse};
 pub use write::{
     CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
