@@ -14,7 +14,9 @@ use sluice_proto::path::PathRules;
 use sluice_sys::Address;
 
 use crate::budget::Budget;
-use crate::config::{self, AllDown, Config, OnClientClose, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup};
+use crate::config::{
+    self, AllDown, Config, OnClientClose, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup,
+};
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
 use crate::h2::{AbuseRules, PingRules};
@@ -221,6 +223,7 @@ impl GroupRules {
     fn new(group: &UpstreamGroup, config: &Config) -> GroupRules {
         GroupRules {
             proxy_protocol: group.proxy_protocol,
+            sources: group.source_addresses.clone().into(),
             connect_ms: ms(group.timeouts.upstream_connect),
             idle_ms: ms(group.timeouts.upstream_idle),
             idle_connections_max: group.limits.upstream_idle_connections,

@@ -143,8 +143,7 @@ async fn a_stream_to_a_server_is_reset() {
     origin.wait_for("the request", |seen| !seen.requests.is_empty()).await;
     client.half_close().await;
     client.assert_closed().await;
-    let is_reset =
-        |seen: &origin::Arrivals| seen.requests[&(0, 1)].ended == Some(Ended::Reset(code::CANCEL));
+    let is_reset = |seen: &origin::Arrivals| seen.requests[&(0, 1)].ended == Some(Ended::Reset(code::CANCEL));
     origin.wait_for("RST_STREAM", is_reset).await;
     assert_eq!(proxy.counters().await.named("requests_cancelled"), 1);
 }

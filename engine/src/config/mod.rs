@@ -45,8 +45,8 @@ pub use address::{Scheme, UpstreamServer, host_field, parse_listen, parse_listen
 pub use certificates::CertificateFiles;
 pub use checked::Config;
 pub use choices::{
-    AllDown, CheckKind, Choice, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, RawUtf8,
-    SendHost, UpstreamProtocol,
+    AllDown, CheckKind, Choice, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn,
+    ProxyProtocolOut, RawUtf8, SendHost, UpstreamProtocol,
 };
 pub use effective::{effective, explain};
 pub use forwarding::Forwarding;

@@ -17,8 +17,8 @@ use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
 use super::choices::{
-    AllDown, CheckKind, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut, RawUtf8,
-    SendHost, UpstreamProtocol, words,
+    AllDown, CheckKind, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut,
+    RawUtf8, SendHost, UpstreamProtocol, words,
 };
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
@@ -411,6 +411,8 @@ section! {
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
         "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket; requests go to them \
          in turn";
+    source_addresses: Field<Texts> = Kind::Texts("IP"), "", UPSTREAM, Reload, "",
+        "Addresses of this host that connections to servers come from, in turn; the kernel chooses if it is left out";
     protocol: Field<UpstreamProtocol> = Kind::Word(words::<UpstreamProtocol>), "", UPSTREAM, Reload, "",
         "HTTP/1.1 (h1), or HTTP/2 (h2): over TLS by ALPN, in clear text by prior knowledge [default: h2 for h2c:// servers, else h1]";
     proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",

@@ -1,6 +1,7 @@
 //! Groups of servers: what a checked one holds, and the checking of each.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use sluice_proto::h1::Lenient;
 
@@ -19,6 +20,8 @@ pub struct UpstreamGroup {
     pub name: String,
     /// At least one server.
     pub servers: Vec<UpstreamServer>,
+    /// Where connections to its servers come from; the kernel chooses if it is empty.
+    pub source_addresses: Vec<IpAddr>,
     /// The version of HTTP that its servers are asked in.
     pub protocol: UpstreamProtocol,
     /// What is forgiven in responses of its servers.
@@ -73,6 +76,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         }
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
+        let source_addresses = check_sources(&keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
         let protocol = check_protocol(raw, &keys, &servers, report);
         let lenient = check_lenient(&keys, protocol, report);
@@ -103,6 +107,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
             upstreams.groups.push(UpstreamGroup {
                 name: name.value.clone(),
                 servers,
+                source_addresses,
                 protocol,
                 lenient,
                 proxy_protocol: keys.proxy_protocol,
@@ -143,6 +148,32 @@ fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<
         }
     }
     servers
+}
+
+fn check_sources(keys: &UpstreamKeys, report: &mut Report) -> Vec<IpAddr> {
+    let mut sources = Vec::new();
+    for text in keys.source_addresses.value().into_iter().flatten() {
+        let key = "upstream.source_addresses";
+        match text.value.parse::<IpAddr>() {
+            Ok(ip) if sources.contains(&ip) => {
+                report.error(&text.at, key, Fault::new(format!("`{ip}` is there twice")));
+            }
+            Ok(ip) if ip.is_unspecified() => {
+                let fault = Fault::new(format!("`{ip}` is no address of a host"));
+                report.error(&text.at, key, fault.hint("leave it out: then the kernel chooses"));
+            }
+            Ok(ip) => sources.push(ip),
+            Err(_) => {
+                let fault = Fault::new(format!("`{}` is not an address", text.value));
+                report.error(
+                    &text.at,
+                    key,
+                    fault.hint("write addresses of this host, without ports, such as 10.0.0.5"),
+                );
+            }
+        }
+    }
+    sources
 }
 
 /// Whether both are one server: with `protocol = "h2"`, `h2c://` and `http://` are the same.
@@ -295,6 +326,14 @@ mod tests {
             (
                 "servers = [\"h2c://a\"]\nlenient = [\"bare-lf\"]",
                 "f.toml:7:11: upstream.lenient: HTTP/2 has neither line ends nor chunks",
+            ),
+            (
+                "servers = [\"http://a\"]\nsource_addresses = [\"10.0.0.1:80\"]",
+                "f.toml:7:21: upstream.source_addresses: `10.0.0.1:80` is not an address",
+            ),
+            (
+                "servers = [\"http://a\"]\nsource_addresses = [\"0.0.0.0\"]",
+                "`0.0.0.0` is no address of a host",
             ),
             (
                 "servers = [\"h2c://a\"]\ntls.verify = false",

@@ -388,7 +388,8 @@ impl Tls {
     /// receive; behind data the end is not looked for.
     #[cold]
     pub(crate) fn has_end_arrived(&self) -> bool {
-        if self.with_session(|session| session.is_busy() && session.with_busy(|_, busy| busy.ahead.is_some())) {
+        if self.with_session(|session| session.is_busy() && session.with_busy(|_, busy| busy.ahead.is_some()))
+        {
             return false;
         }
         let keep = |data: &Data| {

@@ -12,7 +12,7 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
-use crate::upstream::dial::{dial, report_unix};
+use crate::upstream::dial::{dial, report};
 use crate::upstream::group::{Group, GroupRules, Wanted};
 use crate::upstream::h1::ServerConnection;
 use crate::upstream::h2::ServerStream;
@@ -142,12 +142,12 @@ pub(super) async fn connect_to(
     identity: Option<ProxyIdentity<'_>>,
 ) -> Result<Link, Answer<'static>> {
     let until_ms = sluice_sys::now_ms() + rules.connect_ms;
-    let mut made = dial(server, rules.connect_ms).await;
+    let mut made = dial(server, rules).await;
     if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
         sluice_sys::sleep(CLOSING_MS).await;
-        made = dial(server, rules.connect_ms).await;
+        made = dial(server, rules).await;
     }
-    let conn = made.map_err(|error| note_failure(shard, server, &error))?;
+    let conn = made.map_err(|error| note_failure(shard, server, rules, &error))?;
     conn.set_read_ahead(server.read_ahead());
     rules.lifetime.begin(&conn);
     if let Some(identity) = identity {
@@ -160,9 +160,9 @@ pub(super) async fn connect_to(
 }
 
 /// Counts a connection that could not be made; the answer for the client.
-fn note_failure(shard: &Shard, server: &Server, error: &ConnectError) -> Answer<'static> {
+fn note_failure(shard: &Shard, server: &Server, rules: &GroupRules, error: &ConnectError) -> Answer<'static> {
     shard.counters.upstream_connect_errors.increment();
-    report_unix(server, error);
+    report(server, rules, error);
     let answer = answer_for(error);
     if answer == Answer::UpstreamTimeout {
         shard.counters.upstream_connect_timeouts.increment();

@@ -2,6 +2,7 @@
 //! moment ago.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use sluice_proto::h1::Lenient;
@@ -24,6 +25,8 @@ pub(crate) struct Group {
 pub(crate) struct GroupRules {
     /// The header that begins a new connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
+    /// Our addresses that connections come from, in turn; the kernel chooses if there are none.
+    pub(crate) sources: Rc<[IpAddr]>,
     /// The longest time to connect.
     pub(crate) connect_ms: u64,
     /// How long an idle connection is kept.
@@ -150,6 +153,7 @@ mod tests {
         };
         let rules = GroupRules {
             proxy_protocol: ProxyProtocolOut::Off,
+            sources: Rc::from([]),
             connect_ms: 3_000,
             idle_ms: 50_000,
             idle_connections_max: 1_000,

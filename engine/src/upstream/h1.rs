@@ -53,14 +53,13 @@ struct ResponseFraming {
 }
 
 impl ResponseFraming {
-    const NONE: ResponseFraming =
-        ResponseFraming {
-            body: Framing::None,
-            trailers: TrailerRule::Drop,
-            is_persistent: false,
-            is_ambiguous: false,
-            has_padding: false,
-        };
+    const NONE: ResponseFraming = ResponseFraming {
+        body: Framing::None,
+        trailers: TrailerRule::Drop,
+        is_persistent: false,
+        is_ambiguous: false,
+        has_padding: false,
+    };
 }
 
 impl ServerConnection {

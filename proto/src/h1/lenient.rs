@@ -60,7 +60,8 @@ pub fn repair_response(
     out: &mut Vec<u8>,
 ) -> Option<Repaired> {
     let window = &bytes[..bytes.len().min(limits.head_bytes())];
-    let mut repair = Repair { lenient, has_no_content: has_no_content(window), length: None, is_ambiguous: false };
+    let mut repair =
+        Repair { lenient, has_no_content: has_no_content(window), length: None, is_ambiguous: false };
     out.clear();
     let mut at = 0;
     while let Some(len) = memchr::memchr(b'\n', &window[at..]) {
@@ -159,7 +160,9 @@ mod tests {
         match parse_response(&out, &mut store, &limits, &RequestKind::Other) {
             Ok(Parsed::Complete { head: found, bytes }) => {
                 assert_eq!((bytes, repaired.bytes), (out.len(), head.len()), "{head:?}");
-                let fields = found.fields().map(|field| alloc::format!("{}={};", field.name, field.value.escape_ascii()));
+                let fields = found
+                    .fields()
+                    .map(|field| alloc::format!("{}={};", field.name, field.value.escape_ascii()));
                 Ok((found.status, found.body, fields.collect(), repaired.is_ambiguous))
             }
             Ok(Parsed::Partial) => panic!("{head:?} is whole"),
@@ -189,7 +192,10 @@ mod tests {
             ("HTTP/1.1 200 OK\nA: b\r\r\n\n", Fault::BareCr),
             ("HTTP/1.1 200 OK\nA\n\n", Fault::MissingColon),
             ("HTTP/1.1 200 OK\nA: \0\n\n", Fault::InvalidFieldValue),
-            ("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n", Fault::LengthWithTransferEncoding),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked\n\n",
+                Fault::LengthWithTransferEncoding,
+            ),
             ("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n", Fault::RepeatedContentLength),
             ("\nHTTP/1.1 200 OK\n\n", Fault::InvalidVersion),
         ] {
@@ -209,7 +215,9 @@ mod tests {
             let found = (200, BodyLength::Length(5), "Content-Length=5;".into(), false);
             assert_eq!(read(head, lenient), Ok(found), "{head:?}");
         }
-        for lengths in ["5, 6", "5, 05", "5,", ",5", "5, x", "5 5", "+5, +5", "5;5", "", "5, 5\r\nContent-Length: 6"] {
+        for lengths in
+            ["5, 6", "5, 05", "5,", ",5", "5, x", "5 5", "+5, +5", "5;5", "", "5, 5\r\nContent-Length: 6"]
+        {
             let head = alloc::format!("HTTP/1.1 200 OK\r\nContent-Length: {lengths}\r\n\r\n");
             assert_eq!(read(&head, lenient), Err(None), "{lengths:?}");
         }
@@ -239,7 +247,8 @@ mod tests {
             assert_eq!(read(&head, lenient), Ok((status, BodyLength::None, "A=b;".into(), true)), "{head:?}");
         }
         for (status, fault) in [(101, Fault::BodyNotAllowed), (205, Fault::RepeatedContentLength)] {
-            let head = alloc::format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n");
+            let head =
+                alloc::format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n");
             let fault = if status == 101 { Fault::RepeatedContentLength } else { fault };
             assert_eq!(read(&head, lenient), Err(Some(fault)), "{head:?}");
         }
@@ -251,7 +260,8 @@ mod tests {
         let (mut out, mut store) = (Vec::new(), HeadStore::default());
         let limits = HeadLimits::default();
         for len in 0..head.len() {
-            repair_response(&head.as_bytes()[..len], &limits, ALL, &mut out).expect("nothing is wrong with it");
+            repair_response(&head.as_bytes()[..len], &limits, ALL, &mut out)
+                .expect("nothing is wrong with it");
             let parsed = parse_response(&out, &mut store, &limits, &RequestKind::Other);
             assert!(matches!(parsed, Ok(Parsed::Partial)), "{len}: {parsed:?}");
         }

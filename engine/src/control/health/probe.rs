@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::error::Error as StdError;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sluice_sys::{Address, ConnectCause, ConnectError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::bounded::Bounded;
@@ -108,7 +109,7 @@ async fn connect(target: &Target, within: Duration) -> io::Result<Box<dyn Io>> {
     for turn in 0..count {
         let at = (target.preferred.get() + turn) % count;
         let part = until.saturating_duration_since(Instant::now()) / (count - turn) as u32;
-        match timeout(part, connect_to(&target.addresses[at])).await {
+        match timeout(part, connect_to(&target.sources, &target.addresses[at])).await {
             Ok(Ok(stream)) => {
                 target.preferred.set(at);
                 return Ok(stream);
@@ -120,9 +121,14 @@ async fn connect(target: &Target, within: Duration) -> io::Result<Box<dyn Io>> {
     Err(last)
 }
 
-async fn connect_to(address: &Address) -> io::Result<Box<dyn Io>> {
+async fn connect_to(sources: &[IpAddr], address: &Address) -> io::Result<Box<dyn Io>> {
     let socket = match address {
-        Address::Inet(address) => return Ok(Box::new(TcpStream::connect(address).await?)),
+        Address::Inet(address) => {
+            let source = sources.iter().find(|source| source.is_ipv4() == address.is_ipv4());
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            source.map_or(Ok(()), |source| socket.bind(SocketAddr::new(*source, 0)))?;
+            return Ok(Box::new(socket.connect(*address).await?));
+        }
         Address::Unix(socket) => socket,
     };
     loop {

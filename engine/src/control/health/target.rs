@@ -1,6 +1,7 @@
 //! What is checked: the servers of a configuration, with addresses, names and TLS as checks need them.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub(super) struct Target {
     pub(super) url: String,
     /// Where it can be reached.
     pub(super) addresses: Vec<Address>,
+    /// Where connections come from; the kernel chooses if it is empty.
+    pub(super) sources: Vec<IpAddr>,
     /// The address that worked last.
     pub(super) preferred: Cell<usize>,
     /// How a connection begins, where servers get a PROXY protocol header.
@@ -122,6 +125,7 @@ fn target(
     Target {
         url: server.url(),
         addresses: addresses.iter().map(at_port).collect(),
+        sources: group.source_addresses.clone(),
         preferred: Cell::new(0),
         // Another port is another listener, of which nothing is known.
         proxy_header: match group.proxy_protocol {
