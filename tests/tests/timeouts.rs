@@ -10,7 +10,7 @@ use std::{
 use sluice_tests::{
     assert_took,
     client::{self, Raw},
-    origin::{self, Go},
+    origin::{self, Go, Origin, Peer},
     pattern,
     proxy::{Counters, Proxy},
     wire::{Framing, Response},
@@ -285,6 +285,50 @@ async fn servers_that_are_late_are_counted_by_phase() {
         assert_counted(&proxy, "upstream_body_timeouts", 1).await;
         assert_counted(&proxy, "upstream_truncated", 1).await;
     }
+}
+
+/// RFC 2518, section 10.1: what takes long is at work.
+#[tokio::test]
+async fn each_102_begins_the_wait_for_a_response_anew() {
+    let hints = |status: &'static str, count: usize, is_answered: bool| {
+        Origin::scripted(move |mut peer: Peer| async move {
+            peer.request().await?;
+            for _ in 0..count {
+                sleep(Duration::from_millis(1500)).await;
+                peer.send(format!("HTTP/1.1 {status}\r\n\r\n")).await?;
+            }
+            if is_answered {
+                sleep(Duration::from_millis(1500)).await;
+                peer.send(origin::ok("at last")).await?;
+            }
+            peer.until_closed().await
+        })
+    };
+    let flags = ["--timeout-upstream-response=3s"];
+    let working = async {
+        let origin = hints("102 Processing", 3, true).await;
+        let proxy = Proxy::to_with(origin.address, &flags).await;
+        let answer = client::get(proxy.address, "/").await;
+        assert_eq!((answer.status(), answer.interim.len()), (200, 3));
+    };
+    // One that says no more, and one that says something else.
+    let silent = async {
+        for (status, count) in [("102 Processing", 1), ("103 Early Hints", 4)] {
+            let origin = hints(status, count, false).await;
+            let proxy = Proxy::to_with(origin.address, &flags).await;
+            let mut client = Raw::connect(proxy.address).await;
+            assert_eq!(client.ask("GET", "/").await.status(), 504, "{status}");
+            assert_counted(&proxy, "upstream_timeouts", 1).await;
+        }
+    };
+    // The whole request has its own limit.
+    let endless = async {
+        let origin = hints("102 Processing", 16, true).await;
+        let proxy = Proxy::to_with(origin.address, &[flags[0], "--timeout-request=4s"]).await;
+        assert_eq!(client::get(proxy.address, "/").await.status(), 504);
+        assert_counted(&proxy, "request_timeouts", 1).await;
+    };
+    tokio::join!(working, silent, endless);
 }
 
 #[tokio::test]
