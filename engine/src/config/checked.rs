@@ -260,6 +260,11 @@ mod tests {
               message_rate or ping_idle)"]
         );
         assert_eq!(
+            with("upgrade = [\"websocket\"]\nwebsocket = { frames = true, message_burst = 5 }"),
+            ["f.toml:9:13: route.websocket: message_burst has no effect without message_rate (hint: add message_rate, \
+              or leave message_burst out)"]
+        );
+        assert_eq!(
             with("upgrade = [\"own\"]\nwebsocket.frames = true"),
             [
                 "f.toml:9:1: route.websocket: no client of this route may change to WebSocket (hint: add upgrade = \

@@ -83,6 +83,12 @@ fn check_frames(given: &Located<Values>, upgrade: &[String], report: &mut Report
     if !upgrade.iter().any(|protocol| protocol == WEBSOCKET) {
         warn("no client of this route may change to WebSocket", "add upgrade = [\"websocket\"]");
     }
+    if message_burst != 0 && message_rate == 0 {
+        warn(
+            "message_burst has no effect without message_rate",
+            "add message_rate, or leave message_burst out",
+        );
+    }
     if !frames && message_bytes == 0 && message_rate == 0 && ping_idle.is_zero() {
         warn("frames pass unread", "add frames = true, message_bytes, message_rate or ping_idle");
         return None;
