@@ -182,7 +182,7 @@ section! {
     upstream_connect: Duration = time("1ms", "24h"), "3s", PER_UPSTREAM, Reload, "--timeout-upstream-connect",
         "Longest time to connect to a server, with the TLS handshake of an https:// server";
     upstream_response: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-response",
-        "Longest wait for the response head, from the end of the request";
+        "Longest wait for the response head, from the end of the request, and from each 102 (Processing)";
     upstream_body_idle: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-body-idle",
         "Longest pause between two parts of a response body";
     upstream_idle: Duration = time("1ms", "24h"), "50s", PER_UPSTREAM, Reload, "--timeout-upstream-idle",
