@@ -2,7 +2,7 @@
 //!
 //! Flags of the configuration come from its table of keys, and their values are judged there like those of a file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
@@ -62,6 +62,8 @@ pub struct Cli {
 pub enum Command {
     /// Check a configuration, and whether this host can run it: exit 0, or 1 with every error by file, line and key
     Check(CheckArgs),
+    /// Say which route a request comes to and why, and what is sent where
+    Explain(ExplainArgs),
     /// Show what a configuration comes to, and where each value came from
     Config(ConfigArgs),
     /// Print the JSON Schema of a configuration file, for editors
@@ -291,6 +293,22 @@ pub struct CheckArgs {
     #[arg(long, value_name = "ROUTE")]
     pub explain: Option<String>,
     /// What is checked.
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// `sluice explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// Method and URL, such as "GET http://api.example.com/v1/users?page=2"; GET and http:// may be left out
+    pub request: String,
+    /// Header field of the request; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// Address that the request comes from
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub client: IpAddr,
+    /// By which configuration.
     #[command(flatten)]
     pub run: RunFlags,
 }

@@ -9,12 +9,13 @@ use sluice_sys::Address;
 use crate::cert;
 use crate::cli::{
     CertMakeArgs, CertShowArgs, CertTask, CheckArgs, Cli, Command, ConfigArgs, DEFAULT_FILE, DemoArgs,
-    RunFlags, TopologyArgs,
+    ExplainArgs, RunFlags, TopologyArgs,
 };
 use crate::config::{self, CommandLine, Config, ConfigErrors, Origin, Raw, ShardChoice};
 use crate::control::live;
 use crate::demo;
 use crate::exit::Exit;
+use crate::explain::{self, Question};
 use crate::launch;
 use crate::launch_error::LaunchError;
 use crate::log;
@@ -27,6 +28,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         None if cli.test => check(&CheckArgs { explain: None, run: cli.run.clone() }),
         None => serve_by(&cli.run),
         Some(Command::Check(args)) => check(args),
+        Some(Command::Explain(args)) => explain_request(args),
         Some(Command::Config(args)) => show_config(args),
         Some(Command::Schema) => {
             println!("{:#}", config::schema());
@@ -89,7 +91,7 @@ fn check(args: &CheckArgs) -> ExitCode {
         return Exit::Refused.into();
     }
     match &args.explain {
-        Some(wanted) => explain(&raw, &config, wanted),
+        Some(wanted) => show_route(&raw, &config, wanted),
         None => {
             println!("{}: ok; {}", name_of(&line), config.summary());
             Exit::Done.into()
@@ -103,10 +105,10 @@ fn name_of(line: &CommandLine) -> String {
 }
 
 /// Shows a route by its number, or the one that a request comes to.
-fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
+fn show_route(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
     let number = match wanted.parse::<usize>() {
         Ok(number) => number.checked_sub(1).ok_or_else(String::new),
-        Err(_) => crate::route::find(config, wanted),
+        Err(_) => explain::find(config, wanted),
     };
     let explained = number.and_then(|number| {
         let text = config::explain(raw, number).ok_or_else(String::new)?;
@@ -129,6 +131,24 @@ fn explain(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
             Exit::Done.into()
         }
     }
+}
+
+/// Says which route a request comes to, why, and what is sent where. 0 also where it is refused: that is an answer.
+fn explain_request(args: &ExplainArgs) -> ExitCode {
+    let line = args.run.with_file();
+    let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
+    let (raw, config) = match checked {
+        Ok(checked) => checked,
+        Err(errors) => return complain(&errors),
+    };
+    config.warnings.iter().for_each(|warning| log::plain(format_args!("warning: {warning}")));
+    let question =
+        Question { request: args.request.clone(), headers: args.header.clone(), client: args.client };
+    match explain::explain(&raw, &config, &question) {
+        Ok(text) => print!("{text}"),
+        Err(refused) => println!("{}: {refused}", args.request),
+    }
+    Exit::Done.into()
 }
 
 fn show_config(args: &ConfigArgs) -> ExitCode {

@@ -46,6 +46,8 @@ mod message;
 mod path_policy;
 mod request_lines;
 pub mod route;
+#[cfg(feature = "cli")]
+mod explain;
 mod upstream;
 mod grpc_web;
 mod h1;

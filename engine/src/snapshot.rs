@@ -4,13 +4,15 @@
 //! configurations. State that lives longer than a configuration (connections to servers, counters) belongs to `shard`; a
 //! snapshot only refers to it.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_proto::HeadLimits;
 use sluice_proto::h2;
 use sluice_proto::path::PathRules;
+use sluice_proto::{HeadLimits, RequestHead};
 use sluice_sys::Address;
 
 use crate::budget::Budget;
@@ -23,7 +25,7 @@ use crate::h2::{AbuseRules, PingRules};
 use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
-use crate::route::{Lookup, RouteTable};
+use crate::route::{Asked, Lookup, Matchers, RouteTable, Split};
 use crate::tls::servers::TlsUpstreams;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::lifetime::Lifetime;
@@ -45,6 +47,8 @@ pub(crate) struct Snapshot {
     https_redirects: Box<[Option<u16>]>,
     /// Read only, and shared with the shards on the same node only.
     table: Arc<RouteTable>,
+    /// What the table is searched by on this shard.
+    matchers: Matchers,
     routes: Box<[Route]>,
     groups: Box<[Group]>,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Route {
     /// The longest pause between two parts of a response body.
     pub(crate) upstream_body_idle_ms: u64,
     pub(crate) paths: RoutePaths,
+    /// Upstreams that share its requests.
+    split: Option<Box<Split>>,
     /// Which Host servers get.
     pub(crate) send_host: SendHost,
     /// What becomes of requests whose clients end their side before the response.
@@ -131,7 +137,7 @@ pub(crate) enum Found<'s> {
     Route(&'s Route, &'s Group),
     /// The path is there, the method is not.
     MethodNotAllowed {
-        allow: &'s str,
+        allow: Cow<'s, str>,
     },
     Nothing,
 }
@@ -163,17 +169,33 @@ impl Snapshot {
                 .flatten()
                 .next()
                 .map_or_else(Box::default, |_| redirects.collect()),
+            matchers: table.matchers(),
             table,
             routes: config.routes.iter().zip(0..).map(|(route, number)| Route::new(number, route)).collect(),
             groups: config.upstreams.iter().enumerate().zip(resolved).map(group).collect(),
         }
     }
 
-    /// The route of a request and the servers it leads to.
+    /// The route of a request, whose path has this matching form, and the servers it leads to.
     #[inline]
-    pub(crate) fn find(&self, authority: &str, path: &str, method: &str) -> Found<'_> {
-        match self.table.lookup(authority, path, method) {
-            Lookup::Found(target) => Found::Route(&self.routes[target.route], &self.groups[target.upstream]),
+    pub(crate) fn find(&self, head: &RequestHead<'_>, path: &str, client: IpAddr) -> Found<'_> {
+        let asked = Asked {
+            host: head.authority,
+            path,
+            method: head.method.as_str(),
+            target: head.path_and_query,
+            fields: head.field_list(),
+            client,
+        };
+        match self.table.lookup(&asked, &self.matchers) {
+            Lookup::Found(target) => {
+                let route = &self.routes[target.route];
+                let upstream = match &route.split {
+                    None => target.upstream,
+                    Some(split) => split.pick(&asked.fields, client),
+                };
+                Found::Route(route, &self.groups[upstream])
+            }
             Lookup::MethodNotAllowed { allow } => Found::MethodNotAllowed { allow },
             Lookup::NotFound => Found::Nothing,
         }
@@ -208,6 +230,7 @@ impl Route {
             upstream_response_ms: ms(route.timeouts.upstream_response),
             upstream_body_idle_ms: ms(route.timeouts.upstream_body_idle),
             paths: route.paths,
+            split: route.split.as_ref().map(|split| Box::new(Split::new(split))),
             send_host: route.send_host,
             on_client_close: route.on_client_close,
             tunnels: route.tunnels.clone(),

@@ -394,7 +394,7 @@ impl FieldSpan {
 }
 
 /// The fields of one message, in the order received.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Fields<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) spans: &'a [FieldSpan],
@@ -423,6 +423,15 @@ impl<'a> Fields<'a> {
         let bytes = self.bytes;
         let spans = if self.has(id) { self.spans } else { &[] };
         spans.iter().filter(move |span| span.id == id).map(move |span| span.value(bytes))
+    }
+
+    /// The values of all fields with this name, in any case, in order.
+    pub fn values_named<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let bytes = self.bytes;
+        let is_named = move |span: &&FieldSpan| {
+            usize::from(span.name_len) == name.len() && span.name(bytes).eq_ignore_ascii_case(name)
+        };
+        self.spans.iter().filter(is_named).map(move |span| span.value(bytes))
     }
 
     /// The value of the first field with this id.

@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(config.host, Host::default());
         assert_eq!(config.http2, Http2::default());
         assert_eq!(config.shards, ShardChoice { count: Some(2), ..ShardChoice::default() });
-        assert_eq!(config.routes.len(), 7);
+        assert_eq!(config.routes.len(), 9);
         assert_eq!(config.routes[1].path.segments[2], Segment::Param("id".into()));
         let ordinary = RoutePaths { forward: PathForward::Normal, encoded_slash: SlashLike::Refuse };
         assert_eq!(config.routes[1].paths, ordinary);

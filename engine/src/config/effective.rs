@@ -113,7 +113,12 @@ fn write_keys(out: &mut String, values: &Values) {
 
 fn write_key(out: &mut String, name: &str, key: &Key, field: &Field<Value>) {
     // What was included is here already.
-    if matches!(key.kind, Kind::Table(_) | Kind::Tables(_)) || key.name == "include" {
+    let is_elsewhere = match &key.kind {
+        Kind::Table(_) => true,
+        Kind::Tables(section) => !section.is_nested(),
+        _ => key.name == "include",
+    };
+    if is_elsewhere {
         return;
     }
     let (value, origin) = match field.given() {

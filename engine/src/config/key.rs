@@ -58,7 +58,8 @@ impl Section {
 
     /// Its head in a file: `[limits]`, `[[route]]`.
     pub(crate) fn title(&self) -> String {
-        let is_list = self.scope() != Scopes::GLOBAL && !self.is_nested();
+        let is_this = |key: &Key| matches!(key.kind, Kind::Tables(inner) if std::ptr::eq(inner, self));
+        let is_list = super::table::SECTIONS.iter().any(|section| section.keys.iter().any(is_this));
         if is_list { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
     }
 

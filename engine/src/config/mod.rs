@@ -10,7 +10,9 @@ mod address;
 mod certificates;
 mod checked;
 mod choices;
+mod conditions;
 mod effective;
+mod expressions;
 mod foreign;
 mod forwarding;
 mod health;
@@ -27,8 +29,10 @@ mod raw;
 mod reference;
 mod routes;
 mod schema;
+mod shadows;
 mod shards;
 mod source;
+mod splits;
 pub mod table;
 mod tls;
 #[cfg(test)]
@@ -48,7 +52,9 @@ pub use choices::{
     AllDown, CheckKind, Choice, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn,
     ProxyProtocolOut, RawUtf8, SendHost, UpstreamProtocol,
 };
+pub use conditions::{Condition, Subject, Test};
 pub use effective::{effective, explain};
+pub use expressions::Expression;
 pub use forwarding::Forwarding;
 pub use health::{Check, HealthCheck, HttpCheck, Statuses};
 pub use host::Host;
@@ -63,6 +69,7 @@ pub use reference::reference;
 pub use routes::{Methods, Route, RoutePaths};
 pub use schema::schema;
 pub use shards::{Policy, ShardChoice, ShardPer};
+pub use splits::{Split, SplitBy};
 pub use table::{Http2, Limits, Paths, SECTIONS, Timeouts, flags};
 pub use tls::{ClientCertificatesMode, HTTPS_PORT, ListenerTls, TlsMode, TlsSettings};
 pub use tunnels::{RouteTunnels, WebSocketFrames};
@@ -163,7 +170,7 @@ mod tests {
         assert_eq!(config.timeouts.request_head.as_secs(), 4);
         assert_eq!(config.limits.head_bytes, 32 << 10);
         assert_eq!(config.paths.encoded_slash.word(), "keep");
-        assert_eq!(config.routes.len(), 7);
+        assert_eq!(config.routes.len(), 9);
     }
 
     #[test]
@@ -171,7 +178,7 @@ mod tests {
         let config = over_example(&["--upstream", "http://a"]).unwrap();
         assert_eq!((config.upstreams.len(), config.routes.len()), (1, 1));
         let warning = config.warnings[0].to_string();
-        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 7 routes of the file");
+        assert_eq!(warning, "--upstream: replaces the 2 upstreams and 9 routes of the file");
     }
 
     #[test]

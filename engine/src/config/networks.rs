@@ -19,12 +19,15 @@ enum Network {
     Unix,
 }
 
+/// First and last address, as bits.
+type Range<T> = (T, T);
+
 /// Addresses, by network. IPv4 addresses that are mapped into IPv6 count as what they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks {
     // Sorted by their first address, and apart from each other.
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
+    v4: Vec<Range<u32>>,
+    v6: Vec<Range<u128>>,
     /// Peers on Unix sockets, which have no address.
     unix: bool,
 }
@@ -72,6 +75,32 @@ impl Networks {
             IpAddr::V4(v4) => is_within(&self.v4, v4.to_bits()),
             IpAddr::V6(v6) => is_within(&self.v6, v6.to_bits()),
         }
+    }
+
+    /// Whether peers on Unix sockets are among them.
+    pub(crate) fn has_unix(&self) -> bool {
+        self.unix
+    }
+
+    /// First and last addresses as bits, of IPv4 and of IPv6; sorted, and apart from each other.
+    pub(crate) fn ranges(&self) -> (&[Range<u32>], &[Range<u128>]) {
+        (&self.v4, &self.v6)
+    }
+
+    /// Whether all of these addresses are among the others. May say no where two networks that touch take one together.
+    pub(super) fn is_subset(&self, others: &Self) -> bool {
+        fn each<T: Ord + Copy>(ranges: &[(T, T)], others: &[(T, T)]) -> bool {
+            ranges.iter().all(|one| others.iter().any(|other| other.0 <= one.0 && one.1 <= other.1))
+        }
+        each(&self.v4, &others.v4) && each(&self.v6, &others.v6) && (others.unix || !self.unix)
+    }
+
+    /// Whether an address is among both.
+    pub(super) fn overlaps(&self, others: &Self) -> bool {
+        fn any<T: Ord + Copy>(ranges: &[(T, T)], others: &[(T, T)]) -> bool {
+            ranges.iter().any(|one| others.iter().any(|other| one.0 <= other.1 && other.0 <= one.1))
+        }
+        any(&self.v4, &others.v4) || any(&self.v6, &others.v6) || (self.unix && others.unix)
     }
 }
 

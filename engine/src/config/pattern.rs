@@ -3,7 +3,7 @@
 //! Host: `example.com`, `*.example.com` (any name below it, however deep), or none for any host.
 //! Path: `/a/b` (exactly that), `/users/{id}/posts` (`{id}` is one segment, not empty), `/static/{*rest}`
 //! (everything below `/static/`, and `/static/` itself), or the prefix `/api` (`/api` itself and everything
-//! below `/api/`).
+//! below `/api/`), or a regular expression (`path_regex`), in which something in the path must be found.
 //!
 //! Literal segments are kept in the form in which paths are compared (`sluice_proto::path`), so that `/%61` in a file is the
 //! path `/a`.
@@ -15,6 +15,7 @@ use sluice_proto::path::{
     DotSegments, EncodedControls, Parameters, PathRules, PathStore, RepeatedSlashes, SlashLike, normalize,
 };
 
+use super::expressions::Expression;
 use super::problem::Fault;
 use super::punycode;
 
@@ -165,6 +166,8 @@ pub enum Tail {
     Rest(String),
     /// The path ends here, or goes on with a slash.
     Prefix,
+    /// There are no segments: the expression finds something in the path as a whole.
+    Regex(Expression),
 }
 
 /// Which paths a route answers to.
@@ -244,6 +247,37 @@ impl PathPattern {
         Ok(pattern)
     }
 
+    /// Reads the value of `path_regex`.
+    ///
+    /// # Errors
+    /// No expression, or one whose names cannot be variables.
+    pub fn parse_regex(text: &str) -> Result<Self, Fault> {
+        if let Some(expression) = text.strip_prefix('~') {
+            let expression = expression.trim_start_matches('*').trim();
+            let fault = Fault::new(format!("`{text}` begins with the operator of another proxy"));
+            let ignored = if text.starts_with("~*") { "(?i)" } else { "" };
+            return Err(fault.hint(format!("write path_regex = '{ignored}{expression}'")));
+        }
+        if text.is_empty() {
+            return Err(Fault::new("the expression is empty").hint("leave it out to match every path"));
+        }
+        Ok(Self { segments: Vec::new(), tail: Tail::Regex(Expression::parse(text)?) })
+    }
+
+    /// The names of what it finds in a path: of parameters, of the rest, of groups of an expression.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let params = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Param(name) => Some(name.as_str()),
+            Segment::Literal(_) => None,
+        });
+        let (rest, groups) = match &self.tail {
+            Tail::Rest(name) => (Some(name.as_str()), None),
+            Tail::Regex(expression) => (None, Some(expression.names())),
+            Tail::End | Tail::Prefix => (None, None),
+        };
+        params.chain(rest).chain(groups.into_iter().flatten())
+    }
+
     /// Checks that there are requests for this pattern under `rules`; `text` is how it was written.
     ///
     /// # Errors
@@ -292,7 +326,12 @@ impl PathPattern {
             Tail::End => "",
             Tail::Rest(_) => "/{*}",
             Tail::Prefix => "{**}",
+            // No path begins with a tilde.
+            Tail::Regex(_) => "~",
         });
+        if let Tail::Regex(expression) = &self.tail {
+            shape.push_str(expression.text());
+        }
         shape
     }
 
@@ -308,15 +347,7 @@ impl PathPattern {
 
     fn check_names(&self, text: &str) -> Result<(), Fault> {
         let mut seen: Vec<&str> = Vec::new();
-        let params = self.segments.iter().filter_map(|segment| match segment {
-            Segment::Param(name) => Some(name.as_str()),
-            Segment::Literal(_) => None,
-        });
-        let rest = match &self.tail {
-            Tail::Rest(name) => Some(name.as_str()),
-            Tail::End | Tail::Prefix => None,
-        };
-        for name in params.chain(rest) {
+        for name in self.names() {
             if seen.contains(&name) {
                 return Err(Fault::new(format!("`{text}`: the name `{name}` is there twice")));
             }
@@ -339,6 +370,7 @@ impl fmt::Display for PathPattern {
             Tail::Rest(name) => write!(f, "/{{*{name}}}"),
             Tail::Prefix if self.segments.is_empty() => f.write_str("any path"),
             Tail::Prefix => f.write_str(" and below"),
+            Tail::Regex(expression) => write!(f, "~ {}", expression.text()),
         }
     }
 }
@@ -428,7 +460,7 @@ fn other_syntax(text: &str) -> Option<Fault> {
         };
         let hint = format!(
             "path_prefix = \"{prefix}\" is {prefix} and everything below; in `path`, {{name}} is one segment and \
-             {{*rest}} all that follow"
+             {{*rest}} all that follow; path_regex takes an expression"
         );
         return Some(fault("a path is no regular expression").hint(hint));
     }

@@ -182,6 +182,15 @@ pub fn list_flags() -> impl Iterator<Item = &'static ListFlag> {
 }
 
 impl Raw {
+    /// The routes as they are written, in the order of the file.
+    pub fn routes(&self) -> impl Iterator<Item = &Values> {
+        let tables = match self.top.field("route").given().map(|given| &given.value) {
+            Some(Value::Tables(tables)) => &tables[..],
+            _ => &[],
+        };
+        tables.iter()
+    }
+
     /// Reads a file. Values of the wrong type and unknown keys are in [`Raw::report`], so that the check can
     /// add its own findings to them.
     ///

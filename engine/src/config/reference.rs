@@ -40,7 +40,9 @@ fn write_row(out: &mut String, section: &Section, key: &Key) {
     let value = match (&key.kind, key.kind.range()) {
         (_, Some((least, most))) => format!("{least} to {most}"),
         (Kind::Table(inner), _) => format!("a table: [`{}`](#{})", inner.name, inner.name.replace('.', "")),
-        (Kind::Tables(inner), _) => format!("tables: [`[[{}]]`](#{})", inner.name, inner.name),
+        (Kind::Tables(inner), _) => {
+            format!("tables: [`[[{}]]`](#{})", inner.name, inner.name.replace('.', ""))
+        }
         (Kind::Texts(placeholder), _) => format!("list of {placeholder}"),
         (kind, _) => code(&kind.placeholder()),
     };

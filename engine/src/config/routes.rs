@@ -1,13 +1,16 @@
 //! Routes: what a checked one holds, and the checking of each by itself, then against upstreams and against each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use sluice_proto::path::{PathRules, SlashLike};
 
 use super::choices::{OnClientClose, PathForward, SendHost};
+use super::conditions::{Condition, check_conditions};
 use super::hsts::Hsts;
 use super::pattern::{HostPattern, PathPattern};
-use super::problem::{Fault, Origin, Report, closest};
+use super::problem::{Fault, Located, Origin, Report, closest};
+use super::shadows::note_shadows;
+use super::splits::{Split, check_split};
 use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
 use super::tls::ListenerFacts;
 use super::tunnels::{RouteTunnels, check_tunnels};
@@ -26,10 +29,14 @@ pub struct Route {
     pub path: PathPattern,
     /// The methods it answers to.
     pub methods: Methods,
+    /// What else must hold for a request.
+    pub conditions: Vec<Condition>,
     /// What is special about its paths.
     pub paths: RoutePaths,
-    /// Index into [`Config::upstreams`].
+    /// Index into [`Config::upstreams`]; the first one of a split.
     pub upstream: usize,
+    /// Several upstreams that share its requests.
+    pub split: Option<Split>,
     /// Its own timeouts, those of its upstream, and the global ones.
     pub timeouts: Timeouts,
     /// Its own limits, those of its upstream, and the global ones.
@@ -78,48 +85,48 @@ pub(super) fn check_routes(
     let raws = &top.route;
     // On the command line --upstream brings its route along, so its absence has been reported.
     if raws.is_empty() && *whole != Origin::CommandLine {
-        let hint = match upstreams.groups.first() {
-            Some(group) => format!("add [[route]] with upstream = \"{}\"", group.name),
-            None => "add [[route]]".to_owned(),
-        };
-        report.error(
-            whole,
-            "route",
-            Fault::new("no route: every request would be answered with 404").hint(hint),
-        );
+        report_no_route(whole, upstreams, report);
     }
     let mut routes = Vec::new();
+    let mut origins = Vec::new();
     let mut used = BTreeSet::new();
-    // What is taken, by place and method, and where it was taken; `None` stands for every method.
-    let mut taken: BTreeMap<(HostPattern, String, Option<String>), Origin> = BTreeMap::new();
+    let mut taken = Taken::default();
     let mut some_unread = false;
     for raw in raws.iter() {
         let keys = RouteKeys::settle(raw);
-        some_unread |= raw.is_faulty || keys.upstream == Field::Faulty;
+        some_unread |= raw.is_faulty || keys.upstream == Field::Faulty || keys.split == Field::Faulty;
         if raw.is_faulty {
             continue;
         }
-        let upstream = check_route_upstream(raw, &keys, upstreams, report);
-        used.extend(upstream);
+        let target = check_target(raw, &keys, upstreams, report);
+        if let Some((upstream, split)) = &target {
+            used.insert(*upstream);
+            used.extend(split.iter().flat_map(|split| &split.shares).map(|(upstream, _)| *upstream));
+        }
         let hosts = check_route_hosts(&keys, report);
         let hsts = check_route_tls(raw, &keys, listeners, report);
         let of_route = check_route_paths(&keys, paths, report);
         let path = check_route_path(&keys, &of_route.rules(paths), report);
         let methods = check_route_methods(&keys, report);
+        let conditions = check_conditions(&keys.when, report);
         let (Some(hosts), Some(path), Some(methods)) = (hosts, path, methods) else { continue };
-        check_duplicate(raw, &hosts, &path, &methods, &mut taken, report);
+        let Some(conditions) = conditions else { continue };
+        check_duplicate(raw, (&hosts, &path), &methods, &conditions, &mut taken, report);
         let tunnels = check_tunnels(&keys, &path, &methods, report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
-        let Some(upstream) = upstream else { continue };
+        let Some((upstream, split)) = target else { continue };
         let (timeouts, limits) = &upstreams.scopes[upstream];
         let group = &upstreams.groups[upstream];
         let send_host = keys.send_host.given().map_or(group.send_host, |given| given.value);
+        origins.push(raw.at.clone());
         routes.push(Route {
             hosts,
             path,
             methods,
+            conditions,
             paths: of_route,
             upstream,
+            split,
             timeouts: match keys.timeouts.value() {
                 Some(own) => Timeouts::settle(&own.over(timeouts)),
                 None => group.timeouts.clone(),
@@ -142,24 +149,58 @@ pub(super) fn check_routes(
             report.warn(&upstreams.origins[i], "upstream.name", fault);
         }
     }
+    note_shadows(&routes, &origins, report);
     routes
 }
 
-fn check_route_upstream(
+fn report_no_route(whole: &Origin, upstreams: &Upstreams, report: &mut Report) {
+    let hint = match upstreams.groups.first() {
+        Some(group) => format!("add [[route]] with upstream = \"{}\"", group.name),
+        None => "add [[route]]".to_owned(),
+    };
+    report.error(whole, "route", Fault::new("no route: every request would be answered with 404").hint(hint));
+}
+
+/// The upstream that gets the requests, or the first of those that share them.
+fn check_target(
     raw: &Values,
     keys: &RouteKeys,
     upstreams: &Upstreams,
     report: &mut Report,
-) -> Option<usize> {
-    let key = "route.upstream";
-    let given = match &keys.upstream {
-        Field::Given(given) => given,
-        Field::Faulty => return None,
-        Field::Absent => {
-            report.error(&raw.at, key, Fault::new("a route needs an upstream to lead to"));
-            return None;
+) -> Option<(usize, Option<Split>)> {
+    match (&keys.upstream, &keys.split) {
+        (Field::Faulty, _) | (_, Field::Faulty) => None,
+        (Field::Given(_), Field::Given(split)) => {
+            let fault = Fault::new("`upstream` and `split` exclude each other").hint("keep one of them");
+            report.error(&split.at, "route.split", fault);
+            None
         }
-    };
+        (Field::Absent, Field::Given(split)) => {
+            let split = check_split(split, &keys.split_by, upstreams, report)?;
+            let first = split.shares.first()?.0;
+            Some((first, Some(split)))
+        }
+        (Field::Absent, Field::Absent) => {
+            report.error(&raw.at, "route.upstream", Fault::new("a route needs an upstream to lead to"));
+            None
+        }
+        (Field::Given(given), Field::Absent) => {
+            if let Some(by) = keys.split_by.given() {
+                let fault = Fault::new("there is nothing to split").hint("add split, or leave split_by out");
+                report.error(&by.at, "route.split_by", fault);
+            }
+            Some((find_upstream(given, "route.upstream", upstreams, report)?, None))
+        }
+    }
+}
+
+/// The number of an upstream by its name.
+pub(super) fn find_upstream(
+    given: &Located<String>,
+    key: &str,
+    upstreams: &Upstreams,
+    report: &mut Report,
+) -> Option<usize> {
     let number = upstreams.numbers.get(&given.value).copied();
     // Without any upstream that is what is wrong, and reported.
     if number.is_none() && !upstreams.some_unnamed && !upstreams.numbers.is_empty() {
@@ -288,21 +329,24 @@ impl RoutePaths {
 }
 
 fn check_route_path(keys: &RouteKeys, rules: &PathRules, report: &mut Report) -> Option<PathPattern> {
-    let (given, key, parsed) = match (&keys.path, &keys.path_prefix) {
-        (Field::Absent, Field::Absent) => return Some(PathPattern::any()),
-        (Field::Given(_), Field::Given(prefix)) => {
-            let fault = Fault::new("`path` and `path_prefix` exclude each other").hint("keep one of them");
-            report.error(&prefix.at, "route.path_prefix", fault);
-            return None;
-        }
-        (Field::Given(path), Field::Absent) => (path, "route.path", PathPattern::parse(&path.value)),
-        (Field::Absent, Field::Given(prefix)) => {
-            (prefix, "route.path_prefix", PathPattern::parse_prefix(&prefix.value))
-        }
-        (Field::Faulty, _) | (_, Field::Faulty) => return None,
+    let fields = [("path", &keys.path), ("path_prefix", &keys.path_prefix), ("path_regex", &keys.path_regex)];
+    if fields.iter().any(|(_, field)| **field == Field::Faulty) {
+        return None;
+    }
+    let mut written = fields.iter().filter_map(|(name, field)| Some((*name, field.given()?)));
+    let Some((name, given)) = written.next() else { return Some(PathPattern::any()) };
+    if let Some((other, second)) = written.next() {
+        let fault = Fault::new(format!("`{name}` and `{other}` exclude each other")).hint("keep one of them");
+        report.error(&second.at, &format!("route.{other}"), fault);
+        return None;
+    }
+    let parsed = match name {
+        "path" => PathPattern::parse(&given.value),
+        "path_prefix" => PathPattern::parse_prefix(&given.value),
+        _ => PathPattern::parse_regex(&given.value),
     };
     let reachable = parsed.and_then(|pattern| pattern.check_reachable(&given.value, rules).map(|()| pattern));
-    reachable.map_err(|fault| report.error(&given.at, key, fault)).ok()
+    reachable.map_err(|fault| report.error(&given.at, &format!("route.{name}"), fault)).ok()
 }
 
 fn check_route_methods(keys: &RouteKeys, report: &mut Report) -> Option<Methods> {
@@ -346,36 +390,42 @@ fn check_route_methods(keys: &RouteKeys, report: &mut Report) -> Option<Methods>
     Some(Methods::Only(methods))
 }
 
+/// What routes have taken, by place, method and conditions, and where they did; no method stands for every one.
+type Taken = HashMap<(HostPattern, String, Option<String>), Origin>;
+
 fn check_duplicate(
     raw: &Values,
-    hosts: &[HostPattern],
-    path: &PathPattern,
+    (hosts, path): (&[HostPattern], &PathPattern),
     methods: &Methods,
-    taken: &mut BTreeMap<(HostPattern, String, Option<String>), Origin>,
+    conditions: &[Condition],
+    taken: &mut Taken,
     report: &mut Report,
 ) {
     let wanted: Vec<Option<String>> = match methods {
         Methods::Any => vec![None],
         Methods::Only(methods) => methods.iter().cloned().map(Some).collect(),
     };
-    let shape = path.shape();
+    // In whatever order they are written.
+    let mut texts: Vec<String> = conditions.iter().map(Condition::to_string).collect();
+    texts.sort_unstable();
+    let shape = texts.iter().fold(path.shape(), |shape, text| shape + "\n" + text);
     let mut reported = false;
     for (host, method) in hosts.iter().flat_map(|host| wanted.iter().map(move |method| (host, method))) {
         let key = (host.clone(), shape.clone(), method.clone());
-        if let Some(first) = taken.get(&key) {
-            if !reported {
-                let method = key.2.as_deref().unwrap_or("every method");
-                let fault = Fault::new(format!("a second route for {method} on {host}, {path}"));
-                report.error(&raw.at, "route", fault.hint(format!("the first is at {first}; keep one")));
-            }
-            reported = true;
-        } else {
+        let Some(first) = taken.get(&key) else {
             taken.insert(key, raw.at.clone());
+            continue;
+        };
+        if !std::mem::replace(&mut reported, true) {
+            let method = key.2.as_deref().unwrap_or("every method");
+            let when = if texts.is_empty() { String::new() } else { format!(", {}", texts.join(", ")) };
+            let fault = Fault::new(format!("a second route for {method} on {host}, {path}{when}"));
+            report.error(&raw.at, "route", fault.hint(format!("the first is at {first}; keep one")));
         }
     }
 }
 
 /// tchar of RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -490,10 +490,19 @@ section! {
         "Path: /users/{id} with one segment for {id}, /static/{*rest} with any rest";
     path_prefix: Field<String> = Kind::Text("PATH"), "", ROUTE, Reload, "",
         "Beginning of a path, by segments: /v1 is /v1 and everything below it";
+    path_regex: Field<String> = Kind::Text("REGEX"), "", ROUTE, Reload, "",
+        "Regular expression that finds something in the path, such as ^/img/(?<id>[0-9]+)$";
     methods: Field<Texts> = Kind::Texts("METHOD"), "", ROUTE, Reload, "",
         "Methods; all if it is left out. GET includes HEAD";
+    when: Field<Texts> = Kind::Texts("CONDITION"), "", ROUTE, Reload, "",
+        "Conditions that must all hold: header NAME, query NAME or cookie NAME, alone or with = VALUE or ~ REGEX; client CIDR; \
+         not before any of them";
     upstream: Field<String> = Kind::Text("NAME"), "", ROUTE, Reload, "",
         "The upstream that gets the requests";
+    split: Field<Rc<[Values]>> = Kind::Tables(&ROUTE_SPLIT), "", ROUTE, Reload, "",
+        "Several upstreams that share the requests by weight, instead of upstream";
+    split_by: Field<String> = Kind::Text("PART"), "", ROUTE, Reload, "",
+        "Part of a request by which the split stays the same for a client: header NAME, cookie NAME, or client for the address [default: by turns]";
     send_host: Field<SendHost> = Kind::Word(words::<SendHost>), "", ROUTE, Reload, "",
         "The Host that servers get, instead of the upstream's setting";
     on_client_close: Field<OnClientClose> = Kind::Word(words::<OnClientClose>), "", ROUTE, Reload, "",
@@ -512,6 +521,16 @@ section! {
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
     limits: Field<Values> = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
     paths: Field<Values> = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
+}
+
+section! {
+    /// The share of an upstream in the requests of a `[[route]]`: `split = [{ upstream = "a", weight = 95 }, { upstream = "b", weight = 5 }]`.
+    RouteSplitKeys, ROUTE_SPLIT, "route.split", "Split":
+
+    upstream: Field<String> = Kind::Text("NAME"), "", ROUTE, Reload, "",
+        "The upstream that gets them";
+    weight: u32 = count("0", "1000000"), "1", ROUTE, Reload, "",
+        "Its share, in relation to the others'; 0 for none";
 }
 
 section! {
@@ -536,7 +555,7 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 15] = [
+pub static SECTIONS: [&Section; 16] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -551,6 +570,7 @@ pub static SECTIONS: [&Section; 15] = [
     &UPSTREAM_TLS,
     &UPSTREAM_HEALTH,
     &ROUTES,
+    &ROUTE_SPLIT,
     &ROUTE_WEBSOCKET,
 ];
 

@@ -154,6 +154,15 @@ impl Values {
         own.value().map_or_else(|| wider.clone(), |own| own.over(wider))
     }
 
+    /// As a table on one line.
+    fn show_inline(&self) -> String {
+        let written = self.iter().filter_map(|(key, field)| {
+            let given = field.given()?;
+            Some(format!("{} = {}", key.name, given.value.show(&key.kind)))
+        });
+        format!("{{ {} }}", written.collect::<Vec<_>>().join(", "))
+    }
+
     /// Sets a key to what a flag says. A list grows with every flag of the same name.
     ///
     /// # Errors
@@ -226,7 +235,11 @@ impl Value {
                     items.iter().map(|item| toml::Value::from(item.value.as_str()).to_string()).collect();
                 format!("[{}]", items.join(", "))
             }
-            Value::Table(_) | Value::Tables(_) => String::new(),
+            Value::Table(_) => String::new(),
+            Value::Tables(tables) => {
+                let tables: Vec<_> = tables.iter().map(Values::show_inline).collect();
+                format!("[{}]", tables.join(", "))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The decision about a request by its head: its route and servers, with the head already written as a server will get it, or a
 //! refusal. All of it is made while the head is in the receive buffer, before a server is chosen.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use sluice_proto::grpc::Call;
@@ -49,8 +50,8 @@ pub(crate) struct Refusal<'s> {
     pub(crate) afterwards: Afterwards,
     /// The route that it had nevertheless.
     pub(crate) route: Option<&'s Route>,
-    /// Where the client is sent.
-    location: Option<Box<str>>,
+    /// The text that the answer has: where the client is sent, or the methods that are allowed for this request.
+    text: Option<Box<str>>,
 }
 
 impl<'s> Decision<'s> {
@@ -87,7 +88,7 @@ impl<'s> Decision<'s> {
             ),
         };
         let matching = paths.as_ref().map_or("", |paths| paths.matching);
-        let way = find(shard, snapshot, head, matching)?;
+        let way = find(shard, snapshot, (head, matching), client.address)?;
         let decided = Decision::on_route(shard, snapshot, way, (head, paths.as_ref(), call), client, lines);
         decided.map_err(|refusal| Refusal { route: Some(way.0), ..refusal })
     }
@@ -217,12 +218,15 @@ fn write_grpc(head: &RequestHead<'_>, forwarding: &Forwarding<'_>, lines: &mut R
 fn find<'s>(
     shard: &Shard,
     snapshot: &'s Snapshot,
-    head: &RequestHead<'_>,
-    path: &str,
+    (head, path): (&RequestHead<'_>, &str),
+    client: SocketAddr,
 ) -> Result<(&'s Route, &'s Group), Refusal<'s>> {
-    match snapshot.find(head.authority, path, head.method.as_str()) {
+    match snapshot.find(head, path, client.ip()) {
         Found::Route(route, group) => Ok((route, group)),
-        Found::MethodNotAllowed { allow } => Err(Refusal::new(head, Answer::MethodNotAllowed { allow })),
+        Found::MethodNotAllowed { allow: Cow::Borrowed(allow) } => {
+            Err(Refusal::new(head, Answer::MethodNotAllowed { allow }))
+        }
+        Found::MethodNotAllowed { allow: Cow::Owned(allow) } => Err(Refusal::with_allow(head, allow.into())),
         Found::Nothing => {
             shard.counters.no_route.increment();
             Err(Refusal::new(head, Answer::NoRoute))
@@ -241,20 +245,28 @@ impl<'s> Refusal<'s> {
 
     /// One of which it is known how the connection goes on.
     pub(super) fn then(answer: Answer<'s>, afterwards: Afterwards) -> Refusal<'s> {
-        Refusal { answer, afterwards, route: None, location: None }
+        Refusal { answer, afterwards, route: None, text: None }
     }
 
     /// The client is to ask at this place.
     #[cold]
     pub(super) fn to_https(head: &RequestHead<'_>, location: Box<str>) -> Refusal<'s> {
         let refusal = Refusal::new(head, Answer::HttpsRedirect { location: "" });
-        Refusal { location: Some(location), ..refusal }
+        Refusal { text: Some(location), ..refusal }
+    }
+
+    /// Routes with conditions hold for this request, and none of them has its method.
+    #[cold]
+    fn with_allow(head: &RequestHead<'_>, allow: Box<str>) -> Refusal<'s> {
+        let refusal = Refusal::new(head, Answer::MethodNotAllowed { allow: "" });
+        Refusal { text: Some(allow), ..refusal }
     }
 
     pub(crate) fn answer(&self) -> Answer<'_> {
-        match &self.location {
-            Some(location) => Answer::HttpsRedirect { location },
-            None => self.answer,
+        match (&self.text, self.answer) {
+            (Some(location), Answer::HttpsRedirect { .. }) => Answer::HttpsRedirect { location },
+            (Some(allow), Answer::MethodNotAllowed { .. }) => Answer::MethodNotAllowed { allow },
+            (_, answer) => answer,
         }
     }
 

@@ -40,34 +40,32 @@ impl Hosts {
 
     /// Asks the trees of the matching names in order, until one has an answer.
     #[inline]
-    pub(super) fn find(&self, host: &str, mut ask: impl FnMut(u32) -> u32) -> u32 {
+    pub(super) fn find<R>(&self, host: &str, mut ask: impl FnMut(u32) -> Option<R>) -> Option<R> {
         let name = bare_name(host);
         if name.is_empty() || name.len() > HOST_BYTES_MAX {
-            return NONE;
+            return None;
         }
         let root = self.root_of(EXACT, name);
-        if root != NONE {
-            let place = ask(root);
-            if place != NONE {
-                return place;
-            }
+        if root != NONE
+            && let Some(answer) = ask(root)
+        {
+            return Some(answer);
         }
         if self.suffix_lengths == [0; 4] {
-            return NONE;
+            return None;
         }
         // From left to right: each dot starts a shorter suffix. A dot needs something before it.
         for dot in (1..name.len()).filter(|&i| name[i] == b'.') {
             let suffix = &name[dot + 1..];
             let has_length = self.suffix_lengths[suffix.len() / 64] >> (suffix.len() % 64) & 1 == 1;
             let root = if has_length { self.root_of(SUFFIX, suffix) } else { NONE };
-            if root != NONE {
-                let place = ask(root);
-                if place != NONE {
-                    return place;
-                }
+            if root != NONE
+                && let Some(answer) = ask(root)
+            {
+                return Some(answer);
             }
         }
-        NONE
+        None
     }
 
     #[inline]
@@ -187,7 +185,7 @@ mod tests {
             let mut asked = Vec::new();
             hosts.find(host, |root| {
                 asked.push(root);
-                NONE
+                None::<()>
             });
             asked
         };

@@ -1,5 +1,8 @@
 //! The routes of one place, distinguished by method.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use super::{Lookup, RouteTarget};
 use crate::config::Methods;
 
@@ -26,7 +29,7 @@ impl MethodMap {
         }
         match self.any {
             Some(target) => Lookup::Found(target),
-            None => Lookup::MethodNotAllowed { allow: &self.allow },
+            None => Lookup::MethodNotAllowed { allow: Cow::Borrowed(&self.allow) },
         }
     }
 }
@@ -68,5 +71,75 @@ impl Builder {
         let names: Vec<&str> = self.named.iter().map(|(name, _)| &**name).collect();
         let allow = if self.any.is_some() { String::new() } else { names.join(", ") };
         MethodMap { any: self.any, named: self.named.into(), allow: allow.into() }
+    }
+}
+
+/// How well the methods of a route suit a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// They name its method.
+    Named,
+    /// It is HEAD, and they name GET.
+    Get,
+    /// They are all methods.
+    Any,
+}
+
+/// Sets of methods, each once; the first is that of all methods.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MethodSets {
+    sets: Vec<Box<[Box<str>]>>,
+}
+
+impl MethodSets {
+    /// How well a set suits a method, if it has it.
+    #[inline]
+    pub(super) fn rank(&self, set: u32, method: &str) -> Option<Rank> {
+        if set == 0 {
+            return Some(Rank::Any);
+        }
+        let names = &self.sets[set as usize];
+        if names.iter().any(|name| **name == *method) {
+            return Some(Rank::Named);
+        }
+        (method == "HEAD" && names.iter().any(|name| **name == *"GET")).then_some(Rank::Get)
+    }
+
+    /// The Allow field for these sets together, none of which is that of all methods.
+    pub(super) fn allow(&self, sets: &[u32]) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for name in sets.iter().flat_map(|&set| &self.sets[set as usize]) {
+            let implied = (**name == *"GET").then_some("HEAD");
+            for name in [Some(&**name), implied].into_iter().flatten() {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names.join(", ")
+    }
+}
+
+/// Sets being gathered.
+#[derive(Default)]
+pub(super) struct SetsBuilder {
+    sets: Vec<Box<[Box<str>]>>,
+    known: HashMap<Vec<String>, u32>,
+}
+
+impl SetsBuilder {
+    /// The number of a set.
+    pub(super) fn add(&mut self, methods: &Methods) -> u32 {
+        let Methods::Only(names) = methods else { return 0 };
+        let next = self.sets.len() as u32 + 1;
+        *self.known.entry(names.clone()).or_insert_with(|| {
+            self.sets.push(names.iter().map(|name| name.as_str().into()).collect());
+            next
+        })
+    }
+
+    pub(super) fn finish(mut self) -> MethodSets {
+        self.sets.insert(0, Box::default());
+        MethodSets { sets: self.sets }
     }
 }

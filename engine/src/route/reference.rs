@@ -2,13 +2,15 @@
 //! tested against it.
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use super::{Lookup, RouteTable, RouteTarget};
+use super::tests::with_head;
+use super::{Asked, Lookup, RouteTable, RouteTarget};
 use crate::config::{
-    Config, Forwarding, Host, HostPattern, Http2, Limits, Methods, PathForward, PathPattern, Paths, Route,
-    RoutePaths, Segment, SendHost, ShardChoice, Tail, Timeouts,
+    Condition, Config, Expression, Forwarding, Host, HostPattern, Http2, Limits, Methods, PathForward,
+    PathPattern, Paths, Route, RoutePaths, Segment, SendHost, ShardChoice, Subject, Tail, Test, Timeouts,
 };
 
 /// How routes treat paths by default.
@@ -39,6 +41,27 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
     }
 }
 
+/// A route for every request with such a path.
+pub(super) fn route_for(path: PathPattern) -> Route {
+    Route {
+        hosts: vec![HostPattern::Any],
+        path,
+        methods: Methods::Any,
+        conditions: Vec::new(),
+        paths: ORDINARY,
+        upstream: 0,
+        split: None,
+        timeouts: Timeouts::default(),
+        limits: Limits::default(),
+        send_host: SendHost::Client,
+        on_client_close: Default::default(),
+        tunnels: crate::config::RouteTunnels::default(),
+        grpc_web: false,
+        client_certificate: false,
+        hsts: None,
+    }
+}
+
 fn host_matches(pattern: &HostPattern, host: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let host = host.split(':').next().unwrap_or_default();
@@ -66,22 +89,28 @@ fn path_matches(pattern: &PathPattern, path: &str) -> bool {
             })
     };
     let n = pattern.segments.len();
-    match pattern.tail {
+    match &pattern.tail {
+        Tail::Regex(expression) => expression.regex().is_match(path.as_bytes()),
         Tail::End => fits(&pattern.segments, &parts),
         Tail::Rest(_) => parts.len() > n && fits(&pattern.segments, &parts[..n]),
         Tail::Prefix => parts.len() >= n && fits(&pattern.segments, &parts[..n]),
     }
 }
 
-/// `Less` is more specific.
-fn compare(a: &Route, b: &Route) -> Ordering {
-    let host = |route: &Route| match &route.hosts[0] {
+/// Hosts by how specific they are; `Less` is more specific.
+fn compare_hosts(a: &Route, b: &Route) -> Ordering {
+    let rank = |route: &Route| match &route.hosts[0] {
         HostPattern::Exact(_) => (0, 0),
         // Longest suffix first.
         HostPattern::Suffix(name) => (1, usize::MAX - name.len()),
         HostPattern::Any => (2, 0),
     };
-    let path = |route: &Route| {
+    rank(a).cmp(&rank(b))
+}
+
+/// The same for paths that are no expressions.
+fn compare_paths(a: &Route, b: &Route) -> Ordering {
+    let rank = |route: &Route| {
         let segments = route.path.segments.iter().map(|segment| match segment {
             Segment::Literal(_) => 1,
             Segment::Param(_) => 2,
@@ -90,20 +119,56 @@ fn compare(a: &Route, b: &Route) -> Ordering {
             Tail::End => 0,
             Tail::Rest(_) => 3,
             Tail::Prefix => 4,
+            Tail::Regex(_) => unreachable!(),
         };
         segments.chain([tail]).collect::<Vec<_>>()
     };
-    host(a).cmp(&host(b)).then_with(|| path(a).cmp(&path(b)))
+    rank(a).cmp(&rank(b))
 }
 
-fn naive_lookup(routes: &[Route], host: &str, path: &str, method: &str) -> Result<usize, Option<String>> {
+/// Routes that match, in groups of the same host and path, from specific to wide.
+fn places(routes: &[Route], host: &str, path: &str) -> Vec<Vec<usize>> {
     let mut matching: Vec<usize> = (0..routes.len())
         .filter(|&i| host_matches(&routes[i].hosts[0], host) && path_matches(&routes[i].path, path))
         .collect();
-    matching.sort_by(|&a, &b| compare(&routes[a], &routes[b]).then(a.cmp(&b)));
-    let Some(&best) = matching.first() else { return Err(None) };
-    let place: Vec<usize> =
-        matching.into_iter().filter(|&i| compare(&routes[i], &routes[best]) == Ordering::Equal).collect();
+    matching.sort_by(|&a, &b| compare_hosts(&routes[a], &routes[b]));
+    let mut places: Vec<Vec<usize>> = Vec::new();
+    for of_host in matching.chunk_by(|&a, &b| compare_hosts(&routes[a], &routes[b]).is_eq()) {
+        let is_regex = |&i: &usize| matches!(routes[i].path.tail, Tail::Regex(_));
+        let (regexes, mut others): (Vec<usize>, Vec<usize>) = of_host.iter().copied().partition(is_regex);
+        others.sort_by(|&a, &b| compare_paths(&routes[a], &routes[b]));
+        // Before the first that takes all below it.
+        let ending = others.iter().take_while(|&&i| routes[i].path.tail == Tail::End).count();
+        let mut by_regex: Vec<Vec<usize>> = Vec::new();
+        for i in regexes {
+            match by_regex.iter_mut().find(|place| routes[place[0]].path == routes[i].path) {
+                Some(place) => place.push(i),
+                None => by_regex.push(vec![i]),
+            }
+        }
+        let grouped = |routes_of: &[usize]| -> Vec<Vec<usize>> {
+            let groups = routes_of.chunk_by(|&a, &b| compare_paths(&routes[a], &routes[b]).is_eq());
+            groups.map(<[usize]>::to_vec).collect()
+        };
+        places.extend(grouped(&others[..ending]));
+        places.extend(by_regex);
+        places.extend(grouped(&others[ending..]));
+    }
+    places
+}
+
+fn naive_lookup(
+    routes: &[Route],
+    (host, path, method): (&str, &str, &str),
+    details: &Details,
+) -> Result<usize, Option<String>> {
+    let holds = |i: &usize| routes[*i].conditions.iter().all(|condition| details.holds(condition));
+    let holding =
+        places(routes, host, path).into_iter().map(|place| place.into_iter().filter(holds).collect());
+    let Some(mut place) = holding.into_iter().find(|place: &Vec<usize>| !place.is_empty()) else {
+        return Err(None);
+    };
+    place.sort_by_key(|&i| std::cmp::Reverse(routes[i].conditions.len()));
     let names = |i: usize, wanted: &str| match &routes[i].methods {
         Methods::Any => false,
         Methods::Only(methods) => methods.iter().any(|method| method == wanted),
@@ -140,9 +205,14 @@ fn path_pattern() -> impl Strategy<Value = PathPattern> {
     let tail = prop_oneof![
         3 => Just(Tail::End),
         1 => Just(Tail::Rest("rest".into())),
-        1 => Just(Tail::Prefix)
+        1 => Just(Tail::Prefix),
+        1 => prop::sample::select(vec!["^/a", "b$", "^/[ab]/[ab]$", "/"])
+            .prop_map(|text| Tail::Regex(Expression::parse(text).unwrap())),
     ];
     (prop::collection::vec(segment(), 0..4), tail, any::<bool>()).prop_map(|(mut segments, tail, slash)| {
+        if matches!(tail, Tail::Regex(_)) {
+            segments.clear();
+        }
         // A path that ends has at least one segment; an empty last one is its trailing slash.
         if tail == Tail::End && (slash || segments.is_empty()) {
             segments.push(Segment::Literal(String::new()));
@@ -162,21 +232,71 @@ fn route() -> impl Strategy<Value = Route> {
         prop::sample::subsequence(vec!["GET", "HEAD", "POST", "X"], 1..3)
             .prop_map(|methods| Methods::Only(methods.into_iter().map(str::to_owned).collect())),
     ];
-    (host, path_pattern(), methods, 0..3usize).prop_map(|(host, path, methods, upstream)| Route {
-        hosts: vec![host],
-        path,
-        methods,
-        paths: ORDINARY,
-        upstream,
-        timeouts: Timeouts::default(),
-        limits: Limits::default(),
-        send_host: SendHost::Client,
-        on_client_close: Default::default(),
-        tunnels: crate::config::RouteTunnels::default(),
-        grpc_web: false,
-        client_certificate: false,
-        hsts: None,
+    let conditions = prop::sample::subsequence(CONDITIONS.to_vec(), 0..3)
+        .prop_map(|texts| texts.into_iter().map(|text| Condition::parse(text).unwrap()).collect::<Vec<_>>());
+    let conditions = prop_oneof![2 => Just(Vec::new()), 1 => conditions];
+    (host, path_pattern(), methods, conditions, 0..3usize).prop_map(
+        |(host, path, methods, conditions, upstream)| Route {
+            hosts: vec![host],
+            methods,
+            conditions,
+            upstream,
+            ..route_for(path)
+        },
+    )
+}
+
+const CONDITIONS: [&str; 8] = [
+    "header a",
+    "header a = 1",
+    "not header a = 2",
+    "cookie b ~ ^[12]$",
+    "not cookie b",
+    "query c = 1",
+    "client 10.0.0.0/8",
+    "not client 10.0.0.0/9",
+];
+
+/// Header lines, query and client of a request.
+#[derive(Debug, Clone)]
+struct Details {
+    header: Option<&'static str>,
+    cookie: Option<&'static str>,
+    query: Option<&'static str>,
+    client: IpAddr,
+}
+
+fn details() -> impl Strategy<Value = Details> {
+    let value = || prop::option::of(prop::sample::select(vec!["1", "2", ""]));
+    let client = prop::sample::select(vec!["10.1.1.1", "10.200.1.1", "11.1.1.1", "::1"]);
+    (value(), value(), value(), client).prop_map(|(header, cookie, query, client)| Details {
+        header,
+        cookie,
+        query,
+        client: client.parse().unwrap(),
     })
+}
+
+impl Details {
+    fn lines(&self) -> String {
+        let header = self.header.map(|value| format!("a: {value}\r\n")).unwrap_or_default();
+        header + &self.cookie.map(|value| format!("cookie: x=1; b={value}\r\n")).unwrap_or_default()
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        let value = match &condition.subject {
+            Subject::Header(_) => self.header,
+            Subject::Cookie(_) => self.cookie,
+            Subject::Query(_) => self.query,
+            Subject::Client(networks, _) => return networks.contains(self.client) != condition.is_not,
+        };
+        let is_so = value.is_some_and(|value| match &condition.test {
+            Test::Present => true,
+            Test::Equals(wanted) => value == wanted,
+            Test::Matches(expression) => expression.regex().is_match(value.as_bytes()),
+        });
+        is_so != condition.is_not
+    }
 }
 
 fn request() -> impl Strategy<Value = (String, String, String)> {
@@ -194,25 +314,34 @@ proptest! {
     #[test]
     fn table_does_what_the_specification_says(
         routes in prop::collection::vec(route(), 0..24),
-        requests in prop::collection::vec(request(), 1..24),
+        requests in prop::collection::vec((request(), details()), 1..24),
     ) {
         let table = RouteTable::build(&config_of(routes.clone()));
-        for (host, path, method) in requests {
-            let want = naive_lookup(&routes, &host, &path, &method);
-            let got = table.lookup(&host, &path, &method);
-            let agree = match (&want, got) {
-                (Ok(route), Lookup::Found(RouteTarget { route: found, upstream })) => {
-                    *route == found && upstream == routes[found].upstream
-                }
-                (Err(None), Lookup::NotFound) => true,
-                (Err(Some(want)), Lookup::MethodNotAllowed { allow }) => {
-                    let mut names: Vec<&str> = allow.split(", ").collect();
-                    names.sort_unstable();
-                    names.join(", ") == *want
-                }
-                _ => false,
-            };
-            prop_assert!(agree, "{host} {path} {method}: want {want:?}, got {got:?}");
+        let matchers = table.matchers();
+        for ((host, path, method), details) in requests {
+            let want = naive_lookup(&routes, (&host, &path, &method), &details);
+            let target = details.query.map_or_else(|| path.clone(), |value| format!("{path}?x&c={value}"));
+            let lines = details.lines();
+            let agree = with_head("/", &lines, |head| {
+                let fields = head.field_list();
+                let asked =
+                    Asked { host: &host, path: &path, method: &method, target: &target, fields, client: details.client };
+                let got = table.lookup(&asked, &matchers);
+                let is_same = match (&want, &got) {
+                    (Ok(route), Lookup::Found(RouteTarget { route: found, upstream })) => {
+                        route == found && *upstream == routes[*found].upstream
+                    }
+                    (Err(None), Lookup::NotFound) => true,
+                    (Err(Some(want)), Lookup::MethodNotAllowed { allow }) => {
+                        let mut names: Vec<&str> = allow.split(", ").collect();
+                        names.sort_unstable();
+                        names.join(", ") == *want
+                    }
+                    _ => false,
+                };
+                if is_same { Ok(()) } else { Err(format!("want {want:?}, got {got:?}")) }
+            });
+            prop_assert!(agree.is_ok(), "{host} {target} {method} {details:?}: {agree:?}");
         }
     }
 }

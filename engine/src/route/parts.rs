@@ -1,0 +1,107 @@
+//! Parts of a request by their names: parameters of the query, cookies. Read where they lie, in the order in which they came.
+//!
+//! What clients send need not follow a grammar, so every text has a reading: a query is split at `&`, parameters are decoded as forms
+//! encode them (`+` is a space, a `%` without two digits is itself); cookies are split at `;`, and lose whitespace and one pair of
+//! quotes round the value.
+
+use sluice_proto::FieldId;
+use sluice_proto::fields::Fields;
+
+/// The values of the parameters of this name, as they were sent.
+pub fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
+    let parameters = query.as_bytes().split(|&byte| byte == b'&');
+    parameters.filter(|parameter| !parameter.is_empty()).filter_map(move |parameter| {
+        let end = parameter.iter().position(|&byte| byte == b'=');
+        let (key, value) = match end {
+            Some(end) => (&parameter[..end], &parameter[end + 1..]),
+            None => (parameter, &[][..]),
+        };
+        is_decoded(key, name.as_bytes()).then_some(value)
+    })
+}
+
+/// The values of the cookies of this name.
+//= https://www.rfc-editor.org/rfc/rfc6265#section-5.4
+pub fn cookie_values<'f>(fields: &Fields<'f>, name: &str) -> impl Iterator<Item = &'f [u8]> {
+    let pairs = fields.values(FieldId::Cookie).flat_map(|value| value.split(|&byte| byte == b';'));
+    pairs.filter_map(move |pair| {
+        let pair = pair.trim_ascii();
+        let value =
+            pair.strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
+        //= https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        Some(bare.unwrap_or(value))
+    })
+}
+
+/// Whether an encoded text means this one.
+pub(super) fn is_decoded(encoded: &[u8], text: &[u8]) -> bool {
+    encoded.len() >= text.len() && decoded(encoded).eq(text.iter().copied())
+}
+
+/// The bytes that an encoded text means.
+pub fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = encoded;
+    std::iter::from_fn(move || {
+        let (&first, after) = rest.split_first()?;
+        rest = after;
+        match (first, after) {
+            (b'+', _) => Some(b' '),
+            (b'%', [high, low, after @ ..]) => match (digit(*high), digit(*low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    Some(high << 4 | low)
+                }
+                _ => Some(b'%'),
+            },
+            _ => Some(first),
+        }
+    })
+}
+
+/// Whether the text is not what it means.
+pub(super) fn is_encoded(text: &[u8]) -> bool {
+    text.iter().any(|byte| matches!(byte, b'%' | b'+'))
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::tests::with_head;
+
+    #[test]
+    fn parameters_by_their_decoded_names() {
+        let values = |query: &'static str, name: &str| {
+            let values = query_values(query, name);
+            values.map(|value| String::from_utf8(decoded(value).collect()).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(values("a=1&b=2&a=3", "a"), ["1", "3"]);
+        assert_eq!(values("debug", "debug"), [""]);
+        assert_eq!(values("a=&aa=1&A=2&xa=3", "a"), [""]);
+        assert_eq!(values("%61=%31+%2B&a%20b=c=d", "a"), ["1 +"]);
+        assert_eq!(values("a+b=1&a%20b=c=d", "a b"), ["1", "c=d"]);
+        assert_eq!(values("a=%&a=%4&a=%zz&a=100%", "a"), ["%", "%4", "%zz", "100%"]);
+        assert_eq!(values("&&=1&", ""), ["1"]);
+        assert_eq!(values("", "a"), [""; 0]);
+        assert_eq!(values("a;b=1", "b"), [""; 0]);
+    }
+
+    #[test]
+    fn cookies_by_their_names() {
+        let head = "Cookie: a=1; b=\"2\";a = 3 ;aa=4; A=5\r\nX: a=6\r\ncookie: a=\r\ncookie: a; b=\"\r\n";
+        with_head("/", head, |head| {
+            let values = |name: &str| {
+                let fields = head.field_list();
+                let values = cookie_values(&fields, name);
+                values.map(|value| str::from_utf8(value).unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            assert_eq!(values("a"), ["1", "3", ""]);
+            assert_eq!(values("b"), ["2", "\""]);
+            assert_eq!(values("c"), [""; 0]);
+        });
+    }
+}

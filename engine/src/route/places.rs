@@ -1,0 +1,135 @@
+//! The routes of one place (a host and a path), told apart by their methods and conditions.
+//!
+//! Without conditions that is a [`MethodMap`]. With them, the routes that hold are found one by one; they are kept in the order in
+//! which they are tried: more conditions before fewer, then as in the file.
+
+use std::borrow::Cow;
+
+use super::conditions::{Asked, Conditions, Matchers, Span};
+use super::methods::{self, MethodMap, MethodSets};
+use super::{Lookup, RouteTarget};
+use crate::config::Methods;
+
+/// The routes of a place.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// No route has conditions.
+    Open(MethodMap),
+    /// The numbers of its routes among the guarded ones, from the first to behind the last.
+    Guarded(u32, u32),
+}
+
+/// The routes of all places where some have conditions, place by place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GuardedRoutes {
+    routes: Vec<GuardedRoute>,
+    conditions: Conditions,
+    methods: MethodSets,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct GuardedRoute {
+    upstream: u32,
+    route: u32,
+    /// Which set of methods.
+    methods: u32,
+    conditions: Span,
+}
+
+impl GuardedRoutes {
+    /// The answer of a place to a request; `None` if the conditions of none of its routes hold.
+    #[inline]
+    pub(super) fn lookup(
+        &self,
+        (first, end): (u32, u32),
+        asked: &Asked<'_>,
+        matchers: &Matchers,
+    ) -> Option<Lookup<'_>> {
+        let routes = &self.routes[first as usize..end as usize];
+        let mut best = None;
+        for route in routes {
+            let Some(rank) = self.methods.rank(route.methods, asked.method) else { continue };
+            let is_better = best.is_none_or(|(best, _)| rank < best);
+            if is_better && self.conditions.all_hold(route.conditions, asked, matchers) {
+                best = Some((rank, route));
+                if rank == methods::Rank::Named {
+                    break;
+                }
+            }
+        }
+        match best {
+            Some((_, route)) => Some(Lookup::Found(RouteTarget {
+                upstream: route.upstream as usize,
+                route: route.route as usize,
+            })),
+            None => self.refuse(routes, asked, matchers),
+        }
+    }
+
+    /// No route holds that has the method: 405 with the methods of those that hold.
+    #[cold]
+    fn refuse(&self, routes: &[GuardedRoute], asked: &Asked<'_>, matchers: &Matchers) -> Option<Lookup<'_>> {
+        let holding = routes.iter().filter(|route| {
+            let is_tried = self.methods.rank(route.methods, asked.method).is_some();
+            !is_tried && self.conditions.all_hold(route.conditions, asked, matchers)
+        });
+        let sets: Vec<u32> = holding.map(|route| route.methods).collect();
+        let allow = Cow::Owned(self.methods.allow(&sets));
+        (!sets.is_empty()).then_some(Lookup::MethodNotAllowed { allow })
+    }
+}
+
+/// The places of a table being filled.
+#[derive(Default)]
+pub(super) struct Builder {
+    places: Vec<Vec<Entry>>,
+}
+
+struct Entry {
+    target: RouteTarget,
+    methods: Methods,
+    conditions: Span,
+}
+
+impl Builder {
+    /// The number of a new place.
+    pub(super) fn push(&mut self) -> u32 {
+        self.places.push(Vec::new());
+        self.places.len() as u32 - 1
+    }
+
+    /// Adds a route to a place.
+    pub(super) fn add(&mut self, place: u32, methods: &Methods, target: RouteTarget, conditions: Span) {
+        self.places[place as usize].push(Entry { target, methods: methods.clone(), conditions });
+    }
+
+    /// The routes of each place, in the order of the file.
+    pub(super) fn routes(&self) -> Vec<Vec<usize>> {
+        let numbers = |place: &Vec<Entry>| place.iter().map(|entry| entry.target.route).collect();
+        self.places.iter().map(numbers).collect()
+    }
+
+    pub(super) fn finish(self, conditions: Conditions) -> (Vec<Place>, GuardedRoutes) {
+        let mut routes = Vec::new();
+        let mut sets = methods::SetsBuilder::default();
+        let places = self.places.into_iter().map(|mut place| {
+            if place.iter().all(|entry| entry.conditions.count == 0) {
+                let mut map = methods::Builder::default();
+                place.iter().for_each(|entry| map.add(&entry.methods, entry.target));
+                return Place::Open(map.finish());
+            }
+            // Stable: those with as many stay in the order of the file.
+            place.sort_by_key(|entry| std::cmp::Reverse(entry.conditions.count));
+            let first = routes.len() as u32;
+            routes.extend(place.into_iter().map(|entry| GuardedRoute {
+                upstream: entry.target.upstream as u32,
+                route: entry.target.route as u32,
+                methods: sets.add(&entry.methods),
+                conditions: entry.conditions,
+            }));
+            Place::Guarded(first, routes.len() as u32)
+        });
+        let places = places.collect();
+        (places, GuardedRoutes { routes, conditions, methods: sets.finish() })
+    }
+}
