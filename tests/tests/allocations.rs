@@ -33,6 +33,27 @@ async fn ten_thousand_requests_allocate_nothing() {
     proxy.assert_no_allocation(&[], "").await;
 }
 
+/// Conditions of every kind, one of them for a text that is decoded first, an expression for the path, and both kinds of split.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_with_conditions_allocate_nothing() {
+    let origin = origin::answers(origin::ok(&"x".repeat(1024))).await;
+    let server = origin.address;
+    let tables = format!(
+        "listen = ['127.0.0.1:0']\nshards = 1\nlimits.requests_per_connection = 0\n\
+         [[upstream]]\nname = 'a'\nservers = ['http://{server}']\n[[upstream]]\nname = 'b'\nservers = ['http://{server}']\n\
+         [[route]]\npath_prefix = '/b'\nwhen = ['cookie none']\nupstream = 'a'\n\
+         [[route]]\npath_regex = '^/b/@?%40?$'\n\
+         when = ['header x-v ~ ^[0-9]+$', 'query q ~ ^1 ?$', 'cookie user', 'client 127.0.0.0/8', 'not header none']\n\
+         split = [{{ upstream = 'a' }}, {{ upstream = 'b' }}]\nsplit_by = 'cookie user'\n\
+         [[route]]\nsplit = [{{ upstream = 'a' }}, {{ upstream = 'b', weight = 3 }}]\n"
+    );
+    let file = config_file(".toml", &tables);
+    let mut command = Command::new(counting_binary().await);
+    command.arg("--config").arg(file.path());
+    let proxy = Counting { proxy: Proxy::spawn(command, Some(file)).await, _origin: origin };
+    proxy.assert_no_allocation(&[], "X-V: 17\r\nCookie: a=1; user=7\r\n").await;
+}
+
 /// A handshake allocates, a request behind it does not: sessions, ciphers and the buffers of records come from stocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_over_tls_allocate_nothing() {
