@@ -41,6 +41,7 @@ pub mod ws;
 pub use fault::Fault;
 pub use limits::{ChunkLimits, HeadLimits};
 pub use message::{
-    BodyLength, Field, FieldId, Fields, Method, RequestHead, RequestKind, ResponseHead, TrailerRule, Version,
+    BodyLength, Field, FieldId, Fields, Method, RequestHead, RequestKind, ResponseHead, TargetText,
+    TrailerRule, Version,
 };
 pub use trailers::Trailers;

@@ -162,6 +162,16 @@ impl From<Method<'_>> for RequestKind {
     }
 }
 
+/// What path and query of a target were received as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetText {
+    /// Printable ASCII, as a URI is.
+    #[default]
+    Ascii,
+    /// UTF-8 that was not percent-encoded, at least in part.
+    Utf8,
+}
+
 /// A request head that has passed every check.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
@@ -173,8 +183,8 @@ pub struct RequestHead<'a> {
     pub path_and_query: &'a str,
     /// The same without `?` and what follows; empty for CONNECT.
     pub path: &'a str,
-    /// The target came with UTF-8 that was not percent-encoded.
-    pub has_raw_utf8: bool,
+    /// How path and query came.
+    pub target_text: TargetText,
     /// Host and optional port, from the target in absolute-form or of CONNECT, or else from Host. Valid, case kept; empty only
     /// for HTTP/1.0 requests and `OPTIONS *`.
     pub authority: &'a str,

@@ -2,8 +2,8 @@
 
 use sluice_proto::h1::{HeadStore, Parsed, Scheme, parse_request, parse_response};
 use sluice_proto::{
-    BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, TrailerRule,
-    Version,
+    BodyLength, Fault, FieldId, HeadLimits, Method, RequestHead, RequestKind, ResponseHead, TargetText,
+    TrailerRule, Version,
 };
 
 /// Parses a complete request, checks that nothing more than it was consumed, and hands it to `look`.
@@ -96,10 +96,12 @@ fn utf8_in_a_target_is_percent_encoded() {
     ] {
         with_request(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), |head| {
             assert_eq!((head.path_and_query, head.path), (path_and_query, path));
-            assert!(head.has_raw_utf8 && head.authority == "a");
+            assert!(head.target_text == TargetText::Utf8 && head.authority == "a");
         });
     }
-    with_request(b"GET /%c3%a9 HTTP/1.1\r\nHost: a\r\n\r\n", |head| assert!(!head.has_raw_utf8));
+    with_request(b"GET /%c3%a9 HTTP/1.1\r\nHost: a\r\n\r\n", |head| {
+        assert_eq!(head.target_text, TargetText::Ascii);
+    });
 }
 
 #[test]

@@ -12,7 +12,9 @@ use sluice_proto::h1::{
     write_request, write_response,
 };
 use sluice_proto::hop_by_hop::HOP_BY_HOP;
-use sluice_proto::{ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, Trailers, Version};
+use sluice_proto::{
+    ChunkLimits, Fault, Field, FieldId, HeadLimits, RequestKind, TargetText, Trailers, Version,
+};
 
 const IDENTITY: ClientIdentity<'static> = ClientIdentity {
     peer: b"::1",
@@ -120,7 +122,7 @@ fn check_against_httparse_request(bytes: &[u8]) {
     assert_eq!(theirs.version, Some(u8::from(head.version == Version::Http11)));
     assert!(
         head.path_and_query == "*"
-            || head.has_raw_utf8
+            || head.target_text == TargetText::Utf8
             || theirs.path.unwrap().ends_with(head.path_and_query.trim_start_matches('/'))
     );
     check_fields(head.fields(), theirs.headers);

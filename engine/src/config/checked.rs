@@ -261,8 +261,10 @@ mod tests {
         );
         assert_eq!(
             with("upgrade = [\"websocket\"]\nwebsocket = { frames = true, message_burst = 5 }"),
-            ["f.toml:9:13: route.websocket: message_burst has no effect without message_rate (hint: add message_rate, \
-              or leave message_burst out)"]
+            [
+                "f.toml:9:13: route.websocket: message_burst has no effect without message_rate (hint: add message_rate, \
+              or leave message_burst out)"
+            ]
         );
         assert_eq!(
             with("upgrade = [\"own\"]\nwebsocket.frames = true"),

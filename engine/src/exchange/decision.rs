@@ -8,7 +8,7 @@ use sluice_proto::grpc::Call;
 use sluice_proto::grpc_web::{Form, Web, WebType};
 use sluice_proto::h1::{Forwarding, Reuse, write_web_request};
 use sluice_proto::path::{PathForms, normalize};
-use sluice_proto::{BodyLength, Fault, FieldId, Method, RequestHead, RequestKind, grpc};
+use sluice_proto::{BodyLength, Fault, FieldId, Method, RequestHead, RequestKind, TargetText, grpc};
 
 use super::arrival;
 use super::upgrade::Switch;
@@ -74,7 +74,7 @@ impl<'s> Decision<'s> {
             return Err(Refusal::of_last_hop(head));
         }
         let fault = |fault| Refusal::of_path(shard, fault);
-        if head.has_raw_utf8 && snapshot.raw_utf8 == RawUtf8::Refuse {
+        if head.target_text == TargetText::Utf8 && snapshot.raw_utf8 == RawUtf8::Refuse {
             return Err(fault(Fault::RawUtf8));
         }
         let mut path_store = shard.path_store.borrow_mut();

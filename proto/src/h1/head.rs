@@ -164,7 +164,7 @@ fn accept_request<'a>(
     let scheme = *scheme;
     let &RequestLine { method, version, .. } = line;
     seen.fault.map_or(Ok(()), Err)?;
-    let Target { path_and_query, path, authority, has_raw_utf8 } = target::parse(line, scheme, scratch)?;
+    let Target { path_and_query, path, authority, text: target_text } = target::parse(line, scheme, scratch)?;
     let authority = target::check_host(authority, seen.host, version, method, path_and_query == "*", scheme)?;
     let body = seen.facts.framing.request_body(version)?.length();
     facts::check_content(method, body)?;
@@ -172,7 +172,7 @@ fn accept_request<'a>(
         method,
         path_and_query,
         path,
-        has_raw_utf8,
+        target_text,
         authority,
         version,
         body,

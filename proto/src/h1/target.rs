@@ -11,7 +11,7 @@ use super::scan::RequestLine;
 use crate::ascii;
 use crate::authority::Authority;
 use crate::fault::Fault;
-use crate::message::{Method, Version};
+use crate::message::{Method, TargetText, Version};
 use crate::path::encode_utf8;
 
 /// A port that no authority can have, for comparing those of which none is implied.
@@ -30,8 +30,8 @@ pub(crate) struct Target<'a> {
     pub(crate) path: &'a str,
     /// Of an absolute-form target, whose scheme is `http`, or of CONNECT.
     pub(crate) authority: Option<&'a str>,
-    /// Path or query came with UTF-8 as it is, which is percent-encoded here.
-    pub(crate) has_raw_utf8: bool,
+    /// What path and query came as. UTF-8 is percent-encoded here.
+    pub(crate) text: TargetText,
 }
 
 /// Takes the target of a request line apart. `scratch` holds the result in the one case that cannot be borrowed.
@@ -70,7 +70,7 @@ pub(crate) fn parse_path<'a>(
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
     if target.starts_with('/') {
         let path = query.map_or(target, |len| &target[..len]);
-        return Ok(Some(Target { path_and_query: target, path, authority: None, has_raw_utf8: false }));
+        return Ok(Some(Target { path_and_query: target, path, authority: None, text: TargetText::Ascii }));
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
     if target == "*" {
@@ -110,7 +110,7 @@ fn parse_raw<'a>(target: &'a str, scheme: Scheme, scratch: &'a mut String) -> Re
         scratch.push('/');
     }
     encode_utf8(path_and_query, scratch);
-    Ok(Target { has_raw_utf8: true, ..split_query(scratch, authority) })
+    Ok(Target { text: TargetText::Utf8, ..split_query(scratch, authority) })
 }
 
 /// Reduces `scheme://authority/path?query` to origin-form.
@@ -168,7 +168,7 @@ pub(crate) fn parse_authority(target: &str) -> Result<Target<'_>, Fault> {
     match port {
         None | Some(NO_PORT) => Err(Fault::InvalidTarget),
         Some(_) => {
-            Ok(Target { path_and_query: target, path: "", authority: Some(target), has_raw_utf8: false })
+            Ok(Target { path_and_query: target, path: "", authority: Some(target), text: TargetText::Ascii })
         }
     }
 }
@@ -183,7 +183,7 @@ fn strip_scheme<'a>(target: &'a str, scheme: &str) -> Option<&'a str> {
 fn split_query<'a>(path_and_query: &'a str, authority: Option<&'a str>) -> Target<'a> {
     let path_len = memchr::memchr(b'?', path_and_query.as_bytes()).unwrap_or(path_and_query.len());
     let path = &path_and_query[..path_len];
-    Target { path_and_query, path, authority, has_raw_utf8: false }
+    Target { path_and_query, path, authority, text: TargetText::Ascii }
 }
 
 /// Checks the Host field against the version and the target, and returns the authority that holds.

@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::fields::FieldId;
 use crate::h1::Scheme;
 use crate::limits::HeadLimits;
-use crate::message::{BodyLength, Method, RequestKind, Version};
+use crate::message::{BodyLength, Method, RequestKind, TargetText, Version};
 use crate::trailers::Trailers;
 
 use Fault as F;
@@ -315,7 +315,7 @@ fn a_request_says_what_its_fields_said() {
     let (lines, _) = read(HTTPS, raw, true);
     let head = lines.request();
     assert_eq!((head.path_and_query, head.path, head.authority), ("/%C3%A9?%C3%A9%", "/%C3%A9", "a"));
-    assert!(head.has_raw_utf8);
+    assert!(head.target_text == TargetText::Utf8);
 
     let (lines, _) = read(HTTPS, ":method=GET|:scheme=https|:path=/|host=B:1", true);
     assert_eq!((lines.request().authority, lines.request().body), ("B:1", BodyLength::None));
@@ -384,8 +384,8 @@ fn responses_are_judged() {
         ("8.3.2", ANSWER, ":status=0200", true, Err(Malformed(F::InvalidStatus))),
         ("8.3.2", ANSWER, ":status=2x0", true, Err(Malformed(F::InvalidStatus))),
         ("8.3.2", ANSWER, ":status=099", true, Err(Malformed(F::InvalidStatus))),
-        ("9110 15", ANSWER, ":status=600", true, Ok((600, BodyLength::Length(0)))),
-        ("9110 15", ANSWER, ":status=999", false, Ok((999, BodyLength::Streamed))),
+        ("9110 15", ANSWER, ":status=600", true, Ok((600, Length(0)))),
+        ("9110 15", ANSWER, ":status=999", false, Ok((999, Streamed))),
         ("8.3.2", ANSWER, ":status=599", true, Ok((599, Length(0)))),
         ("8.3", ANSWER, ":status=200|:status=200", true, Err(Malformed(F::RepeatedPseudoHeader))),
         ("8.3", ANSWER, "x=1|:status=200", true, Err(Malformed(F::LatePseudoHeader))),

@@ -15,7 +15,7 @@ use crate::h1::Scheme;
 use crate::h1::scan::{Scanned, scan_target};
 use crate::h1::target;
 use crate::limits::{HeadLimits, METHOD_BYTES_MAX};
-use crate::message::{BodyLength, Method, RequestHead, TrailerRule, Version};
+use crate::message::{BodyLength, Method, RequestHead, TargetText, TrailerRule, Version};
 use crate::path::encode_utf8;
 use crate::upgrade;
 
@@ -33,8 +33,7 @@ pub(super) struct Request {
     query: Option<u32>,
     /// As [`Scanned`] has it.
     has_escapes: bool,
-    /// The path came with UTF-8 as it is.
-    has_raw_utf8: bool,
+    target_text: TargetText,
     authority: Place,
     host: Option<Place>,
     protocol: Place,
@@ -70,7 +69,7 @@ impl HeadLines {
             method: self.method(),
             path_and_query,
             path: &path_and_query[..accepted.path_bytes as usize],
-            has_raw_utf8: self.state.request.has_raw_utf8,
+            target_text: self.state.request.target_text,
             authority: self.text(authority),
             version: Version::Http2,
             body: accepted.body,
@@ -160,7 +159,7 @@ impl HeadLines {
         let request = &mut self.state.request;
         request.query = encoded.find('?').map(|at| at as u32);
         request.path = Place::new(start, encoded.len());
-        request.has_raw_utf8 = true;
+        request.target_text = TargetText::Utf8;
         Ok(())
     }
 

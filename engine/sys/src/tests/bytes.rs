@@ -234,7 +234,7 @@ fn the_end_of_a_peer_is_noticed_behind_whatever_it_has_sent() {
             start(has_left.as_mut()).await;
             peer.shutdown(Shutdown::Write).expect("shutdown");
             let error = has_left.await;
-            assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{is_armed} {ahead:?}");
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{is_armed} {ahead:?}");
             // It can still be sent to.
             let mut look = None;
             let mut failed = Box::pin(std::future::poll_fn(|_| conn.poll_failed(&mut look)));
