@@ -87,9 +87,8 @@ impl Answer<'_> {
                 | Cause::IgnoredOffer
                 | Cause::UnaskedAnswer,
             ) => return None,
-            (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled) | (_, Cause::Overdue) => {
-                Answer::UpstreamTimeout
-            }
+            (Side::Upstream, Cause::TimedOut | Cause::TooSlow | Cause::Stalled)
+            | (_, Cause::Overdue | Cause::Ejected) => Answer::UpstreamTimeout,
             (Side::Upstream, Cause::Fault(fault)) => Answer::BadUpstream { why: fault.reason() },
             (Side::Upstream, Cause::UnaskedUpgrade) => {
                 Answer::BadUpstream { why: "the server switched protocols otherwise than it was asked to" }

@@ -15,6 +15,7 @@ pub(crate) mod ticket_ring;
 pub(crate) mod tls_upkeep;
 mod watched;
 mod numa_overflow;
+mod outliers;
 
 /// Messages of the control thread to a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) enum Message {
     Publish = 2,
     /// There are other certificates, or other keys of tickets.
     Renew = 3,
-    /// Checks say something else of a server.
+    /// Checks say something else of a server, or one was ejected or is back.
     Health = 4,
 }
 

@@ -129,6 +129,9 @@ fn start(
     inbox: &Receiver<Event>,
 ) -> Result<(ShardSet, Vec<Go>), LaunchError> {
     let servers = blueprint.servers.clone();
+    let reports = events.clone();
+    // A shard never waits for the control thread: a report that it has no room for is lost.
+    blueprint.servers.reporter().send_to(move |report| drop(reports.try_send(Event::Upstream(report))));
     let mut shard_set = ShardSet::new(blueprint.config.host.steering, method.name(), servers)?;
     let start = |place| shard_thread::start(blueprint, place, (reserved, method), events.clone());
     let go = plan.shards.iter().map(start).collect::<Result<_, _>>()?;
@@ -145,6 +148,7 @@ fn start(
                 | Event::Metrics(_)
                 | Event::Acme(_)
                 | Event::Health(_)
+                | Event::Upstream(_)
                 | Event::Ended { .. },
             ) => {}
             Err(_) => unreachable!("this thread holds a sender"),

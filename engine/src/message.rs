@@ -58,6 +58,8 @@ pub(crate) enum Cause {
     UnaskedAnswer,
     /// The peer let us wait too long.
     TimedOut,
+    /// The server was ejected while it owed the response: another one may have it.
+    Ejected,
     /// The exchange took longer than it may.
     Overdue,
     /// The peer sends, but less than it must in its time.

@@ -80,6 +80,18 @@ impl Record {
         self.chosen_ms.set(self.since_arrival_ms());
     }
 
+    /// Calls `f` with the server that has the request, or had it last.
+    pub(crate) fn with_server(&self, f: impl FnOnce(&Rc<Server>)) {
+        if let Some(server) = &*self.server.borrow() {
+            f(server);
+        }
+    }
+
+    /// Whether the head of a final response of a server has come.
+    pub(crate) fn is_answered_by_server(&self) -> bool {
+        self.status.get() > 0 && !self.is_local.get()
+    }
+
     /// The head of a server's response has come.
     pub(crate) fn is_answered(&self, status: u16) {
         self.status.set(status);
@@ -132,7 +144,7 @@ fn count(phase: Phase, aborted: Aborted, counters: &Counters) {
         (Phase::Head, _) => count_head(cause, counters),
         (Phase::Request, Side::Downstream) => count_request(cause, counters),
         (Phase::Request, Side::Upstream) => match cause {
-            Cause::TimedOut => counters.upstream_timeouts.increment(),
+            Cause::TimedOut | Cause::Ejected => counters.upstream_timeouts.increment(),
             Cause::Closed | Cause::Reset(_) | Cause::Failed(_) => counters.upstream_closed.increment(),
             _ => counters.upstream_bad_responses.increment(),
         },
@@ -186,6 +198,7 @@ fn count_client(cause: Cause, counters: &Counters) {
         }
         Cause::TooLarge
         | Cause::TimedOut
+        | Cause::Ejected
         | Cause::Overdue
         | Cause::TooSlow
         | Cause::Crowded

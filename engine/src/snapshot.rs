@@ -27,6 +27,7 @@ use crate::min_rate::MinRate;
 use crate::path_policy;
 use crate::route::{Asked, Lookup, Matchers, RouteTable, Split};
 use crate::tls::servers::TlsUpstreams;
+use crate::upstream::ejection::EjectionRules;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::lifetime::Lifetime;
 use crate::upstream::servers::{Resolved, Servers};
@@ -257,6 +258,7 @@ impl GroupRules {
             protocol: group.protocol,
             lenient: group.lenient,
             all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
+            ejection: EjectionRules::new(&group.ejection),
             http2: Rc::new(h2::Rules {
                 streams_max: group.limits.upstream_streams,
                 connect_protocol: false,

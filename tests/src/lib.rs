@@ -13,6 +13,7 @@ pub mod machine;
 pub mod origin;
 pub mod pattern;
 pub mod peers;
+pub mod processes;
 pub mod proxy;
 pub mod sides;
 pub mod strict;

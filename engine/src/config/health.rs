@@ -106,6 +106,21 @@ impl Statuses {
     pub fn has(&self, status: u16) -> bool {
         self.0.iter().any(|&(first, last)| (first..=last).contains(&status))
     }
+
+    /// The lowest of them.
+    pub fn least(&self) -> Option<u16> {
+        self.0.iter().map(|&(first, _)| first).min()
+    }
+
+    /// None at all.
+    pub const fn none() -> Statuses {
+        Statuses(Vec::new())
+    }
+
+    /// Those from the first to the last.
+    pub fn range(first: u16, last: u16) -> Statuses {
+        Statuses(vec![(first, last)])
+    }
 }
 
 /// What `health` of an upstream comes to; `None` where there is none.
@@ -124,7 +139,13 @@ pub(super) fn check_health(
         CheckKind::Http => Check::Http(HttpCheck {
             path: check_path(&of_health.path, report),
             host,
-            statuses: check_statuses(&of_health.status, report),
+            statuses: check_statuses(
+                &of_health.status,
+                "upstream.health.status",
+                "leave `status` out for 200-399",
+                report,
+            )
+            .unwrap_or_default(),
         }),
         CheckKind::Tcp => Check::Tcp,
         CheckKind::Grpc => Check::Grpc { service: check_service(&of_health.service, report), host },
@@ -215,11 +236,16 @@ fn refuse(given: &Located<String>, name: &str, why: Option<&str>, report: &mut R
     }
 }
 
-fn check_statuses(field: &Field<Vec<Located<String>>>, report: &mut Report) -> Statuses {
-    let key = "upstream.health.status";
-    let Some(given) = field.given() else { return Statuses::default() };
+/// Statuses as written, if there are any; an empty list gets the hint.
+pub(super) fn check_statuses(
+    field: &Field<Vec<Located<String>>>,
+    key: &str,
+    hint: &str,
+    report: &mut Report,
+) -> Option<Statuses> {
+    let given = field.given()?;
     if given.value.is_empty() {
-        report.error(&given.at, key, Fault::new("no status passes").hint("leave `status` out for 200-399"));
+        report.error(&given.at, key, Fault::new("the list is empty").hint(hint));
     }
     let mut ranges = Vec::new();
     for text in &given.value {
@@ -228,7 +254,7 @@ fn check_statuses(field: &Field<Vec<Located<String>>>, report: &mut Report) -> S
             Err(fault) => report.error(&text.at, key, fault),
         }
     }
-    Statuses(ranges)
+    Some(Statuses(ranges))
 }
 
 /// Reads `200` or `200-399`.
@@ -319,7 +345,7 @@ mod tests {
             ),
             ("health.status = \"399-200\"", "`399-200` runs backwards (hint: did you mean 200-399)"),
             ("health.status = [200, 600]", "7:23: upstream.health.status: `600` is neither"),
-            ("health.status = []", "no status passes"),
+            ("health.status = []", "the list is empty"),
             ("health.status = true", "expected a status, a range"),
             ("health.rise = 0", "0 is too small (hint: at least 1)"),
             ("health.interval = \"1ms\"", "1ms is too small (hint: at least 10ms)"),

@@ -13,6 +13,7 @@ mod choices;
 mod conditions;
 mod effective;
 mod expressions;
+mod ejection;
 mod foreign;
 mod forwarding;
 mod health;
@@ -55,6 +56,7 @@ pub use choices::{
 pub use conditions::{Condition, Subject, Test};
 pub use effective::{effective, explain};
 pub use expressions::Expression;
+pub use ejection::{Breaker, Ejection};
 pub use forwarding::Forwarding;
 pub use health::{Check, HealthCheck, HttpCheck, Statuses};
 pub use host::Host;

@@ -423,6 +423,10 @@ section! {
         "What is forgiven in responses of old servers (HTTP/1.1): bare-lf, chunk-padding, equal-lengths, 204-framing; each has a risk";
     tls: Field<Values> = Kind::Table(&UPSTREAM_TLS), "", UPSTREAM, Reload, "", "TLS with those of these servers that are https://";
     health: Field<Values> = Kind::Table(&UPSTREAM_HEALTH), "", UPSTREAM, Reload, "", "Checks of these servers; none unless it is there";
+    ejection: Field<Values> = Kind::Table(&UPSTREAM_EJECTION), "", UPSTREAM, Reload, "",
+        "When a server that fails requests gets none for a time";
+    breaker: Field<Values> = Kind::Table(&UPSTREAM_BREAKER), "", UPSTREAM, Reload, "",
+        "When requests to these servers are refused at once";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
     limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
 }
@@ -476,6 +480,46 @@ section! {
         "Whether checks are made over TLS, by the rules of [upstream.tls]; as the server's scheme says if it is left out";
     all_down: AllDown = Kind::Word(words::<AllDown>), "refuse", UPSTREAM, Reload, "",
         "While all servers are down: answer with 503 (refuse), or send requests as if there were no checks (try)";
+}
+
+section! {
+    /// Ejection of servers by their responses, in that `[[upstream]]`: `ejection.failures = 3`, or a table `[upstream.ejection]`
+    /// behind it. It is on without it, by these defaults, where an upstream has several servers.
+    EjectionKeys, UPSTREAM_EJECTION, "upstream.ejection", "Ejection":
+
+    failures: u32 = count("0", "1000"), "5", UPSTREAM, Reload, "",
+        "Failures in a row after which a server is ejected: no connection, or a connection that ends before the response, no \
+         response in time, or one of `statuses`; 0 ejects for none of them";
+    statuses: Field<Texts> = Kind::Statuses, "", UPSTREAM, Reload, "",
+        "Statuses that are failures: 503, \"502-504\", or a list of these; none if it is left out";
+    silence: Duration = time("0s", "24h"), "1s", UPSTREAM, Reload, "",
+        "A request that waits for so long, and for four times what its server takes on average, while that server begins no \
+         response at all, is a failure, once in each such time; 0s for none";
+    latency: u32 = count("0", "1000"), "0", UPSTREAM, Reload, "",
+        "Eject a server that takes so many times as long for a response as the others do on average; 0 for never";
+    time: Duration = time("10ms", "24h"), "10s", UPSTREAM, Reload, "",
+        "How long a server is ejected for; twice as long each time it fails again";
+    time_max: Duration = time("10ms", "24h"), "5m", UPSTREAM, Reload, "",
+        "The longest that it is ejected for";
+    percent_max: u32 = count("0", "100"), "50", UPSTREAM, Reload, "",
+        "How many servers of the upstream may be ejected at once, in per cent, but one at least; never the last one that is up";
+}
+
+section! {
+    /// The circuit breaker of an upstream, in that `[[upstream]]`: `breaker.failure_percent = 50`, or a table `[upstream.breaker]`
+    /// behind it. Requests that it refuses get 503 at once.
+    BreakerKeys, UPSTREAM_BREAKER, "upstream.breaker", "Circuit breaker":
+
+    requests: u64 = count("0", "100000000"), "0", UPSTREAM, Reload, "",
+        "Most requests and tunnels under way to these servers, of all shards together; 0 for no limit";
+    failure_percent: u32 = count("0", "100"), "0", UPSTREAM, Reload, "",
+        "Open when so many per cent of the last `window` requests on a shard have failed; 0 for never";
+    window: u32 = count("10", "10000"), "100", UPSTREAM, Reload, "",
+        "How many requests are looked at";
+    statuses: Field<Texts> = Kind::Statuses, "", UPSTREAM, Reload, "",
+        "Statuses that are failures, beside requests that no server answers [default: 500-599]";
+    time: Duration = time("10ms", "24h"), "5s", UPSTREAM, Reload, "",
+        "How long it is open before one request is let through: one that does not fail closes it";
 }
 
 section! {
@@ -555,7 +599,7 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 16] = [
+pub static SECTIONS: [&Section; 18] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -569,6 +613,8 @@ pub static SECTIONS: [&Section; 16] = [
     &UPSTREAMS,
     &UPSTREAM_TLS,
     &UPSTREAM_HEALTH,
+    &UPSTREAM_EJECTION,
+    &UPSTREAM_BREAKER,
     &ROUTES,
     &ROUTE_SPLIT,
     &ROUTE_WEBSOCKET,
@@ -626,6 +672,8 @@ mod tests {
             (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
         let _ = RouteWebSocketKeys::default();
         let _ = HealthKeys::default();
+        let _ = EjectionKeys::default();
+        let _ = BreakerKeys::default();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use sluice_proto::h1::Lenient;
 
 use super::address::{Scheme, UpstreamServer};
 use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
+use super::ejection::{Breaker, Ejection, check_breaker, check_ejection};
 use super::health::{HealthCheck, check_health};
 use super::problem::{Fault, Located, Origin, Report, parse_word};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
@@ -34,6 +35,10 @@ pub struct UpstreamGroup {
     pub tls: UpstreamTls,
     /// How its servers are checked, if they are.
     pub health: Option<HealthCheck>,
+    /// When a server that fails requests gets none for a time.
+    pub ejection: Ejection,
+    /// When requests to all of them are refused at once, if they ever are.
+    pub breaker: Option<Breaker>,
     /// Its own timeouts, and the global ones.
     pub timeouts: Timeouts,
     /// Its own limits, and the global ones.
@@ -81,6 +86,8 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let protocol = check_protocol(raw, &keys, &servers, report);
         let lenient = check_lenient(&keys, protocol, report);
         let health = check_health(&keys, &servers, report);
+        let ejection = check_ejection(&keys, report);
+        let breaker = check_breaker(&keys, report);
         let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
@@ -114,6 +121,8 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 send_host: keys.send_host,
                 tls,
                 health,
+                ejection,
+                breaker,
                 timeouts: Timeouts::settle(&timeouts),
                 limits: Limits::settle(&limits),
             });

@@ -15,6 +15,7 @@ use super::health::HealthChanged;
 use super::live::{self, Live, LiveServer};
 use super::member::Member;
 use super::numa_overflow::NumaOverflow;
+use super::outliers;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
 use super::tls_upkeep::{self, Occasion, TlsUpkeep};
 use crate::balance::{self, ShardPeers};
@@ -25,7 +26,7 @@ use crate::log::{self, Level};
 use crate::placement::ShardPlace;
 use crate::steering::Steering;
 use crate::tls::files::now_s;
-use crate::upstream::board::{ServerBoard, ServerHealth};
+use crate::upstream::board::{Report, ServerBoard, ServerHealth};
 
 /// How long a shard may take to bring its counters up to date for a report.
 const PUBLISH_PATIENCE: Duration = Duration::from_millis(500);
@@ -49,6 +50,8 @@ pub(crate) enum Event {
     Acme(AcmeEvent),
     /// Checks say something else of a server.
     Health(HealthChanged),
+    /// A shard has ejected a server, or has it back.
+    Upstream(Report),
     /// A shard has ended, with what it could not give back or since its ring has failed.
     Ended {
         shard: usize,
@@ -171,6 +174,10 @@ impl ShardSet {
                 // The requester may have given up.
                 Some(Event::Metrics(reply)) => drop(reply.send(self.live(tls.as_deref()))),
                 Some(Event::Health(HealthChanged)) => self.tell_all(Message::Health),
+                Some(Event::Upstream(report)) => {
+                    outliers::say(&report);
+                    self.tell_all(Message::Health);
+                }
                 Some(Event::Acme(event)) => self.take_over(tls.as_deref_mut(), event),
                 Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
                     EndBy::Draining => {

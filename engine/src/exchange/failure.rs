@@ -40,6 +40,7 @@ impl Exchange<'_> {
 
     /// The exchange took longer than it may.
     pub(super) async fn give_up_overdue(&self) -> Ended {
+        self.note_abandoned();
         let overdue = Aborted::by(Side::Upstream, Cause::Overdue);
         self.responder.record().is_broken(Phase::Response, overdue);
         if !self.responder.may_begin() {

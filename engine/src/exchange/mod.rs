@@ -13,6 +13,7 @@ pub(crate) mod failure;
 mod response;
 mod state;
 mod upgrade;
+mod wait;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -28,9 +29,10 @@ use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
 use self::response::Finished;
 use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
+use self::wait::Wait;
 use crate::config::{SendHost, UpstreamProtocol};
 use crate::downstream::{RequestBody, Responder};
-use crate::message::{Aborted, Repeat, Side};
+use crate::message::{Aborted, Cause, Repeat, Side};
 use crate::relay::{Appended, append_if_complete, relay};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
@@ -54,8 +56,9 @@ pub(crate) async fn run(
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
     let (messages, bridged) = (Cell::new(None), Cell::new(None));
+    let wait = Wait::default();
     let exchange =
-        Exchange { shard, snapshot, decision, responder, upload, was_sent_first, messages, bridged };
+        Exchange { shard, snapshot, decision, responder, upload, was_sent_first, messages, bridged, wait };
     let served = {
         let mut serving = pin!(exchange.serve(body, lines));
         poll_fn(|context| match (serving.as_mut().poll(context), &timer) {
@@ -94,7 +97,7 @@ impl<'a> Exchange<'a> {
             if server.is_none() {
                 // Received bytes of the body keep no buffer from others while a server is looked for.
                 body.release_buffers();
-                match cold!(self.connect_new()) {
+                match cold!(self.connect_new(rest)) {
                     Ok(connected) => server = Some(connected),
                     Err(answer) => return cold!(self.answer_for_server(answer)),
                 }
@@ -105,6 +108,7 @@ impl<'a> Exchange<'a> {
                 Ok(finished) => return self.finish(server, &finished),
                 Err(unanswered) => unanswered,
             };
+            self.note_failure(used, &unanswered);
             let repeat = self.may_repeat(used, &unanswered, rest);
             if repeat == Repeat::Possible
                 && repeats_left > 0
@@ -122,22 +126,27 @@ impl<'a> Exchange<'a> {
 
     /// A kept connection, if there is one.
     fn take_idle(&self, rest: Rest) -> Option<UpstreamStream> {
-        let can_repeat = rest == Rest::Nothing && self.decision.is_idempotent;
-        let repeat = if can_repeat { Repeat::Possible } else { Repeat::Impossible };
-        take_idle(self.shard, self.decision.group, self.proxy_identity(), repeat)
+        take_idle(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest)))
     }
 
-    async fn connect_new(&self) -> Result<UpstreamStream, crate::answer::Answer<'static>> {
-        connect_new(self.shard, self.decision.group, self.proxy_identity()).await
+    async fn connect_new(&self, rest: Rest) -> Result<UpstreamStream, crate::answer::Answer<'static>> {
+        connect_new(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest))).await
+    }
+
+    /// Whether the request may be sent again whatever a server has done with it.
+    fn repeat_of(&self, rest: Rest) -> Repeat {
+        let can_repeat = rest == Rest::Nothing && self.decision.is_idempotent;
+        if can_repeat { Repeat::Possible } else { Repeat::Impossible }
     }
 
     /// For whom a connection to a server is wanted.
-    fn proxy_identity(&self) -> ProxyIdentity<'a> {
+    fn proxy_identity(&self, repeat: Repeat) -> ProxyIdentity<'a> {
         ProxyIdentity {
             conn: self.responder.transport(),
             client: self.decision.client,
             reuse: self.decision.reuse,
             purpose: self.decision.purpose(),
+            repeat,
         }
     }
 
@@ -157,9 +166,10 @@ impl<'a> Exchange<'a> {
         }
         server.send(lines, rest, self.snapshot);
         let (request, mut response) = server.split();
+        self.wait.begin(self.repeat_of(rest));
         match rest {
             Rest::Nothing => {
-                request.expect_response_within(self.decision.route.upstream_response_ms);
+                request.expect_response_within(self.first_wait_ms());
                 self.respond(&mut response).await
             }
             Rest::Body => cold!(self.respond_while_sending(body, request, &mut response)),
@@ -192,7 +202,10 @@ impl<'a> Exchange<'a> {
         let mut to_server = request.body(self.decision.sent_body(), self.snapshot);
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
-        let on_sent = || request.expect_response_within(self.decision.route.upstream_response_ms);
+        let on_sent = || {
+            self.wait.begin(Repeat::Impossible);
+            request.expect_response_within(self.first_wait_ms());
+        };
         self.both_ways(upload, download, on_sent).await
     }
 
@@ -225,6 +238,9 @@ impl<'a> Exchange<'a> {
     /// has no effect or has had none.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
     fn may_repeat(&self, server: &UpstreamStream, unanswered: &Unanswered, rest: Rest) -> Repeat {
+        if unanswered.aborted.cause == Cause::Ejected {
+            return Repeat::Possible;
+        }
         let is_harmless = || self.decision.is_idempotent || server.is_unprocessed(unanswered.aborted);
         if rest == Rest::Nothing && server.is_stale(unanswered) && is_harmless() {
             Repeat::Possible

@@ -61,9 +61,11 @@ impl Exchange<'_> {
                 }
                 Ok(kind @ (Kind::Interim | Kind::Processing)) => {
                     interims += 1;
+                    self.note_life();
                     //= https://www.rfc-editor.org/rfc/rfc2518#section-10.1
                     // "MUST send a final response after the request has been completed": it takes longer than a client may expect.
                     if matches!(kind, Kind::Processing) && self.is_sent() {
+                        self.wait.begin_anew();
                         server.expect_within(self.decision.route.upstream_response_ms);
                     }
                     let interim = out.take().unwrap_or_else(Buf::small);
@@ -76,7 +78,11 @@ impl Exchange<'_> {
                 Ok(Kind::UnaskedTunnel) => return Err(by_server(Cause::UnaskedUpgrade)),
                 Ok(Kind::NoTunnel) => return Err(by_server(Cause::IgnoredOffer)),
                 Err(Unanswered { aborted, is_silent }) => {
-                    return Err(Unanswered { aborted, is_silent: is_silent && interims == 0 });
+                    let unanswered = Unanswered { aborted, is_silent: is_silent && interims == 0 };
+                    if aborted.cause != Cause::TimedOut {
+                        return Err(unanswered);
+                    }
+                    server.expect_within(self.go_on_waiting(unanswered)?);
                 }
             }
         }
@@ -107,6 +113,7 @@ impl Exchange<'_> {
             self.responder.write_interim(head, out);
             return if head.status == 102 { Kind::Processing } else { Kind::Interim };
         }
+        self.note_answer(head.status);
         if self.decision.switch != Switch::None && self.decision.is_tunnel_opened(head) {
             self.responder.write_tunnel_head(head, out);
             return Kind::Tunnel { has_deflate: has_deflate(head) };

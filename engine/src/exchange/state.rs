@@ -7,6 +7,7 @@ use sluice_proto::grpc::Messages;
 use sluice_proto::grpc_web::Form;
 
 use super::decision::Decision;
+use super::wait::Wait;
 use crate::downstream::Responder;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -25,6 +26,7 @@ pub(super) struct Exchange<'a> {
     pub(super) messages: Cell<Option<Messages>>,
     /// The form of gRPC-Web that the response is brought into.
     pub(super) bridged: Cell<Option<Form>>,
+    pub(super) wait: Wait,
 }
 
 /// How far the request is on its way to the server.

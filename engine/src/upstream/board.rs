@@ -1,18 +1,22 @@
-//! What the whole process knows of servers: what checks say of them, written by the thread that checks (`control::health`), and for
-//! each shard the numbers that it alone writes.
+//! What the whole process knows of servers: what checks say of them, written by the thread that checks (`control::health`), until when
+//! they are ejected, written by the shard that ejects one, and for each shard the numbers that it alone writes.
 //!
-//! Shards do not look here for a request unless a total of all shards decides. They copy whether a server is down when a message says
-//! that something has changed, and when a configuration is put in force. Entries go by name, so that what is known of a server
+//! Shards do not look here for a request unless a total of all shards decides. They copy whether a server is down or ejected when a
+//! message says that something has changed, and when a configuration is put in force. Entries go by name, so that what is known of a server
 //! survives a change of configuration.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
 use crate::config::{Config, Scheme, UpstreamGroup, UpstreamServer};
 use crate::counters::Counter;
+
+/// So many lines are written to the log about a server in [`LINES_MS`].
+const LINES_MAX: u64 = 10;
+const LINES_MS: u64 = 10_000;
 
 /// The identity of a server: its group, and its address as configured.
 type Name = (String, Scheme, String);
@@ -21,13 +25,62 @@ type Name = (String, Scheme, String);
 pub(crate) struct ServerBoard {
     shards: usize,
     servers: Mutex<BTreeMap<Name, Arc<ServerEntry>>>,
+    reporter: Arc<Reporter>,
+}
+
+/// Where shards report what has become of servers and groups: the control thread writes it to the log and tells the other shards.
+#[derive(Default)]
+pub(crate) struct Reporter(OnceLock<Box<dyn Fn(Report) + Send + Sync>>);
+
+/// Something has become of a server or a group.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) upstream: String,
+    /// Its address; empty if it is about the group.
+    pub(crate) server: String,
+    pub(crate) change: ServerChange,
+    /// Enough was written about it a moment ago.
+    pub(crate) is_silent: bool,
+}
+
+/// What has become of it.
+#[derive(Debug)]
+pub(crate) enum ServerChange {
+    Ejected {
+        why: String,
+        time_ms: u64,
+        /// How many of how many servers of the group are out.
+        out: usize,
+        of: usize,
+    },
+    Restored,
 }
 
 /// One server.
 pub(crate) struct ServerEntry {
     pub(crate) health: ServerHealth,
+    /// Its group and its URL.
+    name: (String, String),
+    reporter: Arc<Reporter>,
+    /// Until when it is ejected, in the milliseconds that all shards count, and in the last byte which ejection in a row it is.
+    ejection: AtomicU64,
+    /// How long it is ejected for.
+    ejection_ms: AtomicU64,
+    /// Since when lines of the log about it are counted, and in the last byte how many there were.
+    lines: AtomicU64,
     /// By shard, each made by that shard, so that it lies in memory near to it.
     numbers: Box<[OnceLock<Arc<CachePadded<ServerNumbers>>>]>,
+}
+
+/// The ejection of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EjectionWord {
+    /// Until when, in the milliseconds that all shards count: below 2 to the 56th, which is two million years.
+    pub(crate) until_ms: u64,
+    /// Which ejection in a row it is; 0 for none.
+    pub(crate) level: u8,
+    /// How long it is.
+    pub(crate) time_ms: u64,
 }
 
 /// What one shard has to say of a server. Each shard alone writes its own.
@@ -35,6 +88,10 @@ pub(crate) struct ServerEntry {
 pub(crate) struct ServerNumbers {
     /// Requests under way.
     pub(crate) active: Counter,
+    /// Attempts that it has failed.
+    pub(crate) failures: Counter,
+    /// How often this shard has ejected it.
+    pub(crate) ejections: Counter,
 }
 
 /// What checks say of one server.
@@ -59,7 +116,12 @@ pub(crate) struct CheckCounts {
 impl ServerBoard {
     /// For so many shards.
     pub(crate) fn new(shards: usize) -> ServerBoard {
-        ServerBoard { shards, servers: Mutex::default() }
+        ServerBoard { shards, servers: Mutex::default(), reporter: Arc::default() }
+    }
+
+    /// Where shards report to.
+    pub(crate) fn reporter(&self) -> &Arc<Reporter> {
+        &self.reporter
     }
 
     /// Adds the servers of a configuration that are not there yet. They are up until a check says otherwise.
@@ -75,7 +137,11 @@ impl ServerBoard {
     pub(crate) fn entry(&self, group: &UpstreamGroup, server: &UpstreamServer) -> Arc<ServerEntry> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = servers.entry(name(&group.name, server));
-        let entry = entry.or_insert_with(|| Arc::new(ServerEntry::new(self.shards)));
+        let entry = entry.or_insert_with(|| {
+            let url = format!("{}://{}", server.scheme.as_str(), server.authority);
+            let (name, reporter) = ((group.name.clone(), url), self.reporter.clone());
+            Arc::new(ServerEntry { name, reporter, ..ServerEntry::new(self.shards) })
+        });
         entry.health.is_checked.store(group.health.is_some(), Relaxed);
         entry.clone()
     }
@@ -94,8 +160,43 @@ impl ServerEntry {
     pub(crate) fn new(shards: usize) -> ServerEntry {
         ServerEntry {
             health: ServerHealth::default(),
+            name: Default::default(),
+            reporter: Arc::default(),
+            ejection: AtomicU64::new(0),
+            ejection_ms: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
             numbers: (0..shards).map(|_| OnceLock::new()).collect(),
         }
+    }
+
+    /// Its ejection, as the shard has it that has ejected it.
+    pub(crate) fn ejection(&self) -> EjectionWord {
+        let word = self.ejection.load(SeqCst);
+        EjectionWord { until_ms: word >> 8, level: word as u8, time_ms: self.ejection_ms.load(Relaxed) }
+    }
+
+    /// Whether it is ejected.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejection().level > 0
+    }
+
+    /// Written by the shard that ejects it or has it back. Sequentially consistent, so that of two shards that eject two servers at
+    /// the same time one at least sees the other's.
+    pub(crate) fn set_ejection(&self, ejection: EjectionWord) {
+        self.ejection_ms.store(ejection.time_ms, Relaxed);
+        self.ejection.store(ejection.until_ms << 8 | u64::from(ejection.level), SeqCst);
+    }
+
+    /// Reports what has become of it.
+    pub(crate) fn report(&self, now_ms: u64, change: ServerChange) {
+        let word = self.lines.load(Relaxed);
+        let (since_ms, lines) = (word >> 8, word & 0xff);
+        let (since_ms, lines) = if now_ms < since_ms + LINES_MS { (since_ms, lines) } else { (now_ms, 0) };
+        let is_silent = lines >= LINES_MAX;
+        // Below 256, and two shards that report at the same time may write a line more.
+        self.lines.store(since_ms << 8 | (lines + 1).min(LINES_MAX), Relaxed);
+        let (upstream, server) = self.name.clone();
+        self.reporter.report(Report { upstream, server, change, is_silent });
     }
 
     /// The numbers of this shard, which calls this on its own thread.
@@ -107,6 +208,19 @@ impl ServerEntry {
     #[cfg_attr(not(test), expect(dead_code, reason = "no total is needed yet"))]
     pub(crate) fn numbers(&self) -> impl Iterator<Item = &ServerNumbers> {
         self.numbers.iter().filter_map(|numbers| numbers.get().map(|numbers| &***numbers))
+    }
+}
+
+impl Reporter {
+    /// From now on reports go here. The first call holds.
+    pub(crate) fn send_to(&self, take: impl Fn(Report) + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(take));
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        if let Some(take) = self.0.get() {
+            take(report);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
 use crate::upstream::dial::{dial, report};
+use crate::upstream::ejection::Failure;
 use crate::upstream::group::{Group, GroupRules, Wanted};
 use crate::upstream::h1::ServerConnection;
 use crate::upstream::h2::ServerStream;
@@ -32,6 +33,8 @@ pub(crate) struct ProxyIdentity<'a> {
     /// Whether the connection may serve others afterwards.
     pub(crate) reuse: Reuse,
     pub(crate) purpose: Purpose,
+    /// Whether the request can be sent again.
+    pub(crate) repeat: Repeat,
 }
 
 impl ProxyIdentity<'_> {
@@ -51,13 +54,13 @@ pub(crate) fn take_idle(
     shard: &Rc<Shard>,
     group: &Group,
     identity: ProxyIdentity<'_>,
-    repeat: Repeat,
 ) -> Option<UpstreamStream> {
+    let repeat = identity.repeat;
     if group.rules.protocol == UpstreamProtocol::H2 {
         return open_stream(shard, group, identity.purpose, repeat);
     }
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
-    let found = group.pick(Wanted::any(), |server| match group.rules.proxy_protocol {
+    let found = group.pick(Wanted::any(repeat), |server| match group.rules.proxy_protocol {
         ProxyProtocolOut::Off => Some((server.clone(), server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
             Some((server.clone(), server.take_idle_of(&identity.ends(), is_good)?))
@@ -71,8 +74,8 @@ pub(crate) fn take_idle(
 /// A stream of a connection that is there, to the server whose turn it is.
 fn open_stream(shard: &Rc<Shard>, group: &Group, purpose: Purpose, repeat: Repeat) -> Option<UpstreamStream> {
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
-    let opened =
-        group.pick(Wanted::any(), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
+    let opened = group
+        .pick(Wanted::any(repeat), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
     let (server, stream) = opened?;
     server.sessions.look_ahead(shard, &server, &group.rules);
     shard.counters.upstream_reuses.increment();
@@ -106,7 +109,7 @@ pub(crate) async fn connect_new(
     let mut failed: Option<Rc<Server>> = None;
     let count = group.members().len();
     for _ in 0..count {
-        let Some(server) = group.pick(Wanted::any(), |server| Some(server.clone())) else {
+        let Some(server) = group.pick(Wanted::any(identity.repeat), |server| Some(server.clone())) else {
             if failed.is_none() && group.is_down() {
                 shard.counters.upstream_all_down.increment();
             }
@@ -128,7 +131,12 @@ pub(crate) async fn connect_new(
         };
         match connected {
             Ok(stream) => return Ok(stream),
-            Err(error) => (answer, failed) = (error, Some(server)),
+            Err(error) => {
+                if !matches!(error, Answer::NoneAvailable | Answer::NO_EXTENDED_CONNECT) {
+                    group.note_failure(&server, Failure::Connection, sluice_sys::now_ms());
+                }
+                (answer, failed) = (error, Some(server));
+            }
         }
     }
     Err(answer)

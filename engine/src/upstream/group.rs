@@ -9,6 +9,8 @@ use sluice_proto::h1::Lenient;
 use sluice_proto::h2;
 
 use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
+use crate::message::Repeat;
+use crate::upstream::ejection::{Average, EjectionRules};
 use crate::upstream::lifetime::Lifetime;
 use crate::upstream::server::Server;
 
@@ -17,6 +19,8 @@ pub(crate) struct Group {
     /// Replaced when other servers, or other addresses, are found under its names.
     members: RefCell<Rc<[Rc<Server>]>>,
     next: Cell<usize>,
+    /// How long its servers take for a response.
+    pub(super) average: Average,
     pub(crate) rules: Rc<GroupRules>,
 }
 
@@ -43,6 +47,8 @@ pub(crate) struct GroupRules {
     pub(crate) http2: Rc<h2::Rules>,
     /// What requests get while checks hold down all servers.
     pub(crate) all_down: AllDown,
+    /// When a server is ejected.
+    pub(crate) ejection: EjectionRules,
 }
 
 /// What a choice among the servers of a group goes by.
@@ -52,18 +58,21 @@ pub(crate) struct Wanted<'a> {
     pub(crate) now_ms: u64,
     /// Rather not this one, which was tried already.
     pub(crate) not: Option<&'a Rc<Server>>,
+    /// Whether the request can be sent again: then it may be the trial of a server that is ejected.
+    pub(crate) repeat: Repeat,
 }
 
 impl Wanted<'_> {
-    /// Any server, now.
-    pub(crate) fn any() -> Wanted<'static> {
-        Wanted { now_ms: sluice_sys::now_ms(), not: None }
+    /// Any server, now, for a request that can be sent again or not.
+    pub(crate) fn any(repeat: Repeat) -> Wanted<'static> {
+        Wanted { now_ms: sluice_sys::now_ms(), not: None, repeat }
     }
 }
 
 impl Group {
     pub(crate) fn new(members: Vec<Rc<Server>>, rules: GroupRules) -> Group {
-        Group { members: RefCell::new(members.into()), next: Cell::new(0), rules: Rc::new(rules) }
+        let (next, average) = (Cell::new(0), Average::default());
+        Group { members: RefCell::new(members.into()), next, average, rules: Rc::new(rules) }
     }
 
     /// Its servers. Only for a moment: they may be replaced.
@@ -91,16 +100,21 @@ impl Group {
             let server = &members[*at];
             !server.is_down()
                 && !server.is_passed_over(wanted.now_ms)
+                && !(wanted.repeat == Repeat::Impossible
+                    && server.outlier.is_for_repeatable_only(wanted.now_ms))
                 && !wanted.not.is_some_and(|not| Rc::ptr_eq(not, server))
         };
         let at = in_turn().find(is_open).or_else(|| self.pick_closed(&members, in_turn(), wanted))?;
         let taken = take(&members[at])?;
+        if members[at].outlier.is_ejected() {
+            members[at].begin_trial(wanted.now_ms);
+        }
         self.next.set(if at + 1 >= members.len() { 0 } else { at + 1 });
         Some(taken)
     }
 
-    /// A server that is tried although it is passed over: the only one that checks leave. While they leave none, one as without
-    /// checks if the rules say so.
+    /// A server that is tried although it is passed over: the only one that checks and ejections leave. While they leave none, one
+    /// that is ejected; while checks leave none, one as without checks if the rules say so.
     #[cold]
     fn pick_closed(
         &self,
@@ -108,13 +122,16 @@ impl Group {
         mut in_turn: impl Iterator<Item = usize>,
         wanted: Wanted<'_>,
     ) -> Option<usize> {
-        let mut up = (0..members.len()).filter(|&at| !members[at].is_down());
-        match (up.next(), up.next()) {
+        let is_up = |at: &usize| !members[*at].is_down();
+        let is_ejected = |at: &usize| members[*at].outlier.is_ejected();
+        let mut left = (0..members.len()).filter(|at| is_up(at) && !is_ejected(at));
+        match (left.next(), left.next()) {
             (Some(only), None) => Some(only),
             // The one that was tried, if nothing speaks against it but that.
             (Some(_), Some(_)) => {
-                in_turn.find(|&at| !members[at].is_down() && !members[at].is_passed_over(wanted.now_ms))
+                in_turn.find(|at| is_up(at) && !is_ejected(at) && !members[*at].is_passed_over(wanted.now_ms))
             }
+            (None, _) if (0..members.len()).any(|at| is_up(&at)) => in_turn.find(is_up),
             (None, _) if self.rules.all_down == AllDown::Refuse => None,
             (None, _) if members.len() == 1 => Some(0),
             (None, _) => in_turn.find(|&at| !members[at].is_passed_over(wanted.now_ms)),
@@ -129,7 +146,7 @@ impl Group {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use sluice_proto::HeadLimits;
 
     use super::*;
@@ -137,7 +154,7 @@ mod tests {
     use crate::upstream::server::{BACK_OFF_MS, ServerKey};
     use crate::upstream::stock::{Descriptors, Stock};
 
-    fn group(count: usize) -> Group {
+    pub(in crate::upstream) fn group(count: usize) -> Group {
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
         let key = |n: usize| ServerKey {
             group: "app".into(),
@@ -174,12 +191,13 @@ mod tests {
                 connect_protocol: false,
             }),
             all_down: AllDown::Refuse,
+            ejection: EjectionRules::new(&crate::config::Ejection::default()),
         };
         Group::new((0..count).map(server).collect(), rules)
     }
 
     fn at(now_ms: u64) -> Wanted<'static> {
-        Wanted { now_ms, not: None }
+        Wanted { now_ms, not: None, repeat: Repeat::Possible }
     }
 
     fn pick(group: &Group, wanted: Wanted<'_>) -> Option<Rc<Server>> {
@@ -256,7 +274,7 @@ mod tests {
     fn one_that_was_tried_comes_last() {
         let group = group(2);
         let tried = group.members()[0].clone();
-        let again = Wanted { now_ms: 0, not: Some(&tried) };
+        let again = Wanted { not: Some(&tried), ..at(0) };
         let picked = |wanted| pick(&group, wanted).map(|server| server.key.authority.clone());
         assert_eq!([picked(again), picked(again)], [Some("1".into()), Some("1".into())]);
         group.members()[1].pass_over(0);

@@ -3,6 +3,7 @@
 pub(crate) mod connect;
 pub(crate) mod board;
 pub(crate) mod dial;
+pub(crate) mod ejection;
 pub(crate) mod group;
 pub(crate) mod h1;
 pub(crate) mod h2;

@@ -13,6 +13,7 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
 use crate::upstream::board::{ServerEntry, ServerNumbers};
 use crate::upstream::dial::Dialer;
+use crate::upstream::ejection::Outlier;
 use crate::upstream::group::GroupRules;
 use crate::upstream::lifetime::UsedUp;
 use crate::upstream::sessions::Sessions;
@@ -67,6 +68,8 @@ pub(crate) struct Server {
     large_lately: Cell<u8>,
     /// Until when, in the shard's milliseconds, to pass it over.
     failed_until_ms: Cell<u64>,
+    /// What requests to it have come to.
+    pub(crate) outlier: Outlier,
     /// Checks hold it down.
     is_down: Cell<bool>,
     /// Whether checks count.
@@ -94,6 +97,7 @@ impl Server {
             stock,
             large_lately: Cell::new(0),
             failed_until_ms: Cell::new(0),
+            outlier: Outlier::default(),
             is_down: Cell::new(false),
             is_checked: Cell::new(false),
         }
@@ -111,7 +115,6 @@ impl Server {
     }
 
     /// What the whole process knows of it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no choice goes by it yet"))]
     pub(crate) fn entry(&self) -> &ServerEntry {
         &self.entry
     }
@@ -122,7 +125,7 @@ impl Server {
         self.look_at_health();
     }
 
-    /// Takes over what checks say. Idle connections to a server that they hold down are closed, and those by HTTP/2 take no further
+    /// Takes over what checks say, and other shards that have ejected it. Idle connections to a server that they hold down are closed, and those by HTTP/2 take no further
     /// requests.
     pub(crate) fn look_at_health(&self) {
         let is_down = self.is_checked.get() && self.entry.health.is_down();
@@ -131,6 +134,7 @@ impl Server {
             self.sessions.leave_all();
         }
         self.is_down.set(is_down);
+        self.look_at_ejection();
     }
 
     /// Whether checks hold it down.
@@ -138,13 +142,22 @@ impl Server {
         self.is_down.get()
     }
 
-    /// Whether a connection to it failed a moment ago.
+    /// Whether a connection to it failed a moment ago, or it is ejected.
     pub(crate) fn is_passed_over(&self, now_ms: u64) -> bool {
         self.failed_until_ms.get() > now_ms
     }
 
+    /// A connection to it failed.
     pub(crate) fn pass_over(&self, now_ms: u64) {
-        self.failed_until_ms.set(now_ms + BACK_OFF_MS);
+        self.pass_over_until(now_ms + BACK_OFF_MS);
+    }
+
+    pub(super) fn pass_over_until(&self, until_ms: u64) {
+        self.failed_until_ms.set(self.failed_until_ms.get().max(until_ms));
+    }
+
+    pub(super) fn pass_over_no_more(&self) {
+        self.failed_until_ms.set(0);
     }
 
     /// Requests and tunnels of this shard that are with it.
