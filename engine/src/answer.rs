@@ -34,6 +34,8 @@ pub(crate) enum Answer<'a> {
     Unreachable,
     /// All servers of the group failed a moment ago, or we have no descriptor for another connection.
     NoneAvailable,
+    /// The breaker of the group is open.
+    BreakerOpen,
     /// The server did not connect or answer in time.
     UpstreamTimeout,
     /// The server's answer was cut off or not HTTP.
@@ -123,7 +125,7 @@ impl Answer<'_> {
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
-            Answer::NoneAvailable | Answer::Crowded => 503,
+            Answer::NoneAvailable | Answer::BreakerOpen | Answer::Crowded => 503,
             Answer::UpstreamTimeout => 504,
         }
     }
@@ -144,6 +146,7 @@ impl Answer<'_> {
             Answer::MethodNotAllowed { .. } => "the path is served, but not by this method",
             Answer::Unreachable => "the server could not be reached",
             Answer::NoneAvailable => "no server is available",
+            Answer::BreakerOpen => "too many requests to these servers have failed or are under way",
             Answer::UpstreamTimeout => "the server did not answer in time",
         }
     }
@@ -157,9 +160,11 @@ impl Answer<'_> {
             //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
             Answer::WebSocketVersion => Some(("Sec-WebSocket-Version", "13")),
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
-            Answer::NoneAvailable | Answer::TooManyConnections | Answer::Crowded | Answer::Abusive => {
-                Some(("Retry-After", "1"))
-            }
+            Answer::NoneAvailable
+            | Answer::BreakerOpen
+            | Answer::TooManyConnections
+            | Answer::Crowded
+            | Answer::Abusive => Some(("Retry-After", "1")),
             _ => None,
         }
     }

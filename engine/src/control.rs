@@ -2,6 +2,7 @@
 
 pub(crate) mod acme;
 pub(crate) mod shard_set;
+mod series;
 pub(crate) mod member;
 pub(crate) mod freshness;
 pub(crate) mod health;

@@ -270,6 +270,8 @@ counters! {
     recv_queues_overrun,
     /// Requests answered with 503 because checks held down all servers of their upstream.
     upstream_all_down,
+    /// Requests answered with 503 because the breaker of their upstream was open, or as many as it allows were under way.
+    upstream_breaker_refused,
     /// Client connections migrated to other shards.
     connections_migrated_out,
     /// Client connections migrated from other shards to this one.

@@ -37,6 +37,7 @@ fn kind(answer: &Answer<'_>) -> usize {
         Answer::HttpsRedirect { .. } => 12,
         Answer::AcmeChallenge { .. } => 13,
         Answer::WebSocketVersion => 14,
+        Answer::BreakerOpen => 15,
     }
 }
 
@@ -51,6 +52,7 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::MethodNotAllowed { allow: "GET" },
         Answer::Unreachable,
         Answer::NoneAvailable,
+        Answer::BreakerOpen,
         Answer::OVERDUE,
         Answer::TRACE_ENDS_HERE,
         Answer::NO_EXTENDED_CONNECT,
@@ -88,7 +90,7 @@ fn errors_lists_every_response() {
     let texts: BTreeSet<_> = quoted(ERRORS).collect();
     let responses = responses();
     let kinds: BTreeSet<_> = responses.iter().map(kind).collect();
-    assert_eq!(kinds, (0..=14).collect(), "a kind of response is missing in `responses`");
+    assert_eq!(kinds, (0..=15).collect(), "a kind of response is missing in `responses`");
     for response in responses {
         let (status, text) = (response.status(), response.why());
         assert!(texts.contains(text), "{status} {text}");

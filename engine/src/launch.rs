@@ -29,6 +29,7 @@ use crate::placement::Plan;
 use crate::shard_thread::{self, Go};
 use crate::tls::files::{TlsFiles, now_s};
 use crate::topology::Topology;
+use crate::upstream::board::ServerBoard;
 
 /// Threads beside the shards, by a generous count.
 const OTHER_THREADS: usize = 16;
@@ -75,7 +76,7 @@ pub fn run(
         let _ = sender.send(board.as_ref().map(|board| shard_set.peers(shard, board)));
     }
     if let Some(metrics) = metrics {
-        serve_metrics(metrics, events.clone())?;
+        serve_metrics(metrics, events.clone(), blueprint.servers.clone())?;
     }
     if let Some(upkeep) = &upkeep {
         let started = upkeep.start_acme(&blueprint.config, events.clone());
@@ -162,7 +163,11 @@ fn bind_metrics(address: SocketAddr) -> Result<Metrics, LaunchError> {
     Metrics::bind(address).map_err(|error| why_not_bound("for metrics ", &address.into(), &error))
 }
 
-fn serve_metrics(metrics: Metrics, events: SyncSender<Event>) -> Result<(), LaunchError> {
+fn serve_metrics(
+    metrics: Metrics,
+    events: SyncSender<Event>,
+    servers: Arc<ServerBoard>,
+) -> Result<(), LaunchError> {
     let refused = |error: io::Error| LaunchError::Refused(format!("cannot serve metrics: {error}"));
     let address = metrics.address().map_err(refused)?;
     log::write(
@@ -170,7 +175,7 @@ fn serve_metrics(metrics: Metrics, events: SyncSender<Event>) -> Result<(), Laun
         format_args!("metrics on http://{address}/metrics"),
         &[("address", address.to_string().into())],
     );
-    metrics.serve(events).map_err(refused)
+    metrics.serve(events, servers).map_err(refused)
 }
 
 /// What the kernel lacks of what the configuration asks for, or what that costs.

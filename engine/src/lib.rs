@@ -57,6 +57,7 @@ mod record;
 mod relay;
 mod splice;
 mod tls;
+mod traffic;
 mod trailers;
 mod body_writer;
 mod tunnel;

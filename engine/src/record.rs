@@ -12,6 +12,8 @@ use sluice_sys::now_ms;
 use crate::counters::Counters;
 use crate::message::{Aborted, Cause, Side};
 use crate::snapshot::Route;
+use crate::upstream::breaker::Admission;
+use crate::upstream::group::Group;
 use crate::upstream::server::Server;
 
 /// A moment that has not come.
@@ -21,11 +23,10 @@ const NEVER: u32 = u32::MAX;
 pub(crate) struct Record {
     /// When its head was read, in the shard's milliseconds. The other times count from here.
     arrived_ms: u64,
-    chosen_ms: Cell<u32>,
+    /// When the request was sent to its server, or its body was sent to the end.
+    sent_ms: Cell<u32>,
     first_byte_ms: Cell<u32>,
     end_ms: Cell<u32>,
-    /// The number of the route in its configuration.
-    route: Cell<Option<u32>>,
     server: RefCell<Option<Rc<Server>>>,
     /// Of the response that was begun, 0 if none was.
     status: Cell<u16>,
@@ -35,6 +36,15 @@ pub(crate) struct Record {
     /// Bytes of the final response that went out, its head included.
     sent_bytes: Cell<u64>,
     broken: Cell<Option<(Phase, Aborted)>>,
+    /// What the breaker of its group has said.
+    admission: Cell<Admission>,
+}
+
+/// The route and the group of a request, as far as it has them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Destination<'a> {
+    pub(crate) route: Option<&'a Route>,
+    pub(crate) group: Option<&'a Group>,
 }
 
 /// The part of an exchange that was broken off.
@@ -53,16 +63,16 @@ impl Record {
     pub(crate) fn new() -> Record {
         Record {
             arrived_ms: now_ms(),
-            chosen_ms: Cell::new(NEVER),
+            sent_ms: Cell::new(NEVER),
             first_byte_ms: Cell::new(NEVER),
             end_ms: Cell::new(NEVER),
-            route: Cell::new(None),
             server: RefCell::new(None),
             status: Cell::new(0),
             is_local: Cell::new(false),
             received_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
             broken: Cell::new(None),
+            admission: Cell::default(),
         }
     }
 
@@ -70,14 +80,25 @@ impl Record {
         u32::try_from(now_ms() - self.arrived_ms).unwrap_or(NEVER - 1)
     }
 
-    pub(crate) fn has_route(&self, route: &Route) {
-        self.route.set(Some(route.number));
+    /// The breaker of the group lets it through.
+    pub(crate) fn is_admitted(&self, admission: Admission) {
+        self.admission.set(admission);
     }
 
     /// A connection to this server was taken or made.
     pub(crate) fn has_server(&self, server: &Rc<Server>) {
         self.server.replace(Some(server.clone()));
-        self.chosen_ms.set(self.since_arrival_ms());
+    }
+
+    /// The request goes to its server, or has gone there to its end: the wait for the response begins.
+    pub(crate) fn is_sent(&self) {
+        self.sent_ms.set(self.since_arrival_ms());
+    }
+
+    /// When that was, in the shard's milliseconds.
+    pub(crate) fn sent_ms(&self) -> Option<u64> {
+        let sent_ms = self.sent_ms.get();
+        (sent_ms != NEVER).then(|| self.arrived_ms + u64::from(sent_ms))
     }
 
     /// Calls `f` with the server that has the request, or had it last.
@@ -123,7 +144,7 @@ impl Record {
     }
 
     /// The exchange is over, with so many bytes of the request's body.
-    pub(crate) fn finish(&self, received_bytes: u64, counters: &Counters) {
+    pub(crate) fn finish(&self, received_bytes: u64, counters: &Counters, to: Destination<'_>) {
         self.received_bytes.set(received_bytes);
         self.end_ms.set(self.since_arrival_ms());
         if self.is_local.get() && self.status.get() >= 400 {
@@ -131,6 +152,43 @@ impl Record {
         }
         if let Some((phase, aborted)) = self.broken.get() {
             count(phase, aborted, counters);
+        }
+        self.count_by_label(to);
+        if self.admission.get() != Admission::None
+            && let Some(breaker) = to.group.and_then(|group| group.breaker.as_ref())
+        {
+            let now_ms = self.arrived_ms + u64::from(self.end_ms.get());
+            breaker.end(self.admission.get(), (self.status.get(), self.has_failed()), now_ms);
+        }
+    }
+
+    /// Counts the response of the route, the group and the server.
+    #[inline]
+    fn count_by_label(&self, to: Destination<'_>) {
+        let status = self.status.get();
+        if let Some(route) = to.route {
+            route.numbers.count(status);
+        }
+        if let Some(group) = to.group {
+            group.numbers.responses.count(status);
+        }
+        if let Some(server) = &*self.server.borrow()
+            && self.is_answered_by_server()
+        {
+            server.numbers.responses.count(status);
+            server.numbers.times.count(self.first_byte_ms.get().saturating_sub(self.sent_ms.get()));
+        }
+    }
+
+    /// Whether the group has failed the request, whatever the status of its response is; `None` if that is not known, since the
+    /// client has left or was refused.
+    fn has_failed(&self) -> Option<bool> {
+        match (self.status.get(), self.is_local.get(), self.broken.get()) {
+            (502..=504, true, _) => Some(true),
+            (_, true, _) => None,
+            (_, false, Some((_, Aborted { side: Side::Upstream, .. }))) => Some(true),
+            (0, false, _) => None,
+            (_, false, _) => Some(false),
         }
     }
 }

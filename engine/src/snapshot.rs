@@ -27,6 +27,7 @@ use crate::min_rate::MinRate;
 use crate::path_policy;
 use crate::route::{Asked, Lookup, Matchers, RouteTable, Split};
 use crate::tls::servers::TlsUpstreams;
+use crate::traffic::ByClass;
 use crate::upstream::ejection::EjectionRules;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::lifetime::Lifetime;
@@ -56,8 +57,8 @@ pub(crate) struct Snapshot {
 
 /// The rules of one route.
 pub(crate) struct Route {
-    /// Its place in the configuration, to name it by.
-    pub(crate) number: u32,
+    /// Its responses on this shard.
+    pub(crate) numbers: Arc<ByClass>,
     /// The largest request body, `u64::MAX` for any.
     pub(crate) body_bytes_max: u64,
     /// The longest time for a request, 0 for no limit.
@@ -154,8 +155,12 @@ impl Snapshot {
         tls: &TlsUpstreams,
     ) -> Snapshot {
         let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<Address>>)| {
-            Group::new(servers.of_group(group, resolved, tls.of(number)), GroupRules::new(group, config))
+            let members = servers.of_group(group, resolved, tls.of(number));
+            let (numbers, breaker) = servers.numbers_of(group);
+            Group::new(members, GroupRules::new(group, config)).counted(numbers, breaker)
         };
+        let route = |(route, numbers)| Route::new(route, numbers);
+        let routes = config.routes.iter().zip(servers.numbers_of_routes(&config.routes));
         let redirects = config.listeners.iter().map(|listener| listener.https_redirect);
         Snapshot {
             times: Times::new(config),
@@ -172,7 +177,7 @@ impl Snapshot {
                 .map_or_else(Box::default, |_| redirects.collect()),
             matchers: table.matchers(),
             table,
-            routes: config.routes.iter().zip(0..).map(|(route, number)| Route::new(number, route)).collect(),
+            routes: routes.map(route).collect(),
             groups: config.upstreams.iter().enumerate().zip(resolved).map(group).collect(),
         }
     }
@@ -222,10 +227,10 @@ impl Snapshot {
 }
 
 impl Route {
-    fn new(number: u32, route: &config::Route) -> Route {
+    fn new(route: &config::Route, numbers: Arc<ByClass>) -> Route {
         let body_bytes = route.limits.body_bytes;
         Route {
-            number,
+            numbers,
             body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
             request_ms: ms(route.timeouts.request),
             upstream_response_ms: ms(route.timeouts.upstream_response),

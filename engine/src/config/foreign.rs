@@ -324,7 +324,7 @@ const KEYS: &[(&[&str], &str)] = &[
     ),
     (
         &["outlier_detection", "max_fails", "fail_timeout", "observe", "error_limit"],
-        "not there yet: responses do not count; `health` in an [[upstream]] checks servers",
+        "write `failures` and `time` in [upstream.ejection], behind an [[upstream]]; it is on by default",
     ),
     (
         &["retries", "retry", "retry_on", "proxy_next_upstream"],
@@ -395,7 +395,7 @@ const KEYS: &[(&[&str], &str)] = &[
         &["resolver", "resolvers", "dns"],
         "not there yet: names are looked up at the start, by the resolver of the system",
     ),
-    (&["mirror", "circuit_breakers"], "not there yet"),
+    (&["mirror"], "not there yet"),
     (
         &["split_clients", "canary", "weighted_clusters", "traffic_split"],
         "write `split` in a [[route]]: [{ upstream = \"a\", weight = 95 }, { upstream = \"b\", weight = 5 }]",
@@ -404,6 +404,10 @@ const KEYS: &[(&[&str], &str)] = &[
     (
         &["condition", "conditions", "matchers", "header_matchers", "query_parameters"],
         "write `when` in a [[route]]: [\"header x-version = 2\", \"client 10.0.0.0/8\"]",
+    ),
+    (
+        &["circuit_breakers"],
+        "write `requests` or `failure_percent` in [upstream.breaker], behind an [[upstream]]",
     ),
 ];
 
@@ -482,7 +486,7 @@ mod tests {
             ("http2_max_concurrent_streams tune.h2.max-concurrent-streams", "`streams` in [http2]"),
             ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
             ("health_check inter", "`health` in an [[upstream]]"),
-            ("max_fails outlier_detection", "not there yet: responses do not count"),
+            ("max_fails outlier_detection", "`failures` and `time` in [upstream.ejection]"),
             ("retries proxy_next_upstream", "sent again once"),
             ("redirect return", "not there yet: answers of its own"),
             ("rewrite strip_prefix", "not there yet: servers get the path of the request"),

@@ -55,8 +55,8 @@ pub use choices::{
 };
 pub use conditions::{Condition, Subject, Test};
 pub use effective::{effective, explain};
-pub use expressions::Expression;
 pub use ejection::{Breaker, Ejection};
+pub use expressions::Expression;
 pub use forwarding::Forwarding;
 pub use health::{Check, HealthCheck, HttpCheck, Statuses};
 pub use host::Host;

@@ -502,7 +502,7 @@ section! {
     time_max: Duration = time("10ms", "24h"), "5m", UPSTREAM, Reload, "",
         "The longest that it is ejected for";
     percent_max: u32 = count("0", "100"), "50", UPSTREAM, Reload, "",
-        "How many servers of the upstream may be ejected at once, in per cent, but one at least; never the last one that is up";
+        "How many servers of the upstream may be ejected at once, in per cent: one at least unless it is 0, and never the last one that is up";
 }
 
 section! {

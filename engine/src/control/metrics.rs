@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,9 @@ use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_
 use sluice_proto::{Fault, HeadLimits, Method};
 
 use super::live::{Live, LiveServer, LiveTls};
+use super::series;
 use crate::counters;
+use crate::upstream::board::ServerBoard;
 
 /// How long a visitor may take to ask, the control thread to look, and the visitor to take the answer; each.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,12 +54,13 @@ impl Metrics {
     pub(crate) fn serve<E: From<Sender<Live>> + Send + 'static>(
         self,
         events: SyncSender<E>,
+        servers: Arc<ServerBoard>,
     ) -> io::Result<()> {
         let serve = move || {
             for stream in self.listener.incoming() {
                 match stream {
                     // A visitor who is gone needs no answer.
-                    Ok(stream) => drop(visit(stream, &events)),
+                    Ok(stream) => drop(visit(stream, &events, &servers)),
                     // Out of descriptors: they may come back.
                     Err(_) => thread::sleep(PATIENCE),
                 }
@@ -66,9 +70,13 @@ impl Metrics {
     }
 }
 
-fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &SyncSender<E>) -> io::Result<()> {
+fn visit<E: From<Sender<Live>>>(
+    mut stream: TcpStream,
+    events: &SyncSender<E>,
+    servers: &ServerBoard,
+) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let answer = answer(&mut stream, events)?;
+    let answer = answer(&mut stream, events, servers)?;
     let mut out = Vec::new();
     let date = httpdate::fmt_http_date(SystemTime::now());
     let Answer { status, fields, body, is_head_only } = &answer;
@@ -77,12 +85,18 @@ fn visit<E: From<Sender<Live>>>(mut stream: TcpStream, events: &SyncSender<E>) -
 }
 
 /// Reads a request and makes its answer.
-fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &SyncSender<E>) -> io::Result<Answer> {
+fn answer<E: From<Sender<Live>>>(
+    stream: &mut TcpStream,
+    events: &SyncSender<E>,
+    servers: &ServerBoard,
+) -> io::Result<Answer> {
     let until = Instant::now() + PATIENCE;
     let (mut bytes, mut store) = (Vec::new(), HeadStore::default());
     loop {
         match parse_request(&bytes, &mut store, &LIMITS) {
-            Ok(Parsed::Complete { head, .. }) => return Ok(to_request(head.method, head.path, events)),
+            Ok(Parsed::Complete { head, .. }) => {
+                return Ok(to_request(head.method, head.path, events, servers));
+            }
             Ok(Parsed::Partial) => {}
             Err(fault) => return Ok(Answer::to_fault(fault)),
         }
@@ -99,7 +113,12 @@ fn answer<E: From<Sender<Live>>>(stream: &mut TcpStream, events: &SyncSender<E>)
     }
 }
 
-fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &SyncSender<E>) -> Answer {
+fn to_request<E: From<Sender<Live>>>(
+    method: Method<'_>,
+    path: &str,
+    events: &SyncSender<E>,
+    servers: &ServerBoard,
+) -> Answer {
     let is_head_only = method == Method::Head;
     let plain = |status, body: &str| Answer { status, fields: &[], body: format!("{body}\n"), is_head_only };
     if path != "/metrics" {
@@ -111,7 +130,7 @@ fn to_request<E: From<Sender<Live>>>(method: Method<'_>, path: &str, events: &Sy
     let (reply, replied) = channel();
     let asked = events.send(reply.into()).ok();
     match asked.and_then(|()| replied.recv_timeout(PATIENCE).ok()) {
-        Some(live) => Answer { body: text(&live), ..plain(200, "") },
+        Some(live) => Answer { body: text(&live) + &series::text(servers), ..plain(200, "") },
         None => plain(503, "the control thread does not answer"),
     }
 }
@@ -202,10 +221,6 @@ fn servers_text(text: &mut String, servers: &[LiveServer]) {
     let labels = |server: &LiveServer| {
         format!("upstream=\"{}\",server=\"{}\"", label(&server.upstream), label(&server.server))
     };
-    text.push_str("# TYPE sluice_upstream_server_up gauge\n");
-    for server in servers {
-        let _ = writeln!(text, "sluice_upstream_server_up{{{}}} {}", labels(server), u8::from(server.up));
-    }
     text.push_str("# TYPE sluice_health_checks_total counter\n");
     for server in servers {
         for (result, count) in [("passed", server.checks_passed), ("failed", server.checks_failed)] {
@@ -224,7 +239,7 @@ fn servers_text(text: &mut String, servers: &[LiveServer]) {
 }
 
 /// The value of a label.
-fn label(value: &str) -> String {
+pub(super) fn label(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

@@ -34,6 +34,21 @@ pub(super) fn say(report: &Report) {
                 .concat(),
             );
         }
+        ServerChange::BreakerOpened { failures, of, time_ms } => {
+            let time = show_duration(Duration::from_millis(*time_ms));
+            log::write(
+                Level::Warn,
+                format_args!(
+                    "upstream {name}: the breaker is open for {time}: {failures} of the last {of} requests on a shard failed"
+                ),
+                &[("upstream", name.into()), ("breaker_open", true.into()), ("failures", (*failures).into())],
+            );
+        }
+        ServerChange::BreakerClosed => log::write(
+            Level::Info,
+            format_args!("upstream {name}: the breaker is closed: a request was answered"),
+            &[("upstream", name.into()), ("breaker_open", false.into())],
+        ),
         ServerChange::Restored => log::write(
             Level::Info,
             format_args!("upstream {name}: {server} is back: it has answered a request"),

@@ -328,8 +328,13 @@ impl ShardSet {
         });
     }
 
-    /// What checks come to, for the counters of the process.
-    fn health_totals(&self) -> [(&'static str, u64); 4] {
+    /// What checks and ejections come to, for the counters of the process.
+    fn health_totals(&self) -> [(&'static str, u64); 6] {
+        let (mut ejected, mut ejections) = (0, 0);
+        self.servers.for_each_entry(|server| {
+            ejected += u64::from(server.is_ejected());
+            ejections += server.numbers().map(|numbers| numbers.ejections.value()).sum::<u64>();
+        });
         let (mut checks, mut failed, mut late, mut down) = (0, 0, 0, 0);
         self.for_each_checked(|_, _, _, health| {
             let counts = health.counts();
@@ -343,6 +348,8 @@ impl ShardSet {
             ("health_checks_failed", failed),
             ("health_checks_late", late),
             ("servers_down", down),
+            ("servers_ejected", ejected),
+            ("server_ejections", ejections),
         ]
     }
 

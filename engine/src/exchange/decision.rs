@@ -17,6 +17,7 @@ use crate::config::{RawUtf8, SendHost};
 use crate::downstream::Afterwards;
 use crate::identity::Client;
 use crate::path_policy;
+use crate::record::Destination;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::{Found, Route, Snapshot};
@@ -160,6 +161,11 @@ impl<'s> Decision<'s> {
 }
 
 impl Decision<'_> {
+    /// What the request is counted for.
+    pub(crate) fn destination(&self) -> Destination<'_> {
+        Destination { route: Some(self.route), group: Some(self.group) }
+    }
+
     /// How long the body is as the server gets it.
     pub(crate) fn sent_body(&self) -> BodyLength {
         sent_body(self.call, self.body)
@@ -260,6 +266,11 @@ impl<'s> Refusal<'s> {
     fn with_allow(head: &RequestHead<'_>, allow: Box<str>) -> Refusal<'s> {
         let refusal = Refusal::new(head, Answer::MethodNotAllowed { allow: "" });
         Refusal { text: Some(allow), ..refusal }
+    }
+
+    /// What the request is counted for.
+    pub(crate) fn destination(&self) -> Destination<'_> {
+        Destination { route: self.route, group: None }
     }
 
     pub(crate) fn answer(&self) -> Answer<'_> {

@@ -29,7 +29,7 @@ use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
 use self::response::Finished;
 use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
-use self::wait::Wait;
+use crate::answer::Answer;
 use crate::config::{SendHost, UpstreamProtocol};
 use crate::downstream::{RequestBody, Responder};
 use crate::message::{Aborted, Cause, Repeat, Side};
@@ -56,9 +56,18 @@ pub(crate) async fn run(
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
     let (messages, bridged) = (Cell::new(None), Cell::new(None));
-    let wait = Wait::default();
-    let exchange =
-        Exchange { shard, snapshot, decision, responder, upload, was_sent_first, messages, bridged, wait };
+    let can_move = Cell::new(false);
+    let exchange = Exchange {
+        shard,
+        snapshot,
+        decision,
+        responder,
+        upload,
+        was_sent_first,
+        messages,
+        bridged,
+        can_move,
+    };
     let served = {
         let mut serving = pin!(exchange.serve(body, lines));
         poll_fn(|context| match (serving.as_mut().poll(context), &timer) {
@@ -78,6 +87,11 @@ impl<'a> Exchange<'a> {
     /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. A request that is
     /// all there is sent once more on a new connection if a kept one turns out to be dead, and a few times if servers refuse it unseen.
     async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
+        if let Some(breaker) = &self.decision.group.breaker
+            && !self.is_admitted(breaker)
+        {
+            return cold!(self.answer_for_server(Answer::BreakerOpen));
+        }
         let length = self.decision.body;
         let is_h1 = self.decision.group.rules.protocol == UpstreamProtocol::H1;
         let is_chunked = self.decision.sent_body() == BodyLength::Streamed && is_h1;
@@ -116,6 +130,7 @@ impl<'a> Exchange<'a> {
             {
                 repeats_left -= 1;
                 self.shard.counters.upstream_retries.increment();
+                self.responder.record().with_server(|server| server.numbers.retries.increment());
                 lines.put_back(bytes);
                 continue;
             }
@@ -129,7 +144,7 @@ impl<'a> Exchange<'a> {
         take_idle(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest)))
     }
 
-    async fn connect_new(&self, rest: Rest) -> Result<UpstreamStream, crate::answer::Answer<'static>> {
+    async fn connect_new(&self, rest: Rest) -> Result<UpstreamStream, Answer<'static>> {
         connect_new(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest))).await
     }
 
@@ -166,7 +181,7 @@ impl<'a> Exchange<'a> {
         }
         server.send(lines, rest, self.snapshot);
         let (request, mut response) = server.split();
-        self.wait.begin(self.repeat_of(rest));
+        self.begin_wait(self.repeat_of(rest));
         match rest {
             Rest::Nothing => {
                 request.expect_response_within(self.first_wait_ms());
@@ -203,7 +218,7 @@ impl<'a> Exchange<'a> {
         let upload = pin!(relay(body, &mut to_server));
         let download = pin!(self.respond(response));
         let on_sent = || {
-            self.wait.begin(Repeat::Impossible);
+            self.begin_wait(Repeat::Impossible);
             request.expect_response_within(self.first_wait_ms());
         };
         self.both_ways(upload, download, on_sent).await

@@ -65,7 +65,7 @@ impl Exchange<'_> {
                     //= https://www.rfc-editor.org/rfc/rfc2518#section-10.1
                     // "MUST send a final response after the request has been completed": it takes longer than a client may expect.
                     if matches!(kind, Kind::Processing) && self.is_sent() {
-                        self.wait.begin_anew();
+                        self.renew_wait();
                         server.expect_within(self.decision.route.upstream_response_ms);
                     }
                     let interim = out.take().unwrap_or_else(Buf::small);

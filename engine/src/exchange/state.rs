@@ -7,7 +7,6 @@ use sluice_proto::grpc::Messages;
 use sluice_proto::grpc_web::Form;
 
 use super::decision::Decision;
-use super::wait::Wait;
 use crate::downstream::Responder;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -26,7 +25,8 @@ pub(super) struct Exchange<'a> {
     pub(super) messages: Cell<Option<Messages>>,
     /// The form of gRPC-Web that the response is brought into.
     pub(super) bridged: Cell<Option<Form>>,
-    pub(super) wait: Wait,
+    /// Whether another server may have the request if the one that has it is ejected.
+    pub(super) can_move: Cell<bool>,
 }
 
 /// How far the request is on its way to the server.

@@ -1,39 +1,39 @@
 //! The wait for a response, and what it says about the server: its response, its failure, or that it is silent. Each attempt is noted
 //! here once, for ejection and for the circuit breaker.
 
-use std::cell::Cell;
-
 use sluice_sys::now_ms;
 
 use super::state::Exchange;
 use crate::message::{Aborted, Cause, Repeat, Side};
+use crate::upstream::breaker::{Admission, Breaker};
 use crate::upstream::ejection::Failure;
 use crate::upstream::stream::{Unanswered, UpstreamStream};
 
-/// The wait of one attempt.
-#[derive(Default)]
-pub(super) struct Wait {
-    /// When the request was sent to its end, or began to be sent.
-    since_ms: Cell<u64>,
-    /// Whether another server may have the request if this one is ejected.
-    can_move: Cell<bool>,
-}
+impl Exchange<'_> {
+    /// Whether the breaker of the group lets the request through.
+    #[cold]
+    pub(super) fn is_admitted(&self, breaker: &Breaker) -> bool {
+        let admission = breaker.admit(now_ms());
+        self.responder.record().is_admitted(admission);
+        if admission == Admission::None {
+            self.shard.counters.upstream_breaker_refused.increment();
+        }
+        admission != Admission::None
+    }
 
-impl Wait {
-    /// A request was sent.
-    pub(super) fn begin(&self, repeat: Repeat) {
-        self.since_ms.set(now_ms());
+    /// A request was sent: the wait for its response begins.
+    #[inline]
+    pub(super) fn begin_wait(&self, repeat: Repeat) {
+        self.responder.record().is_sent();
         self.can_move.set(repeat == Repeat::Possible);
     }
 
     /// The server has asked for as much time again.
     #[cold]
-    pub(super) fn begin_anew(&self) {
-        self.since_ms.set(now_ms());
+    pub(super) fn renew_wait(&self) {
+        self.responder.record().is_sent();
     }
-}
 
-impl Exchange<'_> {
     /// How long to wait for the response before looking whether its server is silent.
     #[inline]
     pub(super) fn first_wait_ms(&self) -> u64 {
@@ -44,8 +44,9 @@ impl Exchange<'_> {
     #[inline]
     pub(super) fn note_answer(&self, status: u16) {
         let (now_ms, group) = (now_ms(), self.decision.group);
-        let times = (now_ms, now_ms.saturating_sub(self.wait.since_ms.get()));
-        self.responder.record().with_server(|server| group.note_answer(server, status, times));
+        let record = self.responder.record();
+        let times = (now_ms, now_ms.saturating_sub(record.sent_ms().unwrap_or(now_ms)));
+        record.with_server(|server| group.note_answer(server, status, times));
     }
 
     /// An interim response has come.
@@ -58,8 +59,8 @@ impl Exchange<'_> {
     /// silent towards all.
     #[cold]
     pub(super) fn go_on_waiting(&self, unanswered: Unanswered) -> Result<u64, Unanswered> {
-        let (since_ms, group) = (self.wait.since_ms.get(), self.decision.group);
-        let now_ms = now_ms();
+        let (now_ms, group) = (now_ms(), self.decision.group);
+        let since_ms = self.responder.record().sent_ms().unwrap_or(now_ms);
         let waited_ms = now_ms.saturating_sub(since_ms);
         let left_ms = self.decision.route.upstream_response_ms.saturating_sub(waited_ms);
         if left_ms == 0 {
@@ -70,7 +71,7 @@ impl Exchange<'_> {
             let judge = |server: &_| is_ejected = group.judge_silence(server, (now_ms, since_ms));
             self.responder.record().with_server(judge);
         }
-        if is_ejected && self.wait.can_move.get() {
+        if is_ejected && self.can_move.get() {
             return Err(Unanswered { aborted: Aborted::by(Side::Upstream, Cause::Ejected), is_silent: true });
         }
         Ok(left_ms.min(group.patience_ms()))
@@ -98,10 +99,8 @@ impl Exchange<'_> {
     /// The client has left, or the time of its request is over. If that was after a long silence of the server, it counts.
     #[cold]
     pub(super) fn note_abandoned(&self) {
-        let (since_ms, group) = (self.wait.since_ms.get(), self.decision.group);
-        if self.responder.record().is_answered_by_server() || since_ms == 0 {
-            return;
-        }
+        let (record, group) = (self.responder.record(), self.decision.group);
+        let Some(since_ms) = record.sent_ms().filter(|_| !record.is_answered_by_server()) else { return };
         let times = (now_ms(), since_ms);
         if times.0.saturating_sub(since_ms) >= group.patience_ms() {
             self.responder.record().with_server(|server| _ = group.judge_silence(server, times));

@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::config::{Config, Scheme, UpstreamGroup, UpstreamServer};
 use crate::counters::Counter;
+use crate::traffic::{ByClass, Times, Traffic};
 
 /// So many lines are written to the log about a server in [`LINES_MS`].
 const LINES_MAX: u64 = 10;
@@ -25,6 +26,8 @@ type Name = (String, Scheme, String);
 pub(crate) struct ServerBoard {
     shards: usize,
     servers: Mutex<BTreeMap<Name, Arc<ServerEntry>>>,
+    /// The numbers of groups and routes.
+    pub(crate) traffic: Traffic,
     reporter: Arc<Reporter>,
 }
 
@@ -54,6 +57,13 @@ pub(crate) enum ServerChange {
         of: usize,
     },
     Restored,
+    /// So many of the last requests to the group have failed.
+    BreakerOpened {
+        failures: u32,
+        of: u32,
+        time_ms: u64,
+    },
+    BreakerClosed,
 }
 
 /// One server.
@@ -88,6 +98,16 @@ pub(crate) struct EjectionWord {
 pub(crate) struct ServerNumbers {
     /// Requests under way.
     pub(crate) active: Counter,
+    /// Its responses.
+    pub(crate) responses: ByClass,
+    /// From the sending of a request to the head of its response.
+    pub(crate) times: Times,
+    /// Connections made to it.
+    pub(crate) connects: Counter,
+    /// Connections that could not be made.
+    pub(crate) connect_errors: Counter,
+    /// Requests that it had, and that were sent again.
+    pub(crate) retries: Counter,
     /// Attempts that it has failed.
     pub(crate) failures: Counter,
     /// How often this shard has ejected it.
@@ -116,7 +136,12 @@ pub(crate) struct CheckCounts {
 impl ServerBoard {
     /// For so many shards.
     pub(crate) fn new(shards: usize) -> ServerBoard {
-        ServerBoard { shards, servers: Mutex::default(), reporter: Arc::default() }
+        ServerBoard {
+            shards,
+            servers: Mutex::default(),
+            traffic: Traffic::new(shards),
+            reporter: Arc::default(),
+        }
     }
 
     /// Where shards report to.
@@ -138,12 +163,17 @@ impl ServerBoard {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = servers.entry(name(&group.name, server));
         let entry = entry.or_insert_with(|| {
-            let url = format!("{}://{}", server.scheme.as_str(), server.authority);
+            let url = server.url();
             let (name, reporter) = ((group.name.clone(), url), self.reporter.clone());
             Arc::new(ServerEntry { name, reporter, ..ServerEntry::new(self.shards) })
         });
         entry.health.is_checked.store(group.health.is_some(), Relaxed);
         entry.clone()
+    }
+
+    /// Calls `f` with each server.
+    pub(crate) fn for_each_entry(&self, f: impl FnMut(&Arc<ServerEntry>)) {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(f);
     }
 
     /// Calls `f` with group, scheme, address and what is known, for each.
@@ -167,6 +197,11 @@ impl ServerEntry {
             lines: AtomicU64::new(0),
             numbers: (0..shards).map(|_| OnceLock::new()).collect(),
         }
+    }
+
+    /// Its group and its URL.
+    pub(crate) fn name(&self) -> (&str, &str) {
+        (&self.name.0, &self.name.1)
     }
 
     /// Its ejection, as the shard has it that has ejected it.
@@ -205,7 +240,6 @@ impl ServerEntry {
     }
 
     /// Those of all shards that know the server.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no total is needed yet"))]
     pub(crate) fn numbers(&self) -> impl Iterator<Item = &ServerNumbers> {
         self.numbers.iter().filter_map(|numbers| numbers.get().map(|numbers| &***numbers))
     }

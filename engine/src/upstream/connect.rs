@@ -162,6 +162,7 @@ pub(super) async fn connect_to(
         announce(&conn, rules.proxy_protocol, identity, shard.snapshot().times.write_stall);
     }
     shard.counters.upstream_connects.increment();
+    server.numbers.connects.increment();
     let Some(tls) = &server.tls else { return Ok(Link::Plain(conn)) };
     let secured = tls.secure(shard, conn, server, until_ms).await;
     secured.inspect_err(|_| server.pass_over(sluice_sys::now_ms()))
@@ -171,6 +172,7 @@ pub(super) async fn connect_to(
 fn note_failure(shard: &Shard, server: &Server, rules: &GroupRules, error: &ConnectError) -> Answer<'static> {
     shard.counters.upstream_connect_errors.increment();
     report(server, rules, error);
+    server.numbers.connect_errors.increment();
     let answer = answer_for(error);
     if answer == Answer::UpstreamTimeout {
         shard.counters.upstream_connect_timeouts.increment();

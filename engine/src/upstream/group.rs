@@ -4,12 +4,16 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
 use sluice_proto::h1::Lenient;
 use sluice_proto::h2;
 
 use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
 use crate::message::Repeat;
+use crate::traffic::GroupNumbers;
+use crate::upstream::breaker::Breaker;
 use crate::upstream::ejection::{Average, EjectionRules};
 use crate::upstream::lifetime::Lifetime;
 use crate::upstream::server::Server;
@@ -21,6 +25,10 @@ pub(crate) struct Group {
     next: Cell<usize>,
     /// How long its servers take for a response.
     pub(super) average: Average,
+    /// What this shard has to say of the group.
+    pub(crate) numbers: Arc<CachePadded<GroupNumbers>>,
+    /// Boxed, since few groups have one.
+    pub(crate) breaker: Option<Box<Breaker>>,
     pub(crate) rules: Rc<GroupRules>,
 }
 
@@ -71,8 +79,23 @@ impl Wanted<'_> {
 
 impl Group {
     pub(crate) fn new(members: Vec<Rc<Server>>, rules: GroupRules) -> Group {
-        let (next, average) = (Cell::new(0), Average::default());
-        Group { members: RefCell::new(members.into()), next, average, rules: Rc::new(rules) }
+        Group {
+            members: RefCell::new(members.into()),
+            next: Cell::new(0),
+            average: Average::default(),
+            numbers: Arc::default(),
+            breaker: None,
+            rules: Rc::new(rules),
+        }
+    }
+
+    /// The same with these numbers, and a breaker if it has one.
+    pub(crate) fn counted(
+        self,
+        numbers: Arc<CachePadded<GroupNumbers>>,
+        breaker: Option<Box<Breaker>>,
+    ) -> Group {
+        Group { numbers, breaker, ..self }
     }
 
     /// Its servers. Only for a moment: they may be replaced.
@@ -165,7 +188,7 @@ pub(super) mod tests {
             tls: None,
         };
         let server = |n: usize| {
-            let entry = (std::sync::Arc::new(ServerEntry::new(1)), 0);
+            let entry = (Arc::new(ServerEntry::new(1)), 0);
             Rc::new(Server::new(key(n), None, stock.clone(), entry))
         };
         let rules = GroupRules {

@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod board;
+pub(crate) mod breaker;
 pub(crate) mod dial;
 pub(crate) mod ejection;
 pub(crate) mod group;

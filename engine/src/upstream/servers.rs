@@ -5,11 +5,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crossbeam_utils::CachePadded;
 use sluice_sys::Address;
 use sluice_tls::handshake::ClientConfig;
 
-use crate::config::{UpstreamGroup, UpstreamServer};
+use crate::config::{Route, UpstreamGroup, UpstreamServer};
+use crate::traffic::{ByClass, GroupNumbers};
 use crate::upstream::board::{ServerBoard, ServerEntry};
+use crate::upstream::breaker::Breaker;
 use crate::upstream::server::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
@@ -66,6 +69,25 @@ impl Servers {
         let server = Rc::new(Server::new(key, tls, self.stock.clone(), (entry, self.shard)));
         live.push(server.clone());
         server
+    }
+
+    /// This shard's numbers of a group, and its breaker.
+    pub(crate) fn numbers_of(
+        &self,
+        group: &UpstreamGroup,
+    ) -> (Arc<CachePadded<GroupNumbers>>, Option<Box<Breaker>>) {
+        let of_shards = self.board.traffic.of_group(&group.name);
+        let numbers = of_shards[self.shard].get_or_init(Arc::default).clone();
+        let breaker = group.breaker.as_ref().map(|rules| {
+            let reporter = self.board.reporter().clone();
+            Box::new(Breaker::new(rules, &group.name, (of_shards, self.shard), reporter))
+        });
+        (numbers, breaker)
+    }
+
+    /// This shard's counters of routes, in their order.
+    pub(crate) fn numbers_of_routes(&self, routes: &[Route]) -> Vec<Arc<ByClass>> {
+        self.board.traffic.of_routes(routes, self.shard)
     }
 
     /// Calls `f` for each of them. It must not wait.

@@ -35,7 +35,7 @@ use crate::h1::{BodyProgress, BodyReader};
 use crate::identity::Client;
 use crate::message::{Aborted, Cause, Side};
 use crate::port::TunnelEnd;
-use crate::record::Record;
+use crate::record::{Destination, Record};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -169,11 +169,10 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
     if decision.may_send_early() {
         responder.persistence.forbid();
     }
-    responder.record.has_route(decision.route);
     let mut body = request_body(responder, decision, *trailers, inbox, &history.score);
     let to_client = downstream::Responder::H1(responder);
     let ended = exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await;
-    responder.record.finish(body.bytes(), &shard.counters);
+    responder.record.finish(body.bytes(), &shard.counters, decision.destination());
     drop(body);
     match ended {
         Ended::Tunnel(upstream) => Served::Tunnel(upstream),
@@ -214,7 +213,7 @@ async fn refuse(responder: &Responder<'_>, history: &History, inbox: &Inbox, ref
     }
     persistence.judge(history, link, inbox, shard, &snapshot.limits);
     let ended = failure::refuse(downstream::Responder::H1(responder), refusal).await;
-    record.finish(0, &shard.counters);
+    record.finish(0, &shard.counters, refusal.destination());
     persistence.after(&ended, record, || has_unread(link, inbox))
 }
 
@@ -235,6 +234,6 @@ async fn refuse_head(
     let call = Call::None;
     let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, call, record };
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
-    responder.record.finish(0, &shard.counters);
+    responder.record.finish(0, &shard.counters, Destination::default());
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))
 }

@@ -31,6 +31,7 @@ use crate::grpc_web::TextBody;
 use crate::h2::{Driven, Driver, Ending, Parked, Session, Stream, StreamReader, waiting_bytes};
 use crate::message::{Aborted, Cause, Repeat, Side};
 use crate::port::TunnelEnd;
+use crate::record::Destination;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
@@ -221,7 +222,7 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
             Err(aborted) => {
                 let responder = Responder::new(shard, snapshot, stream, &expect_continue);
                 let ended = failure::refuse_head(downstream::Responder::H2(&responder), aborted).await;
-                responder.record.finish(0, &shard.counters);
+                responder.record.finish(0, &shard.counters, Destination::default());
                 return ended;
             }
         };
@@ -235,11 +236,10 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
                 stream.session.note_guess();
             }
             let ended = failure::refuse(to_client, refusal).await;
-            responder.record.finish(0, &shard.counters);
+            responder.record.finish(0, &shard.counters, refusal.destination());
             return ended;
         }
     };
-    responder.record.has_route(decision.route);
     let min_rate = snapshot.request_body_min_rate();
     let reader = StreamReader::new(stream, length, decision.route.body_bytes_max, min_rate);
     let body = RequestBody::new(reader, &responder);
@@ -248,7 +248,7 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, stream: &Stream) 
         true => downstream::RequestBody::H2Text(TextBody::new(body)),
     };
     let ended = exchange::run(shard, snapshot, &mut body, to_client, decision, &mut lines).await;
-    responder.record.finish(body.bytes(), &shard.counters);
+    responder.record.finish(body.bytes(), &shard.counters, decision.destination());
     ended
 }
 
