@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::buf::Buf;
-use crate::driver::Waits;
+use crate::driver::{Closing, Waits};
 use crate::gather::Gathered;
 use crate::key::{Key, Kind, NONE};
 use crate::lease::RawLease;
@@ -41,6 +41,8 @@ pub(crate) enum Payload {
     Fill(Buf, u32),
     /// The peer's address of a connect; only the kernel reads it.
     Address(Box<SockAddr>),
+    /// A connection that its peer is to end too.
+    Closing(Box<Closing>),
     /// The ring that a message goes to: open until the kernel has sent it.
     Message {
         _doorbell: Doorbell,
@@ -393,6 +395,13 @@ impl Ops {
         op.next = free;
         self.free = index;
         std::mem::replace(&mut op.payload, Payload::Nothing)
+    }
+
+    /// Connections that their peers are to end too. Walks the table.
+    pub(crate) fn closing(&self) -> Vec<u32> {
+        let slots = self.slots.iter().zip(0..);
+        let is_closing = |op: &Op| op.state == State::InFlight && matches!(op.payload, Payload::Closing(_));
+        slots.filter(|(op, _)| is_closing(op)).map(|(_, index)| index).collect()
     }
 
     /// Slots that are in use.

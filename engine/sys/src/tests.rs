@@ -2,6 +2,7 @@
 
 mod buffers;
 mod bytes;
+mod closing;
 mod connections;
 mod dangers;
 mod gathered;

@@ -6,6 +6,7 @@
 
 mod accept;
 mod buffers;
+mod closing;
 mod handover;
 mod idle;
 mod messages;
@@ -20,7 +21,7 @@ mod waits;
 mod wind_up;
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -46,6 +47,9 @@ use crate::side_tables::States;
 use crate::table::Table;
 use crate::wheel::Wheel;
 
+#[cfg(test)]
+pub(crate) use closing::CLOSING_MS;
+pub(crate) use closing::Closing;
 pub(crate) use handover::Handed;
 pub use handover::{ConnectionId, Share};
 pub(crate) use idle::Kept;
@@ -165,6 +169,8 @@ pub(crate) struct Driver {
     states: States,
     /// Of connections that were closed; to be dropped outside of the driver.
     abandoned: Vec<Box<dyn Any>>,
+    /// What is attached to sockets, by their index, until no connection of theirs exists any more.
+    held: HashMap<u32, Box<dyn Any>>,
     /// The task being polled.
     pub(crate) current: u32,
     /// Who waits for what, and the tasks to poll although nothing of theirs completed in the kernel.
@@ -244,6 +250,7 @@ impl Driver {
             kept: KeptBytes::default(),
             states: States::new(),
             abandoned: Vec::new(),
+            held: HashMap::new(),
             current: NONE,
             waits,
             workers: 0,

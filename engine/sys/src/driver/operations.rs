@@ -89,8 +89,8 @@ impl Driver {
         op.result = result;
         if op.is_owned {
             op.state = State::Done;
-        } else {
-            self.free_op(index);
+        } else if let Payload::Closing(closing) = self.free_op(index) {
+            self.held_closed(*closing, result);
         }
     }
 

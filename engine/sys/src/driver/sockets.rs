@@ -66,6 +66,8 @@ impl Driver {
         entry.flags.clear(Flags::ARMED);
         match flags.has(Flags::ARMED) && !flags.has(Flags::STOPPING) {
             true if flags.has(Flags::LISTENER) => self.cancel(self.table.key(Kind::Accept, index)),
+            // The peer's end is awaited below: it must show.
+            true if self.is_holding(index) => self.cancel(self.table.key(Kind::Receive, index)),
             true => end_receiving(fd),
             false => {}
         }
@@ -77,10 +79,10 @@ impl Driver {
             }
             send = next;
         }
-        if fd >= 0 {
-            let close = opcode::Close::new(types::Fd(fd)).build().flags(squeue::Flags::SKIP_SUCCESS);
-            // SAFETY: close refers to no memory.
-            unsafe { self.push(close, Key::IGNORED) };
+        if fd >= 0 && self.is_holding(index) {
+            self.close_held(index, fd);
+        } else if fd >= 0 {
+            self.close_descriptor(fd);
         }
     }
 

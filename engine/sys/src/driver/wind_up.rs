@@ -16,6 +16,7 @@ impl Driver {
         if let Some(doorbell) = &self.doorbell {
             doorbell.close();
         }
+        self.end_closing();
         for index in self.table.with_flag(Flags::OPEN) {
             self.close(index);
         }

@@ -13,6 +13,29 @@ pub(crate) fn shutdown_both(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
 }
 
+/// Ends our direction of a connection.
+pub(crate) fn shutdown_write(fd: RawFd) {
+    // SAFETY: shutdown takes no memory; an error says that the connection has ended already.
+    unsafe { libc::shutdown(fd, libc::SHUT_WR) };
+}
+
+/// Whether a socket has a peer.
+pub(crate) fn is_connected(fd: RawFd) -> bool {
+    // SAFETY: all zeroes is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut bytes = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage is as long as stated and lives through the call.
+    unsafe { libc::getpeername(fd, (&raw mut storage).cast(), &raw mut bytes) == 0 }
+}
+
+/// Resets a connection at once, whoever in the kernel has still a hold on its socket.
+pub(crate) fn disconnect(fd: RawFd) {
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let bytes = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address is as long as stated and lives through the call; an error says that there is nothing to reset.
+    unsafe { libc::connect(fd, &raw const nowhere, bytes) };
+}
+
 /// The next connection in a listener's queue, without waiting for one.
 pub(crate) fn accept_queued(fd: RawFd) -> Option<RawFd> {
     // SAFETY: F_SETFL takes an int; the listener has no other status flag that we set.

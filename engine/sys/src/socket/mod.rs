@@ -18,7 +18,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Poll, ready};
 
-pub(crate) use self::calls::{Peeked, accept_queued, check, peek, peer_of, set_option, shutdown_both};
+pub(crate) use self::calls::{
+    Peeked, accept_queued, check, disconnect, is_connected, peek, peer_of, set_option, shutdown_both,
+    shutdown_write,
+};
 use self::calls::{bind, has_ended, has_hung_up, name_of, tcp_socket, unacknowledged};
 pub(crate) use self::listener::{BEHIND_BALANCER, SHARED};
 pub use self::listener::{BoundListener, ListenOn, Listener};
@@ -55,7 +58,7 @@ impl Conn {
     /// # Errors
     /// The errors of socket(2) and connect(2); ETIMEDOUT also when the time is over.
     pub async fn connect(address: SocketAddr, timeout_ms: u64) -> Result<Conn, ConnectError> {
-        Conn::connect_from(None, address, timeout_ms).await
+        Conn::connect_with(None, None, address, timeout_ms).await
     }
 
     /// Like [`Conn::connect`], from a source address (port 0: any).
@@ -63,6 +66,15 @@ impl Conn {
     /// # Errors
     /// As [`Conn::connect`], or what bind(2) says.
     pub async fn connect_from(
+        source: Option<SocketAddr>,
+        address: SocketAddr,
+        timeout_ms: u64,
+    ) -> Result<Conn, ConnectError> {
+        Conn::connect_with(None, source, address, timeout_ms).await
+    }
+
+    async fn connect_with(
+        held: Option<Box<dyn Any>>,
         source: Option<SocketAddr>,
         address: SocketAddr,
         timeout_ms: u64,
@@ -77,6 +89,9 @@ impl Conn {
         }
         let raw = std::os::fd::IntoRawFd::into_raw_fd(fd);
         let conn = Conn::from_index(driver::with(|driver| driver.open_socket(raw)));
+        if let Some(held) = held {
+            driver::with(|driver| driver.hold(conn.index, held));
+        }
         let op = driver::with(|driver| driver.connect(conn.index, &address, timeout_ms));
         let (result, _) = Operation::new(op).await;
         if result < 0 {
@@ -97,10 +112,24 @@ impl Conn {
         address: &Address,
         timeout_ms: u64,
     ) -> Result<Conn, ConnectError> {
+        Conn::connect_holding(None, source, address, timeout_ms).await
+    }
+
+    /// Like [`Conn::connect_to`], with something that is kept as long as the peer may have the connection, or an attempt at one: until
+    /// it has ended it too, or was reset because it had not done so in time. It is dropped by the loop of this thread.
+    ///
+    /// # Errors
+    /// As [`Conn::connect_to`].
+    pub async fn connect_holding(
+        held: Option<Box<dyn Any>>,
+        source: Option<SocketAddr>,
+        address: &Address,
+        timeout_ms: u64,
+    ) -> Result<Conn, ConnectError> {
         match address {
-            Address::Inet(address) => Conn::connect_from(source, *address, timeout_ms).await,
+            Address::Inet(address) => Conn::connect_with(held, source, *address, timeout_ms).await,
             // Boxed: the usual connection has no use for its state.
-            Address::Unix(address) => Box::pin(unix::connect(address, timeout_ms)).await,
+            Address::Unix(address) => Box::pin(unix::connect(held, address, timeout_ms)).await,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Connecting and binding are plain system calls: on one host the kernel knows the result at once.
 
+use std::any::Any;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
@@ -26,7 +27,11 @@ const FULL_WAIT_MAX_MS: u64 = 32;
 ///
 /// # Errors
 /// The errors of socket(2) and connect(2); ETIMEDOUT when the queue was full until the time was over.
-pub(super) async fn connect(address: &UnixAddress, timeout_ms: u64) -> Result<Conn, ConnectError> {
+pub(super) async fn connect(
+    held: Option<Box<dyn Any>>,
+    address: &UnixAddress,
+    timeout_ms: u64,
+) -> Result<Conn, ConnectError> {
     let fd = socket()?;
     let until_ms = crate::now_ms().saturating_add(if timeout_ms == 0 { u64::MAX } else { timeout_ms });
     let mut wait_ms = FULL_WAIT_MS;
@@ -44,7 +49,11 @@ pub(super) async fn connect(address: &UnixAddress, timeout_ms: u64) -> Result<Co
         wait_ms = (wait_ms * 2).min(FULL_WAIT_MAX_MS);
     }
     let raw = fd.into_raw_fd();
-    Ok(Conn::from_index(driver::with(|driver| driver.open_socket(raw))))
+    let index = driver::with(|driver| driver.open_socket(raw));
+    if let Some(held) = held {
+        driver::with(|driver| driver.hold(index, held));
+    }
+    Ok(Conn::from_index(index))
 }
 
 fn socket() -> io::Result<OwnedFd> {
