@@ -1,9 +1,9 @@
 //! Ejection: servers that hang, die, fail and flap, while clients send requests; when they lose their turn, and when they get it back.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use sluice_tests::{
-    eventually,
+    client, eventually,
     processes::{Load, ServerProcess, by_server, errors},
     proxy::Proxy,
 };
@@ -28,7 +28,7 @@ async fn servers(count: usize) -> Vec<ServerProcess> {
 async fn proxy(shards: usize, servers: &[ServerProcess], keys: &str) -> Proxy {
     let urls: Vec<String> = servers.iter().map(|server| format!("\"{}\"", server.url())).collect();
     let tables = format!(
-        "steering = \"off\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\nservers = [{}]\n{keys}\n",
+        "steering = \"off\"\nmetrics = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\nservers = [{}]\n{keys}\n",
         urls.join(", ")
     );
     Proxy::configured(shards, &tables).await
@@ -38,6 +38,21 @@ async fn proxy(shards: usize, servers: &[ServerProcess], keys: &str) -> Proxy {
 async fn more(load: &Load, count: usize) {
     let wanted = load.count() + count;
     eventually("more responses", async || load.count() >= wanted).await;
+}
+
+/// What `/metrics` has.
+async fn metrics(proxy: &Proxy) -> String {
+    let line = proxy.line("metrics on http://").await;
+    let address: SocketAddr = line.trim_end_matches("/metrics").parse().unwrap();
+    client::get(address, "/metrics").await.text()
+}
+
+/// The value of a series of a server, all of whose labels are `labels` behind those of the server.
+fn of_server(metrics: &str, name: &str, server: &ServerProcess, labels: &str) -> u64 {
+    let series =
+        format!("sluice_upstream_server_{name}{{upstream=\"app\",server=\"{}\"{labels}}} ", server.url());
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
 }
 
 /// The default settings: one of two hangs, and no request that may be sent again gets an error, neither in the first seconds nor by
@@ -90,4 +105,172 @@ async fn a_server_that_goes_on_is_back_after_a_trial() {
         assert!(errors(&outcomes).is_empty(), "{:?}", errors(&outcomes));
         proxy.drain().await.assert_clean();
     }
+}
+
+/// 10,000 requests, while one of three is killed and started again a few times: no client sees an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_of_three_is_killed_and_restarted_no_request_fails() {
+    for shards in [1, 2] {
+        let mut servers = servers(3).await;
+        let proxy = proxy(shards, &servers, "ejection.time = \"200ms\"").await;
+        let load = Load::start(proxy.address, 16, "GET /", Duration::ZERO);
+        for _ in 0..3 {
+            more(&load, 500).await;
+            servers[1].kill().await;
+            more(&load, 1_000).await;
+            servers[1].restart().await;
+        }
+        eventually("10,000 requests", async || load.count() >= 10_000).await;
+        let outcomes = load.stop().await;
+        assert!(errors(&outcomes).is_empty(), "{shards} shards: {:?}", errors(&outcomes));
+        assert_eq!(by_server(&outcomes).len(), 3);
+        let text = metrics(&proxy).await;
+        assert!(of_server(&text, "connect_errors_total", &servers[1], "") > 0, "{text}");
+        proxy.drain().await.assert_clean();
+    }
+}
+
+/// Statuses count where they are written: a server that answers them only is ejected, and never both.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_all_servers_are_ejected_whatever_they_answer() {
+    let servers = servers(2).await;
+    let keys = "ejection = { statuses = \"502-504\", failures = 3, time = \"100ms\", percent_max = 100 }";
+    let proxy = proxy(2, &servers, keys).await;
+    let load = Load::start(proxy.address, 8, "GET /status/503", PAUSE);
+    eventually("one is ejected several times", async || {
+        let text = metrics(&proxy).await;
+        let count = |server| of_server(&text, "ejections_total", server, "");
+        let ejected = |server| of_server(&text, "ejected", server, "");
+        assert!(ejected(&servers[0]) + ejected(&servers[1]) <= 1, "{text}");
+        count(&servers[0]) + count(&servers[1]) >= 3
+    })
+    .await;
+    let outcomes = load.stop().await;
+    let all_of_servers = |error: &str| error.starts_with("503 ") && !error.contains("no server");
+    let odd: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| !matches!(&outcome.result, Err(error) if all_of_servers(error)))
+        .collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    proxy.drain().await.assert_clean();
+}
+
+/// Where all servers hang, the cause is what they share: none is ejected, and all answer when it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_are_silent_none_is_ejected() {
+    let servers = servers(2).await;
+    let proxy = proxy(1, &servers, "ejection = { silence = \"100ms\" }").await;
+    let load = Load::start(proxy.address, 8, "GET /", PAUSE);
+    more(&load, 100).await;
+    servers.iter().for_each(ServerProcess::hang);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    servers.iter().for_each(ServerProcess::go_on);
+    more(&load, 100).await;
+    let outcomes = load.stop().await;
+    assert!(errors(&outcomes).is_empty(), "{:?}", errors(&outcomes));
+    let text = metrics(&proxy).await;
+    let ejected = servers.iter().filter(|server| of_server(&text, "ejected", server, "") > 0).count();
+    assert!(ejected <= 1, "{text}");
+    proxy.drain().await.assert_clean();
+}
+
+/// A slow server among fast ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_many_times_slower_is_ejected() {
+    let fast = servers(2).await;
+    let slow = ServerProcess::start(PROGRAM, "slow:100").await;
+    let all: Vec<ServerProcess> = fast.into_iter().chain([slow]).collect();
+    let proxy = proxy(1, &all, "ejection.latency = 4").await;
+    let load = Load::start(proxy.address, 8, "GET /", PAUSE);
+    let line =
+        proxy.line(&format!("upstream app: {} is ejected for 10s: responses take ", all[2].url())).await;
+    assert!(line.contains(" ms on average, those of other servers "), "{line}");
+    let outcomes = load.stop().await;
+    assert!(errors(&outcomes).is_empty(), "{:?}", errors(&outcomes));
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_opens_by_failures_and_closes_by_a_response() {
+    let servers = servers(1).await;
+    let keys = "breaker = { failure_percent = 50, window = 20, time = \"300ms\" }";
+    let proxy = proxy(1, &servers, keys).await;
+    for _ in 0..20 {
+        assert_eq!(client::get(proxy.address, "/status/500").await.text(), "one");
+    }
+    proxy
+        .line("upstream app: the breaker is open for 300ms: 20 of the last 20 requests on a shard failed")
+        .await;
+    let refused = client::get(proxy.address, "/").await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().contains("too many requests to these servers"), "{}", refused.text());
+    eventually("it closes", async || client::get(proxy.address, "/").await.status() == 200).await;
+    proxy.line("upstream app: the breaker is closed: ").await;
+    assert_eq!(client::get(proxy.address, "/").await.status(), 200);
+    let text = metrics(&proxy).await;
+    assert!(text.contains("sluice_upstream_breaker_opened_total{upstream=\"app\"} 1\n"), "{text}");
+    assert!(proxy.counters().await.named("upstream_breaker_refused") >= 1);
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_breaker_bounds_the_requests_under_way() {
+    for shards in [1, 2] {
+        let servers = servers(1).await;
+        let proxy = proxy(shards, &servers, "breaker = { requests = 4 }").await;
+        let waiting = Load::start(proxy.address, 12, "GET /after/2000", Duration::from_secs(60));
+        // Two shards may each admit one at the same moment.
+        let most = 4 + shards - 1;
+        eventually("the others are refused", async || waiting.count() >= 12 - most).await;
+        assert!(
+            waiting
+                .so_far()
+                .iter()
+                .all(|outcome| outcome.result.as_ref().is_err_and(|why| why.starts_with("503")))
+        );
+        let text = metrics(&proxy).await;
+        let active = of_server(&text, "active_requests", &servers[0], "");
+        assert!((4 - 1..=most as u64).contains(&active), "{active}");
+        eventually("those are answered", async || waiting.count() == 12).await;
+        assert_eq!(client::get(proxy.address, "/").await.status(), 200, "there is room again");
+        drop(waiting);
+        proxy.drain().await;
+    }
+}
+
+/// The series of servers, groups and routes, after requests of each class.
+#[tokio::test]
+async fn metrics_have_servers_groups_and_routes() {
+    let servers = servers(2).await;
+    let proxy = proxy(1, &servers, "").await;
+    for path in ["/", "/", "/status/404", "/status/404", "/status/503", "/status/503"] {
+        client::get(proxy.address, path).await;
+    }
+    let text = metrics(&proxy).await;
+    for server in &servers {
+        for (class, count) in [("1xx", 0), ("2xx", 1), ("3xx", 0), ("4xx", 1), ("5xx", 1)] {
+            let labels = format!(",class=\"{class}\"");
+            assert_eq!(of_server(&text, "responses_total", server, &labels), count, "{class} {text}");
+        }
+        assert_eq!(of_server(&text, "response_seconds_count", server, ""), 3);
+        assert_eq!(of_server(&text, "response_seconds_bucket", server, ",le=\"+Inf\""), 3);
+        assert!(of_server(&text, "connects_total", server, "") >= 1);
+        assert_eq!(of_server(&text, "up", server, ""), 1);
+        assert_eq!(of_server(&text, "active_requests", server, ""), 0);
+    }
+    for series in [
+        "sluice_upstream_responses_total{upstream=\"app\",class=\"4xx\"} 2",
+        "sluice_route_responses_total{route=\"1\",host=\"any host\",path=\"any path\",class=\"5xx\"} 2",
+        "sluice_route_responses_total{route=\"1\",host=\"any host\",path=\"any path\",class=\"none\"} 0",
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series} is not in {text}");
+    }
+    // Each series has a help and a type, once.
+    for name in ["upstream_server_responses_total", "upstream_responses_total", "route_responses_total"] {
+        for what in ["HELP", "TYPE"] {
+            let lines = text.lines().filter(|line| line.starts_with(&format!("# {what} sluice_{name} ")));
+            assert_eq!(lines.count(), 1, "{what} {name}");
+        }
+    }
+    proxy.drain().await.assert_clean();
 }

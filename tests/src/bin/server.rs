@@ -1,7 +1,7 @@
 //! A server of HTTP/1.1 in a process of its own, which a test can stop, continue and kill: `server NAME [PORT]`.
 //!
 //! It prints the port it listens on, and answers every request with its name, as soon as it has come. A path `/after/MS` is answered
-//! after so many milliseconds, `/status/CODE` with this status.
+//! after so many milliseconds, `/status/CODE` with this status. A server `NAME:MS` takes so many milliseconds for everything.
 
 use std::{
     env,
@@ -48,7 +48,8 @@ fn serve(name: &str, stream: TcpStream) -> io::Result<()> {
         }
         io::copy(&mut reader.by_ref().take(length), &mut io::sink())?;
         let number = |prefix| path.strip_prefix(prefix).and_then(|number: &str| number.parse().ok());
-        if let Some(ms) = number("/after/") {
+        let its_own = name.split_once(':').and_then(|(_, ms)| ms.parse().ok());
+        if let Some(ms) = number("/after/").or(its_own) {
             thread::sleep(Duration::from_millis(ms));
         }
         let status = number("/status/").unwrap_or(200);
