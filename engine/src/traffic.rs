@@ -1,5 +1,5 @@
-//! Counters of routes and groups, by the class of the response's status. Each shard alone writes its own, with plain stores, and any
-//! thread may read them; routes and groups hold theirs, so that no request looks for them.
+//! Counters of routes and groups, by the class of the response's status. Each shard alone writes its own, with plain stores, and
+//! any thread may read them; routes and groups hold theirs, so that no request looks for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -68,11 +68,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
     };
     let raws = &top.upstream;
     if raws.is_empty() {
-        let hint = match whole {
-            Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
-            _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
-        };
-        report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
+        report_none(whole, report);
     }
     for raw in raws.iter() {
         if raw.is_faulty {
@@ -131,6 +127,14 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         }
     }
     upstreams
+}
+
+fn report_none(whole: &Origin, report: &mut Report) {
+    let hint = match whole {
+        Origin::CommandLine => "add --upstream http://127.0.0.1:9000, or --config FILE",
+        _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
+    };
+    report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
 }
 
 fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<UpstreamServer> {

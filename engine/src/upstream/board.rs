@@ -1,9 +1,9 @@
-//! What the whole process knows of servers: what checks say of them, written by the thread that checks (`control::health`), until when
-//! they are ejected, written by the shard that ejects one, and for each shard the numbers that it alone writes.
+//! What the whole process knows of servers: what checks say of them, written by the thread that checks (`control::health`), until
+//! when they are ejected, written by the shard that ejects one, and for each shard the numbers that it alone writes.
 //!
-//! Shards do not look here for a request unless a total of all shards decides. They copy whether a server is down or ejected when a
-//! message says that something has changed, and when a configuration is put in force. Entries go by name, so that what is known of a server
-//! survives a change of configuration.
+//! Shards do not look here for a request unless a total of all shards decides. They copy whether a server is down or ejected when
+//! a message says that something has changed, and when a configuration is put in force. Entries go by name, so that what is known
+//! of a server survives a change of configuration.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};

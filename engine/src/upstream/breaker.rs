@@ -1,7 +1,7 @@
 //! The circuit breaker of a group: refuses requests at once while too many are under way, or while too many have failed.
 //!
-//! Requests under way are counted by each shard, and a shard that admits one adds up all shards' numbers: two that admit at the same
-//! time may exceed the limit by one request for each shard less one. Failures are counted by each shard for itself.
+//! Requests under way are counted by each shard, and a shard that admits one adds up all shards' numbers: those that admit at the
+//! same time may exceed the limit by one request for each shard less one. Failures are counted by each shard for itself.
 
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, OnceLock};

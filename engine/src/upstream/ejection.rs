@@ -277,8 +277,8 @@ impl Group {
         }
     }
 
-    /// A request that was sent at `sent_ms` has waited for its patience. Says whether its server is ejected, and has begun no response
-    /// since.
+    /// A request that was sent at `sent_ms` has waited for its patience. Says whether its server is ejected, and has begun no
+    /// response since.
     #[cold]
     pub(crate) fn judge_silence(&self, server: &Rc<Server>, (now_ms, sent_ms): (u64, u64)) -> bool {
         let outlier = &server.outlier;

@@ -123,8 +123,8 @@ impl Group {
             let server = &members[*at];
             !server.is_down()
                 && !server.is_passed_over(wanted.now_ms)
-                && !(wanted.repeat == Repeat::Impossible
-                    && server.outlier.is_for_repeatable_only(wanted.now_ms))
+                && (wanted.repeat == Repeat::Possible
+                    || !server.outlier.is_for_repeatable_only(wanted.now_ms))
                 && !wanted.not.is_some_and(|not| Rc::ptr_eq(not, server))
         };
         let at = in_turn().find(is_open).or_else(|| self.pick_closed(&members, in_turn(), wanted))?;
