@@ -10,13 +10,14 @@ use crate::placement::Plan;
 use crate::route::RouteTable;
 use crate::tls::files::TlsFiles;
 use crate::upstream::board::ServerBoard;
-use crate::upstream::servers::Resolved;
+use crate::upstream::members::{GroupMembers, Membership};
 use crate::upstream::stock::Descriptors;
 
 /// The input from which every shard is made.
 pub(crate) struct Blueprint {
     pub(crate) config: Config,
-    pub(crate) resolved: Resolved,
+    /// The servers of every group at the moment.
+    pub(crate) membership: Arc<Membership>,
     /// What the process knows of servers.
     pub(crate) servers: Arc<ServerBoard>,
     pub(crate) tls: TlsFiles,
@@ -37,7 +38,7 @@ impl Blueprint {
     /// For the shards of this plan.
     pub(crate) fn new(
         config: Config,
-        (resolved, tls): (Resolved, TlsFiles),
+        (members, tls): (Vec<GroupMembers>, TlsFiles),
         listen: Vec<Address>,
         budget: Budget,
         (connections_max, descriptors): (u32, Descriptors),
@@ -52,10 +53,10 @@ impl Blueprint {
         let peers = (config.limits.connections_per_address > 0).then(|| PeerCounts::new(plan.shards.len()));
         let connection_limit = ConnectionLimit::new(plan.shards.len(), connections_max);
         let servers = Arc::new(ServerBoard::new(plan.shards.len()));
-        servers.cover(&config);
+        servers.cover(&config.upstreams, &members);
         Blueprint {
             config,
-            resolved,
+            membership: Arc::new(Membership::new(members)),
             servers,
             tls,
             listen,

@@ -9,8 +9,10 @@ pub(crate) mod health;
 pub mod live;
 mod expiry;
 pub(crate) mod metrics;
-pub(crate) mod resolve;
+pub(crate) mod names;
+mod resolve;
 pub(crate) mod signals;
+mod servers_file;
 mod state_file;
 pub(crate) mod ticket_ring;
 pub(crate) mod tls_upkeep;
@@ -29,11 +31,13 @@ pub(crate) enum Message {
     Renew = 3,
     /// Checks say something else of a server, or one was ejected or is back.
     Health = 4,
+    /// A group has other servers.
+    Members = 5,
 }
 
 impl Message {
     pub(crate) fn from_number(number: i32) -> Option<Message> {
-        [Message::Drain, Message::Publish, Message::Renew, Message::Health]
+        [Message::Drain, Message::Publish, Message::Renew, Message::Health, Message::Members]
             .into_iter()
             .find(|message| *message as i32 == number)
     }

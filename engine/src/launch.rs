@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sluice_sys::{Address, HugePages};
 use sluice_tls::tickets::TicketKeys;
+use tokio::sync::watch;
 
 use crate::blueprint::Blueprint;
 use crate::budget::Budget;
@@ -20,7 +21,7 @@ use crate::control::shard_set::{Event, ShardSet};
 use crate::control::signals::{self, Request};
 use crate::control::ticket_ring::TicketRing;
 use crate::control::tls_upkeep::TlsUpkeep;
-use crate::control::{health, live, resolve};
+use crate::control::{health, live, names};
 use crate::descriptors::{descriptors_for, places_for_checks};
 pub use crate::launch_error::LaunchError;
 use crate::listen::{Reserved, SteeringMethod, why_not_bound};
@@ -55,12 +56,13 @@ pub fn run(
         .map_err(|error| LaunchError::Refused(format!("cannot listen for signals: {error}")))?;
     let budget = Budget::of_shard(&config.limits, topology, plan.shards.len());
     let descriptors = descriptors_for(&config, plan.shards.len())?;
-    let resolved = resolve::resolve(&config).map_err(LaunchError::Refused)?;
+    let resolved = names::resolve(&config).map_err(LaunchError::Refused)?;
+    let members = names::members(&resolved);
     let (tls, mut upkeep) = load_tls(&config).map_err(LaunchError::Refused)?;
     let reserved = Reserved::bind(&config.listeners)?;
     let metrics = config.metrics.map(bind_metrics).transpose()?;
     let listen = reserved.addresses();
-    let blueprint = Arc::new(Blueprint::new(config, (resolved, tls), listen, budget, descriptors, plan));
+    let blueprint = Arc::new(Blueprint::new(config, (members, tls), listen, budget, descriptors, plan));
     let (method, board) =
         SteeringMethod::choose(blueprint.config.host.steering, topology, plan, blueprint.listen.len());
     let (mut shard_set, go) = start(&blueprint, plan, (&reserved, &method), &events, &inbox)?;
@@ -83,7 +85,9 @@ pub fn run(
         started.map_err(|error| LaunchError::Refused(format!("cannot start a thread for ACME: {error}")))?;
     }
     let places = places_for_checks(&blueprint.config)?;
-    health::start(&blueprint, places, events.clone()).map_err(LaunchError::Refused)?;
+    let (changed, changes) = watch::channel(());
+    health::start(&blueprint, places, changes, events.clone()).map_err(LaunchError::Refused)?;
+    names::start(&blueprint, resolved, changed, events.clone()).map_err(LaunchError::Refused)?;
     if let Err(error) = live::listen(events) {
         log::warn(format_args!("`sluice topology --live` will not find this process: {error}"));
     }
@@ -150,6 +154,7 @@ fn start(
                 | Event::Acme(_)
                 | Event::Health(_)
                 | Event::Upstream(_)
+                | Event::Members(_)
                 | Event::Ended { .. },
             ) => {}
             Err(_) => unreachable!("this thread holds a sender"),

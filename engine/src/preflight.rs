@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::config::{Config, UpstreamGroup};
-use crate::control::resolve;
+use crate::control::names;
 use crate::descriptors;
 use crate::listen::{Reserved, why_not_bound};
 use crate::log;
@@ -13,7 +13,7 @@ use crate::topology::Topology;
 
 /// Every obstacle, a line each. An address in use is a warning on stderr: the process that has it may be this proxy.
 pub(crate) fn obstacles(config: &Config) -> Vec<String> {
-    let mut obstacles = unresolved(config);
+    let mut obstacles = names::obstacles(config);
     obstacles.extend(no_authorities(config));
     match shards(config) {
         Ok(shards) => obstacles.extend(descriptors::raise(shards).err().map(|error| error.to_string())),
@@ -30,11 +30,6 @@ pub(crate) fn obstacles(config: &Config) -> Vec<String> {
         }
     }
     obstacles
-}
-
-fn unresolved(config: &Config) -> Vec<String> {
-    let servers = config.upstreams.iter().flat_map(|group| &group.servers);
-    servers.filter_map(|server| resolve::of_server(server).err()).collect()
 }
 
 /// Servers are verified by the authorities of this system, and it has none.

@@ -14,7 +14,7 @@ use sluice_sys::Conn;
 
 use crate::budget::Budget;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, UpstreamGroup};
 use crate::counters::Counters;
 use crate::identity::{ClientTexts, RequestIds};
 use crate::route::RouteTable;
@@ -24,7 +24,8 @@ use crate::splice;
 use crate::tls::listeners::TlsListeners;
 use crate::tls::servers::TlsUpstreams;
 use crate::upstream::board::ServerBoard;
-use crate::upstream::servers::{Resolved, Servers};
+use crate::upstream::members::{GroupMembers, Membership};
+use crate::upstream::servers::Servers;
 use crate::upstream::stock::{Descriptors, Stock, Upkeep};
 
 /// The state of one shard.
@@ -33,6 +34,8 @@ pub(crate) struct Shard {
     snapshot: RefCell<Rc<Snapshot>>,
     /// The servers of every configuration that is still in use.
     pub(crate) servers: Servers,
+    /// Where the members of groups come from.
+    sources: Sources,
     /// How many connections to all servers there are, and may be.
     pub(crate) stock: Rc<Stock>,
     pub(crate) upkeep: Upkeep,
@@ -58,6 +61,15 @@ pub(crate) struct Shard {
     pub(crate) is_draining: Cell<bool>,
 }
 
+/// What groups are made of when their members change.
+struct Sources {
+    membership: Arc<Membership>,
+    /// The members that are in force here.
+    known: RefCell<Vec<GroupMembers>>,
+    groups: Vec<UpstreamGroup>,
+    tls: TlsUpstreams,
+}
+
 /// Room for what is parsed and written without waiting in between: one for all connections of the shard, so it is warm.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -68,21 +80,29 @@ pub(crate) struct Scratch {
 impl Shard {
     pub(crate) fn new(
         config: &Config,
-        (resolved, board, number): (&Resolved, &Arc<ServerBoard>, usize),
+        (membership, board, number): (&Arc<Membership>, &Arc<ServerBoard>, usize),
         routes: Arc<RouteTable>,
         budget: &Budget,
         descriptors: Descriptors,
         counters: Arc<CachePadded<Counters>>,
-        (listeners, upstreams): (TlsListeners, &TlsUpstreams),
+        (listeners, upstreams): (TlsListeners, TlsUpstreams),
     ) -> Shard {
         let stock = Rc::new(Stock::new(descriptors));
         let servers = Servers::new(stock.clone(), board.clone(), number);
-        let snapshot = Snapshot::new(config, resolved, routes, budget, &servers, upstreams);
+        let members = membership.now();
+        let snapshot = Snapshot::new(config, &members, routes, budget, &servers, &upstreams);
+        let sources = Sources {
+            membership: membership.clone(),
+            known: RefCell::new(members),
+            groups: config.upstreams.clone(),
+            tls: upstreams,
+        };
         // Half of what is kept for servers is not for pipes.
         splice::bound_descriptors(descriptors.all.saturating_sub(descriptors.for_servers / 2).max(1));
         Shard {
             snapshot: RefCell::new(Rc::new(snapshot)),
             servers,
+            sources,
             stock,
             upkeep: Upkeep::default(),
             tls: listeners,
@@ -118,6 +138,22 @@ impl Shard {
         self.snapshot.replace(Rc::new(snapshot));
         self.servers.forget_unused();
         // Those that exchanges still use are forgotten by and by.
+        self.upkeep.wake();
+    }
+
+    /// Takes over the members of groups that are others now.
+    pub(crate) fn take_over_members(&self) {
+        let Sources { membership, known, groups, tls } = &self.sources;
+        let (snapshot, now) = (self.snapshot(), membership.now());
+        let before = known.replace(now.clone());
+        for (number, (group, members)) in groups.iter().zip(&now).enumerate() {
+            let is_same = before.get(number).is_some_and(|before| Arc::ptr_eq(before, members));
+            let Some(of_snapshot) = snapshot.group(number).filter(|_| !is_same) else { continue };
+            let members = self.servers.of_group(group, members, tls.of(number));
+            let old = of_snapshot.replace_members(members);
+            self.servers.settle(&old, &of_snapshot.members());
+        }
+        // Servers that exchanges still use are forgotten by and by.
         self.upkeep.wake();
     }
 

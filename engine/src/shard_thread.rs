@@ -141,12 +141,12 @@ fn make_shard(blueprint: &Blueprint, place: &ShardPlace) -> Result<(Runtime, Mem
     let upstreams = TlsUpstreams::new(&blueprint.tls).map_err(of_tls)?;
     let shard = Shard::new(
         &blueprint.config,
-        (&blueprint.resolved, &blueprint.servers, place.shard),
+        (&blueprint.membership, &blueprint.servers, place.shard),
         routes,
         &blueprint.budget,
         blueprint.descriptors,
         counters.clone(),
-        (listeners, &upstreams),
+        (listeners, upstreams),
     );
     let member = Member {
         place: place.clone(),

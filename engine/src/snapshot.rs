@@ -13,7 +13,6 @@ use std::time::Duration;
 use sluice_proto::h2;
 use sluice_proto::path::PathRules;
 use sluice_proto::{HeadLimits, RequestHead};
-use sluice_sys::Address;
 
 use crate::budget::Budget;
 use crate::config::{
@@ -31,7 +30,8 @@ use crate::traffic::ByClass;
 use crate::upstream::ejection::EjectionRules;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::lifetime::Lifetime;
-use crate::upstream::servers::{Resolved, Servers};
+use crate::upstream::members::GroupMembers;
+use crate::upstream::servers::Servers;
 use crate::websocket::FrameRules;
 
 /// One configuration, as one shard sees it.
@@ -148,14 +148,14 @@ impl Snapshot {
     /// The snapshot of `config`, with servers from among those that live already where they are the same.
     pub(crate) fn new(
         config: &Config,
-        resolved: &Resolved,
+        members: &[GroupMembers],
         table: Arc<RouteTable>,
         budget: &Budget,
         servers: &Servers,
         tls: &TlsUpstreams,
     ) -> Snapshot {
-        let group = |((number, group), resolved): ((usize, &UpstreamGroup), &Vec<Vec<Address>>)| {
-            let members = servers.of_group(group, resolved, tls.of(number));
+        let group = |((number, group), members): ((usize, &UpstreamGroup), &GroupMembers)| {
+            let members = servers.of_group(group, members, tls.of(number));
             let (numbers, breaker) = servers.numbers_of(group);
             Group::new(members, GroupRules::new(group, config)).counted(numbers, breaker)
         };
@@ -178,7 +178,7 @@ impl Snapshot {
             matchers: table.matchers(),
             table,
             routes: routes.map(route).collect(),
-            groups: config.upstreams.iter().enumerate().zip(resolved).map(group).collect(),
+            groups: config.upstreams.iter().enumerate().zip(members).map(group).collect(),
         }
     }
 
@@ -205,6 +205,11 @@ impl Snapshot {
             Lookup::MethodNotAllowed { allow } => Found::MethodNotAllowed { allow },
             Lookup::NotFound => Found::Nothing,
         }
+    }
+
+    /// The group with this number.
+    pub(crate) fn group(&self, number: usize) -> Option<&Group> {
+        self.groups.get(number)
     }
 
     /// The port of https:// that requests without TLS to this listener are sent to.

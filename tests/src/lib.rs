@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod cpus;
+pub mod dns;
 pub mod grpc_codec;
 pub mod http2;
 pub mod machine;

@@ -46,6 +46,9 @@ impl Scheme {
     }
 }
 
+/// Before the scheme of servers that SRV records name.
+const SRV: &str = "srv+";
+
 /// One server behind Sluice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamServer {
@@ -60,6 +63,10 @@ pub struct UpstreamServer {
     pub port: u16,
     /// Its Unix socket, if it is not reached over TCP.
     pub unix: Option<UnixAddress>,
+    /// The host is the name of SRV records, which have hosts and ports.
+    pub is_srv: bool,
+    /// The one address of its host that it is, where each is a server.
+    pub at: Option<IpAddr>,
 }
 
 /// The Host of requests to a server with this name, if it gets its own.
@@ -79,7 +86,53 @@ pub fn server_url(scheme: Scheme, authority: &str) -> String {
 impl UpstreamServer {
     /// As it is written in a configuration.
     pub fn url(&self) -> String {
-        server_url(self.scheme, &self.authority)
+        let srv = if self.is_srv { SRV } else { "" };
+        format!("{srv}{}", server_url(self.scheme, &self.authority))
+    }
+
+    /// What it is called where servers are told apart: its authority, with its address where each one of a name is a server.
+    pub fn label(&self) -> String {
+        match self.at {
+            Some(ip) => format!("{} ({ip})", self.authority),
+            None => self.authority.clone(),
+        }
+    }
+
+    /// Whether its addresses have to be asked for, again and again.
+    pub fn is_resolved(&self) -> bool {
+        let host = self.host.strip_suffix('.').unwrap_or(&self.host).to_ascii_lowercase();
+        //= https://www.rfc-editor.org/rfc/rfc6761#section-6.3
+        let is_local = host == "localhost" || host.ends_with(".localhost");
+        self.unix.is_none() && !is_local && host.parse::<IpAddr>().is_err()
+    }
+
+    /// Reads the name of SRV records behind its scheme: `srv+http://_http._tcp.app.internal`.
+    fn parse_srv(text: &str, written: &str) -> Result<Self, Fault> {
+        let fault = |why: String| Fault::new(format!("`{text}`: {why}"));
+        let (scheme, name) = written.split_once("://").unwrap_or((written, ""));
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            other => {
+                let fault = fault(format!("`{SRV}{other}` is not supported"));
+                return Err(fault.hint("srv+http://, srv+https:// or srv+h2c://"));
+            }
+        };
+        let name = name.trim_end_matches('/');
+        if name.contains(':') {
+            return Err(fault("SRV records have the port".into()).hint("leave out the port"));
+        }
+        // Labels of services begin with an underscore, which host names may not.
+        let plain: Vec<&str> =
+            name.split('.').map(|label| label.strip_prefix('_').unwrap_or(label)).collect();
+        let plain = plain.join(".");
+        if check_name(plain.strip_suffix('.').unwrap_or(&plain)).is_err() || plain.parse::<IpAddr>().is_ok() {
+            let fault = fault("this is not the name of SRV records".into());
+            return Err(fault.hint("write srv+http://_http._tcp.app.internal"));
+        }
+        let (authority, host, port) = (name.to_owned(), name.to_owned(), scheme.default_port());
+        Ok(Self { scheme, authority, host, port, unix: None, is_srv: true, at: None })
     }
 
     /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https` and `h2c`; `unix:/path` and
@@ -89,9 +142,22 @@ impl UpstreamServer {
     /// Anything else, with what is supported instead.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let fault = |why: &str| Fault::new(format!("`{text}`: {why}"));
+        if let Some(written) =
+            text.get(..SRV.len()).filter(|start| start.eq_ignore_ascii_case(SRV)).map(|_| &text[SRV.len()..])
+        {
+            return Self::parse_srv(text, written);
+        }
         if let Some((scheme, unix)) = unix::parse_server(text)? {
             let (authority, port) = (unix.to_string(), scheme.default_port());
-            return Ok(Self { scheme, authority, host: UNIX_HOST.into(), port, unix: Some(unix) });
+            return Ok(Self {
+                scheme,
+                authority,
+                host: UNIX_HOST.into(),
+                port,
+                unix: Some(unix),
+                is_srv: false,
+                at: None,
+            });
         }
         let Some((scheme, after_scheme)) = text.split_once("://") else {
             let is_https = text.ends_with(":443") || text.ends_with(":8443");
@@ -152,7 +218,15 @@ impl UpstreamServer {
             None => scheme.default_port(),
             Some(port) => parse_port(port).ok_or_else(|| fault("the port must be 1 to 65535"))?,
         };
-        Ok(Self { scheme, authority: authority.to_owned(), host: host.to_owned(), port, unix: None })
+        Ok(Self {
+            scheme,
+            authority: authority.to_owned(),
+            host: host.to_owned(),
+            port,
+            unix: None,
+            is_srv: false,
+            at: None,
+        })
     }
 }
 
@@ -257,7 +331,8 @@ mod tests {
             ("HTTPS://[::1]:8443/", Scheme::Https, "[::1]:8443", "::1", 8443),
         ] {
             let (authority, host) = (authority.into(), host.into());
-            let want = UpstreamServer { scheme, authority, host, port, unix: None };
+            let (unix, is_srv, at) = (None, false, None);
+            let want = UpstreamServer { scheme, authority, host, port, unix, is_srv, at };
             assert_eq!(UpstreamServer::parse(text), Ok(want), "{text}");
         }
         for (text, words) in [
@@ -283,6 +358,10 @@ mod tests {
             ("http://", "not a host name"),
             ("http://a b", "not a host name"),
             ("http://1.2.3.256", "IPv4"),
+            ("srv+http://_http._tcp.a:80", "leave out the port"),
+            ("srv+ftp://_http._tcp.a", "srv+http://, srv+https://"),
+            ("srv+http://10.0.0.1", "not the name of SRV records"),
+            ("srv+http://", "not the name of SRV records"),
             ("fastcgi://127.0.0.1:9000", "HTTP/1.1 or HTTP/2 only"),
             ("http://bücher.example:81", "did you mean http://xn--bcher-kva.example:81"),
             ("http://[::1", "host:port"),

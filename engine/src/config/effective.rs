@@ -44,6 +44,7 @@ pub fn effective(raw: &Raw) -> String {
             ("timeouts", Values::scoped(&keys.timeouts, &top.timeouts)),
             ("limits", Values::scoped(&keys.limits, &top.limits)),
         ];
+        tables.extend(keys.resolve.value().map(|resolve| ("resolve", resolve.clone())));
         // Defaults too would be an error where no server has TLS.
         tables.extend(keys.tls.value().map(|tls| ("tls", tls.clone())));
         // Its presence turns checks on.

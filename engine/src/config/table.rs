@@ -411,6 +411,8 @@ section! {
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
         "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket; requests go to them \
          in turn";
+    servers_file: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
+        "File with further servers, one in a line as in `servers`; it is read again when it changes";
     source_addresses: Field<Texts> = Kind::Texts("IP"), "", UPSTREAM, Reload, "",
         "Addresses of this host that connections to servers come from, in turn; the kernel chooses if it is left out";
     protocol: Field<UpstreamProtocol> = Kind::Word(words::<UpstreamProtocol>), "", UPSTREAM, Reload, "",
@@ -422,6 +424,7 @@ section! {
     lenient: Field<Texts> = Kind::Texts("WORD"), "", UPSTREAM, Reload, "",
         "What is forgiven in responses of old servers (HTTP/1.1): bare-lf, chunk-padding, equal-lengths, 204-framing; each has a risk";
     tls: Field<Values> = Kind::Table(&UPSTREAM_TLS), "", UPSTREAM, Reload, "", "TLS with those of these servers that are https://";
+    resolve: Field<Values> = Kind::Table(&UPSTREAM_RESOLVE), "", UPSTREAM, Reload, "", "How names of servers are resolved";
     health: Field<Values> = Kind::Table(&UPSTREAM_HEALTH), "", UPSTREAM, Reload, "", "Checks of these servers; none unless it is there";
     ejection: Field<Values> = Kind::Table(&UPSTREAM_EJECTION), "", UPSTREAM, Reload, "",
         "When a server that fails requests gets none for a time";
@@ -449,6 +452,21 @@ section! {
         "Its key, PEM; in the file of the certificate if it is left out";
     min_version: MinVersion = Kind::Word(words::<MinVersion>), "1.2", UPSTREAM, Reload, "",
         "The oldest version of TLS that servers may use";
+}
+
+section! {
+    /// How the names of an upstream's servers are resolved, and resolved again, in that `[[upstream]]`: `resolve = { each = true }`,
+    /// or a table `[upstream.resolve]` behind it.
+    ResolveKeys, UPSTREAM_RESOLVE, "upstream.resolve", "Names of servers":
+
+    min: Duration = time("100ms", "24h"), "1s", UPSTREAM, Reload, "",
+        "Shortest time until a name is resolved again, whatever its TTL is";
+    max: Duration = time("100ms", "24h"), "5m", UPSTREAM, Reload, "",
+        "Longest time until a name is resolved again, whatever its TTL is";
+    each: bool = Kind::Boolean, "false", UPSTREAM, Reload, "",
+        "Whether each address of a name is a server of its own, or all of them together are one";
+    nameservers: Field<Texts> = Kind::Texts("IP"), "", UPSTREAM, Reload, "",
+        "Name servers to ask, with or without a port; those of /etc/resolv.conf if it is left out";
 }
 
 section! {
@@ -599,7 +617,7 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 18] = [
+pub static SECTIONS: [&Section; 19] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -612,6 +630,7 @@ pub static SECTIONS: [&Section; 18] = [
     &LISTENERS,
     &UPSTREAMS,
     &UPSTREAM_TLS,
+    &UPSTREAM_RESOLVE,
     &UPSTREAM_HEALTH,
     &UPSTREAM_EJECTION,
     &UPSTREAM_BREAKER,
@@ -671,6 +690,7 @@ mod tests {
         let _ =
             (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
         let _ = RouteWebSocketKeys::default();
+        let _ = ResolveKeys::default();
         let _ = HealthKeys::default();
         let _ = EjectionKeys::default();
         let _ = BreakerKeys::default();

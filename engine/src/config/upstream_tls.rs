@@ -82,7 +82,8 @@ fn check_is_of_use(
     report: &mut Report,
 ) {
     let has_tls = servers.iter().any(|server| server.scheme.is_secure());
-    let is_whole = keys.servers.given().is_some_and(|given| given.value.len() == servers.len());
+    let is_whole = keys.servers_file.given().is_none()
+        && keys.servers.given().is_some_and(|given| given.value.len() == servers.len());
     let first = written.value.iter().find_map(|(key, field)| Some((key.name, field.given()?)));
     if let Some((name, given)) = first
         && !has_tls

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use sluice_proto::h1::Lenient;
 
@@ -10,6 +11,7 @@ use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
 use super::ejection::{Breaker, Ejection, check_breaker, check_ejection};
 use super::health::{HealthCheck, check_health};
 use super::problem::{Fault, Located, Origin, Report, parse_word};
+use super::resolve::{Resolve, check_resolve};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
@@ -19,8 +21,14 @@ use super::values::{Field, Values};
 pub struct UpstreamGroup {
     /// Its name, as routes say it.
     pub name: String,
-    /// At least one server.
+    /// The servers that are written; at least one if there is no file.
     pub servers: Vec<UpstreamServer>,
+    /// The file that has further ones.
+    pub servers_file: Option<PathBuf>,
+    /// How their names are resolved.
+    pub resolve: Resolve,
+    /// Whether there may be TLS with servers of this group.
+    pub has_tls: bool,
     /// Where connections to its servers come from; the kernel chooses if it is empty.
     pub source_addresses: Vec<IpAddr>,
     /// The version of HTTP that its servers are asked in.
@@ -77,6 +85,10 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         }
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
+        let resolve = check_resolve(&keys, report);
+        let has_tls = servers.iter().any(|server| server.scheme.is_secure());
+        let servers_file = keys.servers_file.value().cloned();
+        let has_tls = has_tls || (servers_file.is_some() && keys.tls.given().is_some());
         let source_addresses = check_sources(&keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
         let protocol = check_protocol(raw, &keys, &servers, report);
@@ -110,6 +122,9 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
             upstreams.groups.push(UpstreamGroup {
                 name: name.value.clone(),
                 servers,
+                servers_file,
+                resolve,
+                has_tls,
                 source_addresses,
                 protocol,
                 lenient,
@@ -142,6 +157,7 @@ fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<
     let mut servers: Vec<UpstreamServer> = Vec::new();
     match &keys.servers {
         Field::Faulty => {}
+        Field::Absent if keys.servers_file.given().is_some() => {}
         Field::Given(given) if !given.value.is_empty() => {
             for text in &given.value {
                 match UpstreamServer::parse(&text.value) {

@@ -19,17 +19,18 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::probe::{Outcome, probe};
 use self::tally::{Change, Tally};
-use self::target::{CheckedGroup, Target};
+use self::target::{Checked, CheckedGroup, Target, TlsSettings};
 use crate::blueprint::Blueprint;
 use crate::config::AllDown;
 use crate::log::{self, Level};
-use crate::upstream::board::ServerHealth;
+use crate::upstream::board::{ServerEntry, ServerHealth};
+use crate::upstream::members::Member;
 
 /// The first checks are spread over so long, or over the interval if that is shorter.
 const FIRST_CHECKS: Duration = Duration::from_secs(1);
@@ -50,7 +51,12 @@ pub(crate) struct HealthChanged;
 ///
 /// # Errors
 /// One line: a certificate that cannot be used, or no thread.
-pub(crate) fn start<E>(blueprint: &Arc<Blueprint>, places: usize, events: SyncSender<E>) -> Result<(), String>
+pub(crate) fn start<E>(
+    blueprint: &Arc<Blueprint>,
+    places: usize,
+    changes: watch::Receiver<()>,
+    events: SyncSender<E>,
+) -> Result<(), String>
 where
     E: From<HealthChanged> + Send + 'static,
 {
@@ -62,9 +68,7 @@ where
     let settings = target::tls_settings(blueprint)?;
     let blueprint = blueprint.clone();
     let live = move || {
-        let groups = target::groups(&blueprint, &settings);
-        drop((blueprint, settings));
-        LocalSet::new().block_on(&runtime, check_all(groups, places, events));
+        LocalSet::new().block_on(&runtime, check_all(blueprint, settings, places, changes, events));
     };
     let started = thread::Builder::new().name("health".into()).spawn(live);
     started.map(drop).map_err(|error| format!("cannot start a thread for health checks: {error}"))
@@ -72,8 +76,10 @@ where
 
 /// Checks all servers, until the control thread has ended.
 async fn check_all<E: From<HealthChanged>>(
-    groups: Vec<(Rc<CheckedGroup>, Vec<Target>)>,
+    blueprint: Arc<Blueprint>,
+    settings: Vec<Option<TlsSettings>>,
     places: usize,
+    changes: watch::Receiver<()>,
     events: SyncSender<E>,
 ) {
     let checker = Rc::new(Checker {
@@ -81,12 +87,7 @@ async fn check_all<E: From<HealthChanged>>(
         slow: Semaphore::new(places.div_ceil(2)),
         changed: Notify::new(),
     });
-    for (group, targets) in groups {
-        for (number, target) in targets.into_iter().enumerate() {
-            let watch = Watch { checker: checker.clone(), group: group.clone(), number, target };
-            spawn_local(watch.run());
-        }
-    }
+    spawn_local(follow(blueprint, settings, checker.clone(), changes));
     loop {
         checker.changed.notified().await;
         loop {
@@ -96,6 +97,44 @@ async fn check_all<E: From<HealthChanged>>(
                 Err(TrySendError::Full(_)) => sleep(REMINDER).await,
                 Err(TrySendError::Disconnected(_)) => return,
             }
+        }
+    }
+}
+
+/// Checks the servers that there are at the moment: begins with those that come, and ends with those that go.
+async fn follow(
+    blueprint: Arc<Blueprint>,
+    settings: Vec<Option<TlsSettings>>,
+    checker: Rc<Checker>,
+    mut changes: watch::Receiver<()>,
+) {
+    let mut groups: Vec<(Checked, Vec<(Member, JoinHandle<()>)>)> =
+        target::groups(&blueprint, settings).into_iter().map(|checked| (checked, Vec::new())).collect();
+    loop {
+        for (checked, watched) in &mut groups {
+            let members = checked.members(&blueprint);
+            watched.retain(|(member, task)| {
+                let stays = members.iter().any(|other| other.is_same(member));
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            let mut entries = Vec::new();
+            for member in &*members {
+                let (entry, target) = checked.target(&blueprint, member);
+                entries.push(entry.clone());
+                if watched.iter().any(|(known, _)| known.is_same(member)) {
+                    continue;
+                }
+                let watch = Watch { checker: checker.clone(), group: checked.group.clone(), entry, target };
+                watched.push((member.clone(), spawn_local(watch.run())));
+            }
+            checked.group.servers.replace(entries);
+        }
+        if changes.changed().await.is_err() {
+            // No name and no file can change: what is checked goes on.
+            return;
         }
     }
 }
@@ -113,8 +152,7 @@ struct Checker {
 struct Watch {
     checker: Rc<Checker>,
     group: Rc<CheckedGroup>,
-    /// Its number in the group.
-    number: usize,
+    entry: Arc<ServerEntry>,
     target: Target,
 }
 
@@ -153,7 +191,7 @@ impl Watch {
     }
 
     fn health(&self) -> &ServerHealth {
-        &self.group.servers[self.number].health
+        &self.entry.health
     }
 
     /// A check has passed, or failed for this reason.

@@ -1,44 +1,204 @@
-//! Names of servers to addresses, once at start and never on a shard.
+//! Names of servers to addresses: by DNS with what /etc/hosts and /etc/resolv.conf say, and never on a shard.
 
-use std::net::ToSocketAddrs;
+use std::cell::RefCell;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
 
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, Record};
 use sluice_sys::Address;
 
-use crate::config::{Config, UpstreamServer};
-use crate::log;
-use crate::upstream::servers::Resolved;
+use crate::config::{Resolve, UpstreamServer};
+use crate::upstream::members::Member;
 
-/// The addresses of all servers.
-///
-/// # Errors
-/// The first name that cannot be resolved.
-pub(crate) fn resolve(config: &Config) -> Result<Resolved, String> {
-    let resolve = |server| {
-        let addresses = of_server(server)?;
-        log::debug(format_args!("server {} is at {addresses:?}", server.authority));
-        Ok(addresses)
-    };
-    config.upstreams.iter().map(|group| group.servers.iter().map(resolve).collect()).collect()
+/// So long a name server has for its answer, and so often it is asked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 2;
+
+/// The files by which this system resolves names.
+const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// What changes when a file does: its inode, size and time.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// The servers that one entry of a list comes to, and for how long that is known.
+pub(super) type Answer = (Vec<Member>, Duration);
+
+/// Asks for names, by the rules of one upstream.
+pub(super) struct Asker {
+    rules: Resolve,
+    /// It is made anew when the files of the system change.
+    resolver: RefCell<Option<(TokioResolver, [Stamp; 2])>>,
 }
 
-/// The addresses of one server.
-///
-/// # Errors
-/// Why its name cannot be resolved.
-pub(crate) fn of_server(server: &UpstreamServer) -> Result<Vec<Address>, String> {
-    if let Some(unix) = &server.unix {
-        return Ok(vec![Address::Unix(unix.clone())]);
+impl Asker {
+    pub(super) fn new(rules: &Resolve) -> Asker {
+        Asker { rules: rules.clone(), resolver: RefCell::new(None) }
     }
+
+    /// The servers that are meant by an entry of a list.
+    ///
+    /// # Errors
+    /// Why its name cannot be resolved.
+    pub(super) async fn ask(&self, server: &UpstreamServer) -> Result<Answer, String> {
+        let max = self.rules.max;
+        if !server.is_resolved() {
+            return Ok((vec![Member { addresses: fixed(server)?, server: server.clone() }], max));
+        }
+        let resolver = self.resolver()?;
+        let (members, ttl) = if server.is_srv {
+            self.targets(&resolver, server).await?
+        } else {
+            let (addresses, ttl) = addresses(&resolver, &server.host).await?;
+            (self.members(server, &addresses), ttl)
+        };
+        Ok((members, Duration::from_secs(ttl.into()).clamp(self.rules.min, max)))
+    }
+
+    /// One server, or one for each address.
+    fn members(&self, server: &UpstreamServer, addresses: &[IpAddr]) -> Vec<Member> {
+        let at = |ip: &IpAddr| Address::Inet(SocketAddr::new(*ip, server.port));
+        if !self.rules.each {
+            return vec![Member { server: server.clone(), addresses: addresses.iter().map(at).collect() }];
+        }
+        let each = |ip: &IpAddr| Member {
+            server: UpstreamServer { at: Some(*ip), ..server.clone() },
+            addresses: vec![at(ip)],
+        };
+        addresses.iter().map(each).collect()
+    }
+
+    /// The hosts that SRV records name, of those that come first by priority.
+    //= https://www.rfc-editor.org/rfc/rfc2782
+    async fn targets(
+        &self,
+        resolver: &TokioResolver,
+        server: &UpstreamServer,
+    ) -> Result<(Vec<Member>, u32), String> {
+        let found = resolver.srv_lookup(server.host.as_str()).await.map_err(|error| error.to_string())?;
+        let mut ttl = ttl_of(found.answers());
+        let records = || {
+            found.answers().iter().filter_map(|record| match &record.data {
+                RData::SRV(srv) => Some(srv),
+                _ => None,
+            })
+        };
+        let first = records().map(|srv| srv.priority).min().ok_or("there are no SRV records")?;
+        let mut members = Vec::new();
+        for srv in records().filter(|srv| srv.priority == first) {
+            let name = srv.target.to_ascii();
+            let host = name.trim_end_matches('.');
+            // "A Target of '.' means that the service is decidedly not available at this domain."
+            if host.is_empty() {
+                continue;
+            }
+            let (addresses, address_ttl) = addresses(resolver, &name).await?;
+            ttl = ttl.min(address_ttl);
+            let target = UpstreamServer {
+                authority: format!("{host}:{}", srv.port),
+                host: host.to_owned(),
+                port: srv.port,
+                is_srv: false,
+                ..server.clone()
+            };
+            members.extend(self.members(&target, &addresses));
+        }
+        if members.is_empty() {
+            return Err("its SRV records say that there is no such service".to_owned());
+        }
+        Ok((members, ttl))
+    }
+
+    fn resolver(&self) -> Result<TokioResolver, String> {
+        let stamps = SYSTEM_FILES.map(stamp);
+        let mut known = self.resolver.borrow_mut();
+        match &*known {
+            Some((resolver, of)) if *of == stamps => Ok(resolver.clone()),
+            _ => {
+                let made = make_resolver(&self.rules.nameservers).map_err(|error| error.to_string())?;
+                *known = Some((made.clone(), stamps));
+                Ok(made)
+            }
+        }
+    }
+}
+
+fn stamp(path: &str) -> Stamp {
+    let file = fs::metadata(path).ok()?;
+    Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+}
+
+fn make_resolver(nameservers: &[SocketAddr]) -> Result<TokioResolver, hickory_resolver::net::NetError> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = if nameservers.is_empty() {
+        TokioResolver::builder(provider)?
+    } else {
+        let servers = nameservers.iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            let at_port = |connection: &mut ConnectionConfig| connection.port = address.port();
+            server.connections.iter_mut().for_each(at_port);
+            server
+        });
+        TokioResolver::builder_with_config(
+            ResolverConfig::from_parts(None, Vec::new(), servers.collect()),
+            provider,
+        )
+    };
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.timeout = options.timeout.min(ANSWER_WITHIN);
+    options.attempts = options.attempts.min(ATTEMPTS);
+    // When to ask again is decided here.
+    options.cache_size = 0;
+    builder.build()
+}
+
+/// The addresses of a host, those first that this host has a way to, and their TTL in seconds.
+async fn addresses(resolver: &TokioResolver, host: &str) -> Result<(Vec<IpAddr>, u32), String> {
+    let found = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+    let ttl = ttl_of(found.as_lookup().answers());
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in found.iter() {
+        if !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    if addresses.is_empty() {
+        return Err("it has no address".to_owned());
+    }
+    //= https://www.rfc-editor.org/rfc/rfc6724#section-6
+    // Rule 1: "Avoid unusable destinations"; and by precedence, IPv6 before IPv4.
+    addresses.sort_by_key(|ip| (!has_route(*ip), ip.is_ipv4()));
+    Ok((addresses, ttl))
+}
+
+/// The shortest TTL of what was found; CNAMEs on the way count too.
+fn ttl_of(records: &[Record]) -> u32 {
+    records.iter().map(|record| record.ttl).min().unwrap_or(0)
+}
+
+/// Whether the kernel has a way to this address. Nothing is sent.
+fn has_route(ip: IpAddr) -> bool {
+    let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    UdpSocket::bind(any).and_then(|socket| socket.connect((ip, 9))).is_ok()
+}
+
+/// The addresses of a server that no name server is asked for: a literal address, a Unix socket, or this host.
+fn fixed(server: &UpstreamServer) -> Result<Vec<Address>, String> {
+    match &server.unix {
+        Some(unix) => Ok(vec![Address::Unix(unix.clone())]),
+        None => by_system(server),
+    }
+}
+
+/// The addresses by the C library, which may know more than DNS (/etc/nsswitch.conf).
+pub(super) fn by_system(server: &UpstreamServer) -> Result<Vec<Address>, String> {
     let found = (server.host.as_str(), server.port).to_socket_addrs();
-    let mut addresses: Vec<Address> = found
-        .map_err(|error| {
-            format!(
-                "cannot resolve server `{}`: {error} (hint: check the name, or write an address)",
-                server.authority
-            )
-        })?
-        .map(Address::Inet)
-        .collect();
+    let mut addresses: Vec<Address> = found.map_err(|error| error.to_string())?.map(Address::Inet).collect();
     addresses.dedup();
     Ok(addresses)
 }

@@ -14,6 +14,7 @@ use super::acme::AcmeEvent;
 use super::health::HealthChanged;
 use super::live::{self, Live, LiveServer};
 use super::member::Member;
+use super::names::MembersChanged;
 use super::numa_overflow::NumaOverflow;
 use super::outliers;
 use super::signals::{EndBy, Ending, Request, SECOND_SIGNAL_AFTER};
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     Health(HealthChanged),
     /// A shard has ejected a server, or has it back.
     Upstream(Report),
+    /// A group has other servers.
+    Members(MembersChanged),
     /// A shard has ended, with what it could not give back or since its ring has failed.
     Ended {
         shard: usize,
@@ -80,6 +83,12 @@ impl From<Sender<Live>> for Event {
 impl From<AcmeEvent> for Event {
     fn from(event: AcmeEvent) -> Self {
         Event::Acme(event)
+    }
+}
+
+impl From<MembersChanged> for Event {
+    fn from(changed: MembersChanged) -> Self {
+        Event::Members(changed)
     }
 }
 
@@ -178,6 +187,7 @@ impl ShardSet {
                     outliers::say(&report);
                     self.tell_all(Message::Health);
                 }
+                Some(Event::Members(MembersChanged)) => self.tell_all(Message::Members),
                 Some(Event::Acme(event)) => self.take_over(tls.as_deref_mut(), event),
                 Some(Event::Asked(Request::End(at))) => match ending.signal(at) {
                     EndBy::Draining => {

@@ -37,6 +37,7 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
             Some(Message::Publish) => shard.publish(),
             Some(Message::Drain) => break,
             Some(Message::Renew) => renew(&shard),
+            Some(Message::Members) => shard.take_over_members(),
             Some(Message::Health) => shard.servers.for_each(|server| server.look_at_health()),
             None => {}
         }

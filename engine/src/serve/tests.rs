@@ -20,6 +20,7 @@ use crate::tls::files::TlsFiles;
 use crate::tls::listeners::TlsListeners;
 use crate::tls::servers::TlsUpstreams;
 use crate::upstream::board::ServerBoard;
+use crate::upstream::members::{GroupMembers, Member, Membership};
 use crate::upstream::stock::Descriptors;
 
 /// A worker is held as long as its request is in flight: a thousand of them should stay in a core's L2 cache.
@@ -132,10 +133,10 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     let tickets = Arc::new(TicketKeys::generate(0).expect("random numbers"));
     let files = TlsFiles::load(config, &tickets).expect("no files are named");
     let listeners = TlsListeners::new(&files).expect("no listener has TLS");
-    let tls = (listeners, &TlsUpstreams::default());
+    let tls = (listeners, TlsUpstreams::default());
     let shard = Rc::new(Shard::new(
         config,
-        (&vec![vec![vec![server.into()]]], &Arc::new(ServerBoard::new(1)), 0),
+        (&Arc::new(Membership::new(members(config, server))), &Arc::new(ServerBoard::new(1)), 0),
         routes,
         &BUDGET,
         descriptors,
@@ -155,16 +156,15 @@ fn with_shard<F: Future<Output = ()> + 'static>(
     runtime.run(main, || worker(&shard)).expect("the ring goes on");
 }
 
+/// The one server of the configuration, at this address.
+fn members(config: &Config, address: SocketAddr) -> Vec<GroupMembers> {
+    let server = config.upstreams[0].servers[0].clone();
+    vec![[Member { server, addresses: vec![address.into()] }].into()]
+}
+
 fn snapshot_of(shard: &Shard, config: &Config, server: SocketAddr) -> Snapshot {
     let routes = Arc::new(RouteTable::build(config));
-    Snapshot::new(
-        config,
-        &vec![vec![vec![server.into()]]],
-        routes,
-        &BUDGET,
-        &shard.servers,
-        &TlsUpstreams::default(),
-    )
+    Snapshot::new(config, &members(config, server), routes, &BUDGET, &shard.servers, &TlsUpstreams::default())
 }
 
 /// Requests under way end by the configuration that they began with; the next one on the same connection goes by the new one.

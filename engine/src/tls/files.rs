@@ -116,7 +116,7 @@ fn client_settings(
     group: &UpstreamGroup,
     key_log: Option<KeyLogFile>,
 ) -> Result<Option<ClientSettings>, String> {
-    if !group.servers.iter().any(|server| server.scheme.is_secure()) {
+    if !group.has_tls {
         return Ok(None);
     }
     let tls = &group.tls;

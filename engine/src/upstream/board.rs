@@ -5,15 +5,16 @@
 //! a message says that something has changed, and when a configuration is put in force. Entries go by name, so that what is known
 //! of a server survives a change of configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
-use crate::config::{Config, Scheme, UpstreamGroup, UpstreamServer};
+use crate::config::{Scheme, UpstreamGroup, UpstreamServer};
 use crate::counters::Counter;
 use crate::traffic::{ByClass, Times, Traffic};
+use crate::upstream::members::GroupMembers;
 
 /// So many lines are written to the log about a server in [`LINES_MS`].
 const LINES_MAX: u64 = 10;
@@ -149,13 +150,18 @@ impl ServerBoard {
         &self.reporter
     }
 
-    /// Adds the servers of a configuration that are not there yet. They are up until a check says otherwise.
-    pub(crate) fn cover(&self, config: &Config) {
-        for group in &config.upstreams {
-            for server in &group.servers {
-                self.entry(group, server);
+    /// Adds the servers of these groups that are not there yet, and forgets those that no group has any more. They are up until a
+    /// check says otherwise.
+    pub(crate) fn cover(&self, groups: &[UpstreamGroup], members: &[GroupMembers]) {
+        let mut names = BTreeSet::new();
+        for (group, members) in groups.iter().zip(members) {
+            for member in &**members {
+                self.entry(group, &member.server);
+                names.insert(name(&group.name, &member.server));
             }
         }
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.retain(|name, _| names.contains(name));
     }
 
     /// The entry of a server, made if there is none.
@@ -259,7 +265,7 @@ impl Reporter {
 }
 
 fn name(group: &str, server: &UpstreamServer) -> Name {
-    (group.to_owned(), server.scheme, server.authority.clone())
+    (group.to_owned(), server.scheme, server.label())
 }
 
 impl ServerHealth {

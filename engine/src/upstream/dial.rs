@@ -36,6 +36,13 @@ pub(crate) struct Dialer {
     silent_until_ms: Cell<u64>,
 }
 
+impl Dialer {
+    /// The addresses are others now.
+    pub(super) fn forget_order(&self) {
+        self.preferred.set(0);
+    }
+}
+
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Conn, ConnectError>> + 'a>>;
 
 /// A connection to one of the server's addresses, within the time to connect.

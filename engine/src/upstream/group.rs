@@ -103,10 +103,10 @@ impl Group {
         Ref::map(self.members.borrow(), |members| &**members)
     }
 
-    /// Other servers take the places of all. Requests under way stay where they are.
-    #[cfg_attr(not(test), expect(dead_code, reason = "names are resolved once, yet"))]
-    pub(crate) fn replace_members(&self, members: Vec<Rc<Server>>) {
-        self.members.replace(members.into());
+    /// Other servers take the places of all. Requests under way stay where they are. Gives
+    /// those that it had.
+    pub(crate) fn replace_members(&self, members: Vec<Rc<Server>>) -> Rc<[Rc<Server>]> {
+        self.members.replace(members.into())
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while

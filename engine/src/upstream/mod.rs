@@ -9,6 +9,7 @@ pub(crate) mod group;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod lifetime;
+pub(crate) mod members;
 pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod servers;

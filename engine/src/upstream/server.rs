@@ -183,6 +183,22 @@ impl Server {
         self.busy.set(self.busy.get() - 1);
     }
 
+    /// Whether it is this server at other addresses.
+    pub(crate) fn is_heir_of(&self, old: &Server) -> bool {
+        ServerKey { addresses: old.key.addresses.clone(), ..self.key.clone() } == old.key
+    }
+
+    /// Takes the idle connections of its predecessor that go to an address which is its own too.
+    pub(crate) fn take_over_idle(&self, old: &Server) {
+        let is_ours = |link: &mut Link| {
+            let peer = link.transport().remote();
+            peer.is_ok_and(|peer| self.key.addresses.contains(&Address::Inet(peer)))
+        };
+        let idle: Vec<Link> = old.idle.borrow_mut().extract_if(.., is_ours).collect();
+        self.idle.borrow_mut().extend(idle);
+        self.dialer.forget_order();
+    }
+
     /// A connection to this server was made.
     pub(crate) fn opened(&self) {
         self.stock.opened();

@@ -6,19 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
-use sluice_sys::Address;
 use sluice_tls::handshake::ClientConfig;
 
-use crate::config::{Route, UpstreamGroup, UpstreamServer};
+use crate::config::{Route, UpstreamGroup};
 use crate::traffic::{ByClass, GroupNumbers};
 use crate::upstream::board::{ServerBoard, ServerEntry};
 use crate::upstream::breaker::Breaker;
+use crate::upstream::members::Member;
 use crate::upstream::server::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
-
-/// Addresses of every server of every group, resolved by the control side.
-pub(crate) type Resolved = Vec<Vec<Vec<Address>>>;
 
 /// All servers of a shard.
 pub(crate) struct Servers {
@@ -35,15 +32,15 @@ impl Servers {
         Servers { live: RefCell::default(), stock, board, shard }
     }
 
-    /// The servers of a group, whose addresses are `resolved`.
+    /// The servers of a group that are these now.
     pub(crate) fn of_group(
         &self,
         group: &UpstreamGroup,
-        resolved: &[Vec<Address>],
+        members: &[Member],
         tls: Option<&ClientConfig>,
     ) -> Vec<Rc<Server>> {
         let is_checked = group.health.is_some();
-        let of_server = |(server, addresses): (&UpstreamServer, &Vec<Address>)| {
+        let of_server = |Member { server, addresses }: &Member| {
             let is_secure = server.scheme.is_secure();
             let key = ServerKey {
                 group: group.name.clone(),
@@ -58,7 +55,7 @@ impl Servers {
             found.heed_checks(is_checked);
             found
         };
-        group.servers.iter().zip(resolved).map(of_server).collect()
+        members.iter().map(of_server).collect()
     }
 
     fn find_or_add(&self, key: ServerKey, tls: Option<ServerTls>, entry: Arc<ServerEntry>) -> Rc<Server> {
@@ -90,6 +87,19 @@ impl Servers {
         self.board.traffic.of_routes(routes, self.shard)
     }
 
+    /// The members of a group are these now, and were others: connections to addresses that stay go on in the place of the server
+    /// that has them now. To those that are gone, idle connections are closed, and busy ones end with their requests.
+    pub(crate) fn settle(&self, before: &[Rc<Server>], now: &[Rc<Server>]) {
+        for old in before.iter().filter(|old| !now.iter().any(|new| Rc::ptr_eq(old, new))) {
+            if let Some(new) = now.iter().find(|new| new.is_heir_of(old)) {
+                new.take_over_idle(old);
+            }
+            old.close_idle();
+            old.sessions.leave_all();
+        }
+        self.forget_unused();
+    }
+
     /// Calls `f` for each of them. It must not wait.
     pub(crate) fn for_each(&self, f: impl FnMut(&Rc<Server>)) {
         self.live.borrow().iter().for_each(f);
@@ -113,7 +123,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Config, Raw};
+    use sluice_sys::Address;
+
+    use crate::config::{Config, Raw, UpstreamServer};
     use crate::upstream::stock::Descriptors;
 
     /// The servers of group `a` with these keys.
@@ -130,9 +142,14 @@ mod tests {
         let board = Arc::new(ServerBoard::new(1));
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
         let servers = Servers::new(stock, board.clone(), 0);
-        let resolved = vec![vec![Address::Inet("127.0.0.1:1".parse().unwrap())]; 2];
+        let member = |server: &UpstreamServer| Member {
+            server: server.clone(),
+            addresses: vec![Address::Inet("127.0.0.1:1".parse().unwrap())],
+        };
         let down = |config: &Config| {
-            let all = servers.of_group(&config.upstreams[0], &resolved, None);
+            let group = &config.upstreams[0];
+            let members: Vec<Member> = group.servers.iter().map(member).collect();
+            let all = servers.of_group(group, &members, None);
             all.iter().map(|server| server.is_down()).collect::<Vec<_>>()
         };
         let checked = config("health.path = \"/\"");

@@ -1,6 +1,6 @@
 //! What is checked: the servers of a configuration, with addresses, names and TLS as checks need them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,8 +12,10 @@ use tokio_rustls::TlsConnector;
 use crate::blueprint::Blueprint;
 use crate::config::{
     Check, HealthCheck, ProxyProtocolOut, UpstreamGroup, UpstreamProtocol, UpstreamServer, host_field,
+    server_url,
 };
 use crate::upstream::board::ServerEntry;
+use crate::upstream::members::{GroupMembers, Member};
 
 /// A header of version 1 for a connection that is the proxy's own.
 //= https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
@@ -23,20 +25,21 @@ const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// The settings of rustls for one upstream.
-type TlsSettings = Arc<rustls::ClientConfig>;
+pub(super) type TlsSettings = Arc<rustls::ClientConfig>;
 
 /// A group whose servers are checked.
 pub(super) struct CheckedGroup {
     pub(super) name: String,
     pub(super) check: HealthCheck,
-    /// What is known of them, by number.
-    pub(super) servers: Vec<Arc<ServerEntry>>,
+    /// What is known of them, as many as there are at the moment.
+    pub(super) servers: RefCell<Vec<Arc<ServerEntry>>>,
 }
 
 impl CheckedGroup {
     /// How many servers there are, and how many of them are up.
     pub(super) fn count(&self) -> (usize, usize) {
-        (self.servers.len(), self.servers.iter().filter(|server| !server.health.is_down()).count())
+        let servers = self.servers.borrow();
+        (servers.len(), servers.iter().filter(|server| !server.health.is_down()).count())
     }
 }
 
@@ -80,27 +83,37 @@ pub(super) fn tls_settings(blueprint: &Blueprint) -> Result<Vec<Option<TlsSettin
         .collect()
 }
 
-/// The groups that are checked, with their servers.
-pub(super) fn groups(
-    blueprint: &Blueprint,
-    settings: &[Option<TlsSettings>],
-) -> Vec<(Rc<CheckedGroup>, Vec<Target>)> {
-    let groups = blueprint.config.upstreams.iter().zip(&blueprint.resolved).zip(settings);
+/// A group that is checked: its number, and its settings of rustls.
+pub(super) struct Checked {
+    number: usize,
+    settings: Option<TlsSettings>,
+    pub(super) group: Rc<CheckedGroup>,
+}
+
+/// The groups that are checked.
+pub(super) fn groups(blueprint: &Blueprint, settings: Vec<Option<TlsSettings>>) -> Vec<Checked> {
+    let groups = blueprint.config.upstreams.iter().zip(settings).enumerate();
     groups
-        .filter_map(|((group, resolved), settings)| {
-            let check = group.health.as_ref()?;
-            let on_board = |server| blueprint.servers.entry(group, server);
-            let checked = CheckedGroup {
-                name: group.name.clone(),
-                check: check.clone(),
-                servers: group.servers.iter().map(on_board).collect(),
-            };
-            let servers = group.servers.iter().zip(resolved);
-            let targets =
-                servers.map(|(server, addresses)| target(group, check, server, addresses, settings.as_ref()));
-            Some((Rc::new(checked), targets.collect()))
+        .filter_map(|(number, (group, settings))| {
+            let check = group.health.clone()?;
+            let group = CheckedGroup { name: group.name.clone(), check, servers: RefCell::default() };
+            Some(Checked { number, settings, group: Rc::new(group) })
         })
         .collect()
+}
+
+impl Checked {
+    /// The servers of the group now.
+    pub(super) fn members(&self, blueprint: &Blueprint) -> GroupMembers {
+        blueprint.membership.now()[self.number].clone()
+    }
+
+    /// What is known of a server, and how it is checked.
+    pub(super) fn target(&self, blueprint: &Blueprint, member: &Member) -> (Arc<ServerEntry>, Target) {
+        let group = &blueprint.config.upstreams[self.number];
+        let entry = blueprint.servers.entry(group, &member.server);
+        (entry, target(group, &self.group.check, member, self.settings.as_ref()))
+    }
 }
 
 fn is_http2(group: &UpstreamGroup, check: &HealthCheck) -> bool {
@@ -110,8 +123,7 @@ fn is_http2(group: &UpstreamGroup, check: &HealthCheck) -> bool {
 fn target(
     group: &UpstreamGroup,
     check: &HealthCheck,
-    server: &UpstreamServer,
-    addresses: &[Address],
+    Member { server, addresses }: &Member,
     settings: Option<&TlsSettings>,
 ) -> Target {
     let at_port =
@@ -123,7 +135,7 @@ fn target(
         (TlsConnector::from(settings.clone()), name)
     });
     Target {
-        url: server.url(),
+        url: server_url(server.scheme, &server.label()),
         addresses: addresses.iter().map(at_port).collect(),
         sources: group.source_addresses.clone(),
         preferred: Cell::new(0),

@@ -465,6 +465,14 @@ impl Conn {
         Ok(peer)
     }
 
+    /// The address at the other end of the socket, whatever was announced: by a system call.
+    ///
+    /// # Errors
+    /// The error of getpeername(2).
+    pub fn remote(&self) -> io::Result<SocketAddr> {
+        peer_of(self.fd())
+    }
+
     /// Sets the peer, as a proxy in front of us announced it: from now on [`Conn::peer`] returns it, and the connection
     /// counts for that address.
     pub(crate) fn set_peer(&self, peer: SocketAddr) {
