@@ -140,6 +140,7 @@ impl UpstreamServer {
     ///
     /// # Errors
     /// Anything else, with what is supported instead.
+    #[expect(clippy::too_many_lines, reason = "one line for each way to write an address")]
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let fault = |why: &str| Fault::new(format!("`{text}`: {why}"));
         if let Some(written) =

@@ -66,6 +66,7 @@ pub(super) struct Upstreams {
     pub(super) some_unnamed: bool,
 }
 
+#[expect(clippy::too_many_lines, reason = "one line for each part of a group")]
 pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) -> Upstreams {
     let mut upstreams = Upstreams {
         groups: Vec::new(),
@@ -86,9 +87,8 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let keys = UpstreamKeys::settle(raw);
         let servers = check_servers(raw, &keys, report);
         let resolve = check_resolve(&keys, report);
-        let has_tls = servers.iter().any(|server| server.scheme.is_secure());
         let servers_file = keys.servers_file.value().cloned();
-        let has_tls = has_tls || (servers_file.is_some() && keys.tls.given().is_some());
+        let has_tls = may_have_tls(&keys, &servers);
         let source_addresses = check_sources(&keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
         let protocol = check_protocol(raw, &keys, &servers, report);
@@ -177,6 +177,12 @@ fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<
         }
     }
     servers
+}
+
+/// Whether a server has TLS, or one of the file may have it.
+fn may_have_tls(keys: &UpstreamKeys, servers: &[UpstreamServer]) -> bool {
+    servers.iter().any(|server| server.scheme.is_secure())
+        || (keys.servers_file.given().is_some() && keys.tls.given().is_some())
 }
 
 fn check_sources(keys: &UpstreamKeys, report: &mut Report) -> Vec<IpAddr> {

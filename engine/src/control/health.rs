@@ -101,6 +101,9 @@ async fn check_all<E: From<HealthChanged>>(
     }
 }
 
+/// The servers of a group that are checked, and the task of each.
+type Watched = Vec<(Member, JoinHandle<()>)>;
+
 /// Checks the servers that there are at the moment: begins with those that come, and ends with those that go.
 async fn follow(
     blueprint: Arc<Blueprint>,
@@ -108,7 +111,7 @@ async fn follow(
     checker: Rc<Checker>,
     mut changes: watch::Receiver<()>,
 ) {
-    let mut groups: Vec<(Checked, Vec<(Member, JoinHandle<()>)>)> =
+    let mut groups: Vec<(Checked, Watched)> =
         target::groups(&blueprint, settings).into_iter().map(|checked| (checked, Vec::new())).collect();
     loop {
         for (checked, watched) in &mut groups {
