@@ -344,6 +344,7 @@ impl Machine {
                         date: Some("now"),
                         hsts: None,
                         content_type: None,
+                        edits: None,
                     };
                     write_response(&mut self.to_client, &head, &forwarding);
                     return self.open_tunnel(exchange.server);
@@ -375,6 +376,7 @@ impl Machine {
                         date,
                         hsts: None,
                         content_type: None,
+                        edits: None,
                     };
                     write_response(&mut self.to_client, &head, &forwarding);
                 }
@@ -457,7 +459,7 @@ impl Plan {
             request_id: 1,
             tls: None,
         };
-        let fwd = Forwarding { identity, sender, host, body: head.body };
+        let fwd = Forwarding { identity, sender, host, body: head.body, edits: None };
         match switch {
             Switch::Protocol(protocol) => write_upgrade_request(wire, head, &fwd, protocol),
             Switch::None | Switch::Connect => write_request(wire, head, &fwd),

@@ -104,7 +104,7 @@ fn check_offer_round_trip(head: &RequestHead<'_>) {
         request_id: 1,
         tls: None,
     };
-    let fwd = Forwarding { identity, sender, host: "up.example", body: BodyLength::None };
+    let fwd = Forwarding { identity, sender, host: "up.example", body: BodyLength::None, edits: None };
     write_upgrade_request(&mut out, head, &fwd, protocol);
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());
@@ -129,7 +129,7 @@ fn check_round_trip(head: &RequestHead<'_>) {
         request_id: 1,
         tls: None,
     };
-    write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body });
+    write_request(&mut out, head, &Forwarding { identity, sender, host, body: head.body, edits: None });
     let mut store = HeadStore::default();
     let parsed = parse_request(&out, &mut store, &HeadLimits::default());
     let Ok(Parsed::Complete { head: read, bytes }) = parsed else {

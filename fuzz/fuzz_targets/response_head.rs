@@ -99,6 +99,7 @@ fn check_round_trip(head: &ResponseHead<'_>, kind: RequestKind) {
         date: Some("now"),
         hsts: None,
         content_type: None,
+        edits: None,
     };
     let mut out = Vec::new();
     write_response(&mut out, head, &fwd);

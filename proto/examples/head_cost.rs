@@ -109,7 +109,7 @@ fn request_through(
         request_id: 0x9e37_79b9_7f4a_7c15,
         tls: None,
     };
-    let fwd = Forwarding { identity: policy, sender, host: head.authority, body: head.body };
+    let fwd = Forwarding { identity: policy, sender, host: head.authority, body: head.body, edits: None };
     out.clear();
     write_request(out, &head, black_box(&fwd));
     black_box(out.as_slice());
@@ -128,6 +128,7 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
         date: None,
         hsts: None,
         content_type: None,
+        edits: None,
     };
     out.clear();
     write_response(out, &head, black_box(&fwd));

@@ -19,6 +19,7 @@ extern crate alloc;
 mod ascii;
 pub mod authority;
 mod block;
+pub mod edits;
 mod facts;
 pub mod fault;
 pub mod fields;

@@ -41,7 +41,11 @@ fn sent_over_tls(
             tls,
         };
         let mut out = Vec::new();
-        write_request(&mut out, head, &Forwarding { identity: policy, sender, host: "up", body: head.body });
+        write_request(
+            &mut out,
+            head,
+            &Forwarding { identity: policy, sender, host: "up", body: head.body, edits: None },
+        );
         let text = String::from_utf8(out).unwrap();
         text.trim_end().split("\r\n").skip(2).map(str::to_owned).collect()
     })

@@ -266,7 +266,7 @@ proptest! {
         if let Ok(Parsed::Complete { head, .. }) = parse_request(&bytes, &mut store, &limits) {
             let mut out = Vec::new();
             let host = if head.authority.is_empty() { "up.example" } else { head.authority };
-            write_request(&mut out, &head, &Forwarding { identity: &IdentityPolicy::default(), sender: IDENTITY, host, body: head.body });
+            write_request(&mut out, &head, &Forwarding { identity: &IdentityPolicy::default(), sender: IDENTITY, host, body: head.body, edits: None });
             let Ok(Parsed::Complete { head: read, bytes }) = parse_request(&out, &mut again, &limits) else {
                 panic!("not readable: {}", out.escape_ascii())
             };
@@ -291,7 +291,7 @@ proptest! {
         let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
         if let Ok(Parsed::Complete { head, .. }) = parse_response(&bytes, &mut store, &limits, &kind) {
             let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
-            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now"), hsts: None, content_type: None };
+            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now"), hsts: None, content_type: None, edits: None };
             let mut out = Vec::new();
             write_response(&mut out, &head, &fwd);
             let Ok(Parsed::Complete { head: read, bytes }) = parse_response(&out, &mut again, &limits, &kind) else {

@@ -180,6 +180,23 @@ impl DerefMut for Buf {
     }
 }
 
+/// A buffer or none, in the eight bytes of a buffer: for what lives as long as an exchange.
+pub struct OptionalBuf(Buf);
+
+impl OptionalBuf {
+    /// The buffer, if there is one.
+    pub fn get(&self) -> Option<&Vec<u8>> {
+        self.0.0.as_ref().map(|storage| &storage.bytes)
+    }
+}
+
+impl From<Option<Buf>> for OptionalBuf {
+    fn from(buf: Option<Buf>) -> OptionalBuf {
+        // A buffer without storage goes nowhere but into its drop.
+        OptionalBuf(buf.unwrap_or(Buf(None)))
+    }
+}
+
 impl std::fmt::Debug for Buf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Buf({} bytes)", self.len())

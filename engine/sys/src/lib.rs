@@ -62,7 +62,7 @@ mod tests;
 
 pub use address::{Address, UNIX_PEER, UnixAddress};
 pub use bpf::NotLoaded;
-pub use buf::{Buf, LARGE_BYTES, LARGE_ROOM_BYTES};
+pub use buf::{Buf, LARGE_BYTES, LARGE_ROOM_BYTES, OptionalBuf};
 pub use connect_error::{ConnectCause, ConnectError};
 pub use connection_limit::{ConnectionLimit, LimitShare};
 #[cfg(any(test, feature = "count-alloc"))]

@@ -207,6 +207,15 @@ impl IdentityPolicy {
         put(out, "\r\n");
     }
 
+    /// The id that the client brought, if servers get that one.
+    pub fn kept_request_id<'h>(
+        &self,
+        head: &RequestHead<'h>,
+        sender: &ClientIdentity<'_>,
+    ) -> Option<&'h [u8]> {
+        head.fields.single(FieldId::XRequestId).filter(|_| self.keeps_request_id(head, sender))
+    }
+
     /// What a client has shown by TLS. A trusted proxy has its own certificate and its own way of shaking hands: what it says of
     /// its client is passed on, and nothing is said of itself.
     #[cold]
@@ -396,8 +405,15 @@ fn port_of(authority: &str) -> Option<&str> {
 
 /// 32 hexadecimal digits.
 fn put_hex(out: &mut Vec<u8>, number: u128) {
+    out.extend_from_slice(&request_id_text(number));
+}
+
+/// The number of a request as its id is written.
+pub fn request_id_text(number: u128) -> [u8; 32] {
     let words = [number >> 96, number >> 64, number >> 32, number].map(|word| hex(word as u32));
-    out.extend_from_slice(words.as_flattened());
+    let mut text = [0; 32];
+    text.copy_from_slice(words.as_flattened());
+    text
 }
 
 /// Eight digits at once: half a byte to each byte, then to its letter.

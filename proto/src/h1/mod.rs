@@ -23,12 +23,12 @@ pub use chunked::{ChunkEvent, ChunkedDecoder, Passed};
 pub use head::{HeadStore, Parsed, Scheme, parse_request, parse_response};
 pub use identity::{
     CertificateIdentity, ClientIdentity, IdentityPolicy, RealIp, RequestId, TlsFields, TlsIdentity, Trust,
-    UNIX_TEXT,
+    UNIX_TEXT, request_id_text,
 };
 pub use lenient::{Lenient, Repaired, repair_response};
 pub use reply::{Framing, Reuse};
 pub use write::{
-    CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding, reason_phrase,
-    write_answer, write_chunk_size, write_grpc_answer, write_last_chunk, write_request, write_response,
-    write_upgrade_request, write_web_request,
+    AnswerBody, CHUNK_END, ConnectionField, Forwarding, RequestParts, RequestSpans, ResponseForwarding,
+    reason_phrase, write_answer, write_chunk_size, write_grpc_answer, write_last_chunk, write_request,
+    write_response, write_upgrade_request, write_web_request,
 };

@@ -10,6 +10,7 @@ use core::ops::Range;
 use super::identity::{ClientIdentity, IdentityPolicy};
 use super::reply::Framing;
 use crate::block::find;
+use crate::edits::{FieldEdits, edit_lines};
 use crate::fields::{
     FieldId, FieldSet, FieldSpan, Fields, NAMED_BY_CONNECTION, NEVER_INDEXED, STRICT_TRANSPORT_SECURITY,
 };
@@ -35,6 +36,8 @@ pub struct Forwarding<'a> {
     pub host: &'a str,
     /// How long the body is.
     pub body: BodyLength,
+    /// What the configuration changes about the fields.
+    pub edits: Option<FieldEdits<'a>>,
 }
 
 /// How a response is sent downstream.
@@ -52,6 +55,8 @@ pub struct ResponseForwarding<'a> {
     pub hsts: Option<&'a str>,
     /// The value for Content-Type in place of the one that the upstream sent.
     pub content_type: Option<&'a [u8]>,
+    /// What the configuration changes about the fields.
+    pub edits: Option<FieldEdits<'a>>,
 }
 
 /// The Connection field of a response.
@@ -256,6 +261,7 @@ fn write_changed_request(
     put(out, BEFORE_AUTHORITY);
     put(out, fwd.host);
     put(out, "\r\n");
+    let fields_start = out.len();
 
     let identity = fwd.identity;
     let mut dropped = REPLACED_IN_REQUEST.union(trailer_field(framing));
@@ -280,12 +286,10 @@ fn write_changed_request(
         put(out, "\r\n");
     }
     identity.put(out, head, &fwd.sender);
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
-    if let Some(hops) = max_forwards {
-        put(out, "Max-Forwards: ");
-        put(out, itoa::Buffer::new().format(hops.saturating_sub(1)));
-        put(out, "\r\n");
+    if let Some(edits) = &fwd.edits {
+        edit_lines(out, fields_start, edits);
     }
+    max_forwards.into_iter().for_each(|hops| put_max_forwards(out, hops));
     //= https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
     if head.expect_continue {
         put(out, "Expect: 100-continue\r\n");
@@ -320,6 +324,15 @@ fn write_changed_request(
     }
 }
 
+/// The field with one hop fewer.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
+#[cold]
+fn put_max_forwards(out: &mut Vec<u8>, hops: u64) {
+    put(out, "Max-Forwards: ");
+    put(out, itoa::Buffer::new().format(hops.saturating_sub(1)));
+    put(out, "\r\n");
+}
+
 /// The fields that must enter no compression table; only HTTP/2 has a way to say so.
 //= https://www.rfc-editor.org/rfc/rfc7541#section-6.2.3
 // "Intermediaries MUST use the same representation for encoding this header field."
@@ -351,6 +364,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
         Version::Http10 | Version::Http11 => out.extend_from_slice(head.reason),
     }
     put(out, "\r\n");
+    let fields_start = out.len();
 
     let mut dropped = HOP_BY_HOP.union(trailer_field(fwd.body));
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
@@ -378,6 +392,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
         put(out, date);
         put(out, "\r\n");
     }
+    if let Some(edits) = &fwd.edits {
+        edit_lines(out, fields_start, edits);
+    }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2.2
     // "The server MUST generate an Upgrade header field in the response"
     match (head.status, fields.first(FieldId::Upgrade)) {
@@ -392,15 +409,31 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     put(out, "\r\n");
 }
 
-/// Appends an answer of our own: head and, unless `head_only`, `body` as plain text. `head_only` is for HEAD requests, whose
-/// answer announces the length all the same. Statuses that have no body (1xx, 204, 304) are sent without `body` and length.
+/// The body of an answer of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerBody<'a> {
+    /// The value of Content-Type; empty for none.
+    pub content_type: &'a str,
+    /// The body itself.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> AnswerBody<'a> {
+    /// Plain text.
+    pub fn text(text: &'a str) -> AnswerBody<'a> {
+        AnswerBody { content_type: "text/plain; charset=utf-8", bytes: text.as_bytes() }
+    }
+}
+
+/// Appends an answer of our own: head and, unless `head_only`, `body`. `head_only` is for HEAD requests, whose answer announces the
+/// length all the same. Statuses that have no body (1xx, 204, 304) are sent without `body` and length.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
 pub fn write_answer(
     out: &mut Vec<u8>,
     status: u16,
     fields: &[(&str, &str)],
     date: &str,
-    body: &str,
+    body: AnswerBody<'_>,
     connection: ConnectionField,
     head_only: bool,
 ) {
@@ -413,12 +446,14 @@ pub fn write_answer(
     put_connection(out, connection);
     let has_body = !matches!(status, 100..=199 | 204 | 304);
     if has_body {
-        put(out, "Content-Type: text/plain; charset=utf-8\r\n");
-        put_framing(out, Framing::Length(body.len() as u64));
+        if !body.content_type.is_empty() {
+            put_lines(out, &[("Content-Type", body.content_type)]);
+        }
+        put_framing(out, Framing::Length(body.bytes.len() as u64));
     }
     put(out, "\r\n");
     if has_body && !head_only {
-        put(out, body);
+        out.extend_from_slice(body.bytes);
     }
 }
 
@@ -648,7 +683,7 @@ mod tests {
         let mut out = Vec::new();
         let body = body.unwrap_or(head.body);
         let identity = &IdentityPolicy::default();
-        let forwarding = Forwarding { identity, sender: UNTRUSTED, host: "up.example", body };
+        let forwarding = Forwarding { identity, sender: UNTRUSTED, host: "up.example", body, edits: None };
         let spans = write_request(&mut out, &head, &forwarding);
         (String::from_utf8(out).unwrap(), spans)
     }
@@ -669,6 +704,7 @@ mod tests {
         date: Some("NOW"),
         hsts: None,
         content_type: None,
+        edits: None,
     };
 
     #[test]
@@ -762,7 +798,7 @@ mod tests {
         let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
         let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?}") };
         let identity = &IdentityPolicy::default();
-        let fwd = Forwarding { identity, sender: UNTRUSTED, host: "a", body: head.body };
+        let fwd = Forwarding { identity, sender: UNTRUSTED, host: "a", body: head.body, edits: None };
         let mut out = Vec::new();
         write_upgrade_request(&mut out, &head, &fwd, "websocket");
         let sent = String::from_utf8(out).unwrap();
@@ -825,17 +861,25 @@ mod tests {
     #[test]
     fn answers_are_complete_messages() {
         let mut out = Vec::new();
-        write_answer(&mut out, 503, &[("Retry-After", "1")], "NOW", "busy\n", ConnectionField::Close, false);
+        write_answer(
+            &mut out,
+            503,
+            &[("Retry-After", "1")],
+            "NOW",
+            AnswerBody::text("busy\n"),
+            ConnectionField::Close,
+            false,
+        );
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 503 Service Unavailable\r\nServer: sluice\r\nDate: NOW\r\nRetry-After: 1\r\nConnection: close\r\n\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nbusy\n"
         );
         let mut out = Vec::new();
-        write_answer(&mut out, 400, &[], "NOW", "no\n", ConnectionField::Omit, true);
+        write_answer(&mut out, 400, &[], "NOW", AnswerBody::text("no\n"), ConnectionField::Omit, true);
         assert!(out.ends_with(b"Content-Length: 3\r\n\r\n"));
         let mut out = Vec::new();
-        write_answer(&mut out, 204, &[], "NOW", "unseen", ConnectionField::Omit, false);
+        write_answer(&mut out, 204, &[], "NOW", AnswerBody::text("unseen"), ConnectionField::Omit, false);
         assert!(out.ends_with(b"Date: NOW\r\n\r\n"));
     }
 

@@ -9,6 +9,7 @@ use super::head::ResponseFields;
 use super::hpack::{Encoder, Indexing};
 use super::names::{place, place_of};
 use crate::ascii;
+use crate::edits::FieldEdits;
 use crate::fields::{FieldId, FieldSet, NAMED_BY_CONNECTION, NEVER_INDEXED, STRICT_TRANSPORT_SECURITY};
 use crate::h1::{RequestParts, Scheme};
 use crate::hop_by_hop::HOP_BY_HOP;
@@ -166,6 +167,9 @@ pub(crate) fn encode_response(
         if dropped.contains(id) || span.has(replaced | NAMED_BY_CONNECTION) {
             continue;
         }
+        if fields.edits.is_some_and(|edits| edits.removed.has(span.name(bytes))) {
+            continue;
+        }
         match head.body {
             BodyLength::Length(length) if id == FieldId::ContentLength => {
                 let mut buffer = itoa::Buffer::new();
@@ -175,15 +179,28 @@ pub(crate) fn encode_response(
             _ => put(encoder, out, id, span.name(bytes), span.value(bytes), span.has(NEVER_INDEXED)),
         }
     }
-    if let Some(value) = fields.hsts.and_then(value_of_line) {
+    let is_kept = |name: &[u8]| fields.edits.is_none_or(|edits| !edits.removed.has(name));
+    if let Some(value) = fields.hsts.and_then(value_of_line).filter(|_| is_kept(b"Strict-Transport-Security"))
+    {
         encoder.known_field(out, place::STRICT_TRANSPORT_SECURITY, value, Indexing::Allowed);
     }
-    if let Some(value) = fields.content_type {
+    if let Some(value) = fields.content_type.filter(|_| is_kept(b"Content-Type")) {
         encoder.known_field(out, place::CONTENT_TYPE, value, Indexing::Allowed);
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1
-    if let (false, Some(date)) = (head.has_date, fields.date) {
+    if let (false, Some(date)) = (head.has_date, fields.date.filter(|_| is_kept(b"Date"))) {
         encoder.known_field(out, place::DATE, date.as_bytes(), Indexing::Without);
+    }
+    if let Some(edits) = fields.edits {
+        encode_added(encoder, out, edits);
+    }
+}
+
+/// Encodes the fields that the configuration adds.
+#[cold]
+fn encode_added(encoder: &mut Encoder, out: &mut Vec<u8>, edits: FieldEdits<'_>) {
+    for (name, value) in edits.added() {
+        put(encoder, out, FieldId::classify(name), name, value, false);
     }
 }
 

@@ -15,6 +15,7 @@ use super::priority::Priority;
 use super::request::Request;
 use super::response::Response;
 use crate::ascii::{self, LOWER_TOKEN};
+use crate::edits::FieldEdits;
 use crate::facts::{Direction, Facts, NOTED};
 use crate::fault::Fault;
 use crate::fields::{FieldId, FieldSet, FieldSpan, Fields};
@@ -45,6 +46,8 @@ pub struct ResponseFields<'a> {
     pub hsts: Option<&'a str>,
     /// The value for Content-Type in place of the one that the upstream sent.
     pub content_type: Option<&'a [u8]>,
+    /// What the configuration changes about the fields.
+    pub edits: Option<FieldEdits<'a>>,
 }
 
 /// Which kind of block is read.

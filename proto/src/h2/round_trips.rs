@@ -68,7 +68,8 @@ impl Wire {
         let parsed = parse_request(request.as_bytes(), &mut store, &HeadLimits::default());
         let Ok(Parsed::Complete { head, .. }) = parsed else { panic!("{parsed:?} {request}") };
         let identity = &IdentityPolicy::default();
-        let forwarding = Forwarding { identity, sender: SENDER, host: "up.example", body: head.body };
+        let forwarding =
+            Forwarding { identity, sender: SENDER, host: "up.example", body: head.body, edits: None };
         let mut written = Vec::new();
         let spans = match protocol {
             None => write_request(&mut written, &head, &forwarding),
@@ -184,7 +185,7 @@ fn connect_and_offers_have_forms_of_their_own() {
     assert_eq!(wire.lines.finish(false), Ok(()));
     let head = wire.lines.request();
     let identity = &IdentityPolicy::default();
-    let forwarding = Forwarding { identity, sender: SENDER, host: "x", body: head.body };
+    let forwarding = Forwarding { identity, sender: SENDER, host: "x", body: head.body, edits: None };
     let mut written = Vec::new();
     let mut spans = write_upgrade_request(&mut written, &head, &forwarding, "websocket");
     for host in ["longer.example", "x"] {
@@ -218,7 +219,8 @@ fn fields_that_must_not_be_indexed_never_are_behind_us() {
     assert_eq!(wire.lines.finish(true), Ok(()));
     let head = wire.lines.request();
     let identity = &IdentityPolicy::default();
-    let forwarding = Forwarding { identity, sender: SENDER, host: "up.example", body: head.body };
+    let forwarding =
+        Forwarding { identity, sender: SENDER, host: "up.example", body: head.body, edits: None };
     let (mut written, mut block) = (Vec::new(), Vec::new());
     let spans = write_request(&mut written, &head, &forwarding);
     encode_request(&mut wire.encoder, &mut block, spans.parts(&written), Scheme::Http);
@@ -409,7 +411,7 @@ proptest! {
             prop_assert_eq!(got.body, head.body);
 
             let identity = &IdentityPolicy::default();
-            let forwarding = Forwarding { identity, sender: SENDER, host: "up.example", body: head.body };
+            let forwarding = Forwarding { identity, sender: SENDER, host: "up.example", body: head.body, edits: None };
             let mut written = Vec::new();
             let spans = write_request(&mut written, &head, &forwarding);
             let hop = ["connection", "transfer-encoding"];

@@ -365,7 +365,7 @@ pub(crate) fn request_lines(method: &str, fields: &str) -> (Vec<u8>, RequestSpan
     };
     let mut written = Vec::new();
     let identity = IdentityPolicy::default();
-    let fwd = Forwarding { identity: &identity, sender: SENDER, host: "a", body: head.body };
+    let fwd = Forwarding { identity: &identity, sender: SENDER, host: "a", body: head.body, edits: None };
     let spans = write_request(&mut written, &head, &fwd);
     (written, spans)
 }
