@@ -1,9 +1,11 @@
 //! Responses of our own: the only place where a failure becomes a status code. docs/errors.md lists them all.
 
+use sluice_proto::edits::{FieldEdits, edit_message};
 use sluice_proto::grpc::{self, Call};
-use sluice_proto::h1::{reason_phrase, write_grpc_answer};
+use sluice_proto::h1::{AnswerBody, reason_phrase, write_answer, write_grpc_answer};
 
 use crate::message::{Aborted, Cause, Side};
+use crate::policy::fixed::{Content, Fixed};
 
 /// A failure that has a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub(crate) enum Answer<'a> {
     Abusive,
     /// The request came without TLS to a listener that sends all of them there.
     HttpsRedirect { location: &'a str },
+    /// The route sends its clients elsewhere.
+    Redirect { status: u16, location: &'a str },
+    /// The route has an answer of its own.
+    Fixed(&'a Fixed),
     /// The challenge of an authority with this number, by HTTP-01 of ACME.
     AcmeChallenge { number: u8 },
     /// No route leads anywhere.
@@ -54,6 +60,10 @@ impl Answer<'_> {
         status: 400,
         why: "without a Host field there is no https:// address to redirect to",
     };
+    pub(crate) const UNFIT_HOST: Answer<'static> =
+        Answer::Refused { status: 400, why: "no host can be made of this request as its route wants one" };
+    pub(crate) const UNFIT_LENGTH: Answer<'static> =
+        Answer::Refused { status: 400, why: "what its route makes of this request is too long" };
     pub(crate) const NOT_TLS: Answer<'static> =
         Answer::Refused { status: 400, why: "this port is for HTTPS, and the request came without TLS" };
     pub(crate) const OVERDUE: Answer<'static> =
@@ -112,7 +122,8 @@ impl Answer<'_> {
 
     pub(crate) fn status(self) -> u16 {
         match self {
-            Answer::Refused { status, .. } => status,
+            Answer::Refused { status, .. } | Answer::Redirect { status, .. } => status,
+            Answer::Fixed(fixed) => fixed.status,
             // Ignoring Upgrade would be allowed, but the request makes no sense without it. CONNECT gets the same.
             Answer::NoTunnel => 400,
             //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
@@ -141,6 +152,8 @@ impl Answer<'_> {
             Answer::Crowded => "too many requests are unfinished",
             Answer::Abusive => "this connection was abused too often",
             Answer::HttpsRedirect { .. } => "this is served over https:// only",
+            Answer::Redirect { .. } => "this is served at another place",
+            Answer::Fixed(_) => "the answer of this route",
             Answer::AcmeChallenge { .. } => "the answer to a challenge of ACME",
             Answer::NoRoute => "no route for this host and path",
             Answer::MethodNotAllowed { .. } => "the path is served, but not by this method",
@@ -156,7 +169,9 @@ impl Answer<'_> {
         match self {
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
             Answer::MethodNotAllowed { allow } => Some(("Allow", allow)),
-            Answer::HttpsRedirect { location } => Some(("Location", location)),
+            Answer::HttpsRedirect { location } | Answer::Redirect { location, .. } => {
+                Some(("Location", location))
+            }
             //= https://www.rfc-editor.org/rfc/rfc6455#section-4.4
             Answer::WebSocketVersion => Some(("Sec-WebSocket-Version", "13")),
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
@@ -180,8 +195,16 @@ impl Answer<'_> {
         }
     }
 
-    /// Writes the answer.
+    /// Writes the answer, with what its route changes about the fields.
     pub(crate) fn write(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming<'_>) {
+        let start = out.len();
+        self.write_unchanged(out, date, framing);
+        if let Some(edits) = &framing.edits {
+            edit_message(out, start, edits);
+        }
+    }
+
+    fn write_unchanged(self, out: &mut Vec<u8>, date: &str, framing: &ResponseFraming<'_>) {
         let status = self.status();
         let hsts = framing.hsts.and_then(|line| line.trim_end().split_once(": "));
         let mut fields = [("", ""); 4];
@@ -209,16 +232,12 @@ impl Answer<'_> {
             );
         }
         let mut body = [0; 160];
-        let body = join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"]);
-        sluice_proto::h1::write_answer(
-            out,
-            status,
-            fields,
-            date,
-            body,
-            framing.connection,
-            framing.is_head_only,
-        );
+        let body = match (self, framing.page) {
+            (Answer::Fixed(fixed), _) => fixed.content.body(),
+            (_, Some(page)) => page.body(),
+            _ => AnswerBody::text(join(&mut body, &[reason_phrase(status), ": ", self.why(), "\n"])),
+        };
+        write_answer(out, status, fields, date, body, framing.connection, framing.is_head_only);
     }
 }
 
@@ -232,6 +251,10 @@ pub(crate) struct ResponseFraming<'a> {
     pub(crate) call: Call,
     /// The Strict-Transport-Security field, with its line end.
     pub(crate) hsts: Option<&'a str>,
+    /// The page for this status.
+    pub(crate) page: Option<&'a Content>,
+    /// What the route changes about the fields.
+    pub(crate) edits: Option<FieldEdits<'a>>,
 }
 
 fn join<'b>(into: &'b mut [u8; 160], parts: &[&str]) -> &'b str {
@@ -285,6 +308,9 @@ mod tests {
             Answer::REDIRECT_WITHOUT_HOST,
             Answer::HttpsRedirect { location: "https://a" },
             Answer::WebSocketVersion,
+            Answer::Redirect { status: 302, location: "https://a" },
+            Answer::UNFIT_HOST,
+            Answer::UNFIT_LENGTH,
             Answer::Unreachable,
             Answer::NoneAvailable,
             Answer::UpstreamTimeout,
@@ -306,7 +332,14 @@ mod tests {
     }
 
     fn framing(call: Call) -> ResponseFraming<'static> {
-        ResponseFraming { connection: ConnectionField::Close, is_head_only: false, call, hsts: None }
+        ResponseFraming {
+            connection: ConnectionField::Close,
+            is_head_only: false,
+            call,
+            hsts: None,
+            page: None,
+            edits: None,
+        }
     }
 
     fn written(answer: Answer<'_>, call: Call) -> String {

@@ -250,6 +250,14 @@ counters! {
     upstream_truncated,
     /// Responses of Sluice's own with a status of 400 or above.
     local_responses,
+    /// Copies of requests whose response was read to its end (`mirror` of a route).
+    mirrors,
+    /// Copies that got no whole response.
+    mirrors_failed,
+    /// Requests that were not copied because 256 copies of the shard were under way.
+    mirrors_dropped,
+    /// Requests that were not copied because their body had not come with their head, or not as a whole.
+    mirrors_incomplete,
     /// Tasks that serve a connection now.
     tasks_busy,
     /// Receive buffers held outside the kernel now.

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use sluice_proto::h1::{ConnectionField, Framing, HeadStore, Parsed, parse_request, write_answer};
+use sluice_proto::h1::{
+    AnswerBody, ConnectionField, Framing, HeadStore, Parsed, parse_request, write_answer,
+};
 use sluice_proto::{HeadLimits, RequestKind};
 use sluice_sys::{
     Address, BoundListener, Buf, HostUnsupported, Listener, Runtime, Settings, next_connection, next_message,
@@ -154,7 +156,7 @@ async fn serve(link: Link, store: &mut HeadStore, clock: &Clock) {
         let mut answer = Buf::small();
         let date = |head: &str, is_head: bool, answer: &mut Buf| {
             clock.with_date(sluice_sys::now_ms(), |date| {
-                write_answer(answer, 200, &[], date, head, ConnectionField::Omit, is_head);
+                write_answer(answer, 200, &[], date, AnswerBody::text(head), ConnectionField::Omit, is_head);
             });
         };
         let parsed = match parse_request(inbox.unread(), store, &HeadLimits::default()) {

@@ -38,6 +38,9 @@ fn kind(answer: &Answer<'_>) -> usize {
         Answer::AcmeChallenge { .. } => 13,
         Answer::WebSocketVersion => 14,
         Answer::BreakerOpen => 15,
+        Answer::Redirect { .. } => 16,
+        // Its text is that of the configuration.
+        Answer::Fixed(_) => 17,
     }
 }
 
@@ -61,6 +64,9 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::REDIRECT_WITHOUT_HOST,
         Answer::HttpsRedirect { location: "https://a" },
         Answer::WebSocketVersion,
+        Answer::Redirect { status: 302, location: "https://a" },
+        Answer::UNFIT_HOST,
+        Answer::UNFIT_LENGTH,
     ];
     let causes = [
         Cause::TooLarge,
@@ -90,7 +96,7 @@ fn errors_lists_every_response() {
     let texts: BTreeSet<_> = quoted(ERRORS).collect();
     let responses = responses();
     let kinds: BTreeSet<_> = responses.iter().map(kind).collect();
-    assert_eq!(kinds, (0..=15).collect(), "a kind of response is missing in `responses`");
+    assert_eq!(kinds, (0..=16).collect(), "a kind of response is missing in `responses`");
     for response in responses {
         let (status, text) = (response.status(), response.why());
         assert!(texts.contains(text), "{status} {text}");

@@ -10,12 +10,15 @@ use sluice_proto::forwarded::client_address;
 use sluice_proto::h1::{
     ClientIdentity, Forwarding, HeadStore, Parsed, Trust, parse_request, write_request, write_upgrade_request,
 };
-use sluice_proto::path::{PathForms, PathStore, normalize};
+use sluice_proto::path::{PathForms, PathRules, PathStore, normalize};
 use sluice_proto::{HeadLimits, Method, RequestHead};
 
 use crate::config::{Condition, Config, Methods, Origin, Raw, Route, SendHost, SplitBy, UpstreamGroup};
 use crate::counters::Counters;
 use crate::path_policy;
+use crate::policy::apply::{Changed, Misfit, PolicyStore};
+use crate::policy::variables::Facts;
+use crate::policy::{RouteAnswer, RoutePolicy};
 use crate::route::Asked;
 use crate::route::explain::{Considered, Verdict, consider};
 
@@ -228,6 +231,9 @@ fn write_winner(out: &mut String, config: &Config, number: usize, origins: &[Ori
             .collect();
         format!("{} ({})", group.name, servers.join(", "))
     };
+    if route.is_local() {
+        return;
+    }
     let Some(split) = &route.split else {
         let _ = writeln!(out, "  upstream {}", group(route.upstream));
         return;
@@ -279,6 +285,11 @@ fn reason(verdict: &Verdict<'_>) -> String {
 /// The head as servers get it. What changes heads on a route has its place in [`sent_head`].
 fn write_sent(out: &mut String, config: &Config, number: usize, request: &Request<'_>) {
     let route = &config.routes[number];
+    if route.is_local() {
+        let answer = own_answer(config, route, request).unwrap_or_else(|why| format!("400: {why}"));
+        let _ = writeln!(out, "\nanswered by this proxy: {answer}");
+        return;
+    }
     let upstreams: Vec<usize> = match &route.split {
         None => vec![route.upstream],
         Some(split) => {
@@ -309,9 +320,63 @@ fn write_sent(out: &mut String, config: &Config, number: usize, request: &Reques
 /// Which Host servers get; a client of HTTP/1.0 need not name one.
 fn sends_host(route: &Route, request: &Request<'_>) -> SendHost {
     match request.head.authority {
+        _ if route.policy.as_ref().is_some_and(|policy| policy.host.is_some()) => SendHost::Client,
         "" => SendHost::Server,
         _ if request.head.method == Method::Connect => SendHost::Client,
         _ => route.send_host,
+    }
+}
+
+/// Who asks, as the fields of a request say it.
+fn identity<'t>(
+    config: &Config,
+    request: &Request<'_>,
+    (peer, client): (&'t str, &'t str),
+) -> ClientIdentity<'t> {
+    let is_trusted = config.forwarding.trusted_proxies.contains(request.peer);
+    ClientIdentity {
+        peer: peer.as_bytes(),
+        client: client.as_bytes(),
+        trust: if is_trusted { Trust::Trusted } else { Trust::Untrusted },
+        proto: if request.scheme == "https" { "https" } else { "http" },
+        request_id: 0,
+        tls: None,
+    }
+}
+
+/// The request as texts of its route see it.
+fn facts<'a>(
+    config: &'a Config,
+    policy: &'a RoutePolicy,
+    request: &'a Request<'_>,
+    client: &'a ClientIdentity<'a>,
+) -> Facts<'a> {
+    Facts {
+        head: &request.head,
+        path: request.paths.as_ref().map_or("", |paths| paths.path),
+        client,
+        port: 0,
+        identity: &config.forwarding.policy,
+        captures: policy.captures.as_ref(),
+    }
+}
+
+/// The answer of a route without a server.
+fn own_answer(config: &Config, route: &Route, request: &Request<'_>) -> Result<String, &'static str> {
+    let Some(policy) = &route.policy else { return Ok(String::new()) };
+    let (peer, client) = (request.peer.to_canonical().to_string(), request.client.to_canonical().to_string());
+    let identity = identity(config, request, (&peer, &client));
+    match &policy.answer {
+        Some(RouteAnswer::Redirect { status, location }) => {
+            let mut written = Vec::new();
+            let facts = facts(config, policy, request, &identity);
+            location.write(&mut written, &facts).map_err(|unfit| Misfit::Text(unfit).why())?;
+            Ok(format!("{status}, Location: {}", String::from_utf8_lossy(&written)))
+        }
+        Some(RouteAnswer::Fixed(fixed)) => {
+            Ok(format!("{}, {} bytes", fixed.status, fixed.content.bytes.len()))
+        }
+        None => Ok(String::new()),
     }
 }
 
@@ -327,23 +392,27 @@ fn sent_head(
         Some(paths) => path_policy::normalized(&route.paths, &request.head, paths, &Counters::default())
             .map_err(refused)?,
     };
-    let head = normalized.unwrap_or(request.head);
+    let mut head = normalized.unwrap_or(request.head);
     let (peer, client) = (request.peer.to_canonical().to_string(), request.client.to_canonical().to_string());
-    let is_trusted = config.forwarding.trusted_proxies.contains(request.peer);
-    let identity = ClientIdentity {
-        peer: peer.as_bytes(),
-        client: client.as_bytes(),
-        trust: if is_trusted { Trust::Trusted } else { Trust::Untrusted },
-        proto: request.scheme,
-        request_id: 0,
-        tls: None,
-    };
+    let identity = identity(config, request, (&peer, &client));
+    let mut store = PolicyStore::default();
+    let mut changed = Changed { target: None, host: None, edits: None };
+    if let Some(policy) = &route.policy {
+        let rules = PathRules { encoded_slash: route.paths.encoded_slash, ..config.paths.rules() };
+        let matching = request.paths.as_ref().map_or("", |paths| paths.matching);
+        let made = policy.change(&mut store, &facts(config, policy, request, &identity), (matching, rules));
+        changed = made.map_err(|misfit| format!("400: {}", misfit.why()))?;
+    }
+    if let Some((path_and_query, path)) = changed.target {
+        (head.path_and_query, head.path) = (path_and_query, path);
+    }
     let send_host = sends_host(route, request);
     let forwarding = Forwarding {
         identity: &config.forwarding.policy,
         sender: identity,
-        host: if send_host == SendHost::Client { head.authority } else { "" },
+        host: changed.host.unwrap_or(if send_host == SendHost::Client { head.authority } else { "" }),
         body: head.body,
+        edits: changed.edits,
     };
     let offered = head.offers().find_map(|offer| {
         route.tunnels.upgrade.iter().find(|protocol| protocol.as_bytes().eq_ignore_ascii_case(offer))

@@ -44,6 +44,7 @@ mod abuse;
 mod exchange;
 mod message;
 mod path_policy;
+pub mod policy;
 mod request_lines;
 pub mod route;
 #[cfg(feature = "cli")]

@@ -51,6 +51,16 @@ impl RequestLines {
         self.trailers = trailers;
     }
 
+    /// A copy of the request, but for trailers apart from it.
+    pub(crate) fn copy(&self) -> RequestLines {
+        let bytes = self.bytes.as_ref().map(|bytes| {
+            let mut copied = Buf::with_room(bytes.len());
+            copied.extend_from_slice(bytes);
+            copied
+        });
+        RequestLines { bytes, spans: self.spans, trailers: None }
+    }
+
     /// Takes the bytes out to be sent.
     pub(crate) fn take(&mut self) -> Buf {
         self.bytes.take().unwrap_or_else(Buf::small)

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use sluice_proto::h1::HeadStore;
 use sluice_proto::path::PathStore;
-use sluice_sys::Conn;
+use sluice_sys::{Buf, Conn};
 
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamGroup};
 use crate::counters::Counters;
 use crate::identity::{ClientTexts, RequestIds};
+use crate::policy::apply::PolicyStore;
 use crate::route::RouteTable;
 use crate::sleepers::Sleepers;
 use crate::snapshot::Snapshot;
@@ -47,6 +48,10 @@ pub(crate) struct Shard {
     pub(crate) scratch: RefCell<Scratch>,
     /// Apart from the scratch, which is lent out with the head.
     pub(crate) path_store: RefCell<PathStore>,
+    /// The same for what routes make of requests.
+    pub(crate) policy_store: RefCell<PolicyStore>,
+    /// The lines that the route of the request that is being decided about adds to its response.
+    pub(crate) response_lines: Cell<Option<Buf>>,
     /// Requests answered with 429 because their address has too many connections. The ring counts those it closed.
     pub(crate) crowded: Cell<u64>,
     /// Requests by HTTP/2 under way now.
@@ -56,6 +61,8 @@ pub(crate) struct Shard {
     /// The tasks that end by themselves in a drain, to be woken for it: those that drive connections of HTTP/2, and WebSockets whose
     /// frames are read.
     pub(crate) drivers: Sleepers,
+    /// Copies of requests under way now.
+    pub(crate) mirrors: Cell<u32>,
     /// Tunnels open now.
     pub(crate) tunnels: Cell<u32>,
     pub(crate) is_draining: Cell<bool>,
@@ -111,10 +118,13 @@ impl Shard {
             counters,
             scratch: RefCell::default(),
             path_store: RefCell::default(),
+            policy_store: RefCell::default(),
+            response_lines: Cell::new(None),
             crowded: Cell::new(0),
             streams: Cell::new(0),
             buffered_bytes: Cell::new(0),
             drivers: Sleepers::default(),
+            mirrors: Cell::new(0),
             tunnels: Cell::new(0),
             is_draining: Cell::new(false),
         }

@@ -20,10 +20,13 @@ use crate::config::{
 };
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
+use crate::exchange::mirror::Mirror;
 use crate::h2::{AbuseRules, PingRules};
 use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
 use crate::path_policy;
+use crate::policy::RoutePolicy;
+use crate::policy::fixed::ErrorPages;
 use crate::route::{Asked, Lookup, Matchers, RouteTable, Split};
 use crate::tls::servers::TlsUpstreams;
 use crate::traffic::ByClass;
@@ -47,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) proxy_senders: ProxySenders,
     /// The port of https:// that requests without TLS are sent to, by listener; empty where none are.
     https_redirects: Box<[Option<u16>]>,
+    /// Pages for errors of all routes.
+    pub(crate) error_pages: ErrorPages,
     /// Read only, and shared with the shards on the same node only.
     table: Arc<RouteTable>,
     /// What the table is searched by on this shard.
@@ -84,6 +89,10 @@ pub(crate) struct Route {
     pub(crate) client_certificate: bool,
     /// The Strict-Transport-Security field, with its line end.
     pub(crate) hsts: Option<Box<str>>,
+    /// What is changed about its requests and responses, or its answer: of few routes.
+    pub(crate) policy: Option<Box<RoutePolicy>>,
+    /// Who gets copies of its requests.
+    pub(crate) mirror: Option<Box<Mirror>>,
 }
 
 /// Timeouts in milliseconds, as the ring wants them.
@@ -136,7 +145,8 @@ pub(crate) struct Http2 {
 
 /// The result of a lookup in a snapshot.
 pub(crate) enum Found<'s> {
-    Route(&'s Route, &'s Group),
+    /// Without servers where the route answers itself.
+    Route(&'s Route, Option<&'s Group>),
     /// The path is there, the method is not.
     MethodNotAllowed {
         allow: Cow<'s, str>,
@@ -176,6 +186,7 @@ impl Snapshot {
                 .next()
                 .map_or_else(Box::default, |_| redirects.collect()),
             matchers: table.matchers(),
+            error_pages: config.error_pages.clone(),
             table,
             routes: routes.map(route).collect(),
             groups: config.upstreams.iter().enumerate().zip(members).map(group).collect(),
@@ -200,7 +211,7 @@ impl Snapshot {
                     None => target.upstream,
                     Some(split) => split.pick(&asked.fields, client),
                 };
-                Found::Route(route, &self.groups[upstream])
+                Found::Route(route, self.groups.get(upstream))
             }
             Lookup::MethodNotAllowed { allow } => Found::MethodNotAllowed { allow },
             Lookup::NotFound => Found::Nothing,
@@ -232,6 +243,11 @@ impl Snapshot {
 }
 
 impl Route {
+    /// Whether servers get a Host that is made here.
+    pub(crate) fn sets_host(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.host.is_some())
+    }
+
     fn new(route: &config::Route, numbers: Arc<ByClass>) -> Route {
         let body_bytes = route.limits.body_bytes;
         Route {
@@ -249,6 +265,8 @@ impl Route {
             grpc_web: route.grpc_web,
             client_certificate: route.client_certificate,
             hsts: route.hsts.map(|hsts| format!("Strict-Transport-Security: {hsts}\r\n").into()),
+            policy: route.policy.clone(),
+            mirror: route.mirror().map(|rule| Box::new(Mirror::new(rule))),
         }
     }
 }

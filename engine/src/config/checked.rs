@@ -12,6 +12,7 @@ use super::certificates::{CertificateFiles, check_certificates};
 use super::forwarding::Forwarding;
 use super::host::Host;
 use super::listeners::{Listener, check_listeners};
+use super::policy::check_global;
 use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
 use super::raw::Raw;
 use super::routes::{Route, check_routes};
@@ -21,6 +22,7 @@ use super::tls::{self, TlsSettings};
 use super::upstreams::{UpstreamGroup, check_upstreams};
 use super::values::{Field, Values};
 use crate::log::Log;
+use crate::policy::fixed::ErrorPages;
 
 /// A checked configuration. Immutable; what a reload brings is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamGroup>,
     /// Routes in the order of the file; at least one. The index is the route's number everywhere.
     pub routes: Vec<Route>,
+    /// Pages for errors of all routes.
+    pub error_pages: ErrorPages,
     /// What is allowed and probably not meant; to be logged.
     pub warnings: Vec<Problem>,
 }
@@ -85,7 +89,8 @@ impl Config {
         let state_dir = check_state_dir(&top, &mut report);
         let upstreams = check_upstreams(&top, &whole, &mut report);
         let paths = Paths::settle(&top.paths);
-        let routes = check_routes(&top, &upstreams, &paths, (&whole, &facts), &mut report);
+        let global = check_global(&top, &mut report);
+        let routes = check_routes(&top, &upstreams, &paths, (&whole, &facts, &global), &mut report);
         let config = Self {
             listeners,
             shards: ShardChoice::check(&top, &mut report),
@@ -104,6 +109,7 @@ impl Config {
             certificates,
             upstreams: upstreams.groups,
             routes,
+            error_pages: global.pages,
             warnings: Vec::new(),
         };
         let metrics = check_metrics(&top.metrics, &config.listeners, &mut report);
@@ -337,10 +343,15 @@ mod tests {
             };
             assert!(manual.contains(&start), "not in docs/configuration.md: {start}");
         }
+        let manual = [manual, include_str!("../../../docs/changing-requests.md")].concat();
         for key in SECTIONS.into_iter().flat_map(|section| section.keys) {
             let ways = ["| `NAME`", "| `[[NAME]]`", "## `[NAME]`", "## `[[NAME]]`"];
             let is_there = ways.iter().any(|way| manual.contains(&way.replace("NAME", key.name)));
-            assert!(is_there, "`{}` is not in docs/configuration.md", key.name);
+            assert!(
+                is_there,
+                "`{}` is in neither of docs/configuration.md and docs/changing-requests.md",
+                key.name
+            );
         }
     }
 

@@ -27,10 +27,15 @@ pub fn effective(raw: &Raw) -> String {
         ("tls", &top.tls),
     ]
     .into_iter()
+    .chain(top.request_headers.value().map(|table| ("request_headers", table)))
+    .chain(top.response_headers.value().map(|table| ("response_headers", table)))
     .chain(top.acme.value().map(|acme| ("acme", acme)))
     {
         let _ = write!(out, "\n[{name}]\n");
         write_keys(&mut out, table);
+    }
+    for pages in top.error_pages.iter() {
+        write_table(&mut out, "error_pages", pages, &[]);
     }
     for certificate in top.certificate.iter() {
         write_table(&mut out, "certificate", certificate, &[]);
@@ -79,7 +84,14 @@ fn write_route(out: &mut String, top: &Top, route: &Values) {
     ];
     // Defaults too would be a warning where nothing is written.
     tables.extend(keys.websocket.value().map(|websocket| ("websocket", websocket.clone())));
+    tables.extend(keys.mirror.value().map(|mirror| ("mirror", mirror.clone())));
+    tables.extend(keys.respond.value().map(|respond| ("respond", respond.clone())));
+    tables.extend(keys.request_headers.value().map(|changes| ("request_headers", changes.clone())));
+    tables.extend(keys.response_headers.value().map(|changes| ("response_headers", changes.clone())));
     write_table(out, "route", route, &tables);
+    for pages in keys.error_pages.iter() {
+        write_table(out, "route.error_pages", pages, &[]);
+    }
 }
 
 /// One table of a list, and those in it.

@@ -64,7 +64,7 @@ pub struct HttpCheck {
 
 /// Statuses of HTTP, as ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statuses(Vec<(u16, u16)>);
+pub struct Statuses(pub(super) Vec<(u16, u16)>);
 
 /// A Unix socket has no port beside it.
 fn check_port(of_health: &HealthKeys, servers: &[UpstreamServer], report: &mut Report) {
@@ -258,7 +258,7 @@ pub(super) fn check_statuses(
 }
 
 /// Reads `200` or `200-399`.
-fn parse_statuses(text: &str) -> Result<(u16, u16), Fault> {
+pub(super) fn parse_statuses(text: &str) -> Result<(u16, u16), Fault> {
     let status = |text: &str| {
         let number = parse_count(text).ok().and_then(|number| u16::try_from(number).ok());
         number.filter(|status| (100..=599).contains(status))

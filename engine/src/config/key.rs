@@ -56,11 +56,15 @@ impl Section {
         self.name.contains('.')
     }
 
+    /// Whether it is a list of tables, wherever it stands.
+    pub(crate) fn is_list(&self) -> bool {
+        let is_this = |key: &Key| matches!(key.kind, Kind::Tables(inner) if std::ptr::eq(inner, self));
+        super::table::SECTIONS.iter().any(|section| section.keys.iter().any(is_this))
+    }
+
     /// Its head in a file: `[limits]`, `[[route]]`.
     pub(crate) fn title(&self) -> String {
-        let is_this = |key: &Key| matches!(key.kind, Kind::Tables(inner) if std::ptr::eq(inner, self));
-        let is_list = super::table::SECTIONS.iter().any(|section| section.keys.iter().any(is_this));
-        if is_list { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
+        if self.is_list() { format!("[[{}]]", self.name) } else { format!("[{}]", self.name) }
     }
 
     /// The full name of one of its keys: `limits.head_bytes`.
@@ -247,6 +251,11 @@ impl Kind {
     /// Whether it takes several values.
     pub fn is_list(&self) -> bool {
         matches!(self, Kind::Texts(_) | Kind::Ports | Kind::Statuses)
+    }
+
+    /// Whether its texts may have variables that are filled in for each request.
+    pub(crate) fn takes_variables(&self) -> bool {
+        matches!(self, Kind::Text(placeholder) | Kind::Texts(placeholder) if placeholder.ends_with("TEMPLATE"))
     }
 
     /// Whether what an included file says is added to it.

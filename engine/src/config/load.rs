@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use super::problem::{Fault, Origin, Report};
-use super::source::{Node, Place, STANDARD_INPUT, Sources, Value};
+use super::source::{Node, Place, STANDARD_INPUT, Sources, TemplateText, Value};
 use super::units::show_bytes;
+use crate::policy::variables;
 
 /// The largest file that `${file:...}` may name.
 const VALUE_BYTES_MAX: u64 = 64 << 10;
@@ -187,34 +188,39 @@ impl Loader<'_> {
 
     fn expand(&mut self, node: Node) -> Node {
         let Node { at, value, .. } = node;
-        match value {
+        let (value, template) = match value {
             Value::Text(text) if text.contains("${") => {
-                let value = self.expand_text(&text, at).map_or(Value::Unknown, Value::Text);
-                Node { at, value, is_expanded: true }
+                let Some((text, template)) = self.expand_text(&text, at) else {
+                    return Node { at, value: Value::Unknown, is_expanded: true, template: None };
+                };
+                (Value::Text(text), Some(Box::new(template)))
             }
             Value::List(items) => {
-                let items = items.into_iter().map(|item| self.expand(item)).collect();
-                Node { at, value: Value::List(items), is_expanded: false }
+                (Value::List(items.into_iter().map(|item| self.expand(item)).collect()), None)
             }
             Value::Table(entries) => {
                 let entries = entries.into_iter().map(|(key, value)| (key, self.expand(value))).collect();
-                Node { at, value: Value::Table(entries), is_expanded: false }
+                (Value::Table(entries), None)
             }
-            value => Node { at, value, is_expanded: false },
-        }
+            value => (value, None),
+        };
+        Node { at, value, is_expanded: template.is_some(), template }
     }
 
-    /// Puts the values of `${NAME}` and `${file:PATH}` in their places; `$${` is `${` itself. `None` where one is missing, which
-    /// is then reported.
-    fn expand_text(&mut self, text: &str, at: Place) -> Option<String> {
+    /// Puts the values of `${NAME}` and `${file:PATH}` in their places; `$${` is `${` itself. Variables of requests are left: the text
+    /// is made twice, the second time as templates have it. `None` where a value is missing, which is then reported.
+    fn expand_text(&mut self, text: &str, at: Place) -> Option<(String, TemplateText)> {
         let mut is_whole = true;
         let mut out = String::with_capacity(text.len());
+        let mut template = TemplateText { text: String::with_capacity(text.len()), variable: None };
         let mut rest = text;
         while let Some(start) = rest.find("${") {
             let (before, behind) = (&rest[..start], &rest[start + 2..]);
+            template.text.push_str(before);
             if let Some(before) = before.strip_suffix('$') {
                 out.push_str(before);
                 out.push_str("${");
+                template.text.push_str("${");
                 rest = behind;
                 continue;
             }
@@ -223,17 +229,29 @@ impl Loader<'_> {
                 self.fail(at, Fault::new("`${` without `}`").hint("write $${ for the two characters"));
                 return None;
             };
+            rest = behind;
+            if variables::is_of_request(name) {
+                template.variable.get_or_insert_with(|| name.to_owned());
+                [&mut out, &mut template.text]
+                    .into_iter()
+                    .for_each(|text| text.push_str(&format!("${{{name}}}")));
+                continue;
+            }
             match self.value_of(name, at) {
-                Ok(value) => out.push_str(&value),
+                Ok(value) => {
+                    out.push_str(&value);
+                    // A value is no variable, whatever stands in it.
+                    template.text.push_str(&value.replace("${", "$${"));
+                }
                 Err(fault) => {
                     self.fail(at, fault);
                     is_whole = false;
                 }
             }
-            rest = behind;
         }
         out.push_str(rest);
-        is_whole.then_some(out)
+        template.text.push_str(rest);
+        is_whole.then_some((out, template))
     }
 
     fn value_of(&self, name: &str, at: Place) -> Result<String, Fault> {
@@ -251,8 +269,13 @@ impl Loader<'_> {
             return Err(fault.hint("write ${NAME} or ${file:/run/secrets/name}; $${ for the two characters"));
         }
         std::env::var(name).map_err(|error| match error {
-            VarError::NotPresent => Fault::new(format!("the environment has no `{name}`"))
-                .hint(format!("set {name} where Sluice is started")),
+            VarError::NotPresent => {
+                let fault = Fault::new(format!("the environment has no `{name}`"));
+                match variables::meant(name) {
+                    Some(near) => fault.hint(format!("did you mean ${{{near}}}, of requests")),
+                    None => fault.hint(format!("set {name} where Sluice is started")),
+                }
+            }
             VarError::NotUnicode(_) => Fault::new(format!("`{name}` of the environment is not UTF-8 text")),
         })
     }

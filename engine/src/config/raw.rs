@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::choices::{Choice, ProxyProtocolIn};
-use super::key::Scopes;
+use super::key::{Scopes, Section};
 use super::load::{self, Loaded};
 use super::problem::{ConfigErrors, Fault, Located, Origin, Report, closest};
 use super::source::Sources;
@@ -378,7 +378,8 @@ impl Raw {
         let at = Origin::Flag(format!("--set {name}").into());
         let (section, key) = name.split_once('.').unwrap_or(("", name));
         let is_name = !name.starts_with('.');
-        let settable = || SECTIONS.into_iter().filter(|section| section.scope() == Scopes::GLOBAL);
+        let is_settable = |section: &&Section| section.scope() == Scopes::GLOBAL && !section.is_list();
+        let settable = || SECTIONS.into_iter().filter(is_settable);
         let found =
             settable().find(|known| is_name && known.name == section).and_then(|section| section.find(key));
         match found {

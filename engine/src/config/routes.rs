@@ -7,7 +7,9 @@ use sluice_proto::path::{PathRules, SlashLike};
 use super::choices::{OnClientClose, PathForward, SendHost};
 use super::conditions::{Condition, check_conditions};
 use super::hsts::Hsts;
+use super::mirror::check_mirror;
 use super::pattern::{HostPattern, PathPattern};
+use super::policy::{GlobalPolicy, check_policy, is_local};
 use super::problem::{Fault, Located, Origin, Report, closest};
 use super::shadows::note_shadows;
 use super::splits::{Split, check_split};
@@ -16,6 +18,7 @@ use super::tls::ListenerFacts;
 use super::tunnels::{RouteTunnels, check_tunnels};
 use super::upstreams::Upstreams;
 use super::values::{Field, Values};
+use crate::policy::{MirrorRule, RoutePolicy};
 
 /// Methods in use, to tell a typing error from an extension method.
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
@@ -33,7 +36,7 @@ pub struct Route {
     pub conditions: Vec<Condition>,
     /// What is special about its paths.
     pub paths: RoutePaths,
-    /// Index into [`Config::upstreams`]; the first one of a split.
+    /// Index into [`Config::upstreams`]; the first one of a split, and 0 for a route that answers itself.
     pub upstream: usize,
     /// Several upstreams that share its requests.
     pub split: Option<Split>,
@@ -53,6 +56,20 @@ pub struct Route {
     pub client_certificate: bool,
     /// Strict-Transport-Security of responses over TLS.
     pub hsts: Option<Hsts>,
+    /// What is changed about its requests and responses, or its answer.
+    pub policy: Option<Box<RoutePolicy>>,
+}
+
+impl Route {
+    /// Who gets copies of its requests.
+    pub fn mirror(&self) -> Option<&MirrorRule> {
+        self.policy.as_ref()?.mirror.as_ref()
+    }
+
+    /// Whether it answers itself, and no upstream gets its requests.
+    pub fn is_local(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.answer.is_some())
+    }
 }
 
 /// Those of the settings in [`Paths`] that a route can have for itself.
@@ -79,7 +96,7 @@ pub(super) fn check_routes(
     top: &Top,
     upstreams: &Upstreams,
     paths: &Paths,
-    (whole, listeners): (&Origin, &ListenerFacts),
+    (whole, listeners, global): (&Origin, &ListenerFacts, &GlobalPolicy),
     report: &mut Report,
 ) -> Vec<Route> {
     let raws = &top.route;
@@ -98,11 +115,12 @@ pub(super) fn check_routes(
         if raw.is_faulty {
             continue;
         }
-        let target = check_target(raw, &keys, upstreams, report);
+        let target = if is_local(raw) { None } else { check_target(raw, &keys, upstreams, report) };
         if let Some((upstream, split)) = &target {
             used.insert(*upstream);
             used.extend(split.iter().flat_map(|split| &split.shares).map(|(upstream, _)| *upstream));
         }
+        let upstream = target.as_ref().map(|(upstream, _)| *upstream);
         let hosts = check_route_hosts(&keys, report);
         let hsts = check_route_tls(raw, &keys, listeners, report);
         let of_route = check_route_paths(&keys, paths, report);
@@ -113,11 +131,18 @@ pub(super) fn check_routes(
         let Some(conditions) = conditions else { continue };
         check_duplicate(raw, (&hosts, &path), &methods, &conditions, &mut taken, report);
         let tunnels = check_tunnels(&keys, &path, &methods, report);
+        let rules = of_route.rules(paths);
+        let mirror = check_mirror(&keys, upstreams, upstream, report);
+        used.extend(mirror.map(|mirror| mirror.upstream));
+        let policy = check_policy(&keys, raw, (&path, &rules), (global, mirror), report);
         // An unknown upstream is reported; the route is kept out of a configuration that will not be used.
-        let Some((upstream, split)) = target else { continue };
-        let (timeouts, limits) = &upstreams.scopes[upstream];
-        let group = &upstreams.groups[upstream];
-        let send_host = keys.send_host.given().map_or(group.send_host, |given| given.value);
+        if upstream.is_none() && !is_local(raw) {
+            continue;
+        }
+        let group = upstream.map(|upstream| &upstreams.groups[upstream]);
+        let (timeouts, limits) = check_route_scopes(&keys, top, upstreams, upstream);
+        let send_host = keys.send_host.value().copied();
+        let send_host = send_host.or(group.map(|group| group.send_host)).unwrap_or_default();
         origins.push(raw.at.clone());
         routes.push(Route {
             hosts,
@@ -125,22 +150,17 @@ pub(super) fn check_routes(
             methods,
             conditions,
             paths: of_route,
-            upstream,
-            split,
-            timeouts: match keys.timeouts.value() {
-                Some(own) => Timeouts::settle(&own.over(timeouts)),
-                None => group.timeouts.clone(),
-            },
-            limits: match keys.limits.value() {
-                Some(own) => Limits::settle(&own.over(limits)),
-                None => group.limits.clone(),
-            },
+            upstream: upstream.unwrap_or_default(),
+            split: target.and_then(|(_, split)| split),
+            timeouts,
+            limits,
             send_host,
             on_client_close: keys.on_client_close.given().map_or(top.on_client_close, |given| given.value),
             tunnels,
             grpc_web: keys.grpc_web,
             client_certificate: keys.client_certificate,
             hsts,
+            policy,
         });
     }
     if !upstreams.some_unnamed && !some_unread {
@@ -159,6 +179,29 @@ fn report_no_route(whole: &Origin, upstreams: &Upstreams, report: &mut Report) {
         None => "add [[route]]".to_owned(),
     };
     report.error(whole, "route", Fault::new("no route: every request would be answered with 404").hint(hint));
+}
+
+/// Its own timeouts and limits, over those of its upstream, if it has one, or of the file.
+fn check_route_scopes(
+    keys: &RouteKeys,
+    top: &Top,
+    upstreams: &Upstreams,
+    upstream: Option<usize>,
+) -> (Timeouts, Limits) {
+    let wider = upstream.map(|upstream| (&upstreams.scopes[upstream], &upstreams.groups[upstream]));
+    let (times, limits) = match wider {
+        Some(((times, limits), _)) => (times, limits),
+        None => (&top.timeouts, &top.limits),
+    };
+    let timeouts = match (keys.timeouts.value(), wider) {
+        (None, Some((_, group))) => group.timeouts.clone(),
+        (own, _) => Timeouts::settle(&own.map_or_else(|| times.clone(), |own| own.over(times))),
+    };
+    let limits = match (keys.limits.value(), wider) {
+        (None, Some((_, group))) => group.limits.clone(),
+        (own, _) => Limits::settle(&own.map_or_else(|| limits.clone(), |own| own.over(limits))),
+    };
+    (timeouts, limits)
 }
 
 /// The upstream that gets the requests, or the first of those that share them.
@@ -181,7 +224,11 @@ fn check_target(
             Some((first, Some(split)))
         }
         (Field::Absent, Field::Absent) => {
-            report.error(&raw.at, "route.upstream", Fault::new("a route needs an upstream to lead to"));
+            report.error(
+                &raw.at,
+                "route.upstream",
+                Fault::new("a route needs an upstream to lead to, or `redirect` or `respond`"),
+            );
             None
         }
         (Field::Given(given), Field::Absent) => {

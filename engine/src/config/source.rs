@@ -41,6 +41,17 @@ pub(crate) struct Node {
     pub(crate) value: Value,
     /// A part of it came from the environment or from another file.
     pub(crate) is_expanded: bool,
+    /// A text with `${`, as it is for keys whose variables are filled in for each request.
+    pub(crate) template: Option<Box<TemplateText>>,
+}
+
+/// A text that may have variables of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TemplateText {
+    /// What is of the environment is in its place; `$${` is left as it is.
+    pub(crate) text: String,
+    /// The first variable of requests.
+    pub(crate) variable: Option<String>,
 }
 
 /// What both formats can say.
@@ -285,7 +296,7 @@ impl Source {
     }
 
     fn node(&self, offset: usize, value: Value) -> Node {
-        Node { at: self.place(offset), value, is_expanded: false }
+        Node { at: self.place(offset), value, is_expanded: false, template: None }
     }
 
     /// Where a slice of the text starts in it. Raw JSON values borrow from the text they were parsed from.

@@ -50,6 +50,14 @@ const fn count(least: &'static str, most: &'static str) -> Kind {
     Kind::Count { least, most }
 }
 
+/// The name of a field, which is a word of Rust itself where it begins with `r#`.
+const fn plain_name(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -62,7 +70,7 @@ macro_rules! section {
             heading: $heading,
             doc: concat!($($about),+),
             keys: &[$( Key {
-                name: stringify!($field),
+                name: plain_name(stringify!($field)),
                 kind: $kind,
                 default: $default,
                 scopes: $scopes,
@@ -149,6 +157,9 @@ section! {
     http2: Values = Kind::Table(&HTTP2), "", GLOBAL, Reload, "", "HTTP/2, with clients and with servers";
     tls: Values = Kind::Table(&TLS), "", GLOBAL, Reload, "", "TLS with clients, for all listeners";
     acme: Field<Values> = Kind::Table(&ACME), "", GLOBAL, Reload, "", "Certificates from an authority, by ACME";
+    request_headers: Field<Values> = Kind::Table(&REQUEST_HEADERS), "", GLOBAL, Reload, "", "Fields of requests of all routes, as servers get them";
+    response_headers: Field<Values> = Kind::Table(&RESPONSE_HEADERS), "", GLOBAL, Reload, "", "Fields of responses of all routes, as clients get them";
+    error_pages: Rc<[Values]> = Kind::Tables(&ERROR_PAGES), "", GLOBAL, Reload, "", "Pages for errors of all routes";
     certificate: Rc<[Values]> = Kind::Tables(&CERTIFICATES), "", GLOBAL, Reload, "", "Certificates shown to clients";
     listener: Rc<[Values]> = Kind::Tables(&LISTENERS), "", GLOBAL, Restart, "", "Addresses with settings of their own";
     upstream: Rc<[Values]> = Kind::Tables(&UPSTREAMS), "", GLOBAL, Reload, "", "Groups of servers";
@@ -560,7 +571,7 @@ section! {
         "Conditions that must all hold: header NAME, query NAME or cookie NAME, alone or with = VALUE or ~ REGEX; client CIDR; \
          not before any of them";
     upstream: Field<String> = Kind::Text("NAME"), "", ROUTE, Reload, "",
-        "The upstream that gets the requests";
+        "The upstream that gets the requests; instead of it, `split`, `redirect` or `respond`";
     split: Field<Rc<[Values]>> = Kind::Tables(&ROUTE_SPLIT), "", ROUTE, Reload, "",
         "Several upstreams that share the requests by weight, instead of upstream";
     split_by: Field<String> = Kind::Text("PART"), "", ROUTE, Reload, "",
@@ -569,6 +580,21 @@ section! {
         "The Host that servers get, instead of the upstream's setting";
     on_client_close: Field<OnClientClose> = Kind::Word(words::<OnClientClose>), "", ROUTE, Reload, "",
         "When a client ends its side while it waits for a response here, instead of what the file says: finish, or cancel";
+    strip_prefix: Field<String> = Kind::Text("PATH"), "", ROUTE, Reload, "",
+        "First segments of the path that the server does not get: with /api it gets /x for /api/x";
+    rewrite: Field<String> = Kind::Text("TEMPLATE"), "", ROUTE, Reload, "",
+        "Path for the server, and its query; without a `?` the query stays: /v2/${path.id}";
+    set_host: Field<String> = Kind::Text("TEMPLATE"), "", ROUTE, Reload, "",
+        "Host for the server, with a port or without: ${path.tenant}.internal";
+    redirect: Field<String> = Kind::Text("TEMPLATE"), "", ROUTE, Reload, "",
+        "Where clients are sent, instead of an upstream: https://${host}${uri}";
+    redirect_status: Field<u32> = count("301", "308"), "", ROUTE, Reload, "",
+        "Status of the redirect: 301, 302, 303, 307 or 308 [default: 302]";
+    respond: Field<Values> = Kind::Table(&ROUTE_RESPOND), "", ROUTE, Reload, "", "An answer of this proxy, instead of an upstream";
+    request_headers: Field<Values> = Kind::Table(&REQUEST_HEADERS), "", ROUTE, Reload, "", "Fields of requests, besides the global changes";
+    response_headers: Field<Values> = Kind::Table(&RESPONSE_HEADERS), "", ROUTE, Reload, "", "Fields of responses, besides the global changes";
+    error_pages: Rc<[Values]> = Kind::Tables(&ERROR_PAGES), "", ROUTE, Reload, "", "Pages for errors here, in front of the global ones";
+    mirror: Field<Values> = Kind::Table(&ROUTE_MIRROR), "", ROUTE, Reload, "", "A second upstream that gets copies of requests";
     upgrade: Field<Texts> = Kind::Texts("PROTOCOL"), "", ROUTE, Reload, "",
         "Protocols that clients may change to by Upgrade, such as websocket";
     connect: Field<Texts> = Kind::Ports, "", ROUTE, Reload, "",
@@ -616,8 +642,74 @@ section! {
         "Time in which a peer has to answer a Close frame and to end its connection (RFC 6455, section 7.1.1)";
 }
 
+section! {
+    /// The answer of a route without an upstream: `respond = { status = 200, body = "ok" }`, or a table `[route.respond]` behind it.
+    RouteRespondKeys, ROUTE_RESPOND, "route.respond", "Answers without a server":
+
+    status: u32 = count("200", "599"), "200", ROUTE, Reload, "",
+        "Status";
+    r#type: Field<String> = Kind::Text("TYPE"), "", ROUTE, Reload, "",
+        "Content-Type [default: text/plain for `body`, by its name for `file`]";
+    body: Field<String> = Kind::Text("TEXT"), "", ROUTE, Reload, "",
+        "Body; none if `file` is left out too";
+    file: Field<PathBuf> = Kind::Path("FILE"), "", ROUTE, Reload, "",
+        "File that is the body, read at the start, up to 64KiB";
+}
+
+section! {
+    /// Copies of a route's requests: `mirror = { upstream = "shadow", percent = 10 }`, or a table `[route.mirror]` behind it.
+    RouteMirrorKeys, ROUTE_MIRROR, "route.mirror", "Mirrors":
+
+    upstream: Field<String> = Kind::Text("NAME"), "", ROUTE, Reload, "",
+        "The upstream that gets the copies; its responses are read and dropped";
+    percent: u32 = count("1", "100"), "100", ROUTE, Reload, "",
+        "Of a hundred requests, so many are copied";
+}
+
+section! {
+    /// Changes to the fields of requests, as servers get them: fields are removed, then set, then added. Those of a route come on top of
+    /// the global ones.
+    RequestHeadersKeys, REQUEST_HEADERS, "request_headers", "Fields of requests":
+
+    set: Field<Texts> = Kind::Texts("NAME: TEMPLATE"), "", PER_ROUTE, Reload, "",
+        "Fields that replace all of their name: X-Client: ${client.ip}";
+    add: Field<Texts> = Kind::Texts("NAME: TEMPLATE"), "", PER_ROUTE, Reload, "",
+        "Fields beside those that there are of their name";
+    remove: Field<Texts> = Kind::Texts("NAME"), "", PER_ROUTE, Reload, "",
+        "Names of fields that are left out";
+}
+
+section! {
+    /// Changes to the fields of responses, as clients get them, our own among them: fields are removed, then set, then added. Those of a
+    /// route come on top of the global ones.
+    ResponseHeadersKeys, RESPONSE_HEADERS, "response_headers", "Fields of responses":
+
+    set: Field<Texts> = Kind::Texts("NAME: TEMPLATE"), "", PER_ROUTE, Reload, "",
+        "Fields that replace all of their name: X-Request-Id: ${request.id}";
+    add: Field<Texts> = Kind::Texts("NAME: TEMPLATE"), "", PER_ROUTE, Reload, "",
+        "Fields beside those that there are of their name";
+    remove: Field<Texts> = Kind::Texts("NAME"), "", PER_ROUTE, Reload, "",
+        "Names of fields that are left out";
+}
+
+section! {
+    /// Pages for responses of this proxy itself, such as 502, 503 and 504, in place of one line of text: `[[error_pages]]`, or
+    /// `[[route.error_pages]]` behind a route.
+    ErrorPagesKeys, ERROR_PAGES, "error_pages", "Pages for errors":
+
+    status: Field<Texts> = Kind::Statuses, "", PER_ROUTE, Reload, "",
+        "Statuses: 404, \"502-504\", or a list of these, from 400 on";
+    r#type: Field<String> = Kind::Text("TYPE"), "", PER_ROUTE, Reload, "",
+        "Content-Type [default: text/plain for `body`, by its name for `file`]";
+    body: Field<String> = Kind::Text("TEXT"), "", PER_ROUTE, Reload, "",
+        "The page";
+    file: Field<PathBuf> = Kind::Path("FILE"), "", PER_ROUTE, Reload, "",
+        "File that is the page, read at the start, up to 64KiB";
+}
+
 /// Every section.
-pub static SECTIONS: [&Section; 19] = [
+pub static SECTIONS: [&Section; 24] = [
+pub static SECTIONS: [&Section; 24] = [
     &TOP,
     &TIMEOUTS,
     &LIMITS,
@@ -637,6 +729,11 @@ pub static SECTIONS: [&Section; 19] = [
     &ROUTES,
     &ROUTE_SPLIT,
     &ROUTE_WEBSOCKET,
+    &ROUTE_RESPOND,
+    &ROUTE_MIRROR,
+    &REQUEST_HEADERS,
+    &RESPONSE_HEADERS,
+    &ERROR_PAGES,
 ];
 
 /// Every key with a flag, in the order of the manual.
@@ -691,6 +788,8 @@ mod tests {
             (TlsKeys::default(), AcmeKeys::default(), CertificateKeys::default(), UpstreamTlsKeys::default());
         let _ = RouteWebSocketKeys::default();
         let _ = ResolveKeys::default();
+        let _ = (RouteMirrorKeys::default(), RouteRespondKeys::default(), ErrorPagesKeys::default());
+        let _ = (RequestHeadersKeys::default(), ResponseHeadersKeys::default());
         let _ = HealthKeys::default();
         let _ = EjectionKeys::default();
         let _ = BreakerKeys::default();

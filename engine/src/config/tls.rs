@@ -380,7 +380,12 @@ impl Config {
     /// Which listeners a request to this route can come from and which servers it goes to, a comment line each; empty where none of
     /// them has TLS.
     pub fn explain_tls(&self, route: usize) -> String {
-        let Some(group) = self.routes.get(route).and_then(|route| self.upstreams.get(route.upstream)) else {
+        let Some(group) = self
+            .routes
+            .get(route)
+            .filter(|route| !route.is_local())
+            .and_then(|route| self.upstreams.get(route.upstream))
+        else {
             return String::new();
         };
         let has_tls = self.listeners.iter().any(|listener| listener.tls.is_some())

@@ -10,6 +10,7 @@ use super::address::{Scheme, UpstreamServer};
 use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
 use super::ejection::{Breaker, Ejection, check_breaker, check_ejection};
 use super::health::{HealthCheck, check_health};
+use super::policy::is_local;
 use super::problem::{Fault, Located, Origin, Report, parse_word};
 use super::resolve::{Resolve, check_resolve};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
@@ -76,7 +77,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         some_unnamed: false,
     };
     let raws = &top.upstream;
-    if raws.is_empty() {
+    if raws.is_empty() && !top.route.iter().any(is_local) {
         report_none(whole, report);
     }
     for raw in raws.iter() {

@@ -362,6 +362,21 @@ impl<T: FromValue> Settle for Field<T> {
 
 // ---- reading a file ----
 
+/// A text for this key: as it is, or as templates have it where its variables are those of requests.
+fn text_of(key: &Key, node: &Node, text: &str) -> Result<String, Fault> {
+    let Some(template) = &node.template else { return Ok(text.to_owned()) };
+    match &template.variable {
+        _ if key.kind.takes_variables() => Ok(template.text.clone()),
+        None => Ok(text.to_owned()),
+        Some(name) => {
+            let fault = Fault::new(format!(
+                "`${{{name}}}` is known with each request, and this key is settled before"
+            ));
+            Err(fault.hint("name a variable of the environment, without a dot; $${ for the two characters"))
+        }
+    }
+}
+
 /// By this key a JSON file names its schema, for editors. It says nothing to us.
 const SCHEMA: &str = "$schema";
 
@@ -426,6 +441,13 @@ impl Reader<'_> {
         let name = || section.full_name(key.name);
         let at = self.origin(node.at);
         let read = match (&key.kind, &node.value) {
+            (_, source::Value::Text(text)) if node.template.is_some() => match text_of(key, node, text) {
+                Ok(text) => {
+                    let node = Node { value: source::Value::Text(text), template: None, ..*node };
+                    return self.read_value(section, scope, key, &node);
+                }
+                Err(fault) => Err(fault),
+            },
             (Kind::Table(inner), source::Value::Table(_)) => Ok(Value::Table(self.read(inner, scope, node))),
             (Kind::Tables(inner), _) => return self.read_tables(inner, node, at),
             (Kind::Texts(_) | Kind::Ports | Kind::Statuses, source::Value::List(items)) => {
@@ -498,7 +520,13 @@ impl Reader<'_> {
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
             let text = match (&key.kind, &item.value) {
-                (_, source::Value::Text(text)) => text.clone(),
+                (_, source::Value::Text(text)) => match text_of(key, item, text) {
+                    Ok(text) => text,
+                    Err(fault) => {
+                        self.report.error(&self.origin(item.at), &name(), fault);
+                        continue;
+                    }
+                },
                 (Kind::Ports | Kind::Statuses, source::Value::Number(number)) => number.to_string(),
                 (kind, _) => {
                     let wanted = match kind {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_request, write_answer};
+use sluice_proto::h1::{AnswerBody, ConnectionField, HeadStore, Parsed, parse_request, write_answer};
 use sluice_proto::{Fault, HeadLimits, Method};
 
 use super::live::{Live, LiveServer, LiveTls};
@@ -80,7 +80,15 @@ fn visit<E: From<Sender<Live>>>(
     let mut out = Vec::new();
     let date = httpdate::fmt_http_date(SystemTime::now());
     let Answer { status, fields, body, is_head_only } = &answer;
-    write_answer(&mut out, *status, fields, &date, body, ConnectionField::Close, *is_head_only);
+    write_answer(
+        &mut out,
+        *status,
+        fields,
+        &date,
+        AnswerBody::text(body),
+        ConnectionField::Close,
+        *is_head_only,
+    );
     stream.write_all(&out)
 }
 

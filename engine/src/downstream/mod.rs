@@ -12,10 +12,11 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use sluice_proto::ResponseHead;
+use sluice_proto::edits::FieldEdits;
 use sluice_proto::grpc_web::Form;
-use sluice_sys::{Buf, Conn, Timer};
+use sluice_sys::{Buf, Conn, OptionalBuf, Timer};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, ResponseFraming};
 use crate::body_writer::BodyWriter;
 use crate::config::OnClientClose;
 use crate::connection::link::Link;
@@ -24,8 +25,10 @@ use crate::exchange::decision::{Decision, Refusal};
 use crate::grpc_web::{TextBody, WebWriter};
 use crate::h2::Parked;
 use crate::message::{Aborted, BodySource, ChunkForm, Part, PlainRest, ReadyPart};
+use crate::policy::fixed::Content;
 use crate::record::Record;
 use crate::shard::Shard;
+use crate::snapshot::{Route, Snapshot};
 use crate::stream_tunnel::StreamTunnel;
 use crate::tunnel::Tunnel;
 use crate::websocket::WebSocket;
@@ -88,15 +91,52 @@ async fn read_proxy_header(shard: &Shard, mut accepted: Accepted) -> Option<Acce
     }
 }
 
+/// The route of a request, and the lines that it adds to the response where they depend on the request.
+#[inline]
+fn route_of<'s>(
+    shard: &Shard,
+    decided: &Result<Decision<'s>, Refusal<'s>>,
+) -> (Option<&'s Route>, OptionalBuf) {
+    let route = match decided {
+        Ok(decision) => Some(decision.route),
+        Err(refusal) => refusal.route,
+    };
+    let has_policy = route.is_some_and(|route| route.policy.is_some());
+    (route, if has_policy { shard.response_lines.take() } else { None }.into())
+}
+
 /// The Strict-Transport-Security field of the request's route. It means nothing without TLS, and may not be sent.
 //= https://www.rfc-editor.org/rfc/rfc6797#section-7.2
-fn hsts<'s>(link: &Link, decided: &Result<Decision<'s>, Refusal<'s>>) -> Option<&'s str> {
+fn hsts<'s>(link: &Link, route: Option<&'s Route>) -> Option<&'s str> {
     link.tls()?;
-    let route = match decided {
-        Ok(decision) => decision.route,
-        Err(refusal) => refusal.route?,
+    route?.hsts.as_deref()
+}
+
+/// What the route changes about the fields of a response.
+#[inline]
+fn edits<'r>(route: Option<&'r Route>, lines: &'r OptionalBuf) -> Option<FieldEdits<'r>> {
+    let policy = route?.policy.as_ref()?;
+    policy.response.with_lines(lines.get().map(Vec::as_slice))
+}
+
+/// The page for an answer of our own: that of the route, or the global one.
+fn page<'r>(snapshot: &'r Snapshot, route: Option<&'r Route>, answer: &Answer<'_>) -> Option<&'r Content> {
+    if matches!(answer, Answer::Fixed(_)) {
+        return None;
+    }
+    let status = answer.status();
+    let of_route = route.and_then(|route| route.policy.as_ref()?.pages.find(status));
+    of_route.or_else(|| snapshot.error_pages.find(status))
+}
+
+/// A buffer for an answer of our own, whose body may be larger than most.
+fn room_for(framing: &ResponseFraming<'_>, answer: &Answer<'_>) -> Buf {
+    const HEAD_BYTES: usize = 1024;
+    let content = match answer {
+        Answer::Fixed(fixed) => Some(&fixed.content),
+        _ => framing.page,
     };
-    route.hsts.as_deref()
+    content.map_or_else(Buf::small, |content| Buf::with_room(content.bytes.len() + HEAD_BYTES))
 }
 
 /// What a connection of HTTP/1.1 has become.

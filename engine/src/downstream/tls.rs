@@ -122,6 +122,8 @@ fn refuse_plain(shard: &Shard, conn: &Conn) {
         is_head_only: false,
         call: Call::None,
         hsts: None,
+        page: None,
+        edits: None,
     };
     shard.clock.with_date(now_ms(), |date| Answer::NOT_TLS.write(&mut out, date, &framing));
     conn.send(out, crate::connection::LINGER_MS).detach();

@@ -65,5 +65,5 @@ fn redirect(shard: &Shard, head: &RequestHead<'_>, port: u16) -> Refusal<'static
     let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
     // The server as a whole has no path.
     let target = if head.path_and_query == "*" { "" } else { head.path_and_query };
-    Refusal::to_https(head, format!("https://{host}{port}{target}").into())
+    Refusal::to_https(head, &format!("https://{host}{port}{target}"))
 }

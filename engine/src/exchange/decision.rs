@@ -9,9 +9,10 @@ use sluice_proto::grpc_web::{Form, Web, WebType};
 use sluice_proto::h1::{Forwarding, Reuse, write_web_request};
 use sluice_proto::path::{PathForms, normalize};
 use sluice_proto::{BodyLength, Fault, FieldId, Method, RequestHead, RequestKind, TargetText, grpc};
+use sluice_sys::Buf;
 
-use super::arrival;
 use super::upgrade::Switch;
+use super::{arrival, policy};
 use crate::answer::Answer;
 use crate::config::{RawUtf8, SendHost};
 use crate::downstream::Afterwards;
@@ -52,7 +53,7 @@ pub(crate) struct Refusal<'s> {
     /// The route that it had nevertheless.
     pub(crate) route: Option<&'s Route>,
     /// The text that the answer has: where the client is sent, or the methods that are allowed for this request.
-    text: Option<Box<str>>,
+    text: Option<Buf>,
 }
 
 impl<'s> Decision<'s> {
@@ -99,22 +100,31 @@ impl<'s> Decision<'s> {
     fn on_route(
         shard: &Shard,
         snapshot: &'s Snapshot,
-        (route, group): (&'s Route, &'s Group),
-        (head, paths, call): (&RequestHead<'_>, Option<&PathForms<'_>>, Call),
+        (route, group): (&'s Route, Option<&'s Group>),
+        (received, paths, call): (&RequestHead<'_>, Option<&PathForms<'_>>, Call),
         client: &Client<'_>,
         lines: &mut RequestLines,
     ) -> Result<Decision<'s>, Refusal<'s>> {
+        if let Some(policy) = &route.policy {
+            policy::prepare(policy, (shard, snapshot), (received, paths), client)?;
+        }
         if route.client_certificate && !client.has_certificate() {
             shard.counters.client_certificates_missing.increment();
-            return Err(Refusal::new(head, Answer::NO_CLIENT_CERTIFICATE));
+            return Err(Refusal::new(received, Answer::NO_CLIENT_CERTIFICATE));
         }
-        let is_connect = head.method == Method::Connect;
+        let is_connect = received.method == Method::Connect;
         let normalized = match paths {
             None => None,
-            Some(paths) => path_policy::normalized(&route.paths, head, paths, &shard.counters)
+            Some(paths) => path_policy::normalized(&route.paths, received, paths, &shard.counters)
                 .map_err(|fault| Refusal::of_path(shard, fault))?,
         };
-        let head = normalized.as_ref().unwrap_or(head);
+        let head = normalized.as_ref().unwrap_or(received);
+        if let Some(policy) = &route.policy
+            && let Some(answer) = &policy.answer
+        {
+            return Err(policy::answer(answer, policy, (shard, snapshot), (received, paths), client));
+        }
+        let Some(group) = group else { return Err(Refusal::new(head, Answer::NoRoute)) };
         let switch = if head.wants_tunnel() { Switch::of(shard, head, route)? } else { Switch::None };
         let body = if switch == Switch::None { head.body } else { BodyLength::None };
         if matches!(body, BodyLength::Length(bytes) if bytes > route.body_bytes_max) {
@@ -123,6 +133,7 @@ impl<'s> Decision<'s> {
         }
         let send_host = match (switch, head.authority) {
             (Switch::Connect, _) => SendHost::Client,
+            _ if route.sets_host() => SendHost::Client,
             // A client of HTTP/1.0 need not name a host.
             (_, "") => SendHost::Server,
             _ => route.send_host,
@@ -134,10 +145,14 @@ impl<'s> Decision<'s> {
             sender: client.identity,
             host,
             body: sent_body(call, body),
+            edits: None,
         };
-        match call {
-            Call::Web(_) => write_grpc(head, &forwarding, lines),
-            Call::None | Call::Grpc => switch.write(head, route, &forwarding, lines),
+        match &route.policy {
+            None => write_request((switch, call), head, route, &forwarding, lines),
+            Some(policy) => {
+                let (of, heads) = ((shard, snapshot, route), (received, head, paths));
+                policy::write(policy, of, heads, client, (switch, call, &forwarding), lines)?;
+            }
         }
         let websocket_key = match switch {
             Switch::None | Switch::Connect => None,
@@ -211,6 +226,21 @@ fn sent_body(call: Call, body: BodyLength) -> BodyLength {
     }
 }
 
+/// Writes the head of a request as a server will get it.
+#[inline]
+pub(super) fn write_request(
+    (switch, call): (Switch, Call),
+    head: &RequestHead<'_>,
+    route: &Route,
+    forwarding: &Forwarding<'_>,
+    lines: &mut RequestLines,
+) {
+    match call {
+        Call::Web(_) => write_grpc(head, forwarding, lines),
+        Call::None | Call::Grpc => switch.write(head, route, forwarding, lines),
+    }
+}
+
 /// Writes the head of a call that came as gRPC-Web.
 #[cold]
 fn write_grpc(head: &RequestHead<'_>, forwarding: &Forwarding<'_>, lines: &mut RequestLines) {
@@ -226,13 +256,13 @@ fn find<'s>(
     snapshot: &'s Snapshot,
     (head, path): (&RequestHead<'_>, &str),
     client: SocketAddr,
-) -> Result<(&'s Route, &'s Group), Refusal<'s>> {
+) -> Result<(&'s Route, Option<&'s Group>), Refusal<'s>> {
     match snapshot.find(head, path, client.ip()) {
         Found::Route(route, group) => Ok((route, group)),
         Found::MethodNotAllowed { allow: Cow::Borrowed(allow) } => {
             Err(Refusal::new(head, Answer::MethodNotAllowed { allow }))
         }
-        Found::MethodNotAllowed { allow: Cow::Owned(allow) } => Err(Refusal::with_allow(head, allow.into())),
+        Found::MethodNotAllowed { allow: Cow::Owned(allow) } => Err(Refusal::with_allow(head, &allow)),
         Found::Nothing => {
             shard.counters.no_route.increment();
             Err(Refusal::new(head, Answer::NoRoute))
@@ -256,16 +286,26 @@ impl<'s> Refusal<'s> {
 
     /// The client is to ask at this place.
     #[cold]
-    pub(super) fn to_https(head: &RequestHead<'_>, location: Box<str>) -> Refusal<'s> {
+    pub(super) fn to_https(head: &RequestHead<'_>, location: &str) -> Refusal<'s> {
         let refusal = Refusal::new(head, Answer::HttpsRedirect { location: "" });
-        Refusal { text: Some(location), ..refusal }
+        refusal.with_text(location)
+    }
+
+    /// The same by a route.
+    pub(super) fn redirect(head: &RequestHead<'_>, status: u16, location: Buf) -> Refusal<'s> {
+        Refusal { text: Some(location), ..Refusal::new(head, Answer::Redirect { status, location: "" }) }
     }
 
     /// Routes with conditions hold for this request, and none of them has its method.
     #[cold]
-    fn with_allow(head: &RequestHead<'_>, allow: Box<str>) -> Refusal<'s> {
-        let refusal = Refusal::new(head, Answer::MethodNotAllowed { allow: "" });
-        Refusal { text: Some(allow), ..refusal }
+    fn with_allow(head: &RequestHead<'_>, allow: &str) -> Refusal<'s> {
+        Refusal::new(head, Answer::MethodNotAllowed { allow: "" }).with_text(allow)
+    }
+
+    fn with_text(self, text: &str) -> Refusal<'s> {
+        let mut written = Buf::small();
+        written.extend_from_slice(text.as_bytes());
+        Refusal { text: Some(written), ..self }
     }
 
     /// What the request is counted for.
@@ -274,10 +314,14 @@ impl<'s> Refusal<'s> {
     }
 
     pub(crate) fn answer(&self) -> Answer<'_> {
-        match (&self.text, self.answer) {
-            (Some(location), Answer::HttpsRedirect { .. }) => Answer::HttpsRedirect { location },
-            (Some(allow), Answer::MethodNotAllowed { .. }) => Answer::MethodNotAllowed { allow },
-            (_, answer) => answer,
+        let Some(text) = &self.text else { return self.answer };
+        // It was written as ASCII.
+        let text = str::from_utf8(text).unwrap_or_default();
+        match self.answer {
+            Answer::Redirect { status, .. } => Answer::Redirect { status, location: text },
+            Answer::HttpsRedirect { .. } => Answer::HttpsRedirect { location: text },
+            Answer::MethodNotAllowed { .. } => Answer::MethodNotAllowed { allow: text },
+            answer => answer,
         }
     }
 
@@ -314,6 +358,8 @@ impl<'s> Refusal<'s> {
 
     /// Whether the client may be guessing what there is, on a connection that goes on.
     pub(crate) fn is_guess(&self) -> bool {
-        self.afterwards == Afterwards::GoOn && self.answer.status() >= 400
+        // An answer that a route has for everyone says nothing of who asks.
+        let is_of_route = matches!(self.answer, Answer::Fixed(_));
+        self.afterwards == Afterwards::GoOn && self.answer.status() >= 400 && !is_of_route
     }
 }

@@ -10,6 +10,8 @@ mod deadline;
 pub(crate) mod decision;
 pub(crate) mod ended;
 pub(crate) mod failure;
+pub(crate) mod mirror;
+mod policy;
 mod response;
 mod state;
 mod upgrade;
@@ -104,6 +106,9 @@ impl<'a> Exchange<'a> {
             Ok(Appended::Part) => {}
             Err(aborted) => return cold!(self.give_up_on_request(aborted)),
         }
+        if let Some(mirror) = &self.decision.route.mirror {
+            self.mirror(mirror, lines);
+        }
         let rest = if self.is_sent() { Rest::Nothing } else { Rest::Body };
         let mut server = self.take_idle(rest);
         let mut repeats_left = REPEATS_MAX;
@@ -157,7 +162,7 @@ impl<'a> Exchange<'a> {
     /// For whom a connection to a server is wanted.
     fn proxy_identity(&self, repeat: Repeat) -> ProxyIdentity<'a> {
         ProxyIdentity {
-            conn: self.responder.transport(),
+            conn: Some(self.responder.transport()),
             client: self.decision.client,
             reuse: self.decision.reuse,
             purpose: self.decision.purpose(),

@@ -37,6 +37,7 @@ pub(super) fn config_of(routes: Vec<Route>) -> Config {
         http2: Http2::default(),
         upstreams: Vec::new(),
         routes,
+        error_pages: crate::policy::fixed::ErrorPages::default(),
         warnings: Vec::new(),
     }
 }
@@ -59,6 +60,7 @@ pub(super) fn route_for(path: PathPattern) -> Route {
         grpc_web: false,
         client_certificate: false,
         hsts: None,
+        policy: None,
     }
 }
 

@@ -27,8 +27,8 @@ const CLOSING_MS: u64 = 2;
 /// For whom a connection is wanted, and what for.
 #[derive(Clone, Copy)]
 pub(crate) struct ProxyIdentity<'a> {
-    /// The connection of the client, or of a proxy that it came by.
-    pub(crate) conn: &'a Conn,
+    /// The connection of the client, or of a proxy that it came by. A copy of a request has none.
+    pub(crate) conn: Option<&'a Conn>,
     pub(crate) client: SocketAddr,
     /// Whether the connection may serve others afterwards.
     pub(crate) reuse: Reuse,
@@ -41,7 +41,8 @@ impl ProxyIdentity<'_> {
     /// The client's connection as it is announced to a server: from the client to the address it connected to.
     fn ends(self) -> Ends {
         // Without names there is no connection any more, which its receive will tell.
-        let destination = self.conn.ends().map_or(self.client, |(_, destination)| destination);
+        let destination =
+            self.conn.and_then(|conn| conn.ends().ok()).map_or(self.client, |(_, destination)| destination);
         let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
         Ends { source: plain(self.client), destination: plain(destination) }
     }

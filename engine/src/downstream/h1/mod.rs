@@ -134,6 +134,7 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
             true => Err(Refusal::of_connection(shard)),
             false => Decision::new(shard, snapshot, (head, call), client, &mut lines),
         };
+        let (route, lines) = downstream::route_of(shard, &decided);
         begun = Some(Begun {
             responder: Responder {
                 shard,
@@ -141,7 +142,8 @@ async fn serve_request(shard: &Rc<Shard>, snapshot: &Snapshot, accepted: &mut Ac
                 link,
                 expect_continue: ExpectContinue::new(head.expect_continue),
                 persistence: Persistence::new(head, history.end_ms),
-                hsts: downstream::hsts(link, &decided),
+                route,
+                lines,
                 call: call_of(&decided, call),
                 record: Record::new(),
             },
@@ -230,9 +232,10 @@ async fn refuse_head(
         shard.counters.requests.increment();
     }
     let (expect_continue, persistence) = (ExpectContinue::new(false), Persistence::none());
-    let (hsts, record) = (None, Record::new());
-    let call = Call::None;
-    let responder = Responder { shard, snapshot, link, expect_continue, persistence, hsts, call, record };
+    let (route, lines, call) = (None, None.into(), Call::None);
+    let record = Record::new();
+    let responder =
+        Responder { shard, snapshot, link, expect_continue, persistence, route, lines, call, record };
     let ended = failure::refuse_head(downstream::Responder::H1(&responder), aborted).await;
     responder.record.finish(0, &shard.counters, Destination::default());
     Persistence::after_head(aborted, matches!(ended, Ended::Answered { .. }))

@@ -4,21 +4,23 @@ use std::io;
 use std::task::{Poll, ready};
 
 use sluice_proto::grpc::Call;
-use sluice_proto::h1::{ConnectionField, Framing, ResponseForwarding, write_answer, write_response};
+use sluice_proto::h1::{
+    AnswerBody, ConnectionField, Framing, ResponseForwarding, write_answer, write_response,
+};
 use sluice_proto::{ResponseHead, Version};
-use sluice_sys::{Buf, Conn, Timer, now_ms};
+use sluice_sys::{Buf, Conn, OptionalBuf, Timer, now_ms};
 
 use super::body::ExpectContinue;
 use super::persistence::Persistence;
 use crate::answer::{Answer, ResponseFraming};
 use crate::config::OnClientClose;
 use crate::connection::link::Link;
-use crate::downstream::Afterwards;
+use crate::downstream::{self, Afterwards};
 use crate::h1::{BodyWriter, Last};
 use crate::message::{Aborted, Side};
 use crate::record::Record;
 use crate::shard::Shard;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 
 /// Writes and sends what a client gets.
 pub(crate) struct Responder<'a> {
@@ -27,8 +29,10 @@ pub(crate) struct Responder<'a> {
     pub(super) link: &'a Link,
     pub(super) expect_continue: ExpectContinue,
     pub(super) persistence: Persistence,
-    /// The Strict-Transport-Security field of its route, if the client is to get one.
-    pub(super) hsts: Option<&'a str>,
+    /// Its route, if it has one.
+    pub(super) route: Option<&'a Route>,
+    /// The lines that its route adds to the response, where they depend on the request.
+    pub(super) lines: OptionalBuf,
     /// How the request is a call of gRPC.
     pub(super) call: Call,
     pub(crate) record: Record,
@@ -112,18 +116,32 @@ impl<'a> Responder<'a> {
             connection: self.persistence.answer(afterwards, has_unread),
             is_head_only: self.persistence.is_head_only(),
             call: self.call,
-            hsts: self.hsts,
+            hsts: self.hsts(),
+            page: downstream::page(self.snapshot, self.route, &answer),
+            edits: downstream::edits(self.route, &self.lines),
         };
-        let mut out = Buf::small();
+        let mut out = downstream::room_for(&framing, &answer);
         self.shard.clock.with_date(now_ms(), |date| match answer {
             Answer::AcmeChallenge { number } => self.shard.tls.with_challenge(number, |text| {
-                write_answer(&mut out, 200, &[], date, text, framing.connection, framing.is_head_only);
+                write_answer(
+                    &mut out,
+                    200,
+                    &[],
+                    date,
+                    AnswerBody::text(text),
+                    framing.connection,
+                    framing.is_head_only,
+                );
             }),
             answer => answer.write(&mut out, date, &framing),
         });
         self.record.is_answered_here(answer.status(), out.len());
         let sent = self.link.send(out, self.snapshot.times.write_stall).await;
         sent.result.map_err(|error| Aborted::io(Side::Downstream, &error))
+    }
+
+    fn hsts(&self) -> Option<&'a str> {
+        downstream::hsts(self.link, self.route)
     }
 
     pub(crate) fn may_begin(&self) -> bool {
@@ -163,8 +181,9 @@ impl<'a> Responder<'a> {
     ) {
         let version_to = self.persistence.version();
         // Not in interim responses, which have no date either.
-        let hsts = self.hsts.filter(|_| date.is_some());
-        let fwd = ResponseForwarding { version_to, body, connection, date, hsts, content_type };
+        let hsts = if date.is_some() { self.hsts() } else { None };
+        let edits = if date.is_some() { downstream::edits(self.route, &self.lines) } else { None };
+        let fwd = ResponseForwarding { version_to, body, connection, date, hsts, content_type, edits };
         write_response(out, head, &fwd);
     }
 }

@@ -279,7 +279,7 @@ fn begin_request<'a>(
     let decided = Decision::new(shard, snapshot, (&head, call), &client, lines);
     let mut responder = Responder::new(shard, snapshot, stream, expect_continue);
     responder.is_head_only = head.method == Method::Head;
-    responder.hsts = downstream::hsts(link, &decided);
+    (responder.route, responder.lines) = downstream::route_of(shard, &decided);
     responder.call = call_of(&decided, call);
     Ok((responder, decided, head.body))
 }

@@ -4,17 +4,18 @@ use std::cell::Cell;
 use std::task::{Context, Poll};
 
 use sluice_proto::grpc::Call;
-use sluice_proto::h1::{ConnectionField, HeadStore, Parsed, parse_response, write_answer};
+use sluice_proto::h1::{AnswerBody, ConnectionField, HeadStore, Parsed, parse_response, write_answer};
 use sluice_proto::h2::{ErrorCode, ResponseFields};
 use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
-use sluice_sys::{Buf, Conn, now_ms};
+use sluice_sys::{Buf, Conn, OptionalBuf, now_ms};
 
 use crate::answer::{Answer, ResponseFraming};
+use crate::downstream;
 use crate::h2::{Stream, StreamWriter};
 use crate::message::{Aborted, BodySink};
 use crate::record::Record;
 use crate::shard::Shard;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -26,8 +27,10 @@ pub(crate) struct Responder<'a> {
     /// The client waits for 100 (Continue) before it sends its body.
     pub(super) expect_continue: &'a Cell<bool>,
     pub(super) is_head_only: bool,
-    /// The Strict-Transport-Security field of its route, if the client is to get one.
-    pub(super) hsts: Option<&'a str>,
+    /// Its route, if it has one.
+    pub(super) route: Option<&'a Route>,
+    /// The lines that its route adds to the response, where they depend on the request.
+    pub(super) lines: OptionalBuf,
     /// How the request is a call of gRPC.
     pub(super) call: Call,
     /// The body behind the head that was written.
@@ -48,7 +51,8 @@ impl<'a> Responder<'a> {
             stream,
             expect_continue,
             is_head_only: false,
-            hsts: None,
+            route: None,
+            lines: None.into(),
             call: Call::None,
             body: Cell::new(BodyLength::None),
             record: Record::new(),
@@ -57,6 +61,16 @@ impl<'a> Responder<'a> {
 
     pub(crate) fn transport(&self) -> &'a Conn {
         self.stream.session.link().transport()
+    }
+
+    fn hsts(&self) -> Option<&'a str> {
+        downstream::hsts(self.stream.session.link(), self.route)
+    }
+
+    /// What the head of a response gains.
+    fn fields<'f>(&'f self, date: &'f str, content_type: Option<&'f [u8]>) -> ResponseFields<'f> {
+        let edits = downstream::edits(self.route, &self.lines);
+        ResponseFields { date: Some(date), hsts: self.hsts(), content_type, edits }
     }
 
     pub(crate) fn write_interim(&self, head: &ResponseHead<'_>) {
@@ -76,7 +90,7 @@ impl<'a> Responder<'a> {
         self.record.is_answered(head.status);
         self.body.set(head.body);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = ResponseFields { date: Some(date), hsts: self.hsts, content_type };
+            let fields = self.fields(date, content_type);
             self.send_head(head, &fields, head.body.is_empty());
         });
     }
@@ -98,7 +112,7 @@ impl<'a> Responder<'a> {
         self.expect_continue.set(false);
         self.record.is_answered(200);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = ResponseFields { date: Some(date), hsts: self.hsts, content_type: None };
+            let fields = self.fields(date, None);
             let mut head = *head;
             // Written as 200, without what belongs to the handshake of HTTP/1.1 or to a body.
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
@@ -120,12 +134,22 @@ impl<'a> Responder<'a> {
             connection: ConnectionField::Omit,
             is_head_only: self.is_head_only,
             call: self.call,
-            hsts: self.hsts,
+            hsts: self.hsts(),
+            page: downstream::page(self.snapshot, self.route, &answer),
+            edits: downstream::edits(self.route, &self.lines),
         };
-        let mut text = Buf::small();
+        let mut text = downstream::room_for(&framing, &answer);
         self.shard.clock.with_date(now_ms(), |date| match answer {
             Answer::AcmeChallenge { number } => self.shard.tls.with_challenge(number, |body| {
-                write_answer(&mut text, 200, &[], date, body, framing.connection, framing.is_head_only);
+                write_answer(
+                    &mut text,
+                    200,
+                    &[],
+                    date,
+                    AnswerBody::text(body),
+                    framing.connection,
+                    framing.is_head_only,
+                );
             }),
             answer => answer.write(&mut text, date, &framing),
         });
