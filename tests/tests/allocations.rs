@@ -54,6 +54,56 @@ async fn requests_with_conditions_allocate_nothing() {
     proxy.assert_no_allocation(&[], "X-V: 17\r\nCookie: a=1; user=7\r\n").await;
 }
 
+/// A path, a Host and fields made of each request; a redirect and an answer of the route's own. Room for the texts comes from stocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_requests_and_fixed_answers_allocate_nothing() {
+    let origin = origin::answers(origin::ok("ok")).await;
+    let tables = format!(
+        "listen = [\"127.0.0.1:0\"]\nshards = 1\n[[upstream]]\nname = \"a\"\nservers = [\"http://{}\"]\n{EDITS}",
+        origin.address
+    );
+    let config = config_file(".toml", &tables);
+    let mut command = Command::new(counting_binary().await);
+    command.arg("--config").arg(config.path());
+    let proxy = Proxy::spawn(command, Some(config)).await;
+    let mut h1 = Raw::connect(proxy.address).await;
+    let mut h2 = Http2::connect(proxy.address).await;
+    let mut ask_all = async |count: usize| {
+        for _ in 0..count / 6 {
+            for (path, status) in [("/x/7/y?q=1", 200), ("/go/z", 302), ("/fixed", 200)] {
+                assert_eq!(h1.ask("GET", path).await.status(), status);
+                assert_eq!(h2.get(path).await.status(), status);
+            }
+            h2.streams.clear();
+        }
+    };
+    ask_all(1_000).await;
+    let mut grown = Vec::new();
+    while grown.last() != Some(&0) {
+        let before = allocations(&proxy).await;
+        ask_all(REQUESTS / 2).await;
+        grown.push(allocations(&proxy).await - before);
+        assert!(is_warming_up(&grown), "{grown:?} allocations");
+    }
+}
+
+const EDITS: &str = r#"
+[[route]]
+path = "/x/{id}/{*rest}"
+upstream = "a"
+rewrite = "/v2/${path.id}/${path.rest}?${query}&h=${host}"
+set_host = "h${path.id}.internal"
+request_headers = { set = ["X-Client: ${client.ip}", "X-Id: ${request.id}"], add = ["X-Fixed: 1"], remove = ["Cookie"] }
+response_headers = { set = ["X-Path: ${path}", "Server: mine"], add = ["X-Fixed: 1"] }
+[[route]]
+path = "/go/{where}"
+redirect = "https://${host}/${path.where}"
+[[route]]
+path = "/fixed"
+respond = { body = "fixed" }
+response_headers.set = ["X-Path: ${uri}"]
+"#;
+
 /// A handshake allocates, a request behind it does not: sessions, ciphers and the buffers of records come from stocks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_over_tls_allocate_nothing() {
