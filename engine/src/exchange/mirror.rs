@@ -103,9 +103,9 @@ impl Copied {
         let sent = self.send().await;
         let counters = &self.shard.counters;
         if sent.is_some() {
-            counters.mirrors.increment()
+            counters.mirrors.increment();
         } else {
-            counters.mirrors_failed.increment()
+            counters.mirrors_failed.increment();
         }
         self.shard.mirrors.set(self.shard.mirrors.get() - 1);
     }
