@@ -95,6 +95,7 @@ impl Answer<'_> {
                 | Cause::Closed
                 | Cause::Reset(_)
                 | Cause::Failed(_)
+                | Cause::Unwanted
                 | Cause::UnaskedUpgrade
                 | Cause::IgnoredOffer
                 | Cause::UnaskedAnswer,
@@ -114,7 +115,7 @@ impl Answer<'_> {
             (Side::Upstream, Cause::Reset(_)) => {
                 Answer::BadUpstream { why: "the server reset the stream before it had answered" }
             }
-            (Side::Upstream, Cause::TooLarge | Cause::Closed | Cause::Failed(_)) => {
+            (Side::Upstream, Cause::TooLarge | Cause::Closed | Cause::Failed(_) | Cause::Unwanted) => {
                 Answer::BadUpstream { why: "the server closed the connection before it had answered" }
             }
         })

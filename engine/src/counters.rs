@@ -234,8 +234,28 @@ counters! {
     upstream_connect_errors,
     /// Requests sent on a connection that had served one before.
     upstream_reuses,
-    /// Requests sent again because a kept connection turned out to be dead, or a server refused their stream unseen.
+    /// Requests sent again, for any cause.
     upstream_retries,
+    /// Those of them whose kept connection turned out to be dead.
+    upstream_retries_stale,
+    /// ... whose stream was refused by a server that has done nothing about it.
+    upstream_retries_refused,
+    /// ... whose new connection ended before the response.
+    upstream_retries_reset,
+    /// ... for which no response head had come in time.
+    upstream_retries_timeout,
+    /// ... whose response had a status among those of `retry.on`.
+    upstream_retries_status,
+    /// Requests not sent again, and not hedged, because `retry.budget` of their upstream was used up.
+    upstream_retry_budget_exhausted,
+    /// Requests sent to a second server because no response head had come for `retry.hedge_after`.
+    upstream_hedges,
+    /// Those of them that the second server answered first.
+    upstream_hedges_won,
+    /// Memory of request bodies that are kept while they are sent, now.
+    bodies_kept_bytes,
+    /// Request bodies that were not kept because `limits.kept_bodies_bytes` was reached.
+    bodies_not_kept,
     /// Responses of servers that broke a protocol rule or a limit.
     upstream_bad_responses,
     /// Servers that closed or reset the connection before they had answered.
@@ -314,6 +334,7 @@ const OF_NOW: &[&str] = &[
     "tunnels",
     "h2_streams",
     "h2_bodies_buffered",
+    "bodies_kept_bytes",
     "upstream_connections",
     "upstream_idle",
     "tasks_busy",
@@ -384,6 +405,7 @@ mod tests {
         ("limits.upstream_idle_connections", Some("upstream_not_kept")),
         ("limits.upstream_requests_per_connection", Some("upstream_max_requests")),
         ("limits.upstream_streams", None),
+        ("limits.kept_bodies_bytes", Some("bodies_not_kept")),
     ];
 
     #[test]

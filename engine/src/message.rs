@@ -56,6 +56,8 @@ pub(crate) enum Cause {
     IgnoredOffer,
     /// The peer has sent bytes before the request: they are no response to it.
     UnaskedAnswer,
+    /// The peer answered with a status for which another one is asked.
+    Unwanted,
     /// The peer let us wait too long.
     TimedOut,
     /// The server was ejected while it owed the response: another one may have it.

@@ -15,6 +15,8 @@ pub(crate) struct MinRate {
     grace_ms: u32,
     waited_ms: u32,
     bytes: u64,
+    /// A wait is under way. It may be given up, with the task that waits.
+    is_waiting: bool,
 }
 
 /// A held task is all the larger for it, so times are kept in 32 bits of milliseconds, which is 49 days.
@@ -25,7 +27,7 @@ pub(crate) fn short(ms: u64) -> u32 {
 impl MinRate {
     /// Only pauses count.
     pub(crate) fn by_pauses(idle_ms: u64) -> MinRate {
-        MinRate { idle_ms: short(idle_ms), rate: 0, grace_ms: 0, waited_ms: 0, bytes: 0 }
+        MinRate { idle_ms: short(idle_ms), rate: 0, grace_ms: 0, waited_ms: 0, bytes: 0, is_waiting: false }
     }
 
     /// Pauses count, and so does the rate in bytes per second, if it is not 0.
@@ -40,18 +42,28 @@ impl MinRate {
 
     /// A wait begins; says how long it may be, or that there is no time left.
     pub(crate) fn begin_wait(&mut self, now_ms: u64) -> Result<u64, Cause> {
+        if self.is_waiting {
+            self.stop_waiting(now_ms);
+        }
         if self.is_out_of_time() {
             return Err(Cause::TooSlow);
         }
         let patience_ms = self.time_in_hand_ms().min(u64::from(self.idle_ms));
         // The difference is added up, so that no beginning has to be remembered: see `end_wait`.
         self.waited_ms = self.waited_ms.wrapping_sub(now_ms as u32);
+        self.is_waiting = true;
         Ok(patience_ms)
+    }
+
+    /// The wait that was begun last is over.
+    fn stop_waiting(&mut self, now_ms: u64) {
+        self.waited_ms = self.waited_ms.wrapping_add(now_ms as u32);
+        self.is_waiting = false;
     }
 
     /// The wait is over, like this. If it ended by its deadline, that may have been the rate's doing.
     pub(crate) fn end_wait(&mut self, now_ms: u64, waited: Result<(), Aborted>) -> Result<(), Aborted> {
-        self.waited_ms = self.waited_ms.wrapping_add(now_ms as u32);
+        self.stop_waiting(now_ms);
         waited.map_err(|aborted| match aborted.cause {
             Cause::TimedOut if self.is_out_of_time() => Aborted { cause: Cause::TooSlow, ..aborted },
             _ => aborted,
@@ -127,6 +139,14 @@ mod tests {
         assert_eq!(wait(&mut pace, start_ms + 40_000, 0), Err(Cause::TooSlow));
         pace.received(1 << 40);
         assert_eq!(wait(&mut pace, 0, 30_000), Ok(30_000));
+    }
+
+    #[test]
+    fn a_wait_that_was_given_up_counts_until_the_next_one() {
+        let mut pace = MinRate::by_rate(30_000, 100, 5_000);
+        assert_eq!(pace.begin_wait(70_000), Ok(5_000));
+        assert_eq!(wait(&mut pace, 71_000, 500), Ok(4_000));
+        assert_eq!(wait(&mut pace, 90_000, 0), Ok(3_500));
     }
 
     #[test]

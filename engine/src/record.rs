@@ -113,6 +113,11 @@ impl Record {
         self.status.get() > 0 && !self.is_local.get()
     }
 
+    /// The server that was chosen last.
+    pub(crate) fn server(&self) -> Option<Rc<Server>> {
+        self.server.borrow().clone()
+    }
+
     /// The head of a server's response has come.
     pub(crate) fn is_answered(&self, status: u16) {
         self.status.set(status);
@@ -251,6 +256,7 @@ fn count_client(cause: Cause, counters: &Counters) {
         | Cause::Failed(_)
         | Cause::UnaskedUpgrade
         | Cause::IgnoredOffer
+        | Cause::Unwanted
         | Cause::UnaskedAnswer => {
             counters.client_aborts.increment();
         }

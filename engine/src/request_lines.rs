@@ -47,6 +47,11 @@ impl RequestLines {
         self.trailers.as_deref()
     }
 
+    /// The same for a body that has its trailers in it.
+    pub(crate) fn take_trailers(&mut self) -> Option<BodyTrailers> {
+        self.trailers.take()
+    }
+
     pub(crate) fn set_trailers(&mut self, trailers: Option<BodyTrailers>) {
         self.trailers = trailers;
     }
@@ -59,6 +64,11 @@ impl RequestLines {
             copied
         });
         RequestLines { bytes, spans: self.spans, trailers: None }
+    }
+
+    /// All bytes there are.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref().map_or(&[], |bytes| bytes)
     }
 
     /// Takes the bytes out to be sent.

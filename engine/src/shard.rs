@@ -58,6 +58,8 @@ pub(crate) struct Shard {
     streams: Cell<u32>,
     /// Bytes of bodies that were received by HTTP/2 and wait for the other side.
     buffered_bytes: Cell<usize>,
+    /// Memory of request bodies that are kept while they are sent.
+    pub(crate) kept_bytes: Cell<usize>,
     /// The tasks that end by themselves in a drain, to be woken for it: those that drive connections of HTTP/2, and WebSockets whose
     /// frames are read.
     pub(crate) drivers: Sleepers,
@@ -123,6 +125,7 @@ impl Shard {
             crowded: Cell::new(0),
             streams: Cell::new(0),
             buffered_bytes: Cell::new(0),
+            kept_bytes: Cell::new(0),
             drivers: Sleepers::default(),
             mirrors: Cell::new(0),
             tunnels: Cell::new(0),
@@ -234,6 +237,7 @@ impl Shard {
         counters.tunnels.set(u64::from(self.tunnels.get()));
         counters.h2_streams.set(u64::from(self.streams.get()));
         counters.h2_bodies_buffered.set(self.buffered_bytes.get() as u64);
+        counters.bodies_kept_bytes.set(self.kept_bytes.get() as u64);
         counters.upstream_connections.set(busy + idle);
         counters.upstream_idle.set(idle);
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));

@@ -21,6 +21,7 @@ use crate::config::{
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
 use crate::exchange::mirror::Mirror;
+use crate::exchange::retry::RetryRules;
 use crate::h2::{AbuseRules, PingRules};
 use crate::identity::IdentityRules;
 use crate::min_rate::MinRate;
@@ -79,6 +80,8 @@ pub(crate) struct Route {
     pub(crate) send_host: SendHost,
     /// What becomes of requests whose clients end their side before the response.
     pub(crate) on_client_close: OnClientClose,
+    /// When a request is sent again.
+    pub(crate) retry: RetryRules,
     /// The tunnels that are allowed.
     pub(crate) tunnels: RouteTunnels,
     /// What is asked of the frames of WebSocket, where they are read.
@@ -121,6 +124,8 @@ pub(crate) struct Limits {
     /// The same of one address; 0 for no limit.
     pub(crate) tls_handshakes_per_address: u32,
     pub(crate) connection_age: AgeLimit,
+    /// Of bodies of requests under way, on this shard.
+    pub(crate) kept_bodies_bytes: usize,
     /// Points; 0 for no limit.
     pub(crate) abuse_score: u8,
     /// Bytes per second; 0 for none.
@@ -254,12 +259,13 @@ impl Route {
             numbers,
             body_bytes_max: if body_bytes == 0 { u64::MAX } else { body_bytes },
             request_ms: ms(route.timeouts.request),
-            upstream_response_ms: ms(route.timeouts.upstream_response),
+            upstream_response_ms: response_ms(route),
             upstream_body_idle_ms: ms(route.timeouts.upstream_body_idle),
             paths: route.paths,
             split: route.split.as_ref().map(|split| Box::new(Split::new(split))),
             send_host: route.send_host,
             on_client_close: route.on_client_close,
+            retry: RetryRules::new(&route.retry),
             tunnels: route.tunnels.clone(),
             frames: route.tunnels.frames.as_ref().map(|keys| Rc::new(FrameRules::new(keys))),
             grpc_web: route.grpc_web,
@@ -285,6 +291,7 @@ impl GroupRules {
             ),
             protocol: group.protocol,
             lenient: group.lenient,
+            retry_budget: (group.retry.budget, group.retry.budget_min),
             all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
             ejection: EjectionRules::new(&group.ejection),
             http2: Rc::new(h2::Rules {
@@ -357,6 +364,7 @@ impl Limits {
             tls_handshakes: limits.tls_handshakes as usize,
             tls_handshakes_per_address: limits.tls_handshakes_per_address,
             connection_age: AgeLimit::new(ms(config.timeouts.connection_age)),
+            kept_bodies_bytes: limits.kept_bodies_bytes,
             abuse_score: limits.abuse_score,
             request_body_min_rate: limits.body_min_rate,
             response_min_rate: limits.response_min_rate,
@@ -383,6 +391,12 @@ impl Times {
     }
 }
 
-fn ms(time: Duration) -> u64 {
+/// The longest wait for a response head from one server.
+fn response_ms(route: &config::Route) -> u64 {
+    let (all, each) = (ms(route.timeouts.upstream_response), ms(route.retry.per_try_timeout));
+    if each == 0 { all } else { all.min(each) }
+}
+
+pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

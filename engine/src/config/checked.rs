@@ -15,6 +15,7 @@ use super::listeners::{Listener, check_listeners};
 use super::policy::check_global;
 use super::problem::{ConfigErrors, Fault, Origin, Problem, Report};
 use super::raw::Raw;
+use super::retry;
 use super::routes::{Route, check_routes};
 use super::shards::ShardChoice;
 use super::table::{ForwardingKeys, Http2, Limits, Paths, Timeouts, TlsKeys, Top};
@@ -87,6 +88,7 @@ impl Config {
         tls::check_together(&top, &facts, &mut report);
         tls::check_forwarded(&top.forwarding, &facts, &mut report);
         let state_dir = check_state_dir(&top, &mut report);
+        retry::check_global(&top.retry, &mut report);
         let upstreams = check_upstreams(&top, &whole, &mut report);
         let paths = Paths::settle(&top.paths);
         let global = check_global(&top, &mut report);
@@ -313,7 +315,7 @@ mod tests {
         assert_eq!(config.routes[3].path.tail, Tail::Rest("rest".into()));
         assert_eq!(config.upstreams[0].servers[1].host, "::1");
         let text = include_str!("../../../examples/sluice.toml");
-        let keys = SECTIONS.into_iter().flat_map(|section| section.keys);
+        let keys = SECTIONS.iter().copied().flat_map(|section| section.keys);
         for key in keys.filter(|key| !matches!(key.kind, Kind::Table(_) | Kind::Tables(_))) {
             let is_there = ["", "# ", "limits.", "timeouts."]
                 .iter()
@@ -344,7 +346,7 @@ mod tests {
             assert!(manual.contains(&start), "not in docs/configuration.md: {start}");
         }
         let manual = [manual, include_str!("../../../docs/changing-requests.md")].concat();
-        for key in SECTIONS.into_iter().flat_map(|section| section.keys) {
+        for key in SECTIONS.iter().copied().flat_map(|section| section.keys) {
             let ways = ["| `NAME`", "| `[[NAME]]`", "## `[NAME]`", "## `[[NAME]]`"];
             let is_there = ways.iter().any(|way| manual.contains(&way.replace("NAME", key.name)));
             assert!(

@@ -24,6 +24,7 @@ pub fn effective(raw: &Raw) -> String {
         ("paths", &top.paths),
         ("forwarding", &top.forwarding),
         ("http2", &top.http2),
+        ("retry", &top.retry),
         ("tls", &top.tls),
     ]
     .into_iter()
@@ -48,6 +49,7 @@ pub fn effective(raw: &Raw) -> String {
         let mut tables = vec![
             ("timeouts", Values::scoped(&keys.timeouts, &top.timeouts)),
             ("limits", Values::scoped(&keys.limits, &top.limits)),
+            ("retry", Values::scoped(&keys.retry, &top.retry)),
         ];
         tables.extend(keys.resolve.value().map(|resolve| ("resolve", resolve.clone())));
         // Defaults too would be an error where no server has TLS.
@@ -81,6 +83,7 @@ fn write_route(out: &mut String, top: &Top, route: &Values) {
         ("timeouts", Values::scoped(&keys.timeouts, &Values::scoped(&upstream.timeouts, &top.timeouts))),
         ("limits", Values::scoped(&keys.limits, &Values::scoped(&upstream.limits, &top.limits))),
         ("paths", Values::scoped(&keys.paths, &top.paths)),
+        ("retry", Values::scoped(&keys.retry, &Values::scoped(&upstream.retry, &top.retry))),
     ];
     // Defaults too would be a warning where nothing is written.
     tables.extend(keys.websocket.value().map(|websocket| ("websocket", websocket.clone())));

@@ -327,8 +327,17 @@ const KEYS: &[(&[&str], &str)] = &[
         "write `failures` and `time` in [upstream.ejection], behind an [[upstream]]; it is on by default",
     ),
     (
-        &["retries", "retry", "retry_on", "proxy_next_upstream"],
-        "nothing to choose yet: a request is sent again once if no server can have seen it",
+        &[
+            "retries",
+            "retry_on",
+            "retry_policy",
+            "num_retries",
+            "proxy_next_upstream",
+            "proxy_next_upstream_tries",
+            "redispatch",
+            "hedge_policy",
+        ],
+        "write `attempts` and `on` in [retry], for all, an upstream or a route",
     ),
     (
         &["redirects", "return", "redir", "static_response", "http_redirect"],
@@ -482,7 +491,7 @@ mod tests {
             ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
             ("health_check inter", "`health` in an [[upstream]]"),
             ("max_fails outlier_detection", "`failures` and `time` in [upstream.ejection]"),
-            ("retries proxy_next_upstream", "sent again once"),
+            ("retries proxy_next_upstream retry_policy redispatch", "`attempts` and `on` in [retry]"),
             ("redir return", "`redirect` or `respond` in a [[route]]"),
             ("error_page errorfile", "`error_pages`"),
             ("rewrites uri_strip_prefix", "`rewrite` or `strip_prefix` in a [[route]]"),

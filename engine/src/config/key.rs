@@ -170,6 +170,8 @@ pub enum Kind {
     Ports,
     /// A status, or first and last (`200-399`), or a list of these.
     Statuses,
+    /// A list of causes to send a request again, which are words and statuses.
+    RetryCauses,
     /// A port, or `true` for the usual one.
     PortOrTrue,
     /// The name of a file or a directory, relative to the file that it is written in; with what stands for it in help texts.
@@ -216,6 +218,7 @@ impl Kind {
             }
             Kind::Ports => "PORTS".to_owned(),
             Kind::Statuses => "STATUS|list of STATUS".to_owned(),
+            Kind::RetryCauses => "list of CAUSE".to_owned(),
             Kind::PortOrTrue => "PORT|true".to_owned(),
             Kind::Table(_) | Kind::Tables(_) => String::new(),
         }
@@ -232,6 +235,7 @@ impl Kind {
             Kind::Texts(_) => "a list of strings",
             Kind::Ports => "a list of ports",
             Kind::Statuses => "a status, a range such as \"200-399\", or a list of these",
+            Kind::RetryCauses => "a list of causes, such as [\"connect\", \"stale\", 503]",
             Kind::PortOrTrue => "a port or true",
             Kind::Table(_) => "a table",
             Kind::Tables(_) => "a list of tables",
@@ -250,7 +254,7 @@ impl Kind {
 
     /// Whether it takes several values.
     pub fn is_list(&self) -> bool {
-        matches!(self, Kind::Texts(_) | Kind::Ports | Kind::Statuses)
+        matches!(self, Kind::Texts(_) | Kind::Ports | Kind::Statuses | Kind::RetryCauses)
     }
 
     /// Whether its texts may have variables that are filled in for each request.

@@ -219,7 +219,7 @@ impl Raw {
         report: Report,
     ) -> Result<Self, ConfigErrors> {
         let Some(Loaded { root, is_whole }) = loaded else { return Err(report.into_errors()) };
-        let mut reader = Reader { sources, sections: &SECTIONS, report };
+        let mut reader = Reader { sources, sections: SECTIONS, report };
         let top = reader.read(&TOP, Scopes::GLOBAL, &root);
         // Whatever the missing part says would now be called missing.
         if !is_whole {
@@ -379,7 +379,7 @@ impl Raw {
         let (section, key) = name.split_once('.').unwrap_or(("", name));
         let is_name = !name.starts_with('.');
         let is_settable = |section: &&Section| section.scope() == Scopes::GLOBAL && !section.is_list();
-        let settable = || SECTIONS.into_iter().filter(is_settable);
+        let settable = || SECTIONS.iter().copied().filter(is_settable);
         let found =
             settable().find(|known| is_name && known.name == section).and_then(|section| section.find(key));
         match found {

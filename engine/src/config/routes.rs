@@ -11,6 +11,7 @@ use super::mirror::check_mirror;
 use super::pattern::{HostPattern, PathPattern};
 use super::policy::{GlobalPolicy, check_policy, is_local};
 use super::problem::{Fault, Located, Origin, Report, closest};
+use super::retry::{Retry, check_written};
 use super::shadows::note_shadows;
 use super::splits::{Split, check_split};
 use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
@@ -44,6 +45,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Its own limits, those of its upstream, and the global ones.
     pub limits: Limits,
+    /// When a request is sent again: its own settings, those of its upstream, and the global ones.
+    pub retry: Retry,
     /// Which Host the server gets.
     pub send_host: SendHost,
     /// What becomes of requests whose clients end their side before the response.
@@ -140,7 +143,7 @@ pub(super) fn check_routes(
             continue;
         }
         let group = upstream.map(|upstream| &upstreams.groups[upstream]);
-        let (timeouts, limits) = check_route_scopes(&keys, top, upstreams, upstream);
+        let (timeouts, limits, retry) = check_route_scopes(&keys, top, upstreams, upstream, report);
         let send_host = keys.send_host.value().copied();
         let send_host = send_host.or(group.map(|group| group.send_host)).unwrap_or_default();
         origins.push(raw.at.clone());
@@ -154,6 +157,7 @@ pub(super) fn check_routes(
             split: target.and_then(|(_, split)| split),
             timeouts,
             limits,
+            retry,
             send_host,
             on_client_close: keys.on_client_close.given().map_or(top.on_client_close, |given| given.value),
             tunnels,
@@ -187,11 +191,12 @@ fn check_route_scopes(
     top: &Top,
     upstreams: &Upstreams,
     upstream: Option<usize>,
-) -> (Timeouts, Limits) {
+    report: &mut Report,
+) -> (Timeouts, Limits, Retry) {
     let wider = upstream.map(|upstream| (&upstreams.scopes[upstream], &upstreams.groups[upstream]));
-    let (times, limits) = match wider {
-        Some(((times, limits), _)) => (times, limits),
-        None => (&top.timeouts, &top.limits),
+    let (times, limits, retry) = match wider {
+        Some(((times, limits, retry), _)) => (times, limits, retry),
+        None => (&top.timeouts, &top.limits, &top.retry),
     };
     let timeouts = match (keys.timeouts.value(), wider) {
         (None, Some((_, group))) => group.timeouts.clone(),
@@ -201,7 +206,12 @@ fn check_route_scopes(
         (None, Some((_, group))) => group.limits.clone(),
         (own, _) => Limits::settle(&own.map_or_else(|| limits.clone(), |own| own.over(limits))),
     };
-    (timeouts, limits)
+    let retry = match (&keys.retry, wider) {
+        (Field::Given(own), _) => Retry::settle(&check_written(Some(own), retry, report)),
+        (_, Some((_, group))) => group.retry.clone(),
+        (_, None) => Retry::settle(retry),
+    };
+    (timeouts, limits, retry)
 }
 
 /// The upstream that gets the requests, or the first of those that share them.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::key::{Key, Kind, Scopes, Section};
+use super::retry::retry_causes;
 use super::table::TOP;
 
 /// The schema of a configuration file.
@@ -79,6 +80,11 @@ fn of_kind(kind: &Kind, scope: Scopes) -> Value {
             ] });
             json!({ "anyOf": [status, { "type": "array", "items": status, "minItems": 1 }] })
         }
+        Kind::RetryCauses => json!({ "type": "array", "items": { "anyOf": [
+            { "type": "integer", "minimum": 400, "maximum": 599 },
+            { "enum": retry_causes() },
+            text("[45][0-9][0-9](?:-[45][0-9][0-9])?"),
+        ] } }),
         Kind::PortOrTrue => json!({ "anyOf": [
             { "type": "boolean" },
             { "type": "integer", "minimum": 1, "maximum": 65535 },

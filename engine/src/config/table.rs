@@ -155,6 +155,7 @@ section! {
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
     forwarding: Values = Kind::Table(&FORWARDING), "", GLOBAL, Reload, "", "What servers learn of clients";
     http2: Values = Kind::Table(&HTTP2), "", GLOBAL, Reload, "", "HTTP/2, with clients and with servers";
+    retry: Values = Kind::Table(&RETRY), "", GLOBAL, Reload, "", "When a request is sent again, to which bounds";
     tls: Values = Kind::Table(&TLS), "", GLOBAL, Reload, "", "TLS with clients, for all listeners";
     acme: Field<Values> = Kind::Table(&ACME), "", GLOBAL, Reload, "", "Certificates from an authority, by ACME";
     request_headers: Field<Values> = Kind::Table(&REQUEST_HEADERS), "", GLOBAL, Reload, "", "Fields of requests of all routes, as servers get them";
@@ -248,6 +249,8 @@ section! {
         "Requests on one connection to a server before it is used no longer; 0 for no limit";
     upstream_streams: u32 = count("1", "10000"), "100", PER_UPSTREAM, Reload, "--limit-upstream-streams",
         "Most requests at once on one HTTP/2 connection to a server, which may allow fewer (RFC 9113, section 5.1.2)";
+    kept_bodies_bytes: usize = bytes("0", "1024GiB"), "16MiB", GLOBAL, Reload, "--limit-kept-bodies-bytes",
+        "Most memory for request bodies that one shard keeps while they are sent (retry.body_bytes); beyond it they are not kept";
 }
 
 section! {
@@ -335,6 +338,30 @@ section! {
         "A server with open streams gets a PING after so long a silence (RFC 9113, section 6.7); 0 for never";
     ping_timeout: Duration = time("1ms", "24h"), "10s", GLOBAL, Reload, "--http2-ping-timeout",
         "Time in which a peer has to answer a PING; its connection ends after it";
+}
+
+section! {
+    /// When a request is sent to a server again, and how often. docs/upstreams.md says what each cause is.
+    RetryKeys, RETRY, "retry", "Retries":
+
+    attempts: u32 = count("1", "10"), "4", PER_ALL, Reload, "",
+        "Most times that one request is sent; 1 to send nothing again";
+    on: Field<Texts> = Kind::RetryCauses, "", PER_ALL, Reload, "",
+        "What sends a request again: connect, stale, refused, reset, timeout, statuses (503, \"502-504\") \
+         [default: connect, stale, refused, reset]";
+    non_idempotent: bool = Kind::Boolean, "false", PER_ALL, Reload, "",
+        "Send requests with other methods than GET, HEAD, OPTIONS, TRACE, PUT and DELETE again too, although the server may have acted \
+         on them (RFC 9110, section 9.2.2)";
+    per_try_timeout: Duration = time("0s", "24h"), "0s", PER_ALL, Reload, "",
+        "Longest wait for a response head from one server, if that is shorter than timeouts.upstream_response; 0s for that one";
+    body_bytes: usize = bytes("0", "1MiB"), "48KiB", PER_ALL, Reload, "",
+        "Largest request body that is kept while it is sent, so that it can be sent again; 0 to keep none";
+    hedge_after: Duration = time("0s", "24h"), "0s", PER_ALL, Reload, "",
+        "Send an idempotent request to a second server too if no response head has come after so long, and take the first one; 0s for never";
+    budget: u32 = count("0", "100"), "20", PER_UPSTREAM, Reload, "",
+        "Most requests sent again for a reset, a timeout or a status, or hedged, in per cent of all to these servers, by shard";
+    budget_min: u32 = count("0", "1000000"), "10", PER_UPSTREAM, Reload, "",
+        "As many of them per second are sent in any case, by shard";
 }
 
 section! {
@@ -441,6 +468,7 @@ section! {
         "When a server that fails requests gets none for a time";
     breaker: Field<Values> = Kind::Table(&UPSTREAM_BREAKER), "", UPSTREAM, Reload, "",
         "When requests to these servers are refused at once";
+    retry: Field<Values> = Kind::Table(&RETRY), "", UPSTREAM, Reload, "", "Retries with these servers, instead of the global settings";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
     limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
 }
@@ -609,6 +637,7 @@ section! {
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", ROUTE, Reload, "", "Timeouts here, instead of those of the upstream";
     limits: Field<Values> = Kind::Table(&LIMITS), "", ROUTE, Reload, "", "Limits here, instead of the global ones";
     paths: Field<Values> = Kind::Table(&PATHS), "", ROUTE, Reload, "", "Treatment of paths here, instead of the global one";
+    retry: Field<Values> = Kind::Table(&RETRY), "", ROUTE, Reload, "", "Retries here, instead of those of the upstream";
 }
 
 section! {
@@ -708,14 +737,14 @@ section! {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 24] = [
-pub static SECTIONS: [&Section; 24] = [
+pub static SECTIONS: &[&Section] = &[
     &TOP,
     &TIMEOUTS,
     &LIMITS,
     &PATHS,
     &FORWARDING,
     &HTTP2,
+    &RETRY,
     &TLS,
     &ACME,
     &CERTIFICATES,
@@ -738,7 +767,7 @@ pub static SECTIONS: [&Section; 24] = [
 
 /// Every key with a flag, in the order of the manual.
 pub fn flags() -> impl Iterator<Item = (&'static Section, &'static Key)> {
-    let all = SECTIONS.into_iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
+    let all = SECTIONS.iter().copied().flat_map(|section| section.keys.iter().map(move |key| (section, key)));
     all.filter(|(_, key)| !key.flag.is_empty())
 }
 
@@ -751,7 +780,7 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = (&'static Section, &'static Key)> {
-        SECTIONS.into_iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+        SECTIONS.iter().copied().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
     }
 
     #[test]
@@ -793,6 +822,7 @@ mod tests {
         let _ = HealthKeys::default();
         let _ = EjectionKeys::default();
         let _ = BreakerKeys::default();
+        let _ = RetryKeys::default();
     }
 
     #[test]

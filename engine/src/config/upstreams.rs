@@ -13,6 +13,7 @@ use super::health::{HealthCheck, check_health};
 use super::policy::is_local;
 use super::problem::{Fault, Located, Origin, Report, parse_word};
 use super::resolve::{Resolve, check_resolve};
+use super::retry::{Retry, check_written};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
@@ -48,6 +49,8 @@ pub struct UpstreamGroup {
     pub ejection: Ejection,
     /// When requests to all of them are refused at once, if they ever are.
     pub breaker: Option<Breaker>,
+    /// When its servers get a request again, unless a route says otherwise.
+    pub retry: Retry,
     /// Its own timeouts, and the global ones.
     pub timeouts: Timeouts,
     /// Its own limits, and the global ones.
@@ -57,8 +60,8 @@ pub struct UpstreamGroup {
 /// The groups, as far as they are in order.
 pub(super) struct Upstreams {
     pub(super) groups: Vec<UpstreamGroup>,
-    /// What each says of timeouts and limits, over what the file says.
-    pub(super) scopes: Vec<(Values, Values)>,
+    /// What each says of timeouts, limits and retries, over what the file says.
+    pub(super) scopes: Vec<(Values, Values, Values)>,
     /// Index of a group by its name.
     pub(super) numbers: BTreeMap<String, usize>,
     /// Where each group got its name.
@@ -97,6 +100,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let health = check_health(&keys, &servers, report);
         let ejection = check_ejection(&keys, report);
         let breaker = check_breaker(&keys, report);
+        let retry = check_written(keys.retry.given(), &top.retry, report);
         let name = match &keys.name {
             Field::Given(name) => name,
             Field::Faulty => {
@@ -135,10 +139,11 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 health,
                 ejection,
                 breaker,
+                retry: Retry::settle(&retry),
                 timeouts: Timeouts::settle(&timeouts),
                 limits: Limits::settle(&limits),
             });
-            upstreams.scopes.push((timeouts, limits));
+            upstreams.scopes.push((timeouts, limits, retry));
             upstreams.origins.push(name.at.clone());
         }
     }

@@ -211,7 +211,7 @@ impl Value {
     pub(crate) fn default_of(key: &Key) -> Value {
         let ours = |fault| panic!("default of {}: {fault}", key.name);
         match key.kind {
-            Kind::Texts(_) | Kind::Ports | Kind::Statuses => Value::Texts(Vec::new()),
+            Kind::Texts(_) | Kind::Ports | Kind::Statuses | Kind::RetryCauses => Value::Texts(Vec::new()),
             Kind::Table(section) => Value::Table(Values::empty(section, Origin::CommandLine)),
             Kind::Tables(_) => Value::Tables(Rc::default()),
             _ => Value::parse(&key.kind, key.default).unwrap_or_else(ours),
@@ -450,7 +450,7 @@ impl Reader<'_> {
             },
             (Kind::Table(inner), source::Value::Table(_)) => Ok(Value::Table(self.read(inner, scope, node))),
             (Kind::Tables(inner), _) => return self.read_tables(inner, node, at),
-            (Kind::Texts(_) | Kind::Ports | Kind::Statuses, source::Value::List(items)) => {
+            (kind, source::Value::List(items)) if kind.is_list() => {
                 return self.read_list(&name, key, items, at);
             }
             (Kind::Statuses, source::Value::Number(_) | source::Value::Text(_)) => {
@@ -471,7 +471,7 @@ impl Reader<'_> {
                 let directory = self.sources.file(node.at).parent().unwrap_or(Path::new(""));
                 absolute(directory, text).map(Value::Path)
             }
-            (Kind::Boolean | Kind::Table(_) | Kind::Texts(_) | Kind::Ports | Kind::Statuses, _) => {
+            (kind, _) if kind.is_list() || matches!(kind, Kind::Boolean | Kind::Table(_)) => {
                 self.wrong_type(node, &name(), key.kind.expected());
                 return Field::Faulty;
             }
@@ -527,11 +527,14 @@ impl Reader<'_> {
                         continue;
                     }
                 },
-                (Kind::Ports | Kind::Statuses, source::Value::Number(number)) => number.to_string(),
+                (Kind::Ports | Kind::Statuses | Kind::RetryCauses, source::Value::Number(number)) => {
+                    number.to_string()
+                }
                 (kind, _) => {
                     let wanted = match kind {
                         Kind::Ports => "a port",
                         Kind::Statuses => "a status",
+                        Kind::RetryCauses => "a cause",
                         _ => "a string",
                     };
                     self.wrong_type(item, &name(), wanted);
@@ -568,6 +571,9 @@ impl Reader<'_> {
                     .hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }"),
                 (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.health" => {
                     fault.hint("this is a table, such as { check = \"http\", path = \"/healthz\" }")
+                }
+                (source::Value::Boolean(_) | source::Value::Number(_), _) if key.ends_with("retry") => {
+                    fault.hint("this is a table, such as { attempts = 2 }; attempts = 1 sends nothing again")
                 }
                 (source::Value::Boolean(_), _) if key == "route.websocket" => fault
                     .hint("write upgrade = [\"websocket\"]; this is a table of what is asked of its frames"),

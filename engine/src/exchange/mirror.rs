@@ -120,8 +120,11 @@ impl Copied {
             client: self.client,
             reuse: Reuse::Allowed,
             purpose: Purpose { kind: self.kind, is_offer: false },
+            repeat: Repeat::Impossible,
+            not: None,
+            servers_max: usize::MAX,
         };
-        let mut server = match take_idle(&shard, group, identity, Repeat::Impossible) {
+        let mut server = match take_idle(&shard, group, identity) {
             Some(server) => server,
             None => connect_new(&shard, group, identity).await.ok()?,
         };

@@ -10,9 +10,12 @@ mod deadline;
 pub(crate) mod decision;
 pub(crate) mod ended;
 pub(crate) mod failure;
+mod hedge;
+mod kept;
 pub(crate) mod mirror;
 mod policy;
 mod response;
+pub(crate) mod retry;
 mod state;
 mod upgrade;
 mod wait;
@@ -24,26 +27,25 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use sluice_proto::BodyLength;
-use sluice_sys::{Buf, Timer};
+use sluice_sys::Timer;
 
 use self::decision::Decision;
 use self::ended::{Ended, Interrupted, Origin, TunnelUpstream};
+use self::kept::{Kept, KeptBody};
 use self::response::Finished;
 use self::state::{Exchange, Upload};
 use self::upgrade::Switch;
 use crate::answer::Answer;
 use crate::config::{SendHost, UpstreamProtocol};
 use crate::downstream::{RequestBody, Responder};
-use crate::message::{Aborted, Cause, Repeat, Side};
+use crate::message::{Aborted, Repeat, Side};
 use crate::relay::{Appended, append_if_complete, relay};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::server::Server;
 use crate::upstream::stream::{RequestStream, ResponseStream, Rest, Unanswered, UpstreamStream, Used};
-
-/// How often a request is sent again at most. Then its refusal is passed on.
-const REPEATS_MAX: u32 = 3;
 
 /// Serves one request, whose head has become `lines`.
 pub(crate) async fn run(
@@ -69,6 +71,11 @@ pub(crate) async fn run(
         messages,
         bridged,
         can_move,
+        rest: Cell::new(Rest::Body),
+        repeats_left: Cell::new(decision.route.retry.repeats_max),
+        is_elsewhere: Cell::new(false),
+        has_head: Cell::new(false),
+        kept: Kept::default(),
     };
     let served = {
         let mut serving = pin!(exchange.serve(body, lines));
@@ -86,8 +93,8 @@ pub(crate) async fn run(
 }
 
 impl<'a> Exchange<'a> {
-    /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. A request that is
-    /// all there is sent once more on a new connection if a kept one turns out to be dead, and a few times if servers refuse it unseen.
+    /// Sends the request in one piece if it has arrived whole, else piece by piece, and relays the response. Without one the request
+    /// may be sent again: `retry` says when.
     async fn serve(&self, body: &mut RequestBody<'_>, lines: &mut RequestLines) -> Ended {
         if let Some(breaker) = &self.decision.group.breaker
             && !self.is_admitted(breaker)
@@ -95,9 +102,7 @@ impl<'a> Exchange<'a> {
             return cold!(self.answer_for_server(Answer::BreakerOpen));
         }
         let length = self.decision.body;
-        let is_h1 = self.decision.group.rules.protocol == UpstreamProtocol::H1;
-        let is_chunked = self.decision.sent_body() == BodyLength::Streamed && is_h1;
-        match append_if_complete(body, length, is_chunked, lines.bytes_mut()) {
+        match append_if_complete(body, length, self.is_chunked(), lines.bytes_mut()) {
             Ok(Appended::All(trailers)) => {
                 lines.set_trailers(trailers);
                 self.upload.set(Upload::Done);
@@ -109,64 +114,76 @@ impl<'a> Exchange<'a> {
         if let Some(mirror) = &self.decision.route.mirror {
             self.mirror(mirror, lines);
         }
-        let rest = if self.is_sent() { Rest::Nothing } else { Rest::Body };
-        let mut server = self.take_idle(rest);
-        let mut repeats_left = REPEATS_MAX;
+        self.rest.set(if self.is_sent() { Rest::Nothing } else { Rest::Body });
+        self.decision.group.budget.note_request();
+        let mut server = self.take_idle(None);
         loop {
             if server.is_none() {
                 // Received bytes of the body keep no buffer from others while a server is looked for.
                 body.release_buffers();
-                match cold!(self.connect_new(rest)) {
-                    Ok(connected) => server = Some(connected),
-                    Err(answer) => return cold!(self.answer_for_server(answer)),
+                if let Err(answer) = cold!(self.connect_new(&mut server)) {
+                    return cold!(self.answer_for_server(answer));
                 }
             }
             let used = server.as_mut().expect("there is a server by now");
             self.responder.record().has_server(used.server());
-            let unanswered = match self.try_on(used, body, lines, rest).await {
+            let tried = match self.may_hedge() {
+                false => self.try_on(used, body, lines).await,
+                true => cold!(self.try_two(&mut server, lines)),
+            };
+            let unanswered = match tried {
                 Ok(finished) => return self.finish(server, &finished),
                 Err(unanswered) => unanswered,
             };
-            self.note_failure(used, &unanswered);
-            let repeat = self.may_repeat(used, &unanswered, rest);
-            if repeat == Repeat::Possible
-                && repeats_left > 0
-                && let Some(bytes) = cold!(take_back(&mut server))
-            {
-                repeats_left -= 1;
-                self.shard.counters.upstream_retries.increment();
-                self.responder.record().with_server(|server| server.numbers.retries.increment());
-                lines.put_back(bytes);
-                continue;
+            if let Some(used) = &server {
+                self.note_failure(used, &unanswered);
             }
-            let interrupted = Interrupted { aborted: unanswered.aborted, repeat };
-            return cold!(self.give_up(interrupted));
+            match cold!(self.may_go_on(&mut server, &unanswered)) {
+                Some(bytes) => lines.put_back(bytes),
+                None => return cold!(self.give_up(Interrupted::by(unanswered.aborted))),
+            }
         }
     }
 
-    /// A kept connection, if there is one.
-    fn take_idle(&self, rest: Rest) -> Option<UpstreamStream> {
-        take_idle(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest)))
+    /// Whether the body of the request goes out in chunks.
+    fn is_chunked(&self) -> bool {
+        let is_h1 = self.decision.group.rules.protocol == UpstreamProtocol::H1;
+        self.decision.sent_body() == BodyLength::Streamed && is_h1
     }
 
-    async fn connect_new(&self, rest: Rest) -> Result<UpstreamStream, Answer<'static>> {
-        connect_new(self.shard, self.decision.group, self.proxy_identity(self.repeat_of(rest))).await
+    /// A kept connection, if there is one; rather not to this server.
+    fn take_idle(&self, not: Option<&Rc<Server>>) -> Option<UpstreamStream> {
+        take_idle(self.shard, self.decision.group, self.proxy_identity(not))
     }
 
     /// Whether the request may be sent again whatever a server has done with it.
-    fn repeat_of(&self, rest: Rest) -> Repeat {
-        let can_repeat = rest == Rest::Nothing && self.decision.is_idempotent;
+    fn repeat(&self) -> Repeat {
+        let can_repeat =
+            self.decision.is_idempotent && (self.rest.get() == Rest::Nothing || self.wants_copy());
         if can_repeat { Repeat::Possible } else { Repeat::Impossible }
     }
 
-    /// For whom a connection to a server is wanted.
-    fn proxy_identity(&self, repeat: Repeat) -> ProxyIdentity<'a> {
+    /// A new connection; rather not to the server that was asked last, if another one is to be.
+    async fn connect_new(&self, server: &mut Option<UpstreamStream>) -> Result<(), Answer<'static>> {
+        let last = if self.is_elsewhere.get() { self.responder.record().server() } else { None };
+        let identity = self.proxy_identity(last.as_ref());
+        *server = Some(connect_new(self.shard, self.decision.group, identity).await?);
+        Ok(())
+    }
+
+    /// For whom a connection to a server is wanted, and to which one not.
+    fn proxy_identity<'b>(&self, not: Option<&'b Rc<Server>>) -> ProxyIdentity<'b>
+    where
+        'a: 'b,
+    {
         ProxyIdentity {
             conn: Some(self.responder.transport()),
             client: self.decision.client,
             reuse: self.decision.reuse,
             purpose: self.decision.purpose(),
-            repeat,
+            repeat: self.repeat(),
+            not,
+            servers_max: self.decision.route.retry.servers_max(),
         }
     }
 
@@ -176,23 +193,26 @@ impl<'a> Exchange<'a> {
         server: &mut UpstreamStream,
         body: &mut RequestBody<'_>,
         lines: &mut RequestLines,
-        rest: Rest,
     ) -> Result<Finished, Unanswered> {
+        let rest = self.rest.get();
         if self.decision.send_host == SendHost::Server {
             lines.set_authority(server.authority());
         }
         if self.decision.switch != Switch::None {
             server.expect_tunnel();
         }
+        if rest == Rest::Body && self.wants_copy() {
+            self.keep_copy(lines.bytes(), lines.parts().1.len());
+        }
         server.send(lines, rest, self.snapshot);
         let (request, mut response) = server.split();
-        self.begin_wait(self.repeat_of(rest));
+        self.begin_wait(self.repeat_now());
         match rest {
             Rest::Nothing => {
                 request.expect_response_within(self.first_wait_ms());
                 self.respond(&mut response).await
             }
-            Rest::Body => cold!(self.respond_while_sending(body, request, &mut response)),
+            Rest::Body => cold!(self.respond_while_sending(body, lines, request, &mut response)),
         }
     }
 
@@ -215,15 +235,18 @@ impl<'a> Exchange<'a> {
     async fn respond_while_sending(
         &self,
         body: &mut RequestBody<'_>,
+        lines: &mut RequestLines,
         request: RequestStream<'_>,
         response: &mut ResponseStream<'_>,
     ) -> Result<Finished, Unanswered> {
         request.expect_no_response_yet();
         let mut to_server = request.body(self.decision.sent_body(), self.snapshot);
-        let upload = pin!(relay(body, &mut to_server));
+        let is_chunked = self.is_chunked();
+        let mut body = KeptBody { from: body, kept: &self.kept, lines, is_chunked };
+        let upload = pin!(relay(&mut body, &mut to_server));
         let download = pin!(self.respond(response));
         let on_sent = || {
-            self.begin_wait(Repeat::Impossible);
+            self.begin_wait(self.repeat_now());
             request.expect_response_within(self.first_wait_ms());
         };
         self.both_ways(upload, download, on_sent).await
@@ -254,21 +277,6 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    /// Whether the request may be sent again: it is all there, what failed was a connection that had been kept, and the request
-    /// has no effect or has had none.
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
-    fn may_repeat(&self, server: &UpstreamStream, unanswered: &Unanswered, rest: Rest) -> Repeat {
-        if unanswered.aborted.cause == Cause::Ejected {
-            return Repeat::Possible;
-        }
-        let is_harmless = || self.decision.is_idempotent || server.is_unprocessed(unanswered.aborted);
-        if rest == Rest::Nothing && server.is_stale(unanswered) && is_harmless() {
-            Repeat::Possible
-        } else {
-            Repeat::Impossible
-        }
-    }
-
     /// The client has the response.
     fn finish(&self, server: Option<UpstreamStream>, finished: &Finished) -> Ended {
         let server = server.expect("a server has answered");
@@ -286,9 +294,4 @@ impl<'a> Exchange<'a> {
         server.finish(used, finished.is_large, self.shard, &self.decision.group.rules);
         Ended::Answered { by: Origin::Server, is_request_sent }
     }
-}
-
-/// Gives up a server for another attempt; the request, if it is still at hand.
-async fn take_back(server: &mut Option<UpstreamStream>) -> Option<Buf> {
-    server.take()?.take_back().await
 }

@@ -14,7 +14,7 @@ use crate::downstream::{Afterwards, Responder};
 use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::relay::{Appended, append_if_complete, relay};
-use crate::upstream::stream::{ResponseBody, ResponseStream, Unanswered};
+use crate::upstream::stream::{ResponseBody, ResponseStream, Rest, Unanswered};
 
 /// A response that went through.
 pub(super) struct Finished {
@@ -30,6 +30,10 @@ enum Kind {
     Interim,
     /// 102: the server is at work.
     Processing,
+    /// 100 (Continue), which says nothing of the request.
+    Continue,
+    /// It is a failure for which the request is sent again.
+    Unwanted,
     /// It opens the tunnel that was asked for.
     Tunnel {
         has_deflate: bool,
@@ -49,19 +53,21 @@ impl Exchange<'_> {
     ) -> Result<Finished, Unanswered> {
         // A buffer for the head is taken when there is one: thousands of exchanges may wait for their server.
         let mut out = None;
-        let mut interims = 0;
+        let (mut interims, mut is_silent_yet) = (0, true);
         loop {
             let limits = (&self.snapshot.limits.head, self.decision.group.rules.lenient);
             let kind = self.decision.kind;
             let read = server.read_head(self.shard, limits, kind, |head| self.begin(head, &mut out));
             match read.await {
                 Ok(Kind::Final) => break,
-                Ok(Kind::Interim | Kind::Processing) if interims == INTERIM_ANSWERS_MAX => {
+                Ok(Kind::Unwanted) => return Err(by_server(Cause::Unwanted)),
+                Ok(Kind::Interim | Kind::Continue | Kind::Processing) if interims == INTERIM_ANSWERS_MAX => {
                     return Err(by_server(Cause::Fault(Fault::TooManyInterim)));
                 }
-                Ok(kind @ (Kind::Interim | Kind::Processing)) => {
+                Ok(kind @ (Kind::Interim | Kind::Continue | Kind::Processing)) => {
                     interims += 1;
                     self.note_life();
+                    is_silent_yet &= matches!(kind, Kind::Continue);
                     //= https://www.rfc-editor.org/rfc/rfc2518#section-10.1
                     // "MUST send a final response after the request has been completed": it takes longer than a client may expect.
                     if matches!(kind, Kind::Processing) && self.is_sent() {
@@ -78,7 +84,7 @@ impl Exchange<'_> {
                 Ok(Kind::UnaskedTunnel) => return Err(by_server(Cause::UnaskedUpgrade)),
                 Ok(Kind::NoTunnel) => return Err(by_server(Cause::IgnoredOffer)),
                 Err(Unanswered { aborted, is_silent }) => {
-                    let unanswered = Unanswered { aborted, is_silent: is_silent && interims == 0 };
+                    let unanswered = Unanswered { aborted, is_silent: is_silent && is_silent_yet };
                     if aborted.cause != Cause::TimedOut {
                         return Err(unanswered);
                     }
@@ -110,10 +116,13 @@ impl Exchange<'_> {
     fn begin(&self, head: &ResponseHead<'_>, out: &mut Option<Buf>) -> Kind {
         let out = out.get_or_insert_with(Buf::small);
         if head.is_interim() {
-            self.responder.write_interim(head, out);
-            return if head.status == 102 { Kind::Processing } else { Kind::Interim };
+            return self.begin_interim(head, out);
         }
         self.note_answer(head.status);
+        if self.decision.route.retry.has_statuses() && self.is_unwanted(head.status) {
+            return Kind::Unwanted;
+        }
+        self.has_head.set(true);
         if self.decision.switch != Switch::None && self.decision.is_tunnel_opened(head) {
             self.responder.write_tunnel_head(head, out);
             return Kind::Tunnel { has_deflate: has_deflate(head) };
@@ -131,6 +140,9 @@ impl Exchange<'_> {
         }
         let is_request_sent = self.is_sent();
         self.was_sent_first.set(is_request_sent);
+        if self.rest.get() == Rest::Body {
+            self.kept.forget();
+        }
         // The client may stop in the middle of a body that is not wanted any more, and nothing would tell the rest of it from
         // the next request.
         let afterwards = if is_request_sent { Afterwards::GoOn } else { Afterwards::Close };
@@ -139,6 +151,22 @@ impl Exchange<'_> {
             Some(web) => self.write_web_head(web, head, afterwards, out),
         }
         Kind::Final
+    }
+
+    /// Writes an interim response head. The client has got its 100 (Continue) already if the request is sent again.
+    fn begin_interim(&self, head: &ResponseHead<'_>, out: &mut Buf) -> Kind {
+        let is_continue = head.status == 100;
+        if !is_continue {
+            self.has_head.set(true);
+        }
+        if !is_continue || self.is_first_attempt() {
+            self.responder.write_interim(head, out);
+        }
+        match head.status {
+            100 => Kind::Continue,
+            102 => Kind::Processing,
+            _ => Kind::Interim,
+        }
     }
 
     /// The same for a client of gRPC-Web. It gets a response that is none of gRPC as it is.

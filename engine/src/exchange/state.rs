@@ -7,9 +7,11 @@ use sluice_proto::grpc::Messages;
 use sluice_proto::grpc_web::Form;
 
 use super::decision::Decision;
+use super::kept::Kept;
 use crate::downstream::Responder;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::upstream::stream::Rest;
 
 /// A request and its response.
 pub(super) struct Exchange<'a> {
@@ -27,6 +29,16 @@ pub(super) struct Exchange<'a> {
     pub(super) bridged: Cell<Option<Form>>,
     /// Whether another server may have the request if the one that has it is ejected.
     pub(super) can_move: Cell<bool>,
+    /// What follows the part of the request that is sent first.
+    pub(super) rest: Cell<Rest>,
+    /// How often it may be sent again.
+    pub(super) repeats_left: Cell<u8>,
+    /// The next attempt is for another server.
+    pub(super) is_elsewhere: Cell<bool>,
+    /// A response head has come that is for the client.
+    pub(super) has_head: Cell<bool>,
+    /// The copy of a request whose body is still coming.
+    pub(super) kept: Kept,
 }
 
 /// How far the request is on its way to the server.

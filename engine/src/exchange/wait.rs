@@ -87,7 +87,7 @@ impl Exchange<'_> {
         let failure = match (unanswered.aborted.side, unanswered.aborted.cause) {
             (Side::Downstream, _) => return self.note_abandoned(),
             // It was counted, or is what the client asked for.
-            (_, Cause::Ejected | Cause::UnaskedUpgrade | Cause::IgnoredOffer) => return,
+            (_, Cause::Ejected | Cause::Unwanted | Cause::UnaskedUpgrade | Cause::IgnoredOffer) => return,
             (_, Cause::TimedOut) => Failure::Timeout,
             _ if used.is_stale(unanswered) => return group.note_stale(server),
             (_, Cause::Fault(_)) => Failure::Malformed,

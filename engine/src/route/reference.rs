@@ -56,6 +56,7 @@ pub(super) fn route_for(path: PathPattern) -> Route {
         limits: Limits::default(),
         send_host: SendHost::Client,
         on_client_close: Default::default(),
+        retry: crate::config::Retry::default(),
         tunnels: crate::config::RouteTunnels::default(),
         grpc_web: false,
         client_certificate: false,

@@ -35,9 +35,17 @@ pub(crate) struct ProxyIdentity<'a> {
     pub(crate) purpose: Purpose,
     /// Whether the request can be sent again.
     pub(crate) repeat: Repeat,
+    /// Rather another server than this one.
+    pub(crate) not: Option<&'a Rc<Server>>,
+    /// How many servers are tried for a connection.
+    pub(crate) servers_max: usize,
 }
 
 impl ProxyIdentity<'_> {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { not: self.not, ..Wanted::any(self.repeat) }
+    }
+
     /// The client's connection as it is announced to a server: from the client to the address it connected to.
     fn ends(self) -> Ends {
         // Without names there is no connection any more, which its receive will tell.
@@ -58,10 +66,10 @@ pub(crate) fn take_idle(
 ) -> Option<UpstreamStream> {
     let repeat = identity.repeat;
     if group.rules.protocol == UpstreamProtocol::H2 {
-        return open_stream(shard, group, identity.purpose, repeat);
+        return open_stream(shard, group, identity);
     }
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
-    let found = group.pick(Wanted::any(repeat), |server| match group.rules.proxy_protocol {
+    let found = group.pick(identity.wanted(), |server| match group.rules.proxy_protocol {
         ProxyProtocolOut::Off => Some((server.clone(), server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
             Some((server.clone(), server.take_idle_of(&identity.ends(), is_good)?))
@@ -73,10 +81,12 @@ pub(crate) fn take_idle(
 }
 
 /// A stream of a connection that is there, to the server whose turn it is.
-fn open_stream(shard: &Rc<Shard>, group: &Group, purpose: Purpose, repeat: Repeat) -> Option<UpstreamStream> {
+fn open_stream(shard: &Rc<Shard>, group: &Group, identity: ProxyIdentity<'_>) -> Option<UpstreamStream> {
+    let repeat = identity.repeat;
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
+    let purpose = identity.purpose;
     let opened = group
-        .pick(Wanted::any(repeat), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
+        .pick(identity.wanted(), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
     let (server, stream) = opened?;
     server.sessions.look_ahead(shard, &server, &group.rules);
     shard.counters.upstream_reuses.increment();
@@ -109,8 +119,8 @@ pub(crate) async fn connect_new(
     let mut answer = Answer::NoneAvailable;
     let mut failed: Option<Rc<Server>> = None;
     let count = group.members().len();
-    for _ in 0..count {
-        let Some(server) = group.pick(Wanted::any(identity.repeat), |server| Some(server.clone())) else {
+    for _ in 0..count.min(identity.servers_max) {
+        let Some(server) = group.pick(identity.wanted(), |server| Some(server.clone())) else {
             if failed.is_none() && group.is_down() {
                 shard.counters.upstream_all_down.increment();
             }

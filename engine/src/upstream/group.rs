@@ -16,6 +16,7 @@ use crate::traffic::GroupNumbers;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::ejection::{Average, EjectionRules};
 use crate::upstream::lifetime::Lifetime;
+use crate::upstream::retry_budget::RetryBudget;
 use crate::upstream::server::Server;
 
 /// Servers that requests are spread over.
@@ -29,6 +30,8 @@ pub(crate) struct Group {
     pub(crate) numbers: Arc<CachePadded<GroupNumbers>>,
     /// Boxed, since few groups have one.
     pub(crate) breaker: Option<Box<Breaker>>,
+    /// How many requests may be sent again.
+    pub(crate) budget: RetryBudget,
     pub(crate) rules: Rc<GroupRules>,
 }
 
@@ -53,6 +56,8 @@ pub(crate) struct GroupRules {
     pub(crate) lenient: Lenient,
     /// Rules of a connection by HTTP/2.
     pub(crate) http2: Rc<h2::Rules>,
+    /// Most requests that are sent again: per cent of all, and as many per second in any case.
+    pub(crate) retry_budget: (u32, u32),
     /// What requests get while checks hold down all servers.
     pub(crate) all_down: AllDown,
     /// When a server is ejected.
@@ -79,9 +84,11 @@ impl Wanted<'_> {
 
 impl Group {
     pub(crate) fn new(members: Vec<Rc<Server>>, rules: GroupRules) -> Group {
+        let (percent, per_second_min) = rules.retry_budget;
         Group {
             members: RefCell::new(members.into()),
             next: Cell::new(0),
+            budget: RetryBudget::new(percent, per_second_min),
             average: Average::default(),
             numbers: Arc::default(),
             breaker: None,
@@ -161,6 +168,19 @@ impl Group {
         }
     }
 
+    /// Whether another server than this one would get a request now.
+    #[cold]
+    pub(crate) fn has_other(&self, than: &Rc<Server>) -> bool {
+        let now_ms = sluice_sys::now_ms();
+        let members = self.members.borrow();
+        members.iter().any(|server| {
+            !Rc::ptr_eq(server, than)
+                && !server.is_down()
+                && !server.outlier.is_ejected()
+                && !server.is_passed_over(now_ms)
+        })
+    }
+
     /// Whether checks hold down all servers.
     #[cold]
     pub(crate) fn is_down(&self) -> bool {
@@ -213,6 +233,7 @@ pub(super) mod tests {
                 coalesced_bytes_max: 40 * 1024,
                 connect_protocol: false,
             }),
+            retry_budget: (20, 10),
             all_down: AllDown::Refuse,
             ejection: EjectionRules::new(&crate::config::Ejection::default()),
         };

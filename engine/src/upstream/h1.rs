@@ -15,6 +15,7 @@ use crate::connection::link::Link;
 use crate::h1::{BodyProgress, BodyReader, BodyWriter};
 use crate::message::{Aborted, Cause, Side};
 use crate::min_rate::MinRate;
+use crate::relay::{Appended, append_if_complete};
 use crate::shard::Shard;
 use crate::upstream::group::GroupRules;
 use crate::upstream::server::{KeepResult, Server, ServerInUse};
@@ -134,6 +135,31 @@ impl ServerConnection {
         drop(self);
         let sent = sending?.await.buf;
         request.or(sent)
+    }
+
+    /// A small response that is here as a whole is read to its end, so that the connection serves others; else it is closed.
+    pub(super) async fn put_back(mut self, shard: &Shard, rules: &GroupRules) -> Option<Buf> {
+        let mut discarded = Buf::small();
+        let is_read = {
+            let (_, mut response) = self.split();
+            let mut body = response.body(MinRate::by_pauses(1));
+            let length = body.length();
+            matches!(append_if_complete(&mut body, length, false, &mut discarded), Ok(Appended::All(_)))
+        };
+        match self.sending.take()?.try_finish() {
+            Ok(sent) => {
+                let request = self.request.take().or(sent.buf);
+                let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
+                if is_read && sent.result.is_ok() && is_reusable && self.inbox.is_empty() {
+                    self.give_back(shard, rules);
+                }
+                request
+            }
+            Err(sending) => {
+                self.sending = Some(sending);
+                self.take_back().await
+            }
+        }
     }
 
     pub(super) fn finish(mut self, used: Used, is_response_large: bool, shard: &Shard, rules: &GroupRules) {

@@ -115,9 +115,7 @@ impl ServerStream {
 
     pub(super) fn is_stale(&self, unanswered: &Unanswered) -> bool {
         let is_lost = self.is_reused && self.stream.session.has_failed();
-        unanswered.is_silent
-            && unanswered.aborted.cause != Cause::TimedOut
-            && (is_lost || self.is_unprocessed())
+        unanswered.is_silent && unanswered.aborted.cause != Cause::TimedOut && is_lost
     }
 
     pub(super) fn take_back(mut self) -> Option<Buf> {
@@ -166,8 +164,9 @@ impl ResponseStream<'_> {
         })
         .await
         .map_err(|aborted| Unanswered { aborted, is_silent: !self.has_begun })?;
-        self.has_begun = true;
         let head = lines.response();
+        // 100 (Continue) says nothing of the request.
+        self.has_begun |= head.status != 100;
         self.length = head.body;
         if let Some(offer) = self.stream.offer.as_ref().filter(|_| (200..=299).contains(&head.status)) {
             return visit_switched(offer, &head, visit).map_err(|fault| Unanswered {

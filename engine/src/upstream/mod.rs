@@ -10,6 +10,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod lifetime;
 pub(crate) mod members;
+pub(crate) mod retry_budget;
 pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod servers;

@@ -125,6 +125,14 @@ impl UpstreamStream {
         }
     }
 
+    /// Whether the server says so itself, as HTTP/2 can.
+    pub(crate) fn is_refused(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(stream) => stream.is_unprocessed(),
+        }
+    }
+
     /// Whether a response that did not come says less about the server than about this stream: it was open before, and may
     /// have been closed by the time the request was sent.
     pub(crate) fn is_stale(&self, unanswered: &Unanswered) -> bool {
@@ -138,6 +146,15 @@ impl UpstreamStream {
     pub(crate) async fn take_back(self) -> Option<Buf> {
         match self {
             Self::H1(connection) => connection.take_back().await,
+            Self::H2(stream) => stream.take_back(),
+        }
+    }
+
+    /// The same after a response that nothing is to have. Its connection goes on if all of it is here.
+    pub(crate) async fn put_back(self, shard: &Shard, rules: &GroupRules) -> Option<Buf> {
+        match self {
+            Self::H1(connection) => connection.put_back(shard, rules).await,
+            // Its stream is reset if that goes on.
             Self::H2(stream) => stream.take_back(),
         }
     }

@@ -118,6 +118,19 @@ impl Origin {
         Self::run(listen().await, script)
     }
 
+    /// The same on this address, where another origin was before, if there is one.
+    pub async fn scripted_at<F, S>(address: Option<SocketAddr>, script: F) -> Self
+    where
+        F: Fn(Peer) -> S + Send + 'static,
+        S: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listener = match address {
+            Some(address) => TcpListener::bind(address).await.expect("the port is free again"),
+            None => listen().await,
+        };
+        Self::run(listener, script)
+    }
+
     /// The same with receive buffers of about `bytes`, so that the proxy's kernel keeps what the script does not read.
     pub async fn scripted_with_window<F, S>(bytes: u32, script: F) -> Self
     where

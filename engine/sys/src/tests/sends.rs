@@ -303,6 +303,24 @@ pub(super) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// The look at a kept connection before a request that must go out once: `cargo test --release -p sluice-sys a_peek_costs -- --ignored
+/// --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_peek_costs() {
+    const LOOKS: u32 = 100_000;
+    let left = run(&small(), async {
+        let (conn, _peer) = pair().await;
+        for round in 0..9 {
+            let before = thread_cpu_time();
+            assert!((0..LOOKS).all(|_| conn.is_quiet_by_peek()));
+            let spent = thread_cpu_time() - before;
+            println!("round {round}: {:.2} us", spent.as_secs_f64() * 1e6 / f64::from(LOOKS));
+        }
+    });
+    assert_eq!(left, Outstanding::default());
+}
+
 /// The ways to send a head and a body that was received: `cargo test --release -p sluice-sys parts_cost -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
