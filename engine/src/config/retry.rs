@@ -119,6 +119,16 @@ impl Retry {
     }
 }
 
+impl Retry {
+    /// That of a route, with its own keys over those of its upstream, whose retry this is.
+    pub(super) fn of_route(&self, own: &Field<Values>, wider: &Values, report: &mut Report) -> Retry {
+        match own.given() {
+            Some(own) => Retry::settle(&check_written(Some(own), wider, report)),
+            None => self.clone(),
+        }
+    }
+}
+
 enum Cause {
     Named(RetryCause),
     Statuses((u16, u16)),

@@ -11,7 +11,7 @@ use super::mirror::check_mirror;
 use super::pattern::{HostPattern, PathPattern};
 use super::policy::{GlobalPolicy, check_policy, is_local};
 use super::problem::{Fault, Located, Origin, Report, closest};
-use super::retry::{Retry, check_written};
+use super::retry::Retry;
 use super::shadows::note_shadows;
 use super::splits::{Split, check_split};
 use super::table::{Limits, Paths, RouteKeys, Timeouts, Top};
@@ -206,10 +206,9 @@ fn check_route_scopes(
         (None, Some((_, group))) => group.limits.clone(),
         (own, _) => Limits::settle(&own.map_or_else(|| limits.clone(), |own| own.over(limits))),
     };
-    let retry = match (&keys.retry, wider) {
-        (Field::Given(own), _) => Retry::settle(&check_written(Some(own), retry, report)),
-        (_, Some((_, group))) => group.retry.clone(),
-        (_, None) => Retry::settle(retry),
+    let retry = match wider {
+        Some((_, group)) => group.retry.of_route(&keys.retry, retry, report),
+        None => Retry::settle(retry),
     };
     (timeouts, limits, retry)
 }
