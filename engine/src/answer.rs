@@ -42,6 +42,8 @@ pub(crate) enum Answer<'a> {
     NoneAvailable,
     /// The breaker of the group is open.
     BreakerOpen,
+    /// All servers of the group have as many connections as they may.
+    UpstreamFull { why: &'static str },
     /// The server did not connect or answer in time.
     UpstreamTimeout,
     /// The server's answer was cut off or not HTTP.
@@ -72,6 +74,14 @@ impl Answer<'_> {
         Answer::BadUpstream { why: "the server does not take extended CONNECT (RFC 8441)" };
     pub(crate) const TRACE_ENDS_HERE: Answer<'static> =
         Answer::Refused { status: 501, why: "TRACE ends here by Max-Forwards and is not answered" };
+
+    /// Not for clients: the request may wait.
+    pub(crate) const FULL: Answer<'static> =
+        Answer::UpstreamFull { why: "every server has as many connections as it may" };
+    pub(crate) const QUEUE_FULL: Answer<'static> =
+        Answer::UpstreamFull { why: "too many requests wait for a server" };
+    pub(crate) const QUEUE_LATE: Answer<'static> =
+        Answer::UpstreamFull { why: "no server has become free in time" };
 
     /// The status that tells the client about a message that was aborted before an answer began. `None` when there is
     /// no client left.
@@ -137,7 +147,9 @@ impl Answer<'_> {
             Answer::NoRoute => 404,
             Answer::MethodNotAllowed { .. } => 405,
             Answer::Unreachable | Answer::BadUpstream { .. } => 502,
-            Answer::NoneAvailable | Answer::BreakerOpen | Answer::Crowded => 503,
+            Answer::NoneAvailable | Answer::BreakerOpen | Answer::UpstreamFull { .. } | Answer::Crowded => {
+                503
+            }
             Answer::UpstreamTimeout => 504,
         }
     }
@@ -145,7 +157,7 @@ impl Answer<'_> {
     /// One line for people.
     pub(crate) fn why(self) -> &'static str {
         match self {
-            Answer::Refused { why, .. } | Answer::BadUpstream { why } => why,
+            Answer::Refused { why, .. } | Answer::BadUpstream { why } | Answer::UpstreamFull { why } => why,
             Answer::NoTunnel => "neither CONNECT nor an Upgrade to this protocol is allowed here",
             Answer::WebSocketVersion => "version 13 of WebSocket is spoken here",
             Answer::FinalRecipient => "this is the proxy, by Max-Forwards",
@@ -178,6 +190,7 @@ impl Answer<'_> {
             //= https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4
             Answer::NoneAvailable
             | Answer::BreakerOpen
+            | Answer::UpstreamFull { .. }
             | Answer::TooManyConnections
             | Answer::Crowded
             | Answer::Abusive => Some(("Retry-After", "1")),
@@ -314,6 +327,9 @@ mod tests {
             Answer::UNFIT_LENGTH,
             Answer::Unreachable,
             Answer::NoneAvailable,
+            Answer::FULL,
+            Answer::QUEUE_FULL,
+            Answer::QUEUE_LATE,
             Answer::UpstreamTimeout,
         ];
         answers.extend(Fault::ALL.iter().flat_map(|fault| {

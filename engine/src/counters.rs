@@ -226,6 +226,18 @@ counters! {
     upstream_max_requests,
     /// The same because `timeouts.upstream_connection_age` had passed.
     upstream_max_age,
+    /// Requests that wait for a server now, because all have as many connections as `limits.upstream_connections` allows.
+    upstream_waiting,
+    /// Requests that had to wait for one.
+    upstream_queued,
+    /// Those of them that were answered with 503 because `timeouts.upstream_queue` had passed.
+    upstream_queue_timeouts,
+    /// Requests answered with 503 because as many waited as `limits.upstream_queue` allows, or too many of their connection.
+    upstream_queue_overflows,
+    /// Requests whose client has left while they waited.
+    upstream_queue_left,
+    /// Connections to servers closed, idle or after their request, for a request of another shard that waited.
+    upstream_ceded,
     /// Kept connections found closed by their server just before a request that cannot be sent again.
     upstream_stale,
     /// Connections to servers made.
@@ -337,6 +349,7 @@ const OF_NOW: &[&str] = &[
     "bodies_kept_bytes",
     "upstream_connections",
     "upstream_idle",
+    "upstream_waiting",
     "tasks_busy",
     "buffers_held",
     "buffers_held_max",
@@ -379,6 +392,7 @@ mod tests {
         ("timeouts.connection_age", Some("connections_max_age")),
         ("timeouts.write_stall", Some("write_stalls")),
         ("timeouts.upstream_connect", Some("upstream_connect_timeouts")),
+        ("timeouts.upstream_queue", Some("upstream_queue_timeouts")),
         ("timeouts.upstream_response", Some("upstream_timeouts")),
         ("timeouts.upstream_body_idle", Some("upstream_body_timeouts")),
         ("timeouts.upstream_idle", None),
@@ -403,6 +417,8 @@ mod tests {
         ("limits.connections_per_address", Some("address_refused")),
         ("limits.abuse_score", Some("abuse_closed")),
         ("limits.upstream_idle_connections", Some("upstream_not_kept")),
+        ("limits.upstream_connections", Some("upstream_queued")),
+        ("limits.upstream_queue", Some("upstream_queue_overflows")),
         ("limits.upstream_requests_per_connection", Some("upstream_max_requests")),
         ("limits.upstream_streams", None),
         ("limits.kept_bodies_bytes", Some("bodies_not_kept")),

@@ -41,6 +41,7 @@ fn kind(answer: &Answer<'_>) -> usize {
         Answer::Redirect { .. } => 16,
         // Its text is that of the configuration.
         Answer::Fixed(_) => 17,
+        Answer::UpstreamFull { .. } => 18,
     }
 }
 
@@ -56,6 +57,8 @@ fn responses() -> Vec<Answer<'static>> {
         Answer::Unreachable,
         Answer::NoneAvailable,
         Answer::BreakerOpen,
+        Answer::QUEUE_FULL,
+        Answer::QUEUE_LATE,
         Answer::OVERDUE,
         Answer::TRACE_ENDS_HERE,
         Answer::NO_EXTENDED_CONNECT,
@@ -96,7 +99,7 @@ fn errors_lists_every_response() {
     let texts: BTreeSet<_> = quoted(ERRORS).collect();
     let responses = responses();
     let kinds: BTreeSet<_> = responses.iter().map(kind).collect();
-    assert_eq!(kinds, (0..=16).collect(), "a kind of response is missing in `responses`");
+    assert_eq!(kinds, (0..=18).collect(), "a kind of response is missing in `responses`");
     for response in responses {
         let (status, text) = (response.status(), response.why());
         assert!(texts.contains(text), "{status} {text}");

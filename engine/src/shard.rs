@@ -240,6 +240,9 @@ impl Shard {
         counters.bodies_kept_bytes.set(self.kept_bytes.get() as u64);
         counters.upstream_connections.set(busy + idle);
         counters.upstream_idle.set(idle);
+        let mut waiting = 0;
+        self.servers.for_each_queue(|queue| waiting += queue.len() as u64);
+        counters.upstream_waiting.set(waiting);
         counters.tasks_busy.set(u64::from(sluice_sys::workers_busy()));
         counters.buffers_held.set(u64::from(held));
         counters.buffers_held_max.set(u64::from(held_max));

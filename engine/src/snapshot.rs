@@ -35,6 +35,7 @@ use crate::upstream::ejection::EjectionRules;
 use crate::upstream::group::{Group, GroupRules};
 use crate::upstream::lifetime::Lifetime;
 use crate::upstream::members::GroupMembers;
+use crate::upstream::queue::Queue;
 use crate::upstream::servers::Servers;
 use crate::websocket::FrameRules;
 
@@ -172,7 +173,8 @@ impl Snapshot {
         let group = |((number, group), members): ((usize, &UpstreamGroup), &GroupMembers)| {
             let members = servers.of_group(group, members, tls.of(number));
             let (numbers, breaker) = servers.numbers_of(group);
-            Group::new(members, GroupRules::new(group, config)).counted(numbers, breaker)
+            Group::new(members, GroupRules::new(group, config, servers.queue_of(group)))
+                .counted(numbers, breaker)
         };
         let route = |(route, numbers)| Route::new(route, numbers);
         let routes = config.routes.iter().zip(servers.numbers_of_routes(&config.routes));
@@ -278,13 +280,16 @@ impl Route {
 }
 
 impl GroupRules {
-    fn new(group: &UpstreamGroup, config: &Config) -> GroupRules {
+    fn new(group: &UpstreamGroup, config: &Config, queue: Option<Rc<Queue>>) -> GroupRules {
         GroupRules {
             proxy_protocol: group.proxy_protocol,
             sources: group.source_addresses.clone().into(),
             connect_ms: ms(group.timeouts.upstream_connect),
             idle_ms: ms(group.timeouts.upstream_idle),
             idle_connections_max: group.limits.upstream_idle_connections,
+            queue,
+            queue_ms: ms(group.timeouts.upstream_queue),
+            queue_max: group.limits.upstream_queue,
             lifetime: Lifetime::new(
                 ms(group.timeouts.upstream_connection_age),
                 group.limits.upstream_requests_per_connection,

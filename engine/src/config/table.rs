@@ -193,6 +193,8 @@ section! {
         "Longest time in which a peer takes none of the bytes waiting for it";
     upstream_connect: Duration = time("1ms", "24h"), "3s", PER_UPSTREAM, Reload, "--timeout-upstream-connect",
         "Longest time to connect to a server, with the TLS handshake of an https:// server";
+    upstream_queue: Duration = time("0s", "24h"), "3s", PER_UPSTREAM, Reload, "--timeout-upstream-queue",
+        "Longest wait for a server while all have as many connections as limits.upstream_connections allows (503 after it); 0s for none";
     upstream_response: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-response",
         "Longest wait for the response head, from the end of the request, and from each 102 (Processing)";
     upstream_body_idle: Duration = time("1ms", "24h"), "60s", PER_ALL, Reload, "--timeout-upstream-body-idle",
@@ -244,6 +246,10 @@ section! {
         "Points of abuse after which a client's connection is closed (429); 0 for no limit";
     upstream_idle_connections: usize = count("0", "1000000"), "1000000", PER_UPSTREAM, Reload, "--limit-upstream-idle-connections",
         "Most idle connections that one shard keeps to one server, of as many as the recent peak of use needs; 0 to reuse none";
+    upstream_connections: u32 = count("0", "1000000"), "0", PER_UPSTREAM, Reload, "--limit-upstream-connections",
+        "Most connections of all shards together to one server, tunnels among them; further requests wait; 0 for no limit";
+    upstream_queue: usize = count("0", "1000000"), "1024", PER_UPSTREAM, Reload, "--limit-upstream-queue",
+        "Most requests that wait on one shard for a server of one upstream (503 above it)";
     upstream_requests_per_connection: u32 = count("0", "1000000"), "0", PER_UPSTREAM, Reload,
         "--limit-upstream-requests-per-connection",
         "Requests on one connection to a server before it is used no longer; 0 for no limit";

@@ -8,6 +8,7 @@ use crate::answer::Answer;
 use crate::downstream::{Afterwards, Responder};
 use crate::message::{Aborted, Cause, Reach, Side};
 use crate::record::Phase;
+use crate::upstream::queue::Unavailable;
 
 /// Answers a request that goes nowhere.
 pub(crate) async fn refuse(responder: Responder<'_>, refusal: &Refusal<'_>) -> Ended {
@@ -31,8 +32,12 @@ async fn refuse_aborted(responder: Responder<'_>, aborted: Aborted) -> Ended {
 }
 
 impl Exchange<'_> {
-    /// Answers a request for which there is no server. Its body, if it has one, was not read to its end.
-    pub(super) async fn answer_for_server(&self, answer: Answer<'_>) -> Ended {
+    /// Ends an exchange for which there is no server. The body of the request, if it has one, was not read to its end.
+    pub(super) async fn give_up_unserved(&self, unavailable: Unavailable) -> Ended {
+        let answer = match unavailable {
+            Unavailable::Answer(answer) => answer,
+            Unavailable::Gone(aborted) => return self.give_up(Interrupted::by(aborted)).await,
+        };
         let is_read = self.decision.body.is_empty();
         let afterwards = if is_read { Afterwards::GoOn } else { Afterwards::Close };
         refuse(self.responder, &Refusal::then(answer, afterwards)).await

@@ -16,6 +16,7 @@ use super::upgrade::Switch;
 use crate::config::SendHost;
 use crate::message::Repeat;
 use crate::request_lines::RequestLines;
+use crate::upstream::capacity;
 use crate::upstream::connect::{connect_new, take_idle};
 use crate::upstream::server::Server;
 use crate::upstream::stream::{Rest, Unanswered, UpstreamStream};
@@ -135,7 +136,7 @@ impl<'a> Exchange<'a> {
         let idle = take_idle(self.shard, self.decision.group, identity);
         let mut server = match idle {
             Some(server) => server,
-            None => connect_new(self.shard, self.decision.group, identity).await.ok()?,
+            None => connect_new(self.shard, self.decision.group, identity, capacity::Turn::New).await.ok()?,
         };
         if Rc::ptr_eq(server.server(), &first) {
             return None;

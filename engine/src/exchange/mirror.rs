@@ -24,6 +24,7 @@ use crate::min_rate::MinRate;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::upstream::capacity::Turn;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
 use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::{ResponseBody, Rest, UpstreamStream, Used};
@@ -126,7 +127,7 @@ impl Copied {
         };
         let mut server = match take_idle(&shard, group, identity) {
             Some(server) => server,
-            None => connect_new(&shard, group, identity).await.ok()?,
+            None => connect_new(&shard, group, identity, Turn::New).await.ok()?,
         };
         let timer = Timer::new(self.response_ms);
         let exchanged = {

@@ -24,7 +24,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use sluice_proto::BodyLength;
 use sluice_sys::Timer;
@@ -43,7 +43,9 @@ use crate::relay::{Appended, append_if_complete, relay};
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::upstream::capacity::Turn;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::queue::{Unavailable, wait_for_server};
 use crate::upstream::server::Server;
 use crate::upstream::stream::{RequestStream, ResponseStream, Rest, Unanswered, UpstreamStream, Used};
 
@@ -99,7 +101,7 @@ impl<'a> Exchange<'a> {
         if let Some(breaker) = &self.decision.group.breaker
             && !self.is_admitted(breaker)
         {
-            return cold!(self.answer_for_server(Answer::BreakerOpen));
+            return cold!(self.give_up_unserved(Unavailable::Answer(Answer::BreakerOpen)));
         }
         let length = self.decision.body;
         match append_if_complete(body, length, self.is_chunked(), lines.bytes_mut()) {
@@ -121,8 +123,8 @@ impl<'a> Exchange<'a> {
             if server.is_none() {
                 // Received bytes of the body keep no buffer from others while a server is looked for.
                 body.release_buffers();
-                if let Err(answer) = cold!(self.connect_new(&mut server)) {
-                    return cold!(self.answer_for_server(answer));
+                if let Err(unavailable) = cold!(self.connect_new(&mut server)) {
+                    return cold!(self.give_up_unserved(unavailable));
                 }
             }
             let used = server.as_mut().expect("there is a server by now");
@@ -163,11 +165,21 @@ impl<'a> Exchange<'a> {
         if can_repeat { Repeat::Possible } else { Repeat::Impossible }
     }
 
-    /// A new connection; rather not to the server that was asked last, if another one is to be.
-    async fn connect_new(&self, server: &mut Option<UpstreamStream>) -> Result<(), Answer<'static>> {
+    /// A new connection, or while servers have as many as they may, the first one that becomes free; rather not to the server that
+    /// was asked last, if another one is to be.
+    async fn connect_new(&self, server: &mut Option<UpstreamStream>) -> Result<(), Unavailable> {
         let last = if self.is_elsewhere.get() { self.responder.record().server() } else { None };
-        let identity = self.proxy_identity(last.as_ref());
-        *server = Some(connect_new(self.shard, self.decision.group, identity).await?);
+        let (group, identity) = (self.decision.group, self.proxy_identity(last.as_ref()));
+        let connected = match connect_new(self.shard, group, identity, Turn::New).await {
+            Err(Answer::FULL) => {
+                let (mut look, on_close) = (None, self.decision.route.on_client_close);
+                let gone = |context: &mut Context<'_>| self.responder.poll_gone(&mut look, on_close, context);
+                // Boxed: few requests wait, and all others would be larger for it.
+                Box::pin(wait_for_server(self.shard, group, identity, gone)).await?
+            }
+            other => other.map_err(Unavailable::Answer)?,
+        };
+        *server = Some(connected);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::control::Message;
 use crate::downstream::{self, Changed};
 use crate::log;
 use crate::shard::Shard;
-use crate::upstream::upkeep;
+use crate::upstream::{queue, upkeep};
 
 /// How often a draining shard looks whether it is empty.
 const DRAIN_LOOK_MS: u64 = 20;
@@ -25,6 +25,7 @@ pub(crate) async fn run(shard: Rc<Shard>, listeners: Vec<BoundListener>, peers: 
         spawn(balance::run(peers));
     }
     spawn(upkeep::run(shard.clone()));
+    spawn(queue::keep(shard.clone()));
     let snapshot = shard.snapshot();
     let start = |(bound, id)| {
         let listener = Listener::start(bound, id);

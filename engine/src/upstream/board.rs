@@ -14,6 +14,7 @@ use crossbeam_utils::CachePadded;
 use crate::config::{Scheme, UpstreamGroup, UpstreamServer};
 use crate::counters::Counter;
 use crate::traffic::{ByClass, Times, Traffic};
+use crate::upstream::capacity::{Capacity, Keepers, Waiting};
 use crate::upstream::members::GroupMembers;
 
 /// So many lines are written to the log about a server in [`LINES_MS`].
@@ -27,6 +28,9 @@ type Name = (String, Scheme, String);
 pub(crate) struct ServerBoard {
     shards: usize,
     servers: Mutex<BTreeMap<Name, Arc<ServerEntry>>>,
+    /// By group, the requests that wait for a server of it, where connections are limited.
+    waiting: Mutex<BTreeMap<String, Arc<Waiting>>>,
+    pub(crate) keepers: Arc<Keepers>,
     /// The numbers of groups and routes.
     pub(crate) traffic: Traffic,
     reporter: Arc<Reporter>,
@@ -79,6 +83,8 @@ pub(crate) struct ServerEntry {
     ejection_ms: AtomicU64,
     /// Since when lines of the log about it are counted, and in the last byte how many there were.
     lines: AtomicU64,
+    /// Its connections, where they are limited.
+    capacity: OnceLock<Arc<Capacity>>,
     /// By shard, each made by that shard, so that it lies in memory near to it.
     numbers: Box<[OnceLock<Arc<CachePadded<ServerNumbers>>>]>,
 }
@@ -137,9 +143,12 @@ pub(crate) struct CheckCounts {
 impl ServerBoard {
     /// For so many shards.
     pub(crate) fn new(shards: usize) -> ServerBoard {
+        let keepers = Arc::new(Keepers::new(shards));
         ServerBoard {
             shards,
             servers: Mutex::default(),
+            waiting: Mutex::default(),
+            keepers,
             traffic: Traffic::new(shards),
             reporter: Arc::default(),
         }
@@ -182,6 +191,13 @@ impl ServerBoard {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(f);
     }
 
+    /// The requests that wait for a server of this group.
+    pub(crate) fn waiting(&self, group: &str) -> Arc<Waiting> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Waiting::new(self.keepers.clone()));
+        waiting.entry(group.to_owned()).or_insert_with(new).clone()
+    }
+
     /// Calls `f` with group, scheme, address and what is known, for each.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&str, Scheme, &str, &ServerEntry)) {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,6 +217,7 @@ impl ServerEntry {
             ejection: AtomicU64::new(0),
             ejection_ms: AtomicU64::new(0),
             lines: AtomicU64::new(0),
+            capacity: OnceLock::new(),
             numbers: (0..shards).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -238,6 +255,11 @@ impl ServerEntry {
         self.lines.store(since_ms << 8 | (lines + 1).min(LINES_MAX), Relaxed);
         let (upstream, server) = self.name.clone();
         self.reporter.report(Report { upstream, server, change, is_silent });
+    }
+
+    /// Its connections, for which requests of its group wait.
+    pub(crate) fn capacity(&self, waiting: &Arc<Waiting>) -> Arc<Capacity> {
+        self.capacity.get_or_init(|| Arc::new(Capacity::new(waiting.clone()))).clone()
     }
 
     /// The numbers of this shard, which calls this on its own thread.

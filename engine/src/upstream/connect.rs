@@ -12,6 +12,7 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
+use crate::upstream::capacity::{Full, Place, Turn};
 use crate::upstream::dial::{dial, report};
 use crate::upstream::ejection::Failure;
 use crate::upstream::group::{Group, GroupRules, Wanted};
@@ -64,6 +65,25 @@ pub(crate) fn take_idle(
     group: &Group,
     identity: ProxyIdentity<'_>,
 ) -> Option<UpstreamStream> {
+    if is_behind_others(group) {
+        return None;
+    }
+    take_free(shard, group, identity)
+}
+
+/// Whether requests wait for a server of the group: they go first.
+#[inline]
+fn is_behind_others(group: &Group) -> bool {
+    group.rules.queue.as_ref().is_some_and(|queue| !queue.is_empty())
+}
+
+/// The same for a request whose turn it is.
+#[inline]
+pub(super) fn take_free(
+    shard: &Rc<Shard>,
+    group: &Group,
+    identity: ProxyIdentity<'_>,
+) -> Option<UpstreamStream> {
     let repeat = identity.repeat;
     if group.rules.protocol == UpstreamProtocol::H2 {
         return open_stream(shard, group, identity);
@@ -106,12 +126,16 @@ fn is_fresh(shard: &Shard, link: &Link) -> bool {
 /// announced to servers, the announcement goes first.
 ///
 /// # Errors
-/// The answer for the client when there is none.
+/// The answer for the client when there is none; [`Answer::FULL`] if servers have as many connections as they may.
 pub(crate) async fn connect_new(
     shard: &Rc<Shard>,
     group: &Group,
     identity: ProxyIdentity<'_>,
+    turn: Turn,
 ) -> Result<UpstreamStream, Answer<'static>> {
+    if turn == Turn::New && is_behind_others(group) {
+        return Err(Answer::FULL);
+    }
     shard.stock.leave_room_for(sluice_sys::connections_open());
     if shard.stock.is_full() {
         make_room(shard);
@@ -132,25 +156,29 @@ pub(crate) async fn connect_new(
         }
         let connected = match group.rules.protocol {
             UpstreamProtocol::H1 => {
-                let link = connect_to(shard, &server, &group.rules, Some(identity)).await;
-                link.map(|link| {
+                let connecting = async {
+                    let place = server.take_place(turn).map_err(|Full| Answer::FULL)?;
+                    connect_to(shard, &server, &group.rules, Some(identity), place).await
+                };
+                connecting.await.map(|link| {
                     server.opened();
                     UpstreamStream::H1(ServerConnection::new(server.clone(), link, false, identity.reuse))
                 })
             }
-            UpstreamProtocol::H2 => connect_stream(shard, group, &server, identity.purpose).await,
+            UpstreamProtocol::H2 => connect_stream(shard, group, &server, identity.purpose, turn).await,
         };
         match connected {
             Ok(stream) => return Ok(stream),
             Err(error) => {
-                if !matches!(error, Answer::NoneAvailable | Answer::NO_EXTENDED_CONNECT) {
+                if !matches!(error, Answer::NoneAvailable | Answer::FULL | Answer::NO_EXTENDED_CONNECT) {
                     group.note_failure(&server, Failure::Connection, sluice_sys::now_ms());
                 }
                 (answer, failed) = (error, Some(server));
             }
         }
     }
-    Err(answer)
+    // Another server may have failed: those that are full will be free again.
+    Err(if group.rules.queue.is_some() && group.is_full() { Answer::FULL } else { answer })
 }
 
 /// A connection to this server, secured where it has to be. Without an identity it is for all clients.
@@ -159,12 +187,14 @@ pub(super) async fn connect_to(
     server: &Server,
     rules: &GroupRules,
     identity: Option<ProxyIdentity<'_>>,
+    place: Option<Place>,
 ) -> Result<Link, Answer<'static>> {
     let until_ms = sluice_sys::now_ms() + rules.connect_ms;
-    let mut made = dial(server, rules).await;
+    let mut made = dial(server, rules, place).await;
     if made.as_ref().is_err_and(lacks_descriptors) && make_room(shard) {
         sluice_sys::sleep(CLOSING_MS).await;
-        made = dial(server, rules).await;
+        let place = server.take_place(Turn::Waited).map_err(|Full| Answer::FULL)?;
+        made = dial(server, rules, place).await;
     }
     let conn = made.map_err(|error| note_failure(shard, server, rules, &error))?;
     conn.set_read_ahead(server.read_ahead());
@@ -201,6 +231,7 @@ async fn connect_stream(
     group: &Group,
     server: &Rc<Server>,
     purpose: Purpose,
+    turn: Turn,
 ) -> Result<UpstreamStream, Answer<'static>> {
     let mut has_waited = false;
     loop {
@@ -213,7 +244,7 @@ async fn connect_stream(
             shard.counters.upstream_bad_responses.increment();
             return Err(Answer::NO_EXTENDED_CONNECT);
         }
-        server.sessions.wait(shard, server, &group.rules).await?;
+        server.sessions.wait(shard, server, &group.rules, turn).await?;
         has_waited = true;
     }
 }

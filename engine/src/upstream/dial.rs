@@ -1,6 +1,7 @@
 //! Making the transport of a connection to a server: which of its addresses and of ours, several addresses at once where one does not
 //! answer, and what the log says of those that cannot be used.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -11,6 +12,7 @@ use std::task::Poll;
 use sluice_sys::{Address, Conn, ConnectCause, ConnectError, Timer, now_ms};
 
 use crate::log;
+use crate::upstream::capacity::{Full, Place, Turn};
 use crate::upstream::group::GroupRules;
 use crate::upstream::server::Server;
 
@@ -47,21 +49,39 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Conn, ConnectError>> + 'a>
 
 /// A connection to one of the server's addresses, within the time to connect.
 ///
+/// Each attempt has a place of its own, where the server's connections are counted: one that has failed may be on its way yet.
+///
 /// # Errors
 /// That of the last address.
-pub(super) async fn dial(server: &Server, rules: &GroupRules) -> Result<Conn, ConnectError> {
+pub(super) async fn dial(
+    server: &Server,
+    rules: &GroupRules,
+    place: Option<Place>,
+) -> Result<Conn, ConnectError> {
     match &*server.key.addresses {
-        [only] if rules.sources.is_empty() => Conn::connect_to(None, only, rules.connect_ms).await,
+        [only] if rules.sources.is_empty() => {
+            Conn::connect_holding(held(place), None, only, rules.connect_ms).await
+        }
         // Boxed: the usual connection has no use for its state.
-        [_] => Box::pin(attempt(server, rules, 0, rules.connect_ms)).await,
-        _ => Box::pin(race(server, rules)).await,
+        [_] => Box::pin(attempt(server, rules, 0, rules.connect_ms, place)).await,
+        _ => Box::pin(race(server, rules, place)).await,
     }
+}
+
+/// What goes with the socket of an attempt.
+fn held(place: Option<Place>) -> Option<Box<dyn Any>> {
+    place.map(|place| Box::new(place) as Box<dyn Any>)
 }
 
 /// Tries the addresses in turn: the next one when one has failed, or has not answered within a quarter of a second. The first that
 /// answers is taken, and the others are given up.
 //= https://www.rfc-editor.org/rfc/rfc8305#section-5
-async fn race<'a>(server: &'a Server, rules: &'a GroupRules) -> Result<Conn, ConnectError> {
+async fn race<'a>(
+    server: &'a Server,
+    rules: &'a GroupRules,
+    place: Option<Place>,
+) -> Result<Conn, ConnectError> {
+    let mut first_place = Some(place);
     let until_ms = now_ms() + rules.connect_ms;
     let order = order(&server.key.addresses, server.dialer.preferred.get());
     let delay_ms = ATTEMPT_DELAY_MS.min(rules.connect_ms / order.len().max(1) as u64).max(1);
@@ -71,8 +91,15 @@ async fn race<'a>(server: &'a Server, rules: &'a GroupRules) -> Result<Conn, Con
     let mut last = ConnectError::from(io::Error::from(io::ErrorKind::AddrNotAvailable));
     let mut begin = |pending: &mut Vec<(usize, Attempt<'a>)>| {
         let Some(at) = next.next() else { return false };
+        let place = match first_place.take() {
+            Some(place) => place,
+            None => match server.take_place(Turn::Waited) {
+                Ok(place) => place,
+                Err(Full) => return false,
+            },
+        };
         let left_ms = until_ms.saturating_sub(now_ms()).max(1);
-        pending.push((at, Box::pin(attempt(server, rules, at, left_ms))));
+        pending.push((at, Box::pin(attempt(server, rules, at, left_ms, place))));
         timer.reset(delay_ms);
         true
     };
@@ -128,11 +155,13 @@ async fn attempt(
     rules: &GroupRules,
     at: usize,
     timeout_ms: u64,
+    place: Option<Place>,
 ) -> Result<Conn, ConnectError> {
     let address = &server.key.addresses[at];
     let Some(inet) = address.inet().filter(|_| !rules.sources.is_empty()) else {
-        return Conn::connect_to(None, address, timeout_ms).await;
+        return Conn::connect_holding(held(place), None, address, timeout_ms).await;
     };
+    let mut first_place = Some(place);
     let count = rules.sources.len();
     let first = server.dialer.next_source.get();
     server.dialer.next_source.set((first + 1) % count);
@@ -142,7 +171,15 @@ async fn attempt(
         if source.is_ipv4() != inet.is_ipv4() {
             continue;
         }
-        match Conn::connect_from(Some(SocketAddr::new(source, 0)), inet, timeout_ms).await {
+        let place = match first_place.take() {
+            Some(place) => place,
+            None => match server.take_place(Turn::Waited) {
+                Ok(place) => place,
+                Err(Full) => break,
+            },
+        };
+        let source = Some(SocketAddr::new(source, 0));
+        match Conn::connect_holding(held(place), source, address, timeout_ms).await {
             Err(error) if error.cause() == ConnectCause::OutOfPorts => last = error,
             connected => return connected,
         }

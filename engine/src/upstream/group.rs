@@ -16,6 +16,7 @@ use crate::traffic::GroupNumbers;
 use crate::upstream::breaker::Breaker;
 use crate::upstream::ejection::{Average, EjectionRules};
 use crate::upstream::lifetime::Lifetime;
+use crate::upstream::queue::Queue;
 use crate::upstream::retry_budget::RetryBudget;
 use crate::upstream::server::Server;
 
@@ -36,7 +37,7 @@ pub(crate) struct Group {
 }
 
 /// A configuration's rules for the connections to a group's servers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct GroupRules {
     /// The header that begins a new connection.
     pub(crate) proxy_protocol: ProxyProtocolOut,
@@ -48,6 +49,11 @@ pub(crate) struct GroupRules {
     pub(crate) idle_ms: u64,
     /// How many of them to one server.
     pub(crate) idle_connections_max: usize,
+    /// Where requests wait while servers have as many connections as they may, if that is limited; how long, and how many on this
+    /// shard.
+    pub(crate) queue: Option<Rc<Queue>>,
+    pub(crate) queue_ms: u64,
+    pub(crate) queue_max: usize,
     /// How long a connection is used.
     pub(crate) lifetime: Lifetime,
     /// The version of HTTP.
@@ -181,6 +187,17 @@ impl Group {
         })
     }
 
+    /// Whether a server that is up may have another connection, or has a free one.
+    pub(crate) fn has_room(&self) -> bool {
+        self.members.borrow().iter().any(|server| !server.is_down() && !server.is_full())
+    }
+
+    /// Whether a server that is up would get requests if it might have more connections.
+    #[cold]
+    pub(crate) fn is_full(&self) -> bool {
+        self.members.borrow().iter().any(|server| !server.is_down() && server.is_full())
+    }
+
     /// Whether checks hold down all servers.
     #[cold]
     pub(crate) fn is_down(&self) -> bool {
@@ -217,6 +234,9 @@ pub(super) mod tests {
             connect_ms: 3_000,
             idle_ms: 50_000,
             idle_connections_max: 1_000,
+            queue: None,
+            queue_ms: 0,
+            queue_max: 0,
             lifetime: Lifetime::new(0, 0),
             protocol: UpstreamProtocol::H1,
             lenient: Lenient::NONE,

@@ -184,6 +184,7 @@ impl ServerConnection {
             KeepResult::Idle => shard.upkeep.wake(),
             KeepResult::Ended => {}
             KeepResult::NoRoom => shard.counters.upstream_not_kept.increment(),
+            KeepResult::Ceded => shard.counters.upstream_ceded.increment(),
             KeepResult::UsedUp(why) => shard.counters.note_used_up(why),
         }
     }

@@ -12,10 +12,12 @@ use sluice_sys::{Address, ReadAhead};
 use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
 use crate::upstream::board::{ServerEntry, ServerNumbers};
+use crate::upstream::capacity::{Capacity, Full, Place, Turn};
 use crate::upstream::dial::Dialer;
 use crate::upstream::ejection::Outlier;
 use crate::upstream::group::GroupRules;
 use crate::upstream::lifetime::UsedUp;
+use crate::upstream::queue::Queue;
 use crate::upstream::sessions::Sessions;
 use crate::upstream::stock::{Peak, Stock};
 use crate::upstream::tls::ServerTls;
@@ -52,6 +54,12 @@ pub(crate) struct Server {
     idle: RefCell<Vec<Link>>,
     /// Its connections by HTTP/2.
     pub(crate) sessions: Sessions,
+    /// How many connections it may have, of all shards together; 0 for no limit.
+    connections_max: Cell<u32>,
+    /// Where they are counted then.
+    limited: RefCell<Option<Limited>>,
+    /// Those of this shard that could be given up, as other shards know it.
+    spare: Cell<u32>,
     /// Connections in use.
     busy: Cell<u32>,
     /// Requests under way, over connections of either protocol.
@@ -76,6 +84,13 @@ pub(crate) struct Server {
     is_checked: Cell<bool>,
 }
 
+/// Where the connections of a server are counted that may have so many only.
+struct Limited {
+    capacity: Arc<Capacity>,
+    /// Requests of this shard that wait for a server of its group.
+    queue: Rc<Queue>,
+}
+
 impl Server {
     pub(crate) fn new(
         key: ServerKey,
@@ -92,6 +107,9 @@ impl Server {
             dialer: Dialer::default(),
             idle: RefCell::new(Vec::new()),
             sessions: Sessions::default(),
+            connections_max: Cell::new(0),
+            limited: RefCell::new(None),
+            spare: Cell::new(0),
             busy: Cell::new(0),
             peak: Peak::default(),
             stock,
@@ -142,9 +160,9 @@ impl Server {
         self.is_down.get()
     }
 
-    /// Whether a connection to it failed a moment ago, or it is ejected.
+    /// Whether a connection to it failed a moment ago, it is ejected, or it has as many connections as it may and none is free.
     pub(crate) fn is_passed_over(&self, now_ms: u64) -> bool {
-        self.failed_until_ms.get() > now_ms
+        self.failed_until_ms.get() > now_ms || self.is_full()
     }
 
     /// A connection to it failed.
@@ -215,10 +233,14 @@ impl Server {
         let mut idle = self.idle.borrow_mut();
         while let Some(link) = idle.pop() {
             if link.transport().reuse() && is_good(&link) {
+                drop(idle);
+                self.note_spare();
                 return Some(link);
             }
             self.stock.closed(1);
         }
+        drop(idle);
+        self.note_spare();
         None
     }
 
@@ -229,10 +251,14 @@ impl Server {
         while let Some(at) = idle.iter().rposition(|link| link.transport().proxied() == announced) {
             let link = idle.remove(at);
             if link.transport().reuse() && is_good(&link) {
+                drop(idle);
+                self.note_spare();
                 return Some(link);
             }
             self.stock.closed(1);
         }
+        drop(idle);
+        self.note_spare();
         None
     }
 
@@ -244,6 +270,10 @@ impl Server {
             return KeepResult::Ended;
         }
         let conn = link.transport();
+        if self.connections_max.get() > 0 && self.cedes_one(None) {
+            self.stock.closed(1);
+            return KeepResult::Ceded;
+        }
         let (mut idle_ms, idle_max) = (rules.idle_ms, rules.idle_connections_max);
         if rules.lifetime.is_limited() {
             match rules.lifetime.note_request(conn) {
@@ -273,6 +303,8 @@ impl Server {
             return KeepResult::Ended;
         }
         idle.push(link);
+        drop(idle);
+        self.note_spare();
         KeepResult::Idle
     }
 
@@ -295,6 +327,8 @@ impl Server {
         let count = count.min(idle.len());
         idle.drain(..count);
         self.stock.closed(count);
+        drop(idle);
+        self.note_spare();
         count
     }
 
@@ -308,6 +342,8 @@ impl Server {
         let before = idle.len();
         idle.retain(|link| link.transport().is_quiet());
         self.stock.closed(before - idle.len());
+        drop(idle);
+        self.note_spare();
     }
 
     /// Takes note of the size of an answer's body. Where answers are large, their bytes are left in the socket for
@@ -335,12 +371,147 @@ impl Server {
     }
 }
 
+/// Where the number of its connections is limited.
+impl Server {
+    /// From now on it may have so many connections, of all shards together; 0 for no limit. Requests wait in this queue then.
+    pub(crate) fn limit_connections(&self, max: u32, queue: Option<&Rc<Queue>>) {
+        let limited = queue
+            .filter(|_| max > 0)
+            .map(|queue| Limited { capacity: self.entry.capacity(queue.waiting()), queue: queue.clone() });
+        self.connections_max.set(if limited.is_some() { max } else { 0 });
+        self.limited.replace(limited);
+    }
+
+    /// Whether it has as many connections as it may, and none of this shard is free.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.connections_max.get() > 0 && self.is_used_up()
+    }
+
+    #[cold]
+    fn is_used_up(&self) -> bool {
+        let is_full = |limited: &Limited| limited.capacity.is_full(self.connections_max.get());
+        self.limited.borrow().as_ref().is_some_and(is_full)
+            && match self.key.protocol {
+                UpstreamProtocol::H1 => self.idle() == 0,
+                UpstreamProtocol::H2 => !self.sessions.is_usable(),
+            }
+    }
+
+    /// A place for a new connection, if places are counted.
+    ///
+    /// # Errors
+    /// All are taken.
+    #[inline]
+    pub(crate) fn take_place(&self, turn: Turn) -> Result<Option<Place>, Full> {
+        match self.connections_max.get() {
+            0 => Ok(None),
+            max => self.take_counted(max, turn),
+        }
+    }
+
+    #[cold]
+    fn take_counted(&self, max: u32, turn: Turn) -> Result<Option<Place>, Full> {
+        self.limited.borrow().as_ref().map(|limited| limited.capacity.take(max, turn)).transpose()
+    }
+
+    /// Whether its requests wait in this queue.
+    pub(crate) fn is_of(&self, queue: &Queue) -> bool {
+        self.limited.borrow().as_ref().is_some_and(|limited| std::ptr::eq(&*limited.queue, queue))
+    }
+
+    /// Whether a connection is given up for a request of another shard, which it counts as then. `waited_ms` is for where none
+    /// waits here.
+    #[cold]
+    fn cedes_one(&self, waited_ms: Option<u64>) -> bool {
+        let limited = self.limited.borrow();
+        let Some(Limited { capacity, queue }) = limited.as_ref() else { return false };
+        let now_ms = sluice_sys::now_ms();
+        let ours_ms = queue.oldest_ms().map(|since_ms| now_ms - since_ms).or(waited_ms);
+        let max = self.connections_max.get();
+        let cedes = capacity.is_wanted_elsewhere(queue.shard(), max, now_ms, ours_ms);
+        if cedes {
+            capacity.cede(1);
+        }
+        cedes
+    }
+
+    /// Gives up so many connections for other shards, if there are as many that can be spared; says how many.
+    pub(crate) fn give_up(&self, most: u32) -> u32 {
+        let given = match self.key.protocol {
+            UpstreamProtocol::H1 => {
+                self.drop_ended();
+                self.close_oldest(most as usize) as u32
+            }
+            UpstreamProtocol::H2 => {
+                (0..most).take_while(|_| self.count_spare() > 0 && self.sessions.leave_one()).count() as u32
+            }
+        };
+        self.note_spare();
+        if let Some(limited) = &*self.limited.borrow() {
+            limited.capacity.cede(given);
+        }
+        given
+    }
+
+    /// Connections that can be given up: idle ones, and all but one of those that requests share.
+    fn count_spare(&self) -> u32 {
+        match self.key.protocol {
+            UpstreamProtocol::H1 => self.idle() as u32,
+            UpstreamProtocol::H2 => {
+                let open = self.sessions.count_staying();
+                if self.requests.get() == 0 { open } else { open.saturating_sub(1) }
+            }
+        }
+    }
+
+    /// Says how many connections can be given up, if others want to know.
+    #[inline]
+    pub(crate) fn note_spare(&self) {
+        if self.connections_max.get() > 0 {
+            self.publish_spare();
+        }
+    }
+
+    #[cold]
+    fn publish_spare(&self) {
+        let now = self.count_spare();
+        let before = self.spare.replace(now);
+        if let Some(limited) = self.limited.borrow().as_ref().filter(|_| now != before) {
+            limited.queue.note_spare(before, now);
+        }
+    }
+
+    /// A request is over: its connection, or its stream, may be free.
+    #[cold]
+    fn released(&self) {
+        // One that requests share is given up as a whole, so not for a request that has just come, unless it is idle.
+        let waited_ms = if self.requests.get() == 0 { None } else { Some(0) };
+        if self.key.protocol == UpstreamProtocol::H2
+            && self.sessions.count_staying() > 0
+            && self.cedes_one(waited_ms)
+        {
+            self.sessions.leave_one();
+        }
+        self.note_spare();
+        self.call_first();
+    }
+
+    /// There may be something for a request that waits here.
+    pub(crate) fn call_first(&self) {
+        if let Some(limited) = &*self.limited.borrow() {
+            limited.queue.call_first();
+        }
+    }
+}
+
 /// A server that a request or a tunnel is with, which counts as long as this lives.
 pub(crate) struct ServerInUse(Rc<Server>);
 
 impl ServerInUse {
     pub(crate) fn new(server: Rc<Server>) -> ServerInUse {
         server.set_requests(server.requests.get() + 1);
+        server.note_spare();
         ServerInUse(server)
     }
 }
@@ -356,6 +527,9 @@ impl Deref for ServerInUse {
 impl Drop for ServerInUse {
     fn drop(&mut self) {
         self.0.set_requests(self.0.requests.get() - 1);
+        if self.0.connections_max.get() > 0 {
+            self.0.released();
+        }
     }
 }
 
@@ -367,6 +541,8 @@ pub(crate) enum KeepResult {
     Ended,
     /// There are as many as there may be.
     NoRoom,
+    /// It was closed for a request of another shard.
+    Ceded,
     /// It has carried as many requests, or is as old, as it may.
     UsedUp(UsedUp),
 }

@@ -2,8 +2,10 @@
 //! that leaves them unchanged.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 use sluice_tls::handshake::ClientConfig;
@@ -13,6 +15,7 @@ use crate::traffic::{ByClass, GroupNumbers};
 use crate::upstream::board::{ServerBoard, ServerEntry};
 use crate::upstream::breaker::Breaker;
 use crate::upstream::members::Member;
+use crate::upstream::queue::Queue;
 use crate::upstream::server::{Server, ServerKey};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
@@ -20,6 +23,8 @@ use crate::upstream::tls::ServerTls;
 /// All servers of a shard.
 pub(crate) struct Servers {
     live: RefCell<Vec<Rc<Server>>>,
+    /// By group, the requests that wait for a server of it, where connections are limited.
+    queues: RefCell<BTreeMap<String, Rc<Queue>>>,
     stock: Rc<Stock>,
     board: Arc<ServerBoard>,
     /// The number of the shard.
@@ -29,7 +34,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// None yet; all their connections will be counted in `stock`, and what this shard has to say of them goes to the board.
     pub(crate) fn new(stock: Rc<Stock>, board: Arc<ServerBoard>, shard: usize) -> Servers {
-        Servers { live: RefCell::default(), stock, board, shard }
+        Servers { live: RefCell::default(), queues: RefCell::default(), stock, board, shard }
     }
 
     /// The servers of a group that are these now.
@@ -40,6 +45,7 @@ impl Servers {
         tls: Option<&ClientConfig>,
     ) -> Vec<Rc<Server>> {
         let is_checked = group.health.is_some();
+        let queue = self.queue_of(group);
         let of_server = |Member { server, addresses }: &Member| {
             let is_secure = server.scheme.is_secure();
             let key = ServerKey {
@@ -53,9 +59,30 @@ impl Servers {
             let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));
             let found = self.find_or_add(key, tls, self.board.entry(group, server));
             found.heed_checks(is_checked);
+            found.limit_connections(group.limits.upstream_connections, queue.as_ref());
             found
         };
         members.iter().map(of_server).collect()
+    }
+
+    /// Where requests wait for a server of a group, if connections to its servers are limited.
+    pub(crate) fn queue_of(&self, group: &UpstreamGroup) -> Option<Rc<Queue>> {
+        if group.limits.upstream_connections == 0 {
+            return None;
+        }
+        let mut queues = self.queues.borrow_mut();
+        let new = || Rc::new(Queue::new(self.board.waiting(&group.name), self.shard));
+        Some(queues.entry(group.name.clone()).or_insert_with(new).clone())
+    }
+
+    /// Calls `f` for each queue. It must not wait.
+    pub(crate) fn for_each_queue(&self, f: impl FnMut(&Rc<Queue>)) {
+        self.queues.borrow().values().for_each(f);
+    }
+
+    /// The task that other shards wake, by this.
+    pub(crate) fn begin_keeping(&self, waker: &Waker) {
+        self.board.keepers.begin(self.shard, waker);
     }
 
     fn find_or_add(&self, key: ServerKey, tls: Option<ServerTls>, entry: Arc<ServerEntry>) -> Rc<Server> {

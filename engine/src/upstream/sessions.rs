@@ -19,6 +19,7 @@ use crate::connection::link::Link;
 use crate::h2::{AbuseRules, Driver, Ending, Session, Stream};
 use crate::message::Side;
 use crate::shard::Shard;
+use crate::upstream::capacity::{Place, Turn};
 use crate::upstream::connect::connect_to;
 use crate::upstream::group::GroupRules;
 use crate::upstream::server::Server;
@@ -65,6 +66,8 @@ struct Making {
     shard: Rc<Shard>,
     server: Rc<Server>,
     rules: Rc<GroupRules>,
+    /// Gone with the attempt to connect.
+    place: Option<Place>,
 }
 
 impl Sessions {
@@ -93,6 +96,26 @@ impl Sessions {
         (busy as u32, all.len() - busy)
     }
 
+    /// How many connections there are that may get further requests, without those that are being made.
+    pub(crate) fn count_staying(&self) -> u32 {
+        self.all.borrow().iter().filter(|session| is_staying(session)).count() as u32
+    }
+
+    /// Whether a request may have a stream now, or when the connections are made that are being made.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.making.get() > 0 || self.all.borrow().iter().any(|session| session.openable() > 0)
+    }
+
+    /// The connection with the fewest streams takes no further requests; says if there is one.
+    #[cold]
+    pub(crate) fn leave_one(&self) -> bool {
+        let all = self.all.borrow();
+        let staying = all.iter().filter(|session| is_staying(session));
+        let Some(least) = staying.min_by_key(|session| session.streams()) else { return false };
+        least.go_away(0, ErrorCode::NO_ERROR);
+        true
+    }
+
     /// The connections take no further requests, and end with those that they have.
     pub(crate) fn leave_all(&self) {
         for session in &*self.all.borrow() {
@@ -103,7 +126,7 @@ impl Sessions {
     /// Has another connection made if the streams of those that there are will soon be used up, and none is being made.
     pub(crate) fn look_ahead(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
         if self.making.get() == 0 && self.is_short() {
-            Making::begin(shard, server, rules);
+            Making::begin(shard, server, rules, Turn::New);
         }
     }
 
@@ -122,10 +145,16 @@ impl Sessions {
     }
 
     /// Waits until a connection was made, or could not be. Has as many made as those need who wait.
-    pub(crate) async fn wait(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) -> Made {
+    pub(crate) async fn wait(
+        &self,
+        shard: &Rc<Shard>,
+        server: &Rc<Server>,
+        rules: &Rc<GroupRules>,
+        turn: Turn,
+    ) -> Made {
         let waiter = Rc::new(Waiter::default());
         self.waiting.borrow_mut().push(waiter.clone());
-        self.make_enough(shard, server, rules);
+        self.make_enough(shard, server, rules, turn);
         poll_fn(|context| match waiter.made.get() {
             Some(made) => Poll::Ready(made),
             None => {
@@ -136,8 +165,9 @@ impl Sessions {
         .await
     }
 
-    /// Has as many connections made as those need who wait.
-    fn make_enough(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
+    /// Has as many connections made as those need who wait. If there may be no more of them, those that wait for none that is being
+    /// made wait elsewhere.
+    fn make_enough(&self, shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>, turn: Turn) {
         let mut waiting = self.waiting.borrow_mut();
         // The others were given up meanwhile.
         waiting.retain(|waiter| Rc::strong_count(waiter) > 1);
@@ -145,7 +175,12 @@ impl Sessions {
         let needed = (waiting.len() as u32).div_ceil(each).min(MAKING_MAX);
         drop(waiting);
         while self.making.get() < needed {
-            Making::begin(shard, server, rules);
+            if !Making::begin(shard, server, rules, turn) {
+                break;
+            }
+        }
+        if self.making.get() == 0 && needed > 0 {
+            self.release(usize::MAX, Err(Answer::FULL));
         }
     }
 
@@ -178,16 +213,19 @@ impl Purpose {
 }
 
 impl Making {
-    /// Begins to make a connection, which is driven to its end in a task of its own.
-    fn begin(shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>) {
+    /// Begins to make a connection, which is driven to its end in a task of its own; not if the server has as many as it may.
+    fn begin(shard: &Rc<Shard>, server: &Rc<Server>, rules: &Rc<GroupRules>, turn: Turn) -> bool {
+        let Ok(place) = server.take_place(turn) else { return false };
         server.sessions.making.set(server.sessions.making.get() + 1);
-        let making = Making { shard: shard.clone(), server: server.clone(), rules: rules.clone() };
+        let making = Making { shard: shard.clone(), server: server.clone(), rules: rules.clone(), place };
         spawn(making.run());
+        true
     }
 
-    async fn run(self) {
+    async fn run(mut self) {
         let until_ms = now_ms() + self.rules.connect_ms;
-        match connect_to(&self.shard, &self.server, &self.rules, None).await {
+        let place = self.place.take();
+        match connect_to(&self.shard, &self.server, &self.rules, None, place).await {
             Ok(link) => self.drive(link, until_ms).await,
             Err(answer) => self.end(Err(answer)),
         }
@@ -202,6 +240,7 @@ impl Making {
         session.open_at_most(streams);
         server.sessions.all.borrow_mut().push(session.clone());
         server.opened();
+        server.note_spare();
         let mut inbox = Inbox::default();
         let stall_ms = shard.snapshot().times.write_stall;
         let no_limit = AbuseRules { burst: 0, per_second: 0 };
@@ -225,6 +264,7 @@ impl Making {
         }
         server.sessions.remove(&session);
         server.closed();
+        server.note_spare();
     }
 
     /// The server's settings have come, or will not.
@@ -245,8 +285,13 @@ impl Making {
             Ok(streams) => sessions.release(streams, Ok(())),
             Err(answer) => sessions.release(usize::MAX, Err(answer)),
         }
-        sessions.make_enough(&self.shard, &self.server, &self.rules);
+        sessions.make_enough(&self.shard, &self.server, &self.rules, Turn::New);
+        self.server.call_first();
     }
+}
+
+fn is_staying(session: &Session) -> bool {
+    session.is_settled() && !session.is_going_away()
 }
 
 /// Whether a connection is of use, once that is known.

@@ -177,7 +177,7 @@ impl Http2 {
     }
 
     /// The server's side of a connection: reads the preface, sends these settings.
-    pub(crate) async fn accept(stream: TcpStream, settings: &[(u16, u32)]) -> io::Result<Self> {
+    pub async fn accept(stream: TcpStream, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut connection = Self::over(stream);
         while connection.buffer.len() < PREFACE.len() {
             if connection.read.read_buf(&mut connection.buffer).await? == 0 {
