@@ -92,6 +92,7 @@ async fn the_other_is_given_up_when_the_head_has_come() {
     silent.recorder.wait_for("the second one is given up", |all| all.len() == 1 && all[0].ended).await;
     go.steps(1);
     assert_eq!(client.answer_to("GET").await.text(), "slow");
+    drop(client);
     assert_nothing_left(proxy).await;
 }
 
