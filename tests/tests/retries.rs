@@ -283,7 +283,7 @@ async fn a_server_that_leaves_after_its_100_is_made_good_for() {
 #[tokio::test]
 async fn a_new_connection_that_ends_is_made_good_for_by_another_server() {
     let (bad, good) = (origin::resets_before_head().await, origin::answers(ok("good")).await);
-    let proxy = in_front_of(&[bad.address, good.address], "").await;
+    let proxy = in_front_of(&[bad.address, good.address], "ejection.failures = 0").await;
     let mut client = Raw::connect(proxy.address).await;
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "GET"] {
         assert_eq!(client.ask(method, "/").await.status(), 200, "{method}");
