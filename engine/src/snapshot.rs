@@ -16,7 +16,8 @@ use sluice_proto::{HeadLimits, RequestHead};
 
 use crate::budget::Budget;
 use crate::config::{
-    self, AllDown, Config, OnClientClose, RawUtf8, RoutePaths, RouteTunnels, SendHost, UpstreamGroup,
+    self, AllDown, Balancing, Config, OnClientClose, RawUtf8, RoutePaths, RouteTunnels, SendHost,
+    UpstreamGroup,
 };
 use crate::connection::history::AgeLimit;
 use crate::connection::proxy_senders::ProxySenders;
@@ -299,6 +300,7 @@ impl GroupRules {
             retry_budget: (group.retry.budget, group.retry.budget_min),
             all_down: group.health.as_ref().map_or_else(AllDown::default, |health| health.all_down),
             ejection: EjectionRules::new(&group.ejection),
+            balance: (group.balancing != Balancing::default()).then(|| Rc::new(group.balancing.clone())),
             http2: Rc::new(h2::Rules {
                 streams_max: group.limits.upstream_streams,
                 connect_protocol: false,

@@ -343,6 +343,7 @@ impl Machine {
                         connection,
                         date: Some("now"),
                         hsts: None,
+                        set_cookie: None,
                         content_type: None,
                         edits: None,
                     };
@@ -375,6 +376,7 @@ impl Machine {
                         connection,
                         date,
                         hsts: None,
+                        set_cookie: None,
                         content_type: None,
                         edits: None,
                     };

@@ -98,6 +98,7 @@ fn check_round_trip(head: &ResponseHead<'_>, kind: RequestKind) {
         connection,
         date: Some("now"),
         hsts: None,
+        set_cookie: None,
         content_type: None,
         edits: None,
     };

@@ -127,6 +127,7 @@ fn response_through(bytes: &[u8], store: &mut HeadStore, limits: &HeadLimits, ou
         connection: ConnectionField::Omit,
         date: None,
         hsts: None,
+        set_cookie: None,
         content_type: None,
         edits: None,
     };

@@ -291,7 +291,7 @@ proptest! {
         let (mut store, mut again) = (HeadStore::default(), HeadStore::default());
         if let Ok(Parsed::Complete { head, .. }) = parse_response(&bytes, &mut store, &limits, &kind) {
             let connection = if head.persistent { ConnectionField::Omit } else { ConnectionField::Close };
-            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now"), hsts: None, content_type: None, edits: None };
+            let fwd = ResponseForwarding { version_to: Version::Http11, body: Framing::of_response(&head), connection, date: Some("now"), hsts: None, set_cookie: None, content_type: None, edits: None };
             let mut out = Vec::new();
             write_response(&mut out, &head, &fwd);
             let Ok(Parsed::Complete { head: read, bytes }) = parse_response(&out, &mut again, &limits, &kind) else {

@@ -307,8 +307,7 @@ async fn keys_of_other_proxies_and_lists() {
         ),
         (
             route("[[upstream]]\nname = \"b\"\nservers = [\"http://b\"]\nweight = 2\n[[route]]\nupstream = \"b\"\npath = \"/b\""),
-            "10:1: upstream.weight: unknown key (hint: not there yet: the servers of an [[upstream]] take turns, each with \
-             the same share)",
+            "10:1: upstream.weight: unknown key (hint: `weight` belongs in [[upstream.server]])",
         ),
         (
             route("health_check = \"/health\""),

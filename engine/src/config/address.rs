@@ -67,6 +67,12 @@ pub struct UpstreamServer {
     pub is_srv: bool,
     /// The one address of its host that it is, where each is a server.
     pub at: Option<IpAddr>,
+    /// Its share of requests, in comparison with the others of its group; 0 for none but those that stick to it.
+    pub weight: u32,
+    /// It gets requests only while no other server can.
+    pub is_backup: bool,
+    /// It is in the zone of this proxy, or zones play no part.
+    pub is_near: bool,
 }
 
 /// The Host of requests to a server with this name, if it gets its own.
@@ -132,7 +138,7 @@ impl UpstreamServer {
             return Err(fault.hint("write srv+http://_http._tcp.app.internal"));
         }
         let (authority, host, port) = (name.to_owned(), name.to_owned(), scheme.default_port());
-        Ok(Self { scheme, authority, host, port, unix: None, is_srv: true, at: None })
+        Ok(Self { scheme, authority, host, port, is_srv: true, ..Self::plain() })
     }
 
     /// Reads `http://host`, `http://host:port` or `http://[::1]:port`, and the same with `https` and `h2c`; `unix:/path` and
@@ -150,15 +156,8 @@ impl UpstreamServer {
         }
         if let Some((scheme, unix)) = unix::parse_server(text)? {
             let (authority, port) = (unix.to_string(), scheme.default_port());
-            return Ok(Self {
-                scheme,
-                authority,
-                host: UNIX_HOST.into(),
-                port,
-                unix: Some(unix),
-                is_srv: false,
-                at: None,
-            });
+            let (host, unix) = (UNIX_HOST.into(), Some(unix));
+            return Ok(Self { scheme, authority, host, port, unix, ..Self::plain() });
         }
         let Some((scheme, after_scheme)) = text.split_once("://") else {
             let is_https = text.ends_with(":443") || text.ends_with(":8443");
@@ -219,15 +218,23 @@ impl UpstreamServer {
             None => scheme.default_port(),
             Some(port) => parse_port(port).ok_or_else(|| fault("the port must be 1 to 65535"))?,
         };
-        Ok(Self {
-            scheme,
-            authority: authority.to_owned(),
-            host: host.to_owned(),
-            port,
+        Ok(Self { scheme, authority: authority.to_owned(), host: host.to_owned(), port, ..Self::plain() })
+    }
+
+    /// The settings of a server that has none of its own.
+    pub(super) fn plain() -> Self {
+        Self {
+            scheme: Scheme::Http,
+            authority: String::new(),
+            host: String::new(),
+            port: 0,
             unix: None,
             is_srv: false,
             at: None,
-        })
+            weight: 1,
+            is_backup: false,
+            is_near: true,
+        }
     }
 }
 
@@ -332,8 +339,7 @@ mod tests {
             ("HTTPS://[::1]:8443/", Scheme::Https, "[::1]:8443", "::1", 8443),
         ] {
             let (authority, host) = (authority.into(), host.into());
-            let (unix, is_srv, at) = (None, false, None);
-            let want = UpstreamServer { scheme, authority, host, port, unix, is_srv, at };
+            let want = UpstreamServer { scheme, authority, host, port, ..UpstreamServer::plain() };
             assert_eq!(UpstreamServer::parse(text), Ok(want), "{text}");
         }
         for (text, words) in [

@@ -190,6 +190,35 @@ pub enum AllDown {
 }
 choice!(AllDown: "refuse" => Refuse, "try" => Try);
 
+/// How a request's server is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BalancePolicy {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way, by weight.
+    LeastRequests,
+    /// Of two at random the one that answers sooner and has fewer requests.
+    TwoChoices,
+    /// By a hash, so that what is equal goes to the same one.
+    Hash,
+}
+choice!(BalancePolicy: "round_robin" => RoundRobin, "least_requests" => LeastRequests, "two_choices" => TwoChoices, "hash" => Hash);
+
+/// To which requests of other sites browsers add a cookie.
+//= https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis-20#section-4.1.2.7
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SameSite {
+    /// To none.
+    Strict,
+    /// To those that change the page.
+    #[default]
+    Lax,
+    /// To all.
+    None,
+}
+choice!(SameSite: "strict" => Strict, "lax" => Lax, "none" => None);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,11 @@ pub fn effective(raw: &Raw) -> String {
         tables.extend(keys.tls.value().map(|tls| ("tls", tls.clone())));
         // Its presence turns checks on.
         tables.extend(keys.health.value().map(|health| ("health", health.clone())));
+        tables.extend(keys.sticky.value().map(|sticky| ("sticky", sticky.clone())));
         write_table(&mut out, "upstream", upstream, &tables);
+        for server in keys.server.iter() {
+            write_table(&mut out, "upstream.server", server, &[]);
+        }
     }
     for route in top.route.iter() {
         write_route(&mut out, &top, route);

@@ -33,7 +33,7 @@ const KEYS: &[(&[&str], &str)] = &[
         "a group of servers is an [[upstream]] with `name` and `servers`",
     ),
     (
-        &["server", "endpoints", "targets", "members", "load_assignment"],
+        &["endpoints", "targets", "members", "load_assignment"],
         "servers are the list `servers` of an [[upstream]]",
     ),
     (
@@ -287,26 +287,24 @@ const KEYS: &[(&[&str], &str)] = &[
         "write `hsts` in a [[route]], with the value of the header",
     ),
     (&["sslkeylogfile", "ssl_key_log", "keylog", "keylogfile"], "write `key_log` in [tls]"),
+    (
+        &[
+            "lb_policy",
+            "load_balancing",
+            "least_conn",
+            "leastconn",
+            "ip_hash",
+            "hash",
+            "least_request",
+            "ring_hash",
+            "maglev",
+        ],
+        "write `balance` in an [[upstream]]: round_robin, least_requests, two_choices, or hash with `hash_by`",
+    ),
     // What is not there yet.
     (
         &["http3", "quic", "h3", "quic_bind"],
         "not there yet: HTTP/3; clients and servers speak HTTP/1.1 and HTTP/2",
-    ),
-    (
-        &[
-            "weight",
-            "weights",
-            "backup",
-            "balance",
-            "lb_policy",
-            "load_balancing",
-            "least_conn",
-            "ip_hash",
-            "hash",
-            "sticky",
-            "cookie",
-        ],
-        "not there yet: the servers of an [[upstream]] take turns, each with the same share",
     ),
     (
         &[
@@ -450,7 +448,7 @@ mod tests {
             ("location handle", "`path` or `path_prefix`"),
             ("proxy_pass reverse_proxy default_backend", "`upstream` in a [[route]]"),
             ("backend cluster service", "an [[upstream]] with `name` and `servers`"),
-            ("server endpoints", "the list `servers`"),
+            ("endpoints", "the list `servers`"),
             ("bind port frontend", "`listen = "),
             ("accept_proxy send_proxy", "`proxy_protocol`"),
             ("set_real_ip_from real_ip_header", "`trusted_proxies` in [forwarding]"),
@@ -488,7 +486,7 @@ mod tests {
             ("h2 alpn h2c", "`http2` in a [[listener]]"),
             ("grpc_pass proto proxy_http_version", "h2c:// in its `servers`"),
             ("http2_max_concurrent_streams tune.h2.max-concurrent-streams", "`streams` in [http2]"),
-            ("weight balance lb_policy sticky", "not there yet: the servers of an [[upstream]] take turns"),
+            ("lb_policy ip_hash least_conn", "write `balance` in an [[upstream]]"),
             ("health_check inter", "`health` in an [[upstream]]"),
             ("max_fails outlier_detection", "`failures` and `time` in [upstream.ejection]"),
             ("retries proxy_next_upstream retry_policy redispatch", "`attempts` and `on` in [retry]"),

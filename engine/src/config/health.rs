@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use super::address::UpstreamServer;
 use super::choices::{AllDown, CheckKind};
 use super::problem::{Fault, Located, Report};
+use super::servers::is_whole;
 use super::table::{HealthKeys, UpstreamKeys};
 use super::units::parse_count;
 use super::values::{Field, Values};
@@ -187,7 +188,7 @@ fn check_use(keys: &HealthKeys, written: &Values, report: &mut Report) {
 /// The rules of TLS are those of the servers that are `https://`: without one there are none.
 fn check_tls(keys: &UpstreamKeys, of_health: &HealthKeys, servers: &[UpstreamServer], report: &mut Report) {
     let has_tls = servers.iter().any(|server| server.scheme.is_secure());
-    let is_whole = keys.servers.given().is_some_and(|given| given.value.len() == servers.len());
+    let is_whole = is_whole(keys, servers);
     if let Some(given) = of_health.tls.given()
         && given.value
         && !has_tls

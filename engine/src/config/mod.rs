@@ -7,6 +7,7 @@
 
 mod acme;
 mod address;
+mod balancing;
 mod certificates;
 mod checked;
 mod choices;
@@ -36,6 +37,7 @@ mod retry;
 mod routes;
 mod schema;
 mod shadows;
+mod servers;
 mod shards;
 mod source;
 mod splits;
@@ -53,11 +55,12 @@ mod values;
 pub use crate::policy::MirrorRule;
 pub use acme::{Acme, AcmeChallenge};
 pub use address::{Scheme, UpstreamServer, host_field, parse_listen, parse_listen_tcp, server_url};
+pub use balancing::{Balancing, HashBy, Sticky};
 pub use certificates::CertificateFiles;
 pub use checked::Config;
 pub use choices::{
-    AllDown, CheckKind, Choice, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn,
-    ProxyProtocolOut, RawUtf8, SendHost, UpstreamProtocol,
+    AllDown, BalancePolicy, CheckKind, Choice, FieldsSent, OnClientClose, PathForward, Pinning,
+    ProxyProtocolIn, ProxyProtocolOut, RawUtf8, SendHost, UpstreamProtocol,
 };
 pub use conditions::{Condition, Subject, Test};
 pub use effective::{effective, explain};

@@ -17,8 +17,8 @@ use sluice_tls::handshake::{MinVersion, Profile};
 
 use super::acme::AcmeChallenge;
 use super::choices::{
-    AllDown, CheckKind, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn, ProxyProtocolOut,
-    RawUtf8, SendHost, UpstreamProtocol, words,
+    AllDown, BalancePolicy, CheckKind, FieldsSent, OnClientClose, PathForward, Pinning, ProxyProtocolIn,
+    ProxyProtocolOut, RawUtf8, SameSite, SendHost, UpstreamProtocol, words,
 };
 use super::key::{Change, Key, Kind, Scopes, Section};
 use super::problem::Located;
@@ -150,6 +150,8 @@ section! {
     on_client_close: OnClientClose = Kind::Word(words::<OnClientClose>), "finish", GLOBAL, Reload, "--on-client-close",
         "When a client ends its side of an HTTP/1.1 connection while it waits for a response: finish the request (the client may \
          read on), or cancel it";
+    zone: Field<String> = Kind::Text("NAME"), "", GLOBAL, Reload, "--zone",
+        "The zone that this proxy is in, such as a rack or a data centre: servers of the same zone come first";
     timeouts: Values = Kind::Table(&TIMEOUTS), "", GLOBAL, Reload, "", "How long Sluice waits";
     limits: Values = Kind::Table(&LIMITS), "", GLOBAL, Reload, "", "How much Sluice accepts";
     paths: Values = Kind::Table(&PATHS), "", GLOBAL, Reload, "", "How different spellings of a path are treated";
@@ -453,12 +455,23 @@ section! {
     name: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "Its name, for routes";
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
-        "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket; requests go to them \
-         in turn";
+        "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket";
     servers_file: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
         "File with further servers, one in a line as in `servers`; it is read again when it changes";
     source_addresses: Field<Texts> = Kind::Texts("IP"), "", UPSTREAM, Reload, "",
         "Addresses of this host that connections to servers come from, in turn; the kernel chooses if it is left out";
+    server: Rc<[Values]> = Kind::Tables(&UPSTREAM_SERVERS), "", UPSTREAM, Reload, "", "Servers with settings of their own, beside `servers`";
+    balance: BalancePolicy = Kind::Word(words::<BalancePolicy>), "round_robin", UPSTREAM, Reload, "",
+        "Which server gets a request: the next one by weight (round_robin), the one with the fewest requests (least_requests), of \
+         two at random the one that answers sooner (two_choices), or always the same for what is equal (hash)";
+    hash_by: Field<String> = Kind::Text("WHAT"), "", UPSTREAM, Reload, "",
+        "What `hash` goes by: client (its address), path, header NAME, or cookie NAME; requests without it take turns";
+    hash_load: Field<u64> = count("101", "10000"), "", UPSTREAM, Reload, "",
+        "With `hash`, the most requests that a server may have, in per cent of its share of all; others go to another server";
+    sticky: Field<Values> = Kind::Table(&UPSTREAM_STICKY), "", UPSTREAM, Reload, "",
+        "A cookie by which a client comes back to its server; none unless it is there";
+    slow_start: Duration = time("0s", "1h"), "0s", UPSTREAM, Reload, "",
+        "Time in which the share of a server that is new, or up again, grows from a tenth to the whole; 0s for the whole at once";
     protocol: Field<UpstreamProtocol> = Kind::Word(words::<UpstreamProtocol>), "", UPSTREAM, Reload, "",
         "HTTP/1.1 (h1), or HTTP/2 (h2): over TLS by ALPN, in clear text by prior knowledge [default: h2 for h2c:// servers, else h1]";
     proxy_protocol: ProxyProtocolOut = Kind::Word(words::<ProxyProtocolOut>), "off", UPSTREAM, Reload, "",
@@ -477,6 +490,43 @@ section! {
     retry: Field<Values> = Kind::Table(&RETRY), "", UPSTREAM, Reload, "", "Retries with these servers, instead of the global settings";
     timeouts: Field<Values> = Kind::Table(&TIMEOUTS), "", UPSTREAM, Reload, "", "Timeouts of these servers, instead of the global ones";
     limits: Field<Values> = Kind::Table(&LIMITS), "", UPSTREAM, Reload, "", "Limits of these servers, instead of the global ones";
+}
+
+section! {
+    /// A server with settings of its own, behind the other keys of its `[[upstream]]`.
+    UpstreamServerKeys, UPSTREAM_SERVERS, "upstream.server", "Servers":
+
+    url: Field<String> = Kind::Text("URL"), "", UPSTREAM, Reload, "",
+        "The server, as in `servers`";
+    weight: u32 = count("0", "1000"), "1", UPSTREAM, Reload, "",
+        "Its share of requests, in comparison with the other servers; 0 for none but those whose cookie names it";
+    backup: bool = Kind::Boolean, "false", UPSTREAM, Reload, "",
+        "Whether it gets requests only while no other server can";
+    zone: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
+        "Its zone, which is compared with the `zone` of this proxy";
+}
+
+section! {
+    /// The cookie by which a client comes back to its server, in that `[[upstream]]`: `sticky.cookie = "srv"`, or a table
+    /// `[upstream.sticky]` behind it.
+    StickyKeys, UPSTREAM_STICKY, "upstream.sticky", "Sticky cookies":
+
+    cookie: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
+        "Its name";
+    path: String = Kind::Text("PATH"), "/", UPSTREAM, Reload, "",
+        "Its Path";
+    domain: Field<String> = Kind::Text("HOST"), "", UPSTREAM, Reload, "",
+        "Its Domain; none if it is left out, so that it is sent to the same host only";
+    max_age: Field<Duration> = time("1s", "8760h"), "", UPSTREAM, Reload, "",
+        "Its Max-Age; none if it is left out, so that it ends with the browser's session";
+    secure: bool = Kind::Boolean, "false", UPSTREAM, Reload, "",
+        "Whether it is Secure: sent over https:// only";
+    http_only: bool = Kind::Boolean, "true", UPSTREAM, Reload, "",
+        "Whether it is HttpOnly: not shown to scripts";
+    same_site: SameSite = Kind::Word(words::<SameSite>), "lax", UPSTREAM, Reload, "",
+        "Its SameSite: to which requests of other sites it is added";
+    secret: Field<String> = Kind::Text("TEXT"), "", UPSTREAM, Reload, "",
+        "What the ids of servers are made with, so that an id does not give an address away; the same on all proxies of a site";
 }
 
 section! {
@@ -756,6 +806,8 @@ pub static SECTIONS: &[&Section] = &[
     &CERTIFICATES,
     &LISTENERS,
     &UPSTREAMS,
+    &UPSTREAM_SERVERS,
+    &UPSTREAM_STICKY,
     &UPSTREAM_TLS,
     &UPSTREAM_RESOLVE,
     &UPSTREAM_HEALTH,
@@ -829,6 +881,7 @@ mod tests {
         let _ = EjectionKeys::default();
         let _ = BreakerKeys::default();
         let _ = RetryKeys::default();
+        let _ = (HealthKeys::default(), UpstreamServerKeys::default(), StickyKeys::default());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::address::UpstreamServer;
 use super::certificates::{CertificateFiles, check_pair, check_roots};
 use super::pattern::check_name;
 use super::problem::{Fault, Located, Origin, Report};
+use super::servers::is_whole;
 use super::table::{UpstreamKeys, UpstreamTlsKeys};
 use super::values::{Field, Values};
 
@@ -82,8 +83,7 @@ fn check_is_of_use(
     report: &mut Report,
 ) {
     let has_tls = servers.iter().any(|server| server.scheme.is_secure());
-    let is_whole = keys.servers_file.given().is_none()
-        && keys.servers.given().is_some_and(|given| given.value.len() == servers.len());
+    let is_whole = is_whole(keys, servers);
     let first = written.value.iter().find_map(|(key, field)| Some((key.name, field.given()?)));
     if let Some((name, given)) = first
         && !has_tls

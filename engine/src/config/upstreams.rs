@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use sluice_proto::h1::Lenient;
 
 use super::address::{Scheme, UpstreamServer};
+use super::balancing::{Balancing, check_balancing};
 use super::choices::{ProxyProtocolOut, SendHost, UpstreamProtocol};
 use super::ejection::{Breaker, Ejection, check_breaker, check_ejection};
 use super::health::{HealthCheck, check_health};
 use super::policy::is_local;
-use super::problem::{Fault, Located, Origin, Report, parse_word};
+use super::problem::{Fault, Origin, Report, parse_word};
 use super::resolve::{Resolve, check_resolve};
 use super::retry::{Retry, check_written};
+use super::servers::{check_servers, server_of};
 use super::table::{Limits, Timeouts, Top, UpstreamKeys};
 use super::upstream_tls::{UpstreamTls, check_upstream_tls};
 use super::values::{Field, Values};
@@ -43,6 +45,8 @@ pub struct UpstreamGroup {
     pub send_host: SendHost,
     /// TLS with those servers that are `https://`.
     pub tls: UpstreamTls,
+    /// Which of its servers gets a request.
+    pub balancing: Balancing,
     /// How its servers are checked, if they are.
     pub health: Option<HealthCheck>,
     /// When a server that fails requests gets none for a time.
@@ -89,7 +93,8 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
             continue;
         }
         let keys = UpstreamKeys::settle(raw);
-        let servers = check_servers(raw, &keys, report);
+        let servers = check_servers(raw, &keys, top, report);
+        let balancing = check_balancing(raw, &keys, report);
         let resolve = check_resolve(&keys, report);
         let servers_file = keys.servers_file.value().cloned();
         let has_tls = may_have_tls(&keys, &servers);
@@ -136,6 +141,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
                 proxy_protocol: keys.proxy_protocol,
                 send_host: keys.send_host,
                 tls,
+                balancing,
                 health,
                 ejection,
                 breaker,
@@ -156,33 +162,6 @@ fn report_none(whole: &Origin, report: &mut Report) {
         _ => "add [[upstream]] with name = \"app\" and servers = [\"http://127.0.0.1:9000\"]",
     };
     report.error(whole, "upstream", Fault::new("no server to send requests to").hint(hint));
-}
-
-fn check_servers(raw: &Values, keys: &UpstreamKeys, report: &mut Report) -> Vec<UpstreamServer> {
-    let key = "upstream.servers";
-    let mut servers: Vec<UpstreamServer> = Vec::new();
-    match &keys.servers {
-        Field::Faulty => {}
-        Field::Absent if keys.servers_file.given().is_some() => {}
-        Field::Given(given) if !given.value.is_empty() => {
-            for text in &given.value {
-                match UpstreamServer::parse(&text.value) {
-                    Err(fault) => report.error(&text.at, key, fault),
-                    Ok(server) if servers.iter().any(|known| is_same(known, &server)) => {
-                        let fault = Fault::new(format!("`{}` is there twice", server.authority));
-                        report.error(&text.at, key, fault.hint("each server gets the same share"));
-                    }
-                    Ok(server) => servers.push(server),
-                }
-            }
-        }
-        Field::Given(_) | Field::Absent => {
-            let at = keys.servers.given().map_or(&raw.at, |given| &given.at);
-            let hint = "add servers = [\"http://127.0.0.1:9000\"]";
-            report.error(at, key, Fault::new("an upstream needs at least one server").hint(hint));
-        }
-    }
-    servers
 }
 
 /// Whether a server has TLS, or one of the file may have it.
@@ -215,11 +194,6 @@ fn check_sources(keys: &UpstreamKeys, report: &mut Report) -> Vec<IpAddr> {
         }
     }
     sources
-}
-
-/// Whether both are one server: with `protocol = "h2"`, `h2c://` and `http://` are the same.
-fn is_same(one: &UpstreamServer, other: &UpstreamServer) -> bool {
-    one.authority == other.authority && one.scheme.is_secure() == other.scheme.is_secure()
 }
 
 /// The protocol that is written, or that of the schemes.
@@ -286,19 +260,6 @@ fn check_lenient(keys: &UpstreamKeys, protocol: UpstreamProtocol, report: &mut R
         }
     }
     lenient
-}
-
-/// The first server of a scheme, as it is written.
-fn server_of<'k>(
-    keys: &'k UpstreamKeys,
-    servers: &[UpstreamServer],
-    scheme: Scheme,
-) -> Option<&'k Located<String>> {
-    servers.iter().find(|server| server.scheme == scheme)?;
-    let has_scheme = |text: &&Located<String>| {
-        UpstreamServer::parse(&text.value).is_ok_and(|server| server.scheme == scheme)
-    };
-    keys.servers.value()?.iter().find(has_scheme)
 }
 
 #[cfg(test)]

@@ -569,6 +569,12 @@ impl Reader<'_> {
                 }
                 (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => fault
                     .hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }"),
+                (source::Value::Text(text), _) if key == "upstream.server" => {
+                    fault.hint(format!("write servers = [\"{text}\"], or server = [{{ url = \"{text}\" }}]"))
+                }
+                (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.sticky" => {
+                    fault.hint("this is a table, such as { cookie = \"srv\" }")
+                }
                 (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.health" => {
                     fault.hint("this is a table, such as { check = \"http\", path = \"/healthz\" }")
                 }

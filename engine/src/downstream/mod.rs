@@ -166,6 +166,15 @@ pub(crate) enum Responder<'a> {
     H2(&'a h2::Responder<'a>),
 }
 
+/// What the head of a server's response gains because of its exchange.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Added<'a> {
+    /// The type in place of the server's.
+    pub(crate) content_type: Option<&'a [u8]>,
+    /// A Set-Cookie field, with its line end.
+    pub(crate) set_cookie: Option<&'a str>,
+}
+
 /// Whether a client may go on with its connection after a response, as far as the exchange decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Afterwards {
@@ -222,17 +231,17 @@ impl<'a> Responder<'a> {
         }
     }
 
-    /// Writes the head of the response into `out`, with this type if there is one.
+    /// Writes the head of the response into `out`, with what is added to it.
     pub(crate) fn write_head(
         self,
         head: &ResponseHead<'_>,
-        content_type: Option<&[u8]>,
+        added: Added<'_>,
         afterwards: Afterwards,
         out: &mut Buf,
     ) {
         match self {
-            Self::H1(responder) => responder.write_head(head, content_type, afterwards, out),
-            Self::H2(responder) => responder.write_head(head, content_type),
+            Self::H1(responder) => responder.write_head(head, added, afterwards, out),
+            Self::H2(responder) => responder.write_head(head, added),
         }
     }
 
@@ -263,10 +272,10 @@ impl<'a> Responder<'a> {
     }
 
     /// Writes the head of a response that opens a tunnel into `out`.
-    pub(crate) fn write_tunnel_head(self, head: &ResponseHead<'_>, out: &mut Buf) {
+    pub(crate) fn write_tunnel_head(self, head: &ResponseHead<'_>, added: Added<'_>, out: &mut Buf) {
         match self {
-            Self::H1(responder) => responder.write_tunnel_head(head, out),
-            Self::H2(responder) => responder.write_tunnel_head(head),
+            Self::H1(responder) => responder.write_tunnel_head(head, added, out),
+            Self::H2(responder) => responder.write_tunnel_head(head, added),
         }
     }
 

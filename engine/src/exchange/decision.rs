@@ -22,6 +22,7 @@ use crate::record::Destination;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::{Found, Route, Snapshot};
+use crate::upstream::balance::affinity::Affinity;
 use crate::upstream::group::Group;
 
 /// The decision about a request, made when its head was read.
@@ -39,11 +40,13 @@ pub(crate) struct Decision<'s> {
     pub(crate) switch: Switch,
     /// The Sec-WebSocket-Key that the server has to answer.
     pub(crate) websocket_key: Option<Box<[u8; 24]>>,
-    /// The longest time for the request, 0 for no limit.
-    pub(crate) request_ms: u64,
+    /// The longest time for the request, 0 for no limit. Keys allow a day, and a call of gRPC waits no longer than 49.
+    pub(crate) request_ms: u32,
     pub(crate) send_host: SendHost,
     /// The client, for servers whose connections begin with a PROXY protocol header.
     pub(crate) client: SocketAddr,
+    /// What the request asks for in a server.
+    pub(crate) affinity: Affinity,
 }
 
 /// Why a request goes nowhere.
@@ -158,6 +161,7 @@ impl<'s> Decision<'s> {
             Switch::None | Switch::Connect => None,
             Switch::Protocol(_) => switch.websocket_key(head, route, client.identity.request_id),
         };
+        let affinity = affinity(group, head, paths, client);
         Ok(Decision {
             route,
             group,
@@ -168,9 +172,10 @@ impl<'s> Decision<'s> {
             reuse: if is_connect { Reuse::Forbidden } else { Reuse::after(head) },
             switch,
             websocket_key,
-            request_ms: request_ms(route, head, call),
+            request_ms: u32::try_from(request_ms(route, head, call)).unwrap_or(u32::MAX),
             send_host,
             client: client.address,
+            affinity,
         })
     }
 }
@@ -189,6 +194,20 @@ impl Decision<'_> {
     /// Whether the body comes as text, and goes on without.
     pub(crate) fn is_text(&self) -> bool {
         self.call.web().is_some_and(|web| web.request == Form::Text)
+    }
+}
+
+/// What the request asks for in a server, where its group goes by that.
+#[inline]
+fn affinity(
+    group: &Group,
+    head: &RequestHead<'_>,
+    paths: Option<&PathForms<'_>>,
+    client: &Client<'_>,
+) -> Affinity {
+    match &group.rules.balance {
+        None => Affinity::default(),
+        Some(rules) => Affinity::of(rules, head, paths.map(|paths| paths.path), client.address),
     }
 }
 

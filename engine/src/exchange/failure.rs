@@ -55,6 +55,9 @@ impl Exchange<'_> {
             return Ended::Interrupted(Interrupted::by(overdue));
         }
         let is_sent = self.upload.get() != Upload::Running;
+        if is_sent {
+            self.note_latency();
+        }
         let answer = if is_sent { Answer::UpstreamTimeout } else { Answer::OVERDUE };
         self.answer_instead(answer).await
     }
@@ -78,6 +81,9 @@ impl Exchange<'_> {
             return self.give_up_on_request(aborted).await;
         }
         record.is_broken(Phase::Request, aborted);
+        if (aborted.side, aborted.cause) == (Side::Upstream, Cause::TimedOut) {
+            self.note_latency();
+        }
         match Answer::for_aborted(aborted) {
             Some(answer) => self.answer_instead(answer).await,
             None => Ended::Interrupted(interrupted),

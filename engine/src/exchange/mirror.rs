@@ -24,6 +24,7 @@ use crate::min_rate::MinRate;
 use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
+use crate::upstream::balance::affinity::Affinity;
 use crate::upstream::capacity::Turn;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
 use crate::upstream::sessions::Purpose;
@@ -118,12 +119,14 @@ impl Copied {
         let group = snapshot.group(self.group)?;
         let identity = ProxyIdentity {
             conn: None,
-            client: self.client,
+            client: &self.client,
             reuse: Reuse::Allowed,
             purpose: Purpose { kind: self.kind, is_offer: false },
             repeat: Repeat::Impossible,
             not: None,
             servers_max: usize::MAX,
+            // It belongs to no session.
+            affinity: &Affinity::default(),
         };
         let mut server = match take_idle(&shard, group, identity) {
             Some(server) => server,

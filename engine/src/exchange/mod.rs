@@ -58,7 +58,7 @@ pub(crate) async fn run(
     decision: &Decision<'_>,
     lines: &mut RequestLines,
 ) -> Ended {
-    let limit_ms = decision.request_ms;
+    let limit_ms = u64::from(decision.request_ms);
     let timer = (limit_ms > 0).then(|| Timer::new(limit_ms));
     let (upload, was_sent_first) = (Cell::new(Upload::Running), Cell::new(false));
     let (messages, bridged) = (Cell::new(None), Cell::new(None));
@@ -190,12 +190,13 @@ impl<'a> Exchange<'a> {
     {
         ProxyIdentity {
             conn: Some(self.responder.transport()),
-            client: self.decision.client,
+            client: &self.decision.client,
             reuse: self.decision.reuse,
             purpose: self.decision.purpose(),
             repeat: self.repeat(),
             not,
             servers_max: self.decision.route.retry.servers_max(),
+            affinity: &self.decision.affinity,
         }
     }
 

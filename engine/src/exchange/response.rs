@@ -1,16 +1,19 @@
 //! Relays the response to the client, from its head to the end of its body; interim responses before it. A failure is returned
 //! to the caller, which decides what the client gets.
 
+use std::cell::Ref;
+
 use sluice_proto::grpc_web::Web;
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::ws::has_deflate;
 use sluice_proto::{BodyLength, Fault, FieldId, ResponseHead, Trailers};
-use sluice_sys::Buf;
+use sluice_sys::{Buf, now_ms};
 
 use super::state::Exchange;
 use super::upgrade::Switch;
 use crate::body_writer::BodyWriter;
-use crate::downstream::{Afterwards, Responder};
+use crate::config::BalancePolicy;
+use crate::downstream::{Added, Afterwards, Responder};
 use crate::message::{Aborted, BodySink, COPY_BYTES_MAX, Cause, Side};
 use crate::min_rate::MinRate;
 use crate::relay::{Appended, append_if_complete, relay};
@@ -123,8 +126,13 @@ impl Exchange<'_> {
             return Kind::Unwanted;
         }
         self.has_head.set(true);
+        let set_cookie = match &self.decision.group.rules.balance {
+            None => None,
+            Some(_) => self.note_choice(head),
+        };
+        let set_cookie = set_cookie.as_deref();
         if self.decision.switch != Switch::None && self.decision.is_tunnel_opened(head) {
-            self.responder.write_tunnel_head(head, out);
+            self.responder.write_tunnel_head(head, Added { content_type: None, set_cookie }, out);
             return Kind::Tunnel { has_deflate: has_deflate(head) };
         }
         if head.status == 101 {
@@ -147,8 +155,11 @@ impl Exchange<'_> {
         // the next request.
         let afterwards = if is_request_sent { Afterwards::GoOn } else { Afterwards::Close };
         match self.decision.call.web() {
-            None => self.responder.write_head(head, None, afterwards, out),
-            Some(web) => self.write_web_head(web, head, afterwards, out),
+            None => {
+                let added = Added { content_type: None, set_cookie };
+                self.responder.write_head(head, added, afterwards, out);
+            }
+            Some(web) => self.write_web_head(web, head, (set_cookie, afterwards), out),
         }
         Kind::Final
     }
@@ -169,13 +180,49 @@ impl Exchange<'_> {
         }
     }
 
+    /// The server that was chosen has answered: notes how long that took, where choices go by it. The cookie by which the client
+    /// comes back to it, if there is to be one.
+    #[inline(never)]
+    fn note_choice(&self, head: &ResponseHead<'_>) -> Option<Ref<'_, str>> {
+        // It may answer before it has all of the request, and then the time is the client's.
+        if head.status != 101 && self.is_sent() {
+            self.note_latency();
+        }
+        let mut cookie = None;
+        let group = self.decision.group;
+        self.responder
+            .record()
+            .with_server(|server| cookie = group.set_cookie(server, self.decision.affinity));
+        cookie
+    }
+
+    /// The server took as long as it does now, from the end of the request.
+    pub(super) fn note_latency(&self) {
+        let rules = self.decision.group.rules.balance.as_ref();
+        let record = self.responder.record();
+        if rules.is_some_and(|rules| rules.policy == BalancePolicy::TwoChoices)
+            && let Some(sent_ms) = record.sent_ms()
+        {
+            let now_ms = now_ms();
+            let waited_ms = u32::try_from(now_ms.saturating_sub(sent_ms)).unwrap_or(u32::MAX);
+            record.with_server(|server| server.latency.note(waited_ms, now_ms));
+        }
+    }
+
     /// The same for a client of gRPC-Web. It gets a response that is none of gRPC as it is.
     #[cold]
-    fn write_web_head(&self, web: Web, head: &ResponseHead<'_>, afterwards: Afterwards, out: &mut Buf) {
+    fn write_web_head(
+        &self,
+        web: Web,
+        head: &ResponseHead<'_>,
+        (set_cookie, afterwards): (Option<&str>, Afterwards),
+        out: &mut Buf,
+    ) {
         let mut content_type = Buf::small();
         let of_server = head.field_list().single(FieldId::ContentType);
         if !of_server.is_some_and(|value| web.write_answer(value, &mut content_type)) {
-            return self.responder.write_head(head, None, afterwards, out);
+            let added = Added { content_type: None, set_cookie };
+            return self.responder.write_head(head, added, afterwards, out);
         }
         let mut head = *head;
         // Without a body, what would be trailers is in the head.
@@ -183,7 +230,8 @@ impl Exchange<'_> {
             head.body = BodyLength::Streamed;
             self.bridged.set(Some(web.answer));
         }
-        self.responder.write_head(&head, Some(&content_type), afterwards, out);
+        let added = Added { content_type: Some(&content_type), set_cookie };
+        self.responder.write_head(&head, added, afterwards, out);
     }
 
     /// Relays a body, or what there is behind a head that has none.

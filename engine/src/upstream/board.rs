@@ -267,6 +267,11 @@ impl ServerEntry {
         self.numbers[shard].get_or_init(Arc::default).clone()
     }
 
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.numbers.len()
+    }
+
     /// Those of all shards that know the server.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = &ServerNumbers> {
         self.numbers.iter().filter_map(|numbers| numbers.get().map(|numbers| &***numbers))

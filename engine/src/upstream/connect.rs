@@ -12,13 +12,14 @@ use crate::config::{ProxyProtocolOut, UpstreamProtocol};
 use crate::connection::link::Link;
 use crate::message::Repeat;
 use crate::shard::Shard;
+use crate::upstream::balance::affinity::Affinity;
 use crate::upstream::capacity::{Full, Place, Turn};
 use crate::upstream::dial::{dial, report};
 use crate::upstream::ejection::Failure;
 use crate::upstream::group::{Group, GroupRules, Wanted};
 use crate::upstream::h1::ServerConnection;
 use crate::upstream::h2::ServerStream;
-use crate::upstream::server::Server;
+use crate::upstream::server::{Server, ServerInUse};
 use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::UpstreamStream;
 
@@ -30,7 +31,7 @@ const CLOSING_MS: u64 = 2;
 pub(crate) struct ProxyIdentity<'a> {
     /// The connection of the client, or of a proxy that it came by. A copy of a request has none.
     pub(crate) conn: Option<&'a Conn>,
-    pub(crate) client: SocketAddr,
+    pub(crate) client: &'a SocketAddr,
     /// Whether the connection may serve others afterwards.
     pub(crate) reuse: Reuse,
     pub(crate) purpose: Purpose,
@@ -40,20 +41,23 @@ pub(crate) struct ProxyIdentity<'a> {
     pub(crate) not: Option<&'a Rc<Server>>,
     /// How many servers are tried for a connection.
     pub(crate) servers_max: usize,
+    /// What the request asks for in a server.
+    pub(crate) affinity: &'a Affinity,
 }
 
 impl ProxyIdentity<'_> {
+    /// The server that it asks for.
     fn wanted(&self) -> Wanted<'_> {
-        Wanted { not: self.not, ..Wanted::any(self.repeat) }
+        Wanted { not: self.not, ..Wanted::now(self.repeat, *self.affinity) }
     }
 
     /// The client's connection as it is announced to a server: from the client to the address it connected to.
     fn ends(self) -> Ends {
         // Without names there is no connection any more, which its receive will tell.
         let destination =
-            self.conn.and_then(|conn| conn.ends().ok()).map_or(self.client, |(_, destination)| destination);
+            self.conn.and_then(|conn| conn.ends().ok()).map_or(*self.client, |(_, destination)| destination);
         let plain = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
-        Ends { source: plain(self.client), destination: plain(destination) }
+        Ends { source: plain(*self.client), destination: plain(destination) }
     }
 }
 
@@ -150,6 +154,8 @@ pub(crate) async fn connect_new(
             }
             break;
         };
+        // It has the request from now on, as far as the others are concerned.
+        let _in_use = ServerInUse::new(server.clone());
         // The only one that checks leave is passed over by nothing.
         if failed.as_ref().is_some_and(|failed| Rc::ptr_eq(failed, &server)) {
             break;

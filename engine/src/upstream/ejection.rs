@@ -390,6 +390,7 @@ impl Failure {
 mod tests {
     use super::*;
     use crate::message::Repeat;
+    use crate::upstream::balance::affinity::Affinity;
     use crate::upstream::group::Wanted;
     use crate::upstream::group::tests::group;
 
@@ -415,7 +416,7 @@ mod tests {
 
     /// The server that a request gets, by its number.
     fn pick(group: &Group, servers: &[Rc<Server>], now_ms: u64, repeat: Repeat) -> Option<usize> {
-        let wanted = Wanted { now_ms, not: None, repeat };
+        let wanted = Wanted { now_ms, not: None, repeat, affinity: Affinity::default() };
         let picked = group.pick(wanted, |server| Some(server.clone()))?;
         servers.iter().position(|server| Rc::ptr_eq(server, &picked))
     }

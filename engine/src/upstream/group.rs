@@ -13,6 +13,8 @@ use sluice_proto::h2;
 use crate::config::{AllDown, ProxyProtocolOut, UpstreamProtocol};
 use crate::message::Repeat;
 use crate::traffic::GroupNumbers;
+use crate::upstream::balance::affinity::Affinity;
+use crate::upstream::balance::{Balance, BalanceRules};
 use crate::upstream::breaker::Breaker;
 use crate::upstream::ejection::{Average, EjectionRules};
 use crate::upstream::lifetime::Lifetime;
@@ -23,7 +25,7 @@ use crate::upstream::server::Server;
 /// Servers that requests are spread over.
 pub(crate) struct Group {
     /// Replaced when other servers, or other addresses, are found under its names.
-    members: RefCell<Rc<[Rc<Server>]>>,
+    members: RefCell<Members>,
     next: Cell<usize>,
     /// How long its servers take for a response.
     pub(super) average: Average,
@@ -34,6 +36,13 @@ pub(crate) struct Group {
     /// How many requests may be sent again.
     pub(crate) budget: RetryBudget,
     pub(crate) rules: Rc<GroupRules>,
+}
+
+/// The servers of a group at one time.
+struct Members {
+    servers: Rc<[Rc<Server>]>,
+    /// Where they are not alike, or not simply taken in turn.
+    balance: Option<Box<Balance>>,
 }
 
 /// A configuration's rules for the connections to a group's servers.
@@ -68,6 +77,8 @@ pub(crate) struct GroupRules {
     pub(crate) all_down: AllDown,
     /// When a server is ejected.
     pub(crate) ejection: EjectionRules,
+    /// How servers are chosen, if they are not simply taken in turn.
+    pub(crate) balance: Option<Rc<BalanceRules>>,
 }
 
 /// What a choice among the servers of a group goes by.
@@ -79,12 +90,23 @@ pub(crate) struct Wanted<'a> {
     pub(crate) not: Option<&'a Rc<Server>>,
     /// Whether the request can be sent again: then it may be the trial of a server that is ejected.
     pub(crate) repeat: Repeat,
+    /// What the request itself asks for.
+    pub(crate) affinity: Affinity,
 }
 
 impl Wanted<'_> {
-    /// Any server, now, for a request that can be sent again or not.
-    pub(crate) fn any(repeat: Repeat) -> Wanted<'static> {
-        Wanted { now_ms: sluice_sys::now_ms(), not: None, repeat }
+    /// A server, now, for a request that can be sent again or not and asks for this.
+    pub(crate) fn now(repeat: Repeat, affinity: Affinity) -> Wanted<'static> {
+        Wanted { now_ms: sluice_sys::now_ms(), not: None, repeat, affinity }
+    }
+
+    /// Whether nothing speaks against this server.
+    #[inline]
+    pub(crate) fn allows(&self, server: &Rc<Server>) -> bool {
+        let is_for_others =
+            || self.repeat == Repeat::Impossible && server.outlier.is_for_repeatable_only(self.now_ms);
+        let is_tried = || self.not.is_some_and(|not| Rc::ptr_eq(not, server));
+        !(server.is_down() || server.is_passed_over(self.now_ms) || is_for_others() || is_tried())
     }
 }
 
@@ -92,7 +114,7 @@ impl Group {
     pub(crate) fn new(members: Vec<Rc<Server>>, rules: GroupRules) -> Group {
         let (percent, per_second_min) = rules.retry_budget;
         Group {
-            members: RefCell::new(members.into()),
+            members: RefCell::new(Members::new(members, &rules)),
             next: Cell::new(0),
             budget: RetryBudget::new(percent, per_second_min),
             average: Average::default(),
@@ -113,13 +135,13 @@ impl Group {
 
     /// Its servers. Only for a moment: they may be replaced.
     pub(crate) fn members(&self) -> Ref<'_, [Rc<Server>]> {
-        Ref::map(self.members.borrow(), |members| &**members)
+        Ref::map(self.members.borrow(), |members| &*members.servers)
     }
 
     /// Other servers take the places of all. Requests under way stay where they are. Gives
     /// those that it had.
     pub(crate) fn replace_members(&self, members: Vec<Rc<Server>>) -> Rc<[Rc<Server>]> {
-        self.members.replace(members.into())
+        self.members.replace(Members::new(members, &self.rules)).servers
     }
 
     /// The server whose turn it is, if `take` finds in it what it wants; else the turn is not used up. `None` too while
@@ -129,45 +151,68 @@ impl Group {
         wanted: Wanted<'_>,
         take: impl FnOnce(&Rc<Server>) -> Option<R>,
     ) -> Option<R> {
-        let members = self.members.borrow();
-        let next = self.next.get();
-        let in_turn = || (next..members.len()).chain(0..next.min(members.len()));
-        let is_open = |at: &usize| {
-            let server = &members[*at];
-            !server.is_down()
-                && !server.is_passed_over(wanted.now_ms)
-                && (wanted.repeat == Repeat::Possible
-                    || !server.outlier.is_for_repeatable_only(wanted.now_ms))
-                && !wanted.not.is_some_and(|not| Rc::ptr_eq(not, server))
-        };
-        let at = in_turn().find(is_open).or_else(|| self.pick_closed(&members, in_turn(), wanted))?;
-        let taken = take(&members[at])?;
-        if members[at].outlier.is_ejected() {
-            members[at].begin_trial(wanted.now_ms);
+        let Members { servers, balance } = &*self.members.borrow();
+        if let Some(balance) = balance {
+            return self.pick_balanced(balance, servers, wanted, take);
         }
-        self.next.set(if at + 1 >= members.len() { 0 } else { at + 1 });
+        let is_open = |at: &usize| wanted.allows(&servers[*at]);
+        let at = self.in_turn(servers.len()).find(is_open).or_else(|| self.pick_closed(servers, wanted))?;
+        let taken = take(&servers[at])?;
+        if servers[at].outlier.is_ejected() {
+            servers[at].begin_trial(wanted.now_ms);
+        }
+        self.used_up(at, servers.len());
         Some(taken)
+    }
+
+    /// The same where servers are not alike, or not simply taken in turn.
+    #[inline(never)]
+    fn pick_balanced<R>(
+        &self,
+        balance: &Balance,
+        servers: &[Rc<Server>],
+        wanted: Wanted<'_>,
+        take: impl FnOnce(&Rc<Server>) -> Option<R>,
+    ) -> Option<R> {
+        let chosen = balance.choose(servers, &wanted);
+        let at = chosen.or_else(|| self.pick_closed(servers, wanted))?;
+        let taken = take(&servers[at])?;
+        if servers[at].outlier.is_ejected() {
+            servers[at].begin_trial(wanted.now_ms);
+        }
+        match chosen {
+            Some(at) => balance.taken(at),
+            None => self.used_up(at, servers.len()),
+        }
+        Some(taken)
+    }
+
+    /// The places of so many servers, from the one whose turn it is.
+    fn in_turn(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let next = self.next.get();
+        (next..count).chain(0..next.min(count))
+    }
+
+    fn used_up(&self, at: usize, count: usize) {
+        self.next.set(if at + 1 >= count { 0 } else { at + 1 });
     }
 
     /// A server that is tried although it is passed over: the only one that checks and ejections leave. While they leave none, one
     /// that is ejected; while checks leave none, one as without checks if the rules say so.
     #[cold]
-    fn pick_closed(
-        &self,
-        members: &[Rc<Server>],
-        mut in_turn: impl Iterator<Item = usize>,
-        wanted: Wanted<'_>,
-    ) -> Option<usize> {
+    fn pick_closed(&self, members: &[Rc<Server>], wanted: Wanted<'_>) -> Option<usize> {
+        let has_share = |at: &usize| members[*at].share().weight > 0;
+        let mut in_turn = self.in_turn(members.len()).filter(has_share);
         let is_up = |at: &usize| !members[*at].is_down();
         let is_ejected = |at: &usize| members[*at].outlier.is_ejected();
-        let mut left = (0..members.len()).filter(|at| is_up(at) && !is_ejected(at));
+        let mut left = (0..members.len()).filter(|at| has_share(at) && is_up(at) && !is_ejected(at));
         match (left.next(), left.next()) {
             (Some(only), None) => Some(only),
             // The one that was tried, if nothing speaks against it but that.
             (Some(_), Some(_)) => {
                 in_turn.find(|at| is_up(at) && !is_ejected(at) && !members[*at].is_passed_over(wanted.now_ms))
             }
-            (None, _) if (0..members.len()).any(|at| is_up(&at)) => in_turn.find(is_up),
+            (None, _) if (0..members.len()).any(|at| has_share(&at) && is_up(&at)) => in_turn.find(is_up),
             (None, _) if self.rules.all_down == AllDown::Refuse => None,
             (None, _) if members.len() == 1 => Some(0),
             (None, _) => in_turn.find(|&at| !members[at].is_passed_over(wanted.now_ms)),
@@ -179,7 +224,7 @@ impl Group {
     pub(crate) fn has_other(&self, than: &Rc<Server>) -> bool {
         let now_ms = sluice_sys::now_ms();
         let members = self.members.borrow();
-        members.iter().any(|server| {
+        members.servers.iter().any(|server| {
             !Rc::ptr_eq(server, than)
                 && !server.is_down()
                 && !server.outlier.is_ejected()
@@ -189,24 +234,39 @@ impl Group {
 
     /// Whether a server that is up may have another connection, or has a free one.
     pub(crate) fn has_room(&self) -> bool {
-        self.members.borrow().iter().any(|server| !server.is_down() && !server.is_full())
+        self.members.borrow().servers.iter().any(|server| !server.is_down() && !server.is_full())
     }
 
     /// Whether a server that is up would get requests if it might have more connections.
     #[cold]
     pub(crate) fn is_full(&self) -> bool {
-        self.members.borrow().iter().any(|server| !server.is_down() && server.is_full())
+        self.members.borrow().servers.iter().any(|server| !server.is_down() && server.is_full())
     }
 
     /// Whether checks hold down all servers.
     #[cold]
     pub(crate) fn is_down(&self) -> bool {
-        self.members.borrow().iter().all(|server| server.is_down())
+        self.members().iter().all(|server| server.is_down())
+    }
+
+    /// The Set-Cookie field by which the client of a request comes back to this server, with its line end; `None` if it does
+    /// already, or is not meant to.
+    pub(crate) fn set_cookie(&self, server: &Rc<Server>, had: Affinity) -> Option<Ref<'_, str>> {
+        Ref::filter_map(self.members.borrow(), |Members { servers, balance }| {
+            balance.as_ref()?.set_cookie(servers, server, had)
+        })
+        .ok()
+    }
+}
+
+impl Members {
+    fn new(servers: Vec<Rc<Server>>, rules: &GroupRules) -> Members {
+        Members { balance: Balance::new(&servers, rules.balance.as_ref()), servers: servers.into() }
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use sluice_proto::HeadLimits;
 
     use super::*;
@@ -214,21 +274,27 @@ pub(super) mod tests {
     use crate::upstream::server::{BACK_OFF_MS, ServerKey};
     use crate::upstream::stock::{Descriptors, Stock};
 
-    pub(in crate::upstream) fn group(count: usize) -> Group {
+    /// A server of this name, on a shard.
+    pub(crate) fn server(name: &str, entry: (Arc<ServerEntry>, usize)) -> Rc<Server> {
         let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
-        let key = |n: usize| ServerKey {
+        let key = ServerKey {
             group: "app".into(),
-            authority: n.to_string(),
+            authority: name.into(),
             addresses: Vec::new(),
             proxy_protocol: ProxyProtocolOut::Off,
             protocol: UpstreamProtocol::H1,
             tls: None,
         };
-        let server = |n: usize| {
-            let entry = (Arc::new(ServerEntry::new(1)), 0);
-            Rc::new(Server::new(key(n), None, stock.clone(), entry))
-        };
-        let rules = GroupRules {
+        Rc::new(Server::new(key, None, stock, entry))
+    }
+
+    pub(in crate::upstream) fn group(count: usize) -> Group {
+        let server = |n: usize| server(&n.to_string(), (Arc::new(ServerEntry::new(1)), 0));
+        Group::new((0..count).map(server).collect(), rules())
+    }
+
+    pub(crate) fn rules() -> GroupRules {
+        GroupRules {
             proxy_protocol: ProxyProtocolOut::Off,
             sources: Rc::from([]),
             connect_ms: 3_000,
@@ -256,12 +322,12 @@ pub(super) mod tests {
             retry_budget: (20, 10),
             all_down: AllDown::Refuse,
             ejection: EjectionRules::new(&crate::config::Ejection::default()),
-        };
-        Group::new((0..count).map(server).collect(), rules)
+            balance: None,
+        }
     }
 
     fn at(now_ms: u64) -> Wanted<'static> {
-        Wanted { now_ms, not: None, repeat: Repeat::Possible }
+        Wanted { now_ms, not: None, repeat: Repeat::Possible, affinity: Affinity::default() }
     }
 
     fn pick(group: &Group, wanted: Wanted<'_>) -> Option<Rc<Server>> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod capacity;
 pub(crate) mod connect;
+pub(crate) mod balance;
 pub(crate) mod board;
 pub(crate) mod breaker;
 pub(crate) mod dial;

@@ -11,6 +11,7 @@ use sluice_sys::{Address, ReadAhead};
 
 use crate::config::{ProxyProtocolOut, UpstreamProtocol, UpstreamTls};
 use crate::connection::link::Link;
+use crate::upstream::balance::latency::Latency;
 use crate::upstream::board::{ServerEntry, ServerNumbers};
 use crate::upstream::capacity::{Capacity, Full, Place, Turn};
 use crate::upstream::dial::Dialer;
@@ -27,6 +28,26 @@ pub(crate) const BACK_OFF_MS: u64 = 1_000;
 
 /// After a large answer, so many small ones are still received as if a large one could follow.
 const LARGE_MEMORY: u8 = 8;
+
+/// It was no candidate of a choice since it is up.
+const NOT_CHOSEN: u64 = u64::MAX;
+
+/// When a server gets requests, and how many, by the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// In comparison with the others; 0 for only those that stick to it.
+    pub(crate) weight: u32,
+    /// Only while no other can get them.
+    pub(crate) is_backup: bool,
+    /// It is in our zone, or zones play no part.
+    pub(crate) is_near: bool,
+}
+
+impl Default for Share {
+    fn default() -> Share {
+        Share { weight: 1, is_backup: false, is_near: true }
+    }
+}
 
 /// The identity of a server across configurations: entries with equal keys share connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +99,12 @@ pub(crate) struct Server {
     failed_until_ms: Cell<u64>,
     /// What requests to it have come to.
     pub(crate) outlier: Outlier,
+    /// When it gets requests, and how many.
+    share: Cell<Share>,
+    /// The first choice that could have been it since it is up.
+    up_since_ms: Cell<u64>,
+    /// How long it takes to answer; noted only where a choice goes by it.
+    pub(crate) latency: Latency,
     /// Checks hold it down.
     is_down: Cell<bool>,
     /// Whether checks count.
@@ -116,6 +143,9 @@ impl Server {
             large_lately: Cell::new(0),
             failed_until_ms: Cell::new(0),
             outlier: Outlier::default(),
+            share: Cell::new(Share::default()),
+            up_since_ms: Cell::new(NOT_CHOSEN),
+            latency: Latency::default(),
             is_down: Cell::new(false),
             is_checked: Cell::new(false),
         }
@@ -151,6 +181,9 @@ impl Server {
             self.close_idle();
             self.sessions.leave_all();
         }
+        if is_down {
+            self.up_since_ms.set(NOT_CHOSEN);
+        }
         self.is_down.set(is_down);
         self.look_at_ejection();
     }
@@ -176,17 +209,44 @@ impl Server {
 
     pub(super) fn pass_over_no_more(&self) {
         self.failed_until_ms.set(0);
+        // Its share grows again.
+        self.up_since_ms.set(NOT_CHOSEN);
     }
 
     /// Requests and tunnels of this shard that are with it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no choice goes by it yet"))]
     pub(crate) fn requests(&self) -> u32 {
         self.requests.get()
     }
 
-    fn set_requests(&self, requests: u32) {
-        self.requests.set(requests);
-        self.numbers.active.set(u64::from(requests));
+    /// One more request, or one less. The shard's number on the board counts all its connections to the server, also those of
+    /// entries with other keys.
+    fn add_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.numbers.active.increment();
+    }
+
+    fn remove_request(&self) {
+        self.requests.set(self.requests.get() - 1);
+        self.numbers.active.set(self.numbers.active.value() - 1);
+    }
+
+    /// When it gets requests, and how many.
+    pub(crate) fn share(&self) -> Share {
+        self.share.get()
+    }
+
+    /// The same by the configuration that is in force from now on.
+    pub(crate) fn set_share(&self, share: Share) {
+        self.share.set(share);
+    }
+
+    /// Since when requests can be sent to it: the first choice that could have been it after it was found, or was up again, and the
+    /// end of the last time in which it was passed over.
+    pub(crate) fn ready_since_ms(&self, now_ms: u64) -> u64 {
+        if self.up_since_ms.get() == NOT_CHOSEN {
+            self.up_since_ms.set(now_ms);
+        }
+        self.up_since_ms.get().max(self.failed_until_ms.get())
     }
 
     /// A connection is in use from now on.
@@ -510,7 +570,7 @@ pub(crate) struct ServerInUse(Rc<Server>);
 
 impl ServerInUse {
     pub(crate) fn new(server: Rc<Server>) -> ServerInUse {
-        server.set_requests(server.requests.get() + 1);
+        server.add_request();
         server.note_spare();
         ServerInUse(server)
     }
@@ -526,7 +586,7 @@ impl Deref for ServerInUse {
 
 impl Drop for ServerInUse {
     fn drop(&mut self) {
-        self.0.set_requests(self.0.requests.get() - 1);
+        self.0.remove_request();
         if self.0.connections_max.get() > 0 {
             self.0.released();
         }

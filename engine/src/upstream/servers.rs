@@ -16,7 +16,7 @@ use crate::upstream::board::{ServerBoard, ServerEntry};
 use crate::upstream::breaker::Breaker;
 use crate::upstream::members::Member;
 use crate::upstream::queue::Queue;
-use crate::upstream::server::{Server, ServerKey};
+use crate::upstream::server::{Server, ServerKey, Share};
 use crate::upstream::stock::Stock;
 use crate::upstream::tls::ServerTls;
 
@@ -60,6 +60,11 @@ impl Servers {
             let found = self.find_or_add(key, tls, self.board.entry(group, server));
             found.heed_checks(is_checked);
             found.limit_connections(group.limits.upstream_connections, queue.as_ref());
+            found.set_share(Share {
+                weight: server.weight,
+                is_backup: server.is_backup,
+                is_near: server.is_near,
+            });
             found
         };
         members.iter().map(of_server).collect()

@@ -9,5 +9,8 @@
 pub mod certificates;
 pub mod client_hello;
 pub mod handshake;
+mod keyed_id;
 pub mod record;
 pub mod tickets;
+
+pub use keyed_id::keyed_id;

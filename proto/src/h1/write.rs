@@ -53,6 +53,8 @@ pub struct ResponseForwarding<'a> {
     pub date: Option<&'a str>,
     /// The Strict-Transport-Security field, written out with its line end; in place of those that the upstream sent.
     pub hsts: Option<&'a str>,
+    /// A Set-Cookie field of ours, written out with its line end; beside those that the upstream sent.
+    pub set_cookie: Option<&'a str>,
     /// The value for Content-Type in place of the one that the upstream sent.
     pub content_type: Option<&'a [u8]>,
     /// What the configuration changes about the fields.
@@ -395,6 +397,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, fwd: &Response
     if let Some(edits) = &fwd.edits {
         edit_lines(out, fields_start, edits);
     }
+    // What the configuration removes is the server's.
+    put(out, fwd.set_cookie.unwrap_or_default());
     //= https://www.rfc-editor.org/rfc/rfc9110#section-15.2.2
     // "The server MUST generate an Upgrade header field in the response"
     match (head.status, fields.first(FieldId::Upgrade)) {
@@ -703,6 +707,7 @@ mod tests {
         connection: ConnectionField::Omit,
         date: Some("NOW"),
         hsts: None,
+        set_cookie: None,
         content_type: None,
         edits: None,
     };
@@ -842,6 +847,16 @@ mod tests {
         // The server's own pass where there is no other.
         let sent = forward_response(received, RequestKind::Other, &PLAIN);
         assert_eq!(sent.to_ascii_lowercase().matches("strict-transport-security:").count(), 2, "{sent}");
+    }
+
+    #[test]
+    fn a_cookie_of_ours_comes_beside_those_of_the_server() {
+        let set_cookie = Some("Set-Cookie: srv=1; Path=/\r\n");
+        let received = "HTTP/1.1 200 X\r\nSet-Cookie: srv=2\r\nA: 1\r\n\r\n";
+        assert_eq!(
+            forward_response(received, RequestKind::Other, &ResponseForwarding { set_cookie, ..PLAIN }),
+            "HTTP/1.1 200 X\r\nSet-Cookie: srv=2\r\nA: 1\r\nDate: NOW\r\nSet-Cookie: srv=1; Path=/\r\n\r\n"
+        );
     }
 
     #[test]

@@ -184,6 +184,9 @@ pub(crate) fn encode_response(
     {
         encoder.known_field(out, place::STRICT_TRANSPORT_SECURITY, value, Indexing::Allowed);
     }
+    if let Some(value) = fields.set_cookie.and_then(value_of_line) {
+        encoder.known_field(out, place_of(FieldId::SetCookie), value, Indexing::Never);
+    }
     if let Some(value) = fields.content_type.filter(|_| is_kept(b"Content-Type")) {
         encoder.known_field(out, place::CONTENT_TYPE, value, Indexing::Allowed);
     }

@@ -44,6 +44,8 @@ pub struct ResponseFields<'a> {
     pub date: Option<&'a str>,
     /// The Strict-Transport-Security field as a whole line with its end, in place of those that the upstream sent.
     pub hsts: Option<&'a str>,
+    /// A Set-Cookie field of ours, as a whole line with its end; beside those that the upstream sent.
+    pub set_cookie: Option<&'a str>,
     /// The value for Content-Type in place of the one that the upstream sent.
     pub content_type: Option<&'a [u8]>,
     /// What the configuration changes about the fields.

@@ -235,6 +235,7 @@ fn a_response_is_sent_without_its_connection() {
     let fields = ResponseFields {
         date: Some("NOW"),
         hsts: Some("Strict-Transport-Security: max-age=9\r\n"),
+        set_cookie: Some("Set-Cookie: srv=1; Path=/\r\n"),
         ..ResponseFields::default()
     };
     let response = "HTTP/1.1 200 Fine\r\nServer: up\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 007\r\n\
@@ -251,6 +252,7 @@ fn a_response_is_sent_without_its_connection() {
                     "!set-cookie: a=0123456789abcdef0123456789",
                     "etag: \\\"x\\\"",
                     "strict-transport-security: max-age=9",
+                    "!set-cookie: srv=1; Path=/",
                     "date: NOW"
                 ]
             );

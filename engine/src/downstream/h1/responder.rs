@@ -15,7 +15,7 @@ use super::persistence::Persistence;
 use crate::answer::{Answer, ResponseFraming};
 use crate::config::OnClientClose;
 use crate::connection::link::Link;
-use crate::downstream::{self, Afterwards};
+use crate::downstream::{self, Added, Afterwards};
 use crate::h1::{BodyWriter, Last};
 use crate::message::{Aborted, Side};
 use crate::record::Record;
@@ -52,7 +52,7 @@ impl<'a> Responder<'a> {
             self.expect_continue.is_answered();
         }
         if self.persistence.version() == Version::Http11 {
-            self.write(head, (Framing::None, None), ConnectionField::Omit, None, out);
+            self.write(head, (Framing::None, Added::default()), ConnectionField::Omit, None, out);
         }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Responder<'a> {
     pub(crate) fn write_head(
         &self,
         head: &ResponseHead<'_>,
-        content_type: Option<&[u8]>,
+        added: Added<'_>,
         afterwards: Afterwards,
         out: &mut Buf,
     ) {
@@ -76,7 +76,7 @@ impl<'a> Responder<'a> {
         let has_unread = || self.link.transport().has_unread();
         let (framing, connection) = self.persistence.begin(head, afterwards, has_unread, self.shard);
         self.shard.clock.with_date(now_ms(), |date| {
-            self.write(head, (framing, content_type), connection, Some(date), out);
+            self.write(head, (framing, added), connection, Some(date), out);
         });
     }
 
@@ -95,13 +95,13 @@ impl<'a> Responder<'a> {
             .with_kernel_tls(self.shard)
     }
 
-    pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, out: &mut Buf) {
+    pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, added: Added<'_>, out: &mut Buf) {
         self.expect_continue.is_answered();
         self.record.is_answered(head.status);
         self.shard.clock.with_date(now_ms(), |date| {
             // "A server MUST NOT send any Transfer-Encoding or Content-Length header fields in a 2xx (Successful) response to
             // CONNECT": so neither is passed on. A 101 has none.
-            self.write(head, (Framing::UntilClose, None), ConnectionField::Omit, Some(date), out);
+            self.write(head, (Framing::UntilClose, added), ConnectionField::Omit, Some(date), out);
         });
     }
 
@@ -174,7 +174,7 @@ impl<'a> Responder<'a> {
     fn write(
         &self,
         head: &ResponseHead<'_>,
-        (body, content_type): (Framing, Option<&[u8]>),
+        (body, added): (Framing, Added<'_>),
         connection: ConnectionField,
         date: Option<&str>,
         out: &mut Buf,
@@ -183,7 +183,9 @@ impl<'a> Responder<'a> {
         // Not in interim responses, which have no date either.
         let hsts = if date.is_some() { self.hsts() } else { None };
         let edits = if date.is_some() { downstream::edits(self.route, &self.lines) } else { None };
-        let fwd = ResponseForwarding { version_to, body, connection, date, hsts, content_type, edits };
+        let Added { content_type, set_cookie } = added;
+        let fwd =
+            ResponseForwarding { version_to, body, connection, date, hsts, set_cookie, content_type, edits };
         write_response(out, head, &fwd);
     }
 }

@@ -10,7 +10,7 @@ use sluice_proto::{BodyLength, HeadLimits, RequestKind, ResponseHead};
 use sluice_sys::{Buf, Conn, OptionalBuf, now_ms};
 
 use crate::answer::{Answer, ResponseFraming};
-use crate::downstream;
+use crate::downstream::{self, Added};
 use crate::h2::{Stream, StreamWriter};
 use crate::message::{Aborted, BodySink};
 use crate::record::Record;
@@ -68,9 +68,10 @@ impl<'a> Responder<'a> {
     }
 
     /// What the head of a response gains.
-    fn fields<'f>(&'f self, date: &'f str, content_type: Option<&'f [u8]>) -> ResponseFields<'f> {
+    fn fields<'f>(&'f self, date: &'f str, added: Added<'f>) -> ResponseFields<'f> {
+        let Added { content_type, set_cookie } = added;
         let edits = downstream::edits(self.route, &self.lines);
-        ResponseFields { date: Some(date), hsts: self.hsts(), content_type, edits }
+        ResponseFields { date: Some(date), hsts: self.hsts(), set_cookie, content_type, edits }
     }
 
     pub(crate) fn write_interim(&self, head: &ResponseHead<'_>) {
@@ -85,12 +86,12 @@ impl<'a> Responder<'a> {
         self.send_text_head(CONTINUE);
     }
 
-    pub(crate) fn write_head(&self, head: &ResponseHead<'_>, content_type: Option<&[u8]>) {
+    pub(crate) fn write_head(&self, head: &ResponseHead<'_>, added: Added<'_>) {
         self.expect_continue.set(false);
         self.record.is_answered(head.status);
         self.body.set(head.body);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = self.fields(date, content_type);
+            let fields = self.fields(date, added);
             self.send_head(head, &fields, head.body.is_empty());
         });
     }
@@ -108,11 +109,11 @@ impl<'a> Responder<'a> {
 
     /// The head that opens a tunnel: 200 in place of 101.
     //= https://www.rfc-editor.org/rfc/rfc8441#section-5
-    pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>) {
+    pub(crate) fn write_tunnel_head(&self, head: &ResponseHead<'_>, added: Added<'_>) {
         self.expect_continue.set(false);
         self.record.is_answered(200);
         self.shard.clock.with_date(now_ms(), |date| {
-            let fields = self.fields(date, None);
+            let fields = self.fields(date, added);
             let mut head = *head;
             // Written as 200, without what belongs to the handshake of HTTP/1.1 or to a body.
             //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
