@@ -168,13 +168,17 @@ pub(super) fn check_routes(
         });
     }
     if !upstreams.some_unnamed && !some_unread {
-        for (i, group) in upstreams.groups.iter().enumerate().filter(|(i, _)| !used.contains(i)) {
-            let fault = Fault::new(format!("no route leads to upstream `{}`", group.name));
-            report.warn(&upstreams.origins[i], "upstream.name", fault);
-        }
+        note_unused(upstreams, &used, report);
     }
     note_shadows(&routes, &origins, report);
     routes
+}
+
+fn note_unused(upstreams: &Upstreams, used: &BTreeSet<usize>, report: &mut Report) {
+    for (i, group) in upstreams.groups.iter().enumerate().filter(|(i, _)| !used.contains(i)) {
+        let fault = Fault::new(format!("no route leads to upstream `{}`", group.name));
+        report.warn(&upstreams.origins[i], "upstream.name", fault);
+    }
 }
 
 fn report_no_route(whole: &Origin, upstreams: &Upstreams, report: &mut Report) {
