@@ -4,13 +4,13 @@
 //! Evaluating allocates nothing but the memory that the searches of [`Matchers`] keep.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use regex::bytes::Regex;
 use sluice_proto::fields::Fields;
 use sluice_sys::UNIX_PEER;
 
+use super::hash::KeyMap;
 use super::parts::{cookie_values, decoded, is_decoded, is_encoded, query_values};
 use crate::config::{Condition, Expression, Networks, Subject, Test};
 
@@ -204,9 +204,9 @@ impl<'c> Encoded<'c> {
 #[derive(Default)]
 pub(super) struct Builder {
     code: Vec<u8>,
-    known: HashMap<Vec<u8>, u32>,
+    known: KeyMap<Vec<u8>, u32>,
     regexes: Vec<Regex>,
-    numbers: HashMap<String, u32>,
+    numbers: KeyMap<String, u32>,
 }
 
 impl Builder {

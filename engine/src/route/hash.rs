@@ -25,6 +25,24 @@ pub(super) fn hash_ignore_case(seed: u32, bytes: &[u8]) -> u32 {
     fold(mix(state ^ lower(load_tail(tail))))
 }
 
+/// The same hash for the maps by which a table is built.
+#[derive(Default)]
+pub(super) struct KeyHasher(u32);
+
+impl std::hash::Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = hash(self.0, bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Maps look at the highest bits too.
+        mix(u64::from(self.0))
+    }
+}
+
+/// A map by the keys of routes.
+pub(super) type KeyMap<K, V> = std::collections::HashMap<K, V, std::hash::BuildHasherDefault<KeyHasher>>;
+
 /// Where `wanted` first stands. Segments and names are a few words long: word by word beats both a loop over
 /// bytes and a call of a vectorised search.
 #[inline]

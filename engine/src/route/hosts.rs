@@ -4,7 +4,7 @@
 //! (longer than 253 bytes, for one) is not looked up, so that a hostile name costs no more than a normal one.
 
 use super::NONE;
-use super::hash::{find_byte, hash_ignore_case};
+use super::hash::{KeyMap, find_byte, hash_ignore_case};
 use crate::config::HOST_BYTES_MAX;
 
 const EXACT: u32 = 1;
@@ -104,7 +104,7 @@ pub(crate) fn bare_name(host: &str) -> &[u8] {
 /// The table being filled.
 #[derive(Default)]
 pub(super) struct Builder {
-    names: std::collections::HashMap<(u32, String), u32>,
+    names: KeyMap<(u32, String), u32>,
     order: Vec<(u32, String, u32)>,
 }
 

@@ -199,7 +199,10 @@ impl RouteTable {
     fn answer(&self, place: u32, asked: &Asked<'_>, matchers: &Matchers) -> Option<Lookup<'_>> {
         match &self.places[place as usize] {
             Place::Open(methods) => Some(methods.lookup(asked.method)),
-            Place::Guarded(first, end) => self.guarded.lookup((*first, *end), asked, matchers),
+            Place::Lone(route) => self.guarded.lookup(std::slice::from_ref(route), asked, matchers),
+            Place::Guarded(first, end) => {
+                self.guarded.lookup(self.guarded.range(*first, *end), asked, matchers)
+            }
         }
     }
 

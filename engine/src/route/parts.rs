@@ -7,12 +7,13 @@
 use sluice_proto::FieldId;
 use sluice_proto::fields::Fields;
 
+use super::hash::find_byte;
+
 /// The values of the parameters of this name, as they were sent.
 pub fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
-    let parameters = query.as_bytes().split(|&byte| byte == b'&');
+    let parameters = pieces(query.as_bytes(), b'&');
     parameters.filter(|parameter| !parameter.is_empty()).filter_map(move |parameter| {
-        let end = parameter.iter().position(|&byte| byte == b'=');
-        let (key, value) = match end {
+        let (key, value) = match find_byte(parameter, b'=') {
             Some(end) => (&parameter[..end], &parameter[end + 1..]),
             None => (parameter, &[][..]),
         };
@@ -23,7 +24,7 @@ pub fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q 
 /// The values of the cookies of this name.
 //= https://www.rfc-editor.org/rfc/rfc6265#section-5.4
 pub fn cookie_values<'f>(fields: &Fields<'f>, name: &str) -> impl Iterator<Item = &'f [u8]> {
-    let pairs = fields.values(FieldId::Cookie).flat_map(|value| value.split(|&byte| byte == b';'));
+    let pairs = fields.values(FieldId::Cookie).flat_map(|value| pieces(value, b';'));
     pairs.filter_map(move |pair| {
         let pair = pair.trim_ascii();
         let value =
@@ -34,9 +35,26 @@ pub fn cookie_values<'f>(fields: &Fields<'f>, name: &str) -> impl Iterator<Item 
     })
 }
 
+/// What is between the separators, word by word.
+fn pieces(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = find_byte(text, separator);
+        rest = end.map(|end| &text[end + 1..]);
+        Some(end.map_or(text, |end| &text[..end]))
+    })
+}
+
 /// Whether an encoded text means this one.
+#[inline]
 pub(super) fn is_decoded(encoded: &[u8], text: &[u8]) -> bool {
-    encoded.len() >= text.len() && decoded(encoded).eq(text.iter().copied())
+    // Nothing becomes longer by being decoded, and few texts are encoded.
+    encoded.len() >= text.len()
+        && match is_encoded(encoded) {
+            false => encoded == text,
+            true => decoded(encoded).eq(text.iter().copied()),
+        }
 }
 
 /// The bytes that an encoded text means.
@@ -61,7 +79,7 @@ pub fn decoded(encoded: &[u8]) -> impl Iterator<Item = u8> {
 
 /// Whether the text is not what it means.
 pub(super) fn is_encoded(text: &[u8]) -> bool {
-    text.iter().any(|byte| matches!(byte, b'%' | b'+'))
+    find_byte(text, b'%').is_some() || find_byte(text, b'+').is_some()
 }
 
 fn digit(byte: u8) -> Option<u8> {

@@ -15,6 +15,8 @@ use crate::config::Methods;
 pub(super) enum Place {
     /// No route has conditions.
     Open(MethodMap),
+    /// Its only route, which has conditions: here, where it is read with the place.
+    Lone(GuardedRoute),
     /// The numbers of its routes among the guarded ones, from the first to behind the last.
     Guarded(u32, u32),
 }
@@ -27,8 +29,9 @@ pub(super) struct GuardedRoutes {
     methods: MethodSets,
 }
 
+/// A route of a place where some have conditions.
 #[derive(Debug, Clone, Copy)]
-struct GuardedRoute {
+pub(super) struct GuardedRoute {
     upstream: u32,
     route: u32,
     /// Which set of methods.
@@ -37,15 +40,19 @@ struct GuardedRoute {
 }
 
 impl GuardedRoutes {
-    /// The answer of a place to a request; `None` if the conditions of none of its routes hold.
+    /// The routes of these numbers.
+    pub(super) fn range(&self, first: u32, end: u32) -> &[GuardedRoute] {
+        &self.routes[first as usize..end as usize]
+    }
+
+    /// The answer of these routes of a place to a request; `None` if the conditions of none hold.
     #[inline]
     pub(super) fn lookup(
         &self,
-        (first, end): (u32, u32),
+        routes: &[GuardedRoute],
         asked: &Asked<'_>,
         matchers: &Matchers,
     ) -> Option<Lookup<'_>> {
-        let routes = &self.routes[first as usize..end as usize];
         let mut best = None;
         for route in routes {
             let Some(rank) = self.methods.rank(route.methods, asked.method) else { continue };
@@ -120,13 +127,17 @@ impl Builder {
             }
             // Stable: those with as many stay in the order of the file.
             place.sort_by_key(|entry| std::cmp::Reverse(entry.conditions.count));
-            let first = routes.len() as u32;
-            routes.extend(place.into_iter().map(|entry| GuardedRoute {
+            let mut guarded = |entry: Entry| GuardedRoute {
                 upstream: entry.target.upstream as u32,
                 route: entry.target.route as u32,
                 methods: sets.add(&entry.methods),
                 conditions: entry.conditions,
-            }));
+            };
+            if place.len() == 1 {
+                return Place::Lone(guarded(place.remove(0)));
+            }
+            let first = routes.len() as u32;
+            routes.extend(place.into_iter().map(guarded));
             Place::Guarded(first, routes.len() as u32)
         });
         let places = places.collect();

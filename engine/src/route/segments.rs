@@ -4,7 +4,7 @@
 //! segment itself if it is short, so that a step down the tree reads one line.
 
 use super::NONE;
-use super::hash::hash;
+use super::hash::{KeyMap, hash};
 
 /// Longest segment that lies in its entry.
 const INLINE_BYTES: usize = 16;
@@ -68,7 +68,7 @@ impl Segments {
 /// The table being filled.
 #[derive(Default)]
 pub(super) struct Builder {
-    children: std::collections::HashMap<(u32, String), u32>,
+    children: KeyMap<(u32, String), u32>,
     /// The keys in the order of their coming: the same configuration gives the same table.
     order: Vec<(u32, String, u32)>,
 }
