@@ -564,3 +564,59 @@ async fn connections_are_used_again_at_and_below_the_cap() {
         assert!(server.most() <= cap, "{counters:?}");
     }
 }
+
+/// A server may have fewer connections than the others, or be the only one that is limited: requests go past it while it is full, and
+/// wait where all are.
+#[tokio::test]
+async fn a_server_has_a_limit_of_its_own() {
+    for (of_all, others) in [("limits.upstream_connections = 3\n", 3), ("", 10)] {
+        let stuck = [origin::never_answers().await, origin::never_answers().await];
+        let tables = format!(
+            "[[upstream]]\nname = \"app\"\nservers = [\"http://{}\"]\n{of_all}{PATIENT}\n\
+             [[upstream.server]]\nurl = \"http://{}\"\nconnections = 2\n[[route]]\nupstream = \"app\"\n",
+            stuck[0].address, stuck[1].address
+        );
+        let proxy = Proxy::configured(1, &tables).await;
+        let mut clients = Vec::new();
+        for _ in 0..12 {
+            let mut client = Raw::connect(proxy.address).await;
+            client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+            clients.push(client);
+        }
+        let waiting = 12 - 2 - others as u64;
+        let counters = proxy
+            .counters_until("all are with a server or wait", |now| {
+                now.upstream_connections + now.named("upstream_waiting") == 12
+            })
+            .await;
+        assert_eq!(counters.named("upstream_waiting"), waiting, "{of_all}: {counters:?}");
+        for (server, most) in stuck.iter().zip([others, 2]) {
+            server.recorder.wait_for("all its requests", |all| all.len() == most).await;
+        }
+        assert_eq!(stuck.each_ref().map(|server| server.recorder.connections()), [others, 2], "{of_all}");
+    }
+}
+
+/// The only limit of a group is that of one server: requests wait for it when it is the only one.
+#[tokio::test]
+async fn requests_wait_for_a_server_that_alone_is_limited() {
+    let go = Go::new();
+    let server = origin::answers_on_signal(go.clone()).await;
+    let tables = format!(
+        "[[upstream]]\nname = \"app\"\nserver = [{{ url = \"http://{}\", connections = 1 }}]\n{PATIENT}\n\
+         [[route]]\nupstream = \"app\"\n",
+        server.address
+    );
+    let proxy = Proxy::configured(1, &tables).await;
+    let mut first = Raw::connect(proxy.address).await;
+    first.send("GET /first HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    server.recorder.wait_for("the first request", |all| !all.is_empty() && !all[0].bytes.is_empty()).await;
+    let mut late = line_up(&proxy, &["/a", "/b"]).await;
+    go.steps(3);
+    for client in std::iter::once(&mut first).chain(&mut late) {
+        assert_eq!(client.answer_to("GET").await.status(), 200);
+    }
+    assert_eq!(server.recorder.connections(), 1);
+    drop((first, late));
+    proxy.drain().await.assert_clean();
+}

@@ -71,6 +71,8 @@ pub struct UpstreamServer {
     pub weight: u32,
     /// It gets requests only while no other server can.
     pub is_backup: bool,
+    /// Most connections to it, in place of those that any server of its group may have; 0 for no limit.
+    pub connections: Option<u32>,
     /// It is in the zone of this proxy, or zones play no part.
     pub is_near: bool,
 }
@@ -233,6 +235,7 @@ impl UpstreamServer {
             at: None,
             weight: 1,
             is_backup: false,
+            connections: None,
             is_near: true,
         }
     }

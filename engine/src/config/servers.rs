@@ -93,7 +93,9 @@ fn check_server(
     let is_near = !has_zones || keys.zone.value() == top.zone.value();
     match UpstreamServer::parse(&url.value) {
         Ok(server) => {
-            let server = UpstreamServer { weight: keys.weight, is_backup: keys.backup, is_near, ..server };
+            let (weight, is_backup) = (keys.weight, keys.backup);
+            let connections = keys.connections.value().copied();
+            let server = UpstreamServer { weight, is_backup, connections, is_near, ..server };
             Some((server, url.at.clone()))
         }
         Err(fault) => {
@@ -182,6 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_may_have_more_connections_or_fewer_than_the_others() {
+        let limits = |upstream: &str| {
+            let config = check("", upstream).unwrap();
+            let group = &config.upstreams[0];
+            let of_servers: Vec<u32> =
+                group.servers.iter().map(|server| group.connections_max(server)).collect();
+            (of_servers, group.limits_connections())
+        };
+        let two = "servers = [\"http://a\"]\nserver = [{ url = \"http://b\"";
+        assert_eq!(limits(&format!("{two} }}]")), (vec![0, 0], false));
+        assert_eq!(limits(&format!("{two}, connections = 5 }}]")), (vec![0, 5], true));
+        assert_eq!(limits(&format!("{two}, connections = 0 }}]")), (vec![0, 0], false));
+        let limited = format!("limits.upstream_connections = 9\n{two}, connections");
+        assert_eq!(limits(&format!("{limited} = 5 }}]")), (vec![9, 5], true));
+        assert_eq!(limits(&format!("{limited} = 0 }}]")), (vec![9, 0], true));
+    }
+
+    #[test]
     fn each_mistake_is_one_error_at_its_place() {
         for (upstream, wanted) in [
             (
@@ -197,6 +217,10 @@ mod tests {
             (
                 "server = [{ url = \"http://a\", weight = 1001 }]",
                 "upstream.server.weight: 1001 is too large (hint: at most 1000)",
+            ),
+            (
+                "server = [{ url = \"http://a\", connections = 1000001 }]",
+                "upstream.server.connections: 1000001 is too large (hint: at most 1000000)",
             ),
             (
                 "server = [{ url = \"http://a\", weight = 0 }]",

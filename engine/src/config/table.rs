@@ -502,6 +502,8 @@ section! {
         "Its share of requests, in comparison with the other servers; 0 for none but those whose cookie names it";
     backup: bool = Kind::Boolean, "false", UPSTREAM, Reload, "",
         "Whether it gets requests only while no other server can";
+    connections: Field<u32> = count("0", "1000000"), "", UPSTREAM, Reload, "",
+        "Most connections of all shards together to it, tunnels among them; 0 for no limit [default: limits.upstream_connections]";
     zone: Field<String> = Kind::Text("NAME"), "", UPSTREAM, Reload, "",
         "Its zone, which is compared with the `zone` of this proxy";
 }

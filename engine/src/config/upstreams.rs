@@ -61,6 +61,19 @@ pub struct UpstreamGroup {
     pub limits: Limits,
 }
 
+impl UpstreamGroup {
+    /// Most connections to a server of it; 0 for no limit.
+    pub fn connections_max(&self, server: &UpstreamServer) -> u32 {
+        server.connections.unwrap_or(self.limits.upstream_connections)
+    }
+
+    /// Whether connections to any of its servers are limited. Servers of its file have no limit of their own.
+    pub fn limits_connections(&self) -> bool {
+        self.limits.upstream_connections > 0
+            || self.servers.iter().any(|server| self.connections_max(server) > 0)
+    }
+}
+
 /// The groups, as far as they are in order.
 pub(super) struct Upstreams {
     pub(super) groups: Vec<UpstreamGroup>,

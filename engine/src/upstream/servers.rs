@@ -59,7 +59,7 @@ impl Servers {
             let tls = tls.filter(|_| is_secure).map(|config| ServerTls::new(config, server, &group.tls));
             let found = self.find_or_add(key, tls, self.board.entry(group, server));
             found.heed_checks(is_checked);
-            found.limit_connections(group.limits.upstream_connections, queue.as_ref());
+            found.limit_connections(group.connections_max(server), queue.as_ref());
             found.set_share(Share {
                 weight: server.weight,
                 is_backup: server.is_backup,
@@ -70,9 +70,9 @@ impl Servers {
         members.iter().map(of_server).collect()
     }
 
-    /// Where requests wait for a server of a group, if connections to its servers are limited.
+    /// Where requests wait for a server of a group, if connections to any of its servers are limited.
     pub(crate) fn queue_of(&self, group: &UpstreamGroup) -> Option<Rc<Queue>> {
-        if group.limits.upstream_connections == 0 {
+        if !group.limits_connections() {
             return None;
         }
         let mut queues = self.queues.borrow_mut();
