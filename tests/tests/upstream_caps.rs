@@ -358,6 +358,40 @@ async fn a_request_waits_no_longer_than_it_may() {
     proxy.drain().await.assert_clean();
 }
 
+/// What waits for a full server costs the shard nothing while another one, which has room, is of no use.
+#[tokio::test]
+async fn a_server_that_is_down_beside_a_full_one_does_not_keep_a_shard_busy() {
+    let go = Go::new();
+    let server = origin::answers_on_signal(go.clone()).await;
+    let dead = origin::refusing();
+    let no_socket = tempfile::tempdir().expect("a folder");
+    // One fails with a turn of the loop, the other one without.
+    for down in [format!("http://{}", dead.address), format!("unix:{}/none", no_socket.path().display())] {
+        let tables = format!(
+            "[[upstream]]\nname = \"app\"\nservers = [\"http://{}\", \"{down}\"]\nlimits.upstream_connections = 1\n\
+             timeouts.upstream_queue = \"400ms\"\nejection.failures = 1\n[[route]]\nupstream = \"app\"\n",
+            server.address
+        );
+        let proxy = Proxy::configured(1, &tables).await;
+        let mut first = Raw::connect(proxy.address).await;
+        first.send("GET /first HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        server.recorder.wait_for("the first request", |all| all.iter().any(|one| !one.bytes.is_empty())).await;
+        for _ in 0..2 {
+            let answer = client::get(proxy.address, "/late").await;
+            assert!(answer.text().contains("no server has become free in time"), "{down}: {}", answer.text());
+        }
+        let mut patient = Raw::connect(proxy.address).await;
+        patient.send("GET /next HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        go.steps(2);
+        assert_eq!(first.answer_to("GET").await.status(), 200);
+        assert_eq!(patient.answer_to("GET").await.status(), 200);
+        let errors = proxy.counters().await.named("upstream_connect_errors");
+        assert!(errors < 100, "{down}: {errors} attempts to connect");
+        drop((first, patient));
+        proxy.drain().await.assert_clean();
+    }
+}
+
 #[tokio::test]
 async fn a_queue_has_an_end() {
     for (keys, waiting) in [

@@ -47,7 +47,7 @@ pub(crate) struct ProxyIdentity<'a> {
 
 impl ProxyIdentity<'_> {
     /// The server that it asks for.
-    fn wanted(&self) -> Wanted<'_> {
+    pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { not: self.not, ..Wanted::now(self.repeat, *self.affinity) }
     }
 

@@ -232,9 +232,15 @@ impl Group {
         })
     }
 
-    /// Whether a server that is up may have another connection, or has a free one.
-    pub(crate) fn has_room(&self) -> bool {
-        self.members.borrow().servers.iter().any(|server| !server.is_down() && !server.is_full())
+    /// Whether the server that a request would get may have another connection, or has a free one. One that has room and is passed
+    /// over for another reason is of no use to it.
+    pub(crate) fn has_room(&self, wanted: Wanted<'_>) -> bool {
+        let mut has_room = false;
+        self.pick(wanted, |server| {
+            has_room = !server.is_full();
+            None::<()>
+        });
+        has_room
     }
 
     /// Whether a server that is up would get requests if it might have more connections.

@@ -184,6 +184,11 @@ impl Ticket {
         self.waiter.is_called.replace(false)
     }
 
+    /// The request looks for nothing before it is called.
+    fn wait_for_call(&self) {
+        self.waiter.is_called.set(false);
+    }
+
     fn sleep(&self, context: &Context<'_>) {
         self.waiter.waker.replace(Some(context.waker().clone()));
     }
@@ -226,6 +231,9 @@ pub(crate) async fn wait_for_server(
         if most != usize::MAX {
             counters.upstream_queued.increment();
             most = usize::MAX;
+        } else if group.has_room(identity.wanted()) {
+            // There was room a moment ago too, and it was of no use: to look at once would do the same again, for ever.
+            ticket.wait_for_call();
         }
         queue.waiting.ask_for_one();
         let found = poll_fn(|context| {
@@ -235,7 +243,7 @@ pub(crate) async fn wait_for_server(
             }
             if ticket.take_turn() {
                 let free = take_free(shard, group, identity);
-                if free.is_some() || group.has_room() {
+                if free.is_some() || group.has_room(identity.wanted()) {
                     return Poll::Ready(Ok(free));
                 }
             }
