@@ -95,6 +95,18 @@ async fn old_servers_are_forgiven_what_their_upstream_says() {
     }
 }
 
+/// Nor is the connection of a response that the client does not get, since its request is sent again.
+#[tokio::test]
+async fn a_repaired_response_that_is_unwanted_ends_its_connection_too() {
+    let origin = origin::answers("HTTP/1.1 503 Late\nContent-Length: 2\n\nno").await;
+    let keys = "lenient = [\"bare-lf\"]\nretry = { attempts = 3, on = [503] }";
+    let proxy = proxy_to(&origin, keys).await;
+    assert_eq!(Raw::connect(proxy.address).await.ask("GET", "/").await.status(), 503);
+    let counters = proxy.counters().await;
+    assert_eq!((counters.named("upstream_retries"), origin.recorder.connections()), (2, 3));
+    proxy.drain().await.assert_clean();
+}
+
 #[tokio::test]
 async fn what_has_two_readings_is_refused_all_the_same() {
     for response in [

@@ -149,8 +149,7 @@ impl ServerConnection {
         match self.sending.take()?.try_finish() {
             Ok(sent) => {
                 let request = self.request.take().or(sent.buf);
-                let is_reusable = self.reuse == Reuse::Allowed && self.response.is_persistent;
-                if is_read && sent.result.is_ok() && is_reusable && self.inbox.is_empty() {
+                if is_read && sent.result.is_ok() && self.is_reusable() && self.inbox.is_empty() {
                     self.give_back(shard, rules);
                 }
                 request
@@ -170,12 +169,16 @@ impl ServerConnection {
             Some(Err(_)) => false,
             None => true,
         };
-        let ResponseFraming { is_persistent, is_ambiguous, .. } = self.response;
-        let is_reusable = self.reuse == Reuse::Allowed && is_persistent && !is_ambiguous;
         // Nor if bytes follow the response.
-        if used == Used::Whole && is_sent && is_reusable && self.inbox.is_empty() {
+        if used == Used::Whole && is_sent && self.is_reusable() && self.inbox.is_empty() {
             self.give_back(shard, rules);
         }
+    }
+
+    /// Whether the connection may serve others behind this response.
+    fn is_reusable(&self) -> bool {
+        let ResponseFraming { is_persistent, is_ambiguous, .. } = self.response;
+        self.reuse == Reuse::Allowed && is_persistent && !is_ambiguous
     }
 
     fn give_back(&mut self, shard: &Shard, rules: &GroupRules) {
