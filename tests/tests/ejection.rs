@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sluice_tests::{
-    client, eventually,
+    client::{self, Raw},
+    eventually,
     processes::{Load, ServerProcess, by_server, errors},
     proxy::Proxy,
 };
@@ -171,6 +172,52 @@ async fn where_all_are_silent_none_is_ejected() {
     let text = metrics(&proxy).await;
     let ejected = servers.iter().filter(|server| of_server(&text, "ejected", server, "") > 0).count();
     assert!(ejected <= 1, "{text}");
+    proxy.drain().await.assert_clean();
+}
+
+/// Clients that stop in the middle of their requests, and leave. Servers that wait for the rest are not silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_send_half_a_request_have_no_server_ejected() {
+    let servers = servers(2).await;
+    let keys = "balance = \"hash\"\nhash_by = \"path\"\nejection = { failures = 2, silence = \"50ms\" }";
+    let proxy = proxy(1, &servers, keys).await;
+    assert_eq!(client::get(proxy.address, "/").await.status(), 200);
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = Raw::connect(proxy.address).await;
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf").await;
+        clients.push(client);
+    }
+    proxy.counters_until("all are under way", |now| now.tasks_busy >= 6).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(clients);
+    proxy.counters_until("all have left", |now| now.tasks_busy == 0).await;
+    let text = metrics(&proxy).await;
+    let ejections: u64 =
+        servers.iter().map(|server| of_server(&text, "ejections_total", server, "")).sum();
+    assert_eq!(ejections, 0, "{text}");
+    proxy.drain().await.assert_clean();
+}
+
+/// Its servers get copies of requests only, whose responses nothing is to have: they are signs of life all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gets_copies_only_is_back_after_a_trial() {
+    let (app, mut shadows) = (servers(1).await, servers(2).await);
+    let tables = format!(
+        "[[route]]\nupstream = \"app\"\nmirror.upstream = \"shadow\"\n[[upstream]]\nname = \"app\"\nservers = [\"{}\"]\n\
+         [[upstream]]\nname = \"shadow\"\nservers = [\"{}\", \"{}\"]\nejection = {{ failures = 1, time = \"200ms\" }}\n",
+        app[0].url(),
+        shadows[0].url(),
+        shadows[1].url()
+    );
+    let proxy = Proxy::configured(1, &tables).await;
+    let load = Load::start(proxy.address, 2, "GET /", PAUSE);
+    more(&load, 20).await;
+    shadows[1].kill().await;
+    proxy.line(&format!("upstream shadow: {} is ejected for ", shadows[1].url())).await;
+    shadows[1].restart().await;
+    proxy.line(&format!("upstream shadow: {} is back: ", shadows[1].url())).await;
+    assert!(errors(&load.stop().await).is_empty());
     proxy.drain().await.assert_clean();
 }
 

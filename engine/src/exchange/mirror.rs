@@ -11,10 +11,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use sluice_proto::h1::{Lenient, Reuse};
+use sluice_proto::h1::Reuse;
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::{BodyLength, Fault, RequestKind};
-use sluice_sys::{Timer, spawn};
+use sluice_sys::{Timer, now_ms, spawn};
 
 use super::state::Exchange;
 use super::upgrade::Switch;
@@ -27,6 +27,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::balance::affinity::Affinity;
 use crate::upstream::capacity::Turn;
 use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::group::Group;
 use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::{ResponseBody, Rest, UpstreamStream, Used};
 
@@ -134,7 +135,7 @@ impl Copied {
         };
         let timer = Timer::new(self.response_ms);
         let exchanged = {
-            let mut exchange = pin!(self.exchange(&shard, (&snapshot, group.rules.lenient), &mut server));
+            let mut exchange = pin!(self.exchange(&shard, (&snapshot, group), &mut server));
             poll_fn(|context| match exchange.as_mut().poll(context) {
                 Poll::Ready(exchanged) => Poll::Ready(exchanged.ok()),
                 Poll::Pending => timer.poll_expired().map(|()| None),
@@ -150,18 +151,19 @@ impl Copied {
     async fn exchange(
         &mut self,
         shard: &Shard,
-        (snapshot, lenient): (&Snapshot, Lenient),
+        (snapshot, group): (&Snapshot, &Group),
         server: &mut UpstreamStream,
     ) -> Result<bool, Aborted> {
         if self.sends_own_host {
             self.lines.set_authority(server.authority());
         }
+        let (used, sent_ms) = (server.server().clone(), now_ms());
         server.send(&mut self.lines, Rest::Nothing, snapshot);
         let (request, mut response) = server.split();
         request.expect_response_within(self.response_ms);
         let mut interims = 0;
         loop {
-            let limits = (&snapshot.limits.head, lenient);
+            let limits = (&snapshot.limits.head, group.rules.lenient);
             let read = response.read_head(shard, limits, self.kind, |head| head.status);
             match read.await.map_err(|unanswered| unanswered.aborted)? {
                 101 => return Err(Aborted::by(Side::Upstream, Cause::UnaskedUpgrade)),
@@ -169,7 +171,11 @@ impl Copied {
                     return Err(Aborted::by(Side::Upstream, Cause::Fault(Fault::TooManyInterim)));
                 }
                 100..=199 => interims += 1,
-                _ => break,
+                status => {
+                    // A server that was ejected is back by this too: a group may get copies only.
+                    group.note_answer(&used, status, (now_ms(), now_ms().saturating_sub(sent_ms)));
+                    break;
+                }
             }
         }
         let mut body = response.body(MinRate::by_pauses(self.body_idle_ms));

@@ -3,7 +3,7 @@
 
 use sluice_sys::now_ms;
 
-use super::state::Exchange;
+use super::state::{Exchange, Upload};
 use crate::message::{Aborted, Cause, Repeat, Side};
 use crate::upstream::breaker::{Admission, Breaker};
 use crate::upstream::ejection::Failure;
@@ -96,9 +96,13 @@ impl Exchange<'_> {
         group.note_failure(server, failure, now_ms());
     }
 
-    /// The client has left, or the time of its request is over. If that was after a long silence of the server, it counts.
+    /// The client has left, or the time of its request is over. If that was after a long silence of the server, it counts. A server
+    /// that waits for the rest of a request is not silent: else clients that stop in the middle could have servers ejected.
     #[cold]
     pub(super) fn note_abandoned(&self) {
+        if self.upload.get() == Upload::Running {
+            return;
+        }
         let (record, group) = (self.responder.record(), self.decision.group);
         let Some(since_ms) = record.sent_ms().filter(|_| !record.is_answered_by_server()) else { return };
         let times = (now_ms(), since_ms);
