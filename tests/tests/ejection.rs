@@ -193,8 +193,7 @@ async fn clients_that_send_half_a_request_have_no_server_ejected() {
     drop(clients);
     proxy.counters_until("all have left", |now| now.tasks_busy == 0).await;
     let text = metrics(&proxy).await;
-    let ejections: u64 =
-        servers.iter().map(|server| of_server(&text, "ejections_total", server, "")).sum();
+    let ejections: u64 = servers.iter().map(|server| of_server(&text, "ejections_total", server, "")).sum();
     assert_eq!(ejections, 0, "{text}");
     proxy.drain().await.assert_clean();
 }

@@ -375,7 +375,10 @@ async fn a_server_that_is_down_beside_a_full_one_does_not_keep_a_shard_busy() {
         let proxy = Proxy::configured(1, &tables).await;
         let mut first = Raw::connect(proxy.address).await;
         first.send("GET /first HTTP/1.1\r\nHost: test\r\n\r\n").await;
-        server.recorder.wait_for("the first request", |all| all.iter().any(|one| !one.bytes.is_empty())).await;
+        server
+            .recorder
+            .wait_for("the first request", |all| all.iter().any(|one| !one.bytes.is_empty()))
+            .await;
         for _ in 0..2 {
             let answer = client::get(proxy.address, "/late").await;
             assert!(answer.text().contains("no server has become free in time"), "{down}: {}", answer.text());

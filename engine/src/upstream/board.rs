@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crossbeam_utils::CachePadded;
 
@@ -28,6 +28,9 @@ type Name = (String, Scheme, String);
 pub(crate) struct ServerBoard {
     shards: usize,
     servers: Mutex<BTreeMap<Name, Arc<ServerEntry>>>,
+    /// Those that no group has any more, as long as exchanges are with them: a server that is there again meanwhile is the same one,
+    /// with the connections that it has.
+    left: Mutex<BTreeMap<Name, Weak<ServerEntry>>>,
     /// By group, the requests that wait for a server of it, where connections are limited.
     waiting: Mutex<BTreeMap<String, Arc<Waiting>>>,
     pub(crate) keepers: Arc<Keepers>,
@@ -147,6 +150,7 @@ impl ServerBoard {
         ServerBoard {
             shards,
             servers: Mutex::default(),
+            left: Mutex::default(),
             waiting: Mutex::default(),
             keepers,
             traffic: Traffic::new(shards),
@@ -170,14 +174,26 @@ impl ServerBoard {
             }
         }
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.retain(|name, _| names.contains(name));
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|_, entry| entry.strong_count() > 0);
+        servers.retain(|name, entry| {
+            let is_member = names.contains(name);
+            if !is_member {
+                left.insert(name.clone(), Arc::downgrade(entry));
+            }
+            is_member
+        });
     }
 
     /// The entry of a server, made if there is none.
     pub(crate) fn entry(&self, group: &UpstreamGroup, server: &UpstreamServer) -> Arc<ServerEntry> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = servers.entry(name(&group.name, server));
-        let entry = entry.or_insert_with(|| {
+        let name = name(&group.name, server);
+        let entry = servers.entry(name.clone()).or_insert_with(|| {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(entry) = left.remove(&name).and_then(|entry| entry.upgrade()) {
+                return entry;
+            }
             let url = server.url();
             let (name, reporter) = ((group.name.clone(), url), self.reporter.clone());
             Arc::new(ServerEntry { name, reporter, ..ServerEntry::new(self.shards) })

@@ -158,6 +158,7 @@ mod tests {
     use sluice_sys::Address;
 
     use crate::config::{Config, Raw, UpstreamServer};
+    use crate::upstream::capacity::Turn;
     use crate::upstream::stock::Descriptors;
 
     /// The servers of group `a` with these keys.
@@ -197,5 +198,39 @@ mod tests {
             seen.push(format!("{group} {}://{authority} {}", scheme.as_str(), entry.health.is_down()));
         });
         assert_eq!(seen, ["a http://b false", "a http://c true"]);
+    }
+
+    #[test]
+    fn a_server_that_is_there_again_is_the_one_that_has_connections() {
+        let board = Arc::new(ServerBoard::new(2));
+        let config = config("limits.upstream_connections = 1");
+        let (groups, group) = (&config.upstreams, &config.upstreams[0]);
+        let member = |server: &UpstreamServer| Member {
+            server: server.clone(),
+            addresses: vec![Address::Inet("127.0.0.1:1".parse().unwrap())],
+        };
+        let (all, first): (Vec<_>, Vec<_>) =
+            (group.servers.iter().map(member).collect(), group.servers[..1].iter().map(member).collect());
+        let shards = [0, 1].map(|shard| {
+            let stock = Rc::new(Stock::new(Descriptors { all: 100, for_servers: 10 }));
+            Servers::new(stock, board.clone(), shard)
+        });
+        let second = |shard: usize| shards[shard].of_group(group, &all, None)[1].clone();
+        board.cover(groups, &[all.clone().into()]);
+        // An exchange is with it while it is gone for a moment.
+        let in_use = second(0);
+        let place = in_use.take_place(Turn::New).expect("the first");
+        board.cover(groups, &[first.clone().into()]);
+        let mut left = 0;
+        board.for_each(|_, _, _, _| left += 1);
+        assert_eq!(left, 1, "it is seen no more");
+        board.cover(groups, &[all.clone().into()]);
+        assert!(second(1).take_place(Turn::New).is_err(), "one more than it may have");
+        board.entry(group, &group.servers[1]).health.set_down(true);
+        assert!(in_use.entry().health.is_down(), "what is found out is about the same server");
+        drop((place, in_use));
+        shards.iter().for_each(Servers::forget_unused);
+        board.cover(groups, &[first.into()]);
+        assert!(!board.entry(group, &group.servers[1]).health.is_down(), "nothing is known of it any more");
     }
 }
