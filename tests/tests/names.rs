@@ -226,6 +226,26 @@ async fn srv_records_name_hosts_and_ports() {
         Proxy::configured(1, &upstream("servers = [\"srv+http://_http._tcp.app.test\"]", &keys)).await;
     // The lowest priority has all requests.
     assert_eq!(answers(&proxy, 20).await, BTreeMap::from(["one", "two"].map(|name| (name.to_owned(), 10))));
+    let counted = |counts: [(&str, usize); 2]| counts.map(|(name, count)| (name.to_owned(), count)).into();
+    // Weights are shares; a host of a higher priority that does not resolve is no matter.
+    dns.set_services(
+        "_http._tcp.app.test",
+        0,
+        &[
+            (20, 1, port(&three), "h4.test"),
+            (10, 10, port(&one), "h2.test"),
+            (10, 30, port(&two), "h3.test"),
+            (30, 1, 80, "missing.test"),
+        ],
+    );
+    eventually("shares by weight", async || answers(&proxy, 20).await == counted([("one", 5), ("two", 15)]))
+        .await;
+    // A higher priority gets requests when the lower ones are gone, and none from then on that they are back.
+    dns.set("h2.test", 0, &["127.0.0.5"]);
+    dns.set("h3.test", 0, &["127.0.0.5"]);
+    eventually("the backup", async || answers(&proxy, 4).await.keys().eq(["three"])).await;
+    dns.set("h3.test", 0, &["127.0.0.3"]);
+    eventually("no backup", async || answers(&proxy, 4).await.keys().eq(["two"])).await;
     dns.set_services("_http._tcp.app.test", 0, &[(20, 1, port(&three), "h4.test")]);
     settles_on(&proxy, "three").await;
     proxy.drain().await.assert_clean();
@@ -293,6 +313,15 @@ async fn servers_of_a_file_change_with_it_and_a_bad_file_changes_nothing() {
         (format!("{}ftp://a\n", line(0)), ":2: `ftp://a`: this scheme is not supported"),
         (String::new(), "there is no server in it"),
         (format!("{0}{0}", line(0)), "is there twice"),
+        (format!("{} weight=1001\n", line(0).trim()), ":1: `weight=1001` is too large (hint: at most 1000)"),
+        (format!("{} weight=x\n", line(0).trim()), ":1: `weight=x`: "),
+        (
+            format!("{} max_conns=3\n", line(0).trim()),
+            ":1: `max_conns=3` says nothing here (hint: behind a server are weight=3, backup, connections=50)",
+        ),
+        (format!("{} backup=yes\n", line(0).trim()), ":1: `backup=yes` says nothing here"),
+        (format!("{0}{1} weight=2\n", line(0), line(0).trim()), ":2: `http://"),
+        (format!("{} backup\n", line(0).trim()), "every server is a backup or has weight 0"),
         ("h2c://127.0.0.1:1\n".to_owned(), ":1: `h2c://127.0.0.1:1` is HTTP/2"),
         ("https://127.0.0.1:1\n".to_owned(), ":1: `https://127.0.0.1:1` is TLS"),
     ] {
@@ -312,5 +341,31 @@ async fn servers_of_a_file_change_with_it_and_a_bad_file_changes_nothing() {
     assert_eq!(answers(&proxy, 20).await, both());
     put(&path, &line(0));
     settles_on(&proxy, "2").await;
+    proxy.drain().await.assert_clean();
+}
+
+#[tokio::test]
+async fn servers_of_a_file_have_weights_and_backups() {
+    let servers = servers([("2", "127.0.0.2"), ("3", "127.0.0.3"), ("4", "127.0.0.4")]).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("servers");
+    let write = |shares: [&str; 3]| {
+        let lines =
+            servers.iter().zip(shares).map(|(server, share)| format!("http://{}{share}\n", server.address));
+        put(&path, &lines.collect::<String>());
+    };
+    write([" weight=4", "", " backup"]);
+    let file = format!("servers_file = \"{}\"", path.display());
+    let proxy = Proxy::configured(1, &upstream("", &file)).await;
+    let counted = |counts: [(&str, usize); 2]| counts.map(|(name, count)| (name.to_owned(), count)).into();
+    assert_eq!(answers(&proxy, 20).await, counted([("2", 16), ("3", 4)]));
+    let connects = proxy.counters().await.upstream_connects;
+    write([" weight=1 # as all", "\tweight=3  connections=5", " backup"]);
+    eventually("other shares", async || answers(&proxy, 20).await == counted([("2", 5), ("3", 15)])).await;
+    let said = format!("http://{0} is at {0} weight=3 now", servers[1].address);
+    assert!(!proxy.messages().iter().any(|line| line.contains(&said)), "the file says it, no name does");
+    assert_eq!(proxy.counters().await.upstream_connects, connects, "connections are kept");
+    write([" weight=0", " weight=0", ""]);
+    settles_on(&proxy, "4").await;
     proxy.drain().await.assert_clean();
 }

@@ -106,6 +106,12 @@ impl UpstreamServer {
         }
     }
 
+    /// Whether both are one server, whatever their shares of requests. In clear text, HTTP/2 or not makes no difference.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_so_too = |one: Scheme, other: Scheme| one.is_secure() == other.is_secure();
+        self.authority == other.authority && self.at == other.at && is_so_too(self.scheme, other.scheme)
+    }
+
     /// Whether its addresses have to be asked for, again and again.
     pub fn is_resolved(&self) -> bool {
         let host = self.host.strip_suffix('.').unwrap_or(&self.host).to_ascii_lowercase();

@@ -87,6 +87,7 @@ pub use splits::{Split, SplitBy};
 pub use table::{Http2, Limits, Paths, SECTIONS, Timeouts, flags};
 pub use tls::{ClientCertificatesMode, HTTPS_PORT, ListenerTls, TlsMode, TlsSettings};
 pub use tunnels::{RouteTunnels, WebSocketFrames};
+pub(crate) use units::parse_count;
 pub use units::{parse_bytes, parse_duration, show_bytes, show_duration};
 pub use upstream_tls::UpstreamTls;
 pub use upstreams::UpstreamGroup;

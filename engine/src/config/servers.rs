@@ -51,7 +51,7 @@ fn add(
     (at, key): (&Origin, &str),
     report: &mut Report,
 ) {
-    if servers.iter().any(|known| is_same(known, &server)) {
+    if servers.iter().any(|known| known.is_same(&server)) {
         let fault = Fault::new(format!("`{}` is there twice", server.authority));
         let hint = format!(
             "for a larger share write it once: [[upstream.server]] with url = \"{}\" and weight = 2",
@@ -126,11 +126,6 @@ pub(super) fn is_whole(keys: &UpstreamKeys, servers: &[UpstreamServer]) -> bool 
     let plain = keys.servers.value().map_or(0, Vec::len);
     let has_all = keys.servers != Field::Faulty && plain + keys.server.len() == servers.len();
     has_all && keys.servers_file.given().is_none()
-}
-
-/// Whether both are one server: with `protocol = "h2"`, `h2c://` and `http://` are the same.
-fn is_same(one: &UpstreamServer, other: &UpstreamServer) -> bool {
-    one.authority == other.authority && one.scheme.is_secure() == other.scheme.is_secure()
 }
 
 /// The first server of a scheme, as it is written.

@@ -457,7 +457,7 @@ section! {
     servers: Field<Texts> = Kind::Texts("URL"), "", UPSTREAM, Reload, "",
         "Servers, as http://host:port, https://host:port or h2c://host:port, or unix:/path for a Unix socket";
     servers_file: Field<PathBuf> = Kind::Path("FILE"), "", UPSTREAM, Reload, "",
-        "File with further servers, one in a line as in `servers`; it is read again when it changes";
+        "File with further servers, one in a line as in `servers`, with weight=3, backup or connections=50 behind it; it is read again when it changes";
     source_addresses: Field<Texts> = Kind::Texts("IP"), "", UPSTREAM, Reload, "",
         "Addresses of this host that connections to servers come from, in turn; the kernel chooses if it is left out";
     server: Rc<[Values]> = Kind::Tables(&UPSTREAM_SERVERS), "", UPSTREAM, Reload, "", "Servers with settings of their own, beside `servers`";

@@ -67,9 +67,10 @@ impl UpstreamGroup {
         server.connections.unwrap_or(self.limits.upstream_connections)
     }
 
-    /// Whether connections to any of its servers are limited. Servers of its file have no limit of their own.
+    /// Whether connections to any of its servers are limited, or may be by its file.
     pub fn limits_connections(&self) -> bool {
         self.limits.upstream_connections > 0
+            || self.servers_file.is_some()
             || self.servers.iter().any(|server| self.connections_max(server) > 0)
     }
 }

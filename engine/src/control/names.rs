@@ -139,11 +139,11 @@ async fn ask_first(asker: &Asker, server: &UpstreamServer, is_ours: bool) -> Res
     ))
 }
 
-/// Each server once: names may lead to the same one.
+/// Each server once: names may lead to the same one, with the share of the first then.
 fn distinct(members: impl IntoIterator<Item = Member>) -> Vec<Member> {
     let mut seen: Vec<Member> = Vec::new();
     for member in members {
-        let is_known = |known: &Member| known.server == member.server;
+        let is_known = |known: &Member| known.server.is_same(&member.server);
         if !seen.iter().any(is_known) {
             seen.push(member);
         }
@@ -223,6 +223,17 @@ struct Entry {
     members: RefCell<Vec<Member>>,
     /// The task that resolves it again.
     task: RefCell<Option<JoinHandle<()>>>,
+}
+
+impl Entry {
+    /// What it came to, with the share that a line of a file says now. Shares by SRV records come with their next answer, soon.
+    fn with_share_of(&self, server: &UpstreamServer) -> Vec<Member> {
+        let mut members = self.members.borrow().clone();
+        for known in members.iter_mut().map(|member| &mut member.server).filter(|_| !server.is_srv) {
+            *known = UpstreamServer { at: known.at, ..server.clone() };
+        }
+        members
+    }
 }
 
 impl Drop for Entry {
@@ -324,14 +335,18 @@ impl Source {
 
     /// The file has these servers now.
     fn take_over(self: &Rc<Self>, servers: &[UpstreamServer]) {
-        let is_kept = |entry: &Rc<Entry>| !entry.is_of_file || servers.contains(&entry.server);
-        self.entries.borrow_mut().retain(is_kept);
+        let is_gone = |entry: &mut Rc<Entry>| entry.is_of_file && !servers.contains(&entry.server);
+        let gone: Vec<Rc<Entry>> = self.entries.borrow_mut().extract_if(.., is_gone).collect();
         let new = |server: &&UpstreamServer| {
             !self.entries.borrow().iter().any(|entry| entry.is_of_file && entry.server == **server)
         };
         let new: Vec<UpstreamServer> = servers.iter().filter(new).cloned().collect();
-        let unresolved = |server| Resolved { server, is_of_file: true, members: Vec::new() };
-        new.into_iter().for_each(|server| self.add(unresolved(server)));
+        for server in new {
+            // One that has another share only stays where it is.
+            let before = gone.iter().find(|entry| entry.server.is_same(&server));
+            let members = before.map_or_else(Vec::new, |entry| entry.with_share_of(&server));
+            self.add(Resolved { server, is_of_file: true, members });
+        }
         self.publish();
     }
 
@@ -347,7 +362,12 @@ impl Source {
     }
 }
 
+/// Addresses, and what is written behind a server in a file.
 fn show(members: &[Member]) -> String {
-    let addresses = members.iter().flat_map(|member| &member.addresses);
-    addresses.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let of_member = |Member { server, addresses }: &Member| {
+        let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let weight = if server.weight == 1 { String::new() } else { format!(" weight={}", server.weight) };
+        format!("{addresses}{weight}{}", if server.is_backup { " backup" } else { "" })
+    };
+    members.iter().map(of_member).collect::<Vec<_>>().join(", ")
 }

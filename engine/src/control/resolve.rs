@@ -22,6 +22,12 @@ const ATTEMPTS: usize = 2;
 /// The files by which this system resolves names.
 const SYSTEM_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
+/// How soon the name of a backup is asked for again if it could not be resolved, in seconds at most.
+const BACKUP_AGAIN_SECONDS: u32 = 10;
+
+/// The largest weight of a server, as in configurations.
+const WEIGHT_MAX: u64 = 1_000;
+
 /// What changes when a file does: its inode, size and time.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
@@ -72,7 +78,7 @@ impl Asker {
         addresses.iter().map(each).collect()
     }
 
-    /// The hosts that SRV records name, of those that come first by priority.
+    /// The hosts that SRV records name: those that come first by priority with their weights, and the others as backups.
     //= https://www.rfc-editor.org/rfc/rfc2782
     async fn targets(
         &self,
@@ -81,28 +87,38 @@ impl Asker {
     ) -> Result<(Vec<Member>, u32), String> {
         let found = resolver.srv_lookup(server.host.as_str()).await.map_err(|error| error.to_string())?;
         let mut ttl = ttl_of(found.answers());
-        let records = || {
-            found.answers().iter().filter_map(|record| match &record.data {
-                RData::SRV(srv) => Some(srv),
-                _ => None,
-            })
+        let of_record = |record: &'_ Record| match &record.data {
+            RData::SRV(srv) => Some(srv.clone()),
+            _ => None,
         };
-        let first = records().map(|srv| srv.priority).min().ok_or("there are no SRV records")?;
+        let mut records: Vec<_> = found.answers().iter().filter_map(of_record).collect();
+        records.sort_by_key(|srv| srv.priority);
+        let first = records.first().ok_or("there are no SRV records")?.priority;
+        let levels: Vec<(u16, u16)> = records.iter().map(|srv| (srv.priority, srv.weight)).collect();
         let mut members = Vec::new();
-        for srv in records().filter(|srv| srv.priority == first) {
+        for (srv, weight) in records.iter().zip(weights(&levels, server.weight)) {
             let name = srv.target.to_ascii();
             let host = name.trim_end_matches('.');
             // "A Target of '.' means that the service is decidedly not available at this domain."
             if host.is_empty() {
                 continue;
             }
-            let (addresses, address_ttl) = addresses(resolver, &name).await?;
+            let is_first = srv.priority == first;
+            let (addresses, address_ttl) = match addresses(resolver, &name).await {
+                Err(_) if !is_first => {
+                    ttl = ttl.min(BACKUP_AGAIN_SECONDS);
+                    continue;
+                }
+                found => found?,
+            };
             ttl = ttl.min(address_ttl);
             let target = UpstreamServer {
                 authority: format!("{host}:{}", srv.port),
                 host: host.to_owned(),
                 port: srv.port,
                 is_srv: false,
+                weight,
+                is_backup: server.is_backup || !is_first,
                 ..server.clone()
             };
             members.extend(self.members(&target, &addresses));
@@ -125,6 +141,33 @@ impl Asker {
             }
         }
     }
+}
+
+/// The weights of servers whose records have these priorities and weights, in ascending order of priority, where the whole entry has a
+/// weight of its own. Those of a priority are in their smallest terms, so that servers that are alike have the weights of all others.
+fn weights(records: &[(u16, u16)], of_entry: u32) -> Vec<u32> {
+    let of_level = |level: &[(u16, u16)]| {
+        //= https://www.rfc-editor.org/rfc/rfc2782
+        // "records with weight 0 should have a very small chance of being selected", all of them an equal one if there are no others.
+        let weights: Vec<u64> = level.iter().map(|&(_, weight)| u64::from(weight.max(1))).collect();
+        let divisor = weights.iter().copied().fold(0, divisor);
+        let most = weights.iter().max().map_or(1, |most| most / divisor * u64::from(of_entry));
+        let scaled = move |weight: u64| match weight / divisor * u64::from(of_entry) {
+            0 => 0,
+            weight if most <= WEIGHT_MAX => weight,
+            weight => (weight * WEIGHT_MAX / most).max(1),
+        };
+        weights
+            .into_iter()
+            .map(move |weight| u32::try_from(scaled(weight)).unwrap_or(u32::MAX))
+            .collect::<Vec<_>>()
+    };
+    records.chunk_by(|one, other| one.0 == other.0).flat_map(of_level).collect()
+}
+
+/// The greatest common one.
+fn divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { divisor(other, one % other) }
 }
 
 fn stamp(path: &str) -> Stamp {
@@ -201,4 +244,28 @@ pub(super) fn by_system(server: &UpstreamServer) -> Result<Vec<Address>, String>
     let mut addresses: Vec<Address> = found.map_err(|error| error.to_string())?.map(Address::Inet).collect();
     addresses.dedup();
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_records_are_shares_of_their_priority() {
+        for (records, of_entry, wanted) in [
+            (&[(0, 33), (0, 33), (0, 33)][..], 1, &[1, 1, 1][..]),
+            (&[(0, 0), (0, 0)], 1, &[1, 1]),
+            (&[(0, 10), (0, 60), (5, 7), (5, 7)], 1, &[1, 6, 1, 1]),
+            (&[(0, 10), (0, 60)], 3, &[3, 18]),
+            (&[(0, 10), (0, 60)], 0, &[0, 0]),
+            // As rarely as the algorithm of the RFC has it.
+            (&[(0, 0), (0, 20)], 1, &[1, 20]),
+            (&[(0, 1), (0, 65_535), (0, 32_768)], 1, &[1, 1_000, 500]),
+            (&[(0, 1), (0, 1)], 1_000, &[1_000, 1_000]),
+            (&[(0, 65_535)], 1_000, &[1_000]),
+            (&[], 1, &[]),
+        ] {
+            assert_eq!(weights(records, of_entry), wanted, "{records:?} {of_entry}");
+        }
+    }
 }

@@ -8,11 +8,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Scheme, UpstreamGroup, UpstreamProtocol, UpstreamServer};
+use crate::config::{Scheme, UpstreamGroup, UpstreamProtocol, UpstreamServer, parse_count};
 use crate::log;
 
 /// How often it is looked at. A change is taken over when it is the same at two looks: it may be written in pieces.
 pub(super) const LOOK: Duration = Duration::from_millis(400);
+
+/// The largest of each, as in `[[upstream.server]]`.
+const WEIGHT_MAX: u32 = 1_000;
+const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// What changes when the file behind a path does.
 type Stamp = Option<(u64, u64, u64, (i64, i64))>;
@@ -58,7 +62,8 @@ fn stamp(path: &Path) -> Stamp {
     Some((file.dev(), file.ino(), file.size(), (file.mtime(), file.mtime_nsec())))
 }
 
-/// Reads the file: a server in each line, as in `servers`; empty lines, and what is behind a `#`, say nothing.
+/// Reads the file: a server in each line, as in `servers`, and behind it what differs from other servers; empty lines, and what is behind
+/// a `#`, say nothing.
 ///
 /// # Errors
 /// One line: why it cannot be used.
@@ -72,7 +77,7 @@ pub(super) fn read(path: &Path, group: &UpstreamGroup) -> Result<Vec<UpstreamSer
             continue;
         }
         let server = check(written, group).map_err(|why| format!("{name}:{number}: {why}"))?;
-        if servers.contains(&server) || group.servers.contains(&server) {
+        if servers.iter().chain(&group.servers).any(|known| known.is_same(&server)) {
             return Err(format!("{name}:{number}: `{}` is there twice", server.url()));
         }
         servers.push(server);
@@ -82,11 +87,41 @@ pub(super) fn read(path: &Path, group: &UpstreamGroup) -> Result<Vec<UpstreamSer
             "{name}: there is no server in it (hint: one in each line, such as http://10.0.0.1:9000)"
         ));
     }
+    if !servers.iter().chain(&group.servers).any(|server| server.weight > 0 && !server.is_backup) {
+        return Err(format!(
+            "{name}: every server is a backup or has weight 0 (hint: one has to be neither)"
+        ));
+    }
     Ok(servers)
 }
 
+/// Reads `http://10.0.0.1:9000 weight=3 backup connections=50`.
+fn parse(written: &str) -> Result<UpstreamServer, String> {
+    let mut words = written.split_whitespace();
+    let url = words.next().unwrap_or_default();
+    let mut server = UpstreamServer::parse(url).map_err(|fault| fault.to_string())?;
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let count = |most: u32| {
+            let number = parse_count(value).map_err(|fault| format!("`{word}`: {fault}"))?;
+            let number = u32::try_from(number).ok().filter(|&number| number <= most);
+            number.ok_or_else(|| format!("`{word}` is too large (hint: at most {most})"))
+        };
+        match name {
+            "weight" => server.weight = count(WEIGHT_MAX)?,
+            "connections" => server.connections = Some(count(CONNECTIONS_MAX)?),
+            "backup" if word == "backup" => server.is_backup = true,
+            _ => {
+                let hint = "behind a server are weight=3, backup, connections=50";
+                return Err(format!("`{word}` says nothing here (hint: {hint})"));
+            }
+        }
+    }
+    Ok(server)
+}
+
 fn check(written: &str, group: &UpstreamGroup) -> Result<UpstreamServer, String> {
-    let server = UpstreamServer::parse(written).map_err(|fault| fault.to_string())?;
+    let server = parse(written)?;
     match (server.scheme, group.protocol) {
         (Scheme::H2c, UpstreamProtocol::H1) => {
             Err(format!("`{}` is HTTP/2, and this upstream is not (hint: protocol = \"h2\")", server.url()))
