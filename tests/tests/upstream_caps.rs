@@ -114,8 +114,8 @@ async fn answer(mut stream: TcpStream, style: Style, nth: usize) -> io::Result<(
         let is_last = match style {
             Style::Keeps => false,
             Style::Closes => true,
-            Style::ClosesAtTimes => (nth + request) % 5 == 0,
-            Style::Lingers => (nth + request) % 3 == 0,
+            Style::ClosesAtTimes => (nth + request).is_multiple_of(5),
+            Style::Lingers => (nth + request).is_multiple_of(3),
         };
         let connection = if is_last && style != Style::ClosesAtTimes { "Connection: close\r\n" } else { "" };
         let answer = format!("HTTP/1.1 200 OK\r\n{connection}Content-Length: 2\r\n\r\nok");
