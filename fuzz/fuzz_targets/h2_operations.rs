@@ -159,7 +159,8 @@ impl End {
                 panic!("a request")
             };
             let (mut written, identity) = (Vec::new(), IdentityPolicy::default());
-            let fwd = Forwarding { identity: &identity, sender: SENDER, host: "a", body: head.body };
+            let fwd =
+                Forwarding { identity: &identity, sender: SENDER, host: "a", body: head.body, edits: None };
             let spans = write_request(&mut written, &head, &fwd);
             self.session.send_request(key, spans.parts(&written), choice & 1 == 1, &mut self.out);
             return;

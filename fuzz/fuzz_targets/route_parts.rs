@@ -22,9 +22,13 @@ fuzz_target!(|input: &[u8]| {
     let found: Vec<Vec<u8>> = query_values(query, name).map(|value| decoded(value).collect()).collect();
     assert_eq!(found, slow_query(query, name), "{name:?} in {query:?}");
 
-    let request = [b"GET /?", query.as_bytes(), b" HTTP/1.1\r\nHost: a\r\nCookie: ", cookies, b"\r\n\r\n"].concat();
+    let request =
+        [b"GET /?", query.as_bytes(), b" HTTP/1.1\r\nHost: a\r\nCookie: ", cookies, b"\r\n\r\n"].concat();
     let mut store = HeadStore::default();
-    let Ok(Parsed::Complete { head, .. }) = parse_request(&request, &mut store, &HeadLimits::default()) else { return };
+    let Ok(Parsed::Complete { head, .. }) = parse_request(&request, &mut store, &HeadLimits::default())
+    else {
+        return;
+    };
     if head.field_list().len() != 2 || name.is_empty() {
         return;
     }
@@ -41,9 +45,13 @@ fuzz_target!(|input: &[u8]| {
         let target = head.path_and_query;
         let client = Ipv4Addr::LOCALHOST.into();
         let asked = Asked { host: "a", path: "/", method: "GET", target, fields, client };
-        let Lookup::Found(found) = table.lookup(&asked, &matchers) else { panic!("neither {subject} {name}") };
+        let Lookup::Found(found) = table.lookup(&asked, &matchers) else {
+            panic!("neither {subject} {name}")
+        };
         let is_there = match subject {
-            "query" => query_values(target.split_once('?').map_or("", |(_, query)| query), name).next().is_some(),
+            "query" => {
+                query_values(target.split_once('?').map_or("", |(_, query)| query), name).next().is_some()
+            }
             _ => cookie_values(&fields, name).next().is_some(),
         };
         assert_eq!(found.route == 0, is_there, "{subject} {name:?}");
@@ -68,7 +76,10 @@ fn config(subject: &str, name: &str) -> Option<Config> {
 fn slow_query(query: &str, name: &str) -> Vec<Vec<u8>> {
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let pairs = parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
-    pairs.filter(|(key, _)| slow_decode(key) == name.as_bytes()).map(|(_, value)| slow_decode(value)).collect()
+    pairs
+        .filter(|(key, _)| slow_decode(key) == name.as_bytes())
+        .map(|(_, value)| slow_decode(value))
+        .collect()
 }
 
 fn slow_decode(text: &str) -> Vec<u8> {

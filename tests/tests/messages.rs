@@ -57,19 +57,19 @@ async fn addresses() {
         (listen(":8080"), &port),
         (file("metrics = \":9145\"\nlisten = [\"127.0.0.1:80\"]", "", ""), &metrics),
         (
-            listen("unix:/run/sluice.sock"),
-            "1:11: listen: `unix:/run/sluice.sock`: Unix domain sockets are not there yet (hint: listen on TCP, as in \
-             127.0.0.1:8080)",
+            listen("unix:run/sluice.sock"),
+            "1:11: listen: `unix:run/sluice.sock`: the path of a Unix socket begins with a slash (hint: unix:/run/app.sock, or unix:@name in the \
+             abstract namespace)",
         ),
         (
-            server("unix:/run/app.sock"),
-            "4:12: upstream.servers: `unix:/run/app.sock`: Unix domain sockets are not there yet (hint: let the server \
-             listen on TCP and write http://127.0.0.1:9000)",
+            server("unix:app.sock"),
+            "4:12: upstream.servers: `unix:app.sock`: the path of a Unix socket begins with a slash (hint: unix:/run/app.sock, or unix:@name in the \
+             abstract namespace)",
         ),
         (
             server("http://unix:/run/app.sock:/"),
-            "4:12: upstream.servers: `http://unix:/run/app.sock:/`: Unix domain sockets are not there yet (hint: let the \
-             server listen on TCP and write http://127.0.0.1:9000)",
+            "4:12: upstream.servers: `http://unix:/run/app.sock:/` is not how a Unix socket is written (hint: did you mean \
+             unix:/run/app.sock)",
         ),
         (
             server("http://bücher.example:81"),
@@ -125,7 +125,7 @@ async fn hosts_and_paths() {
         (
             route("path = \"~ ^/api\""),
             "7:8: route.path: `~ ^/api`: a path is no regular expression (hint: path_prefix = \"/api\" is /api and \
-             everything below; in `path`, {name} is one segment and {*rest} all that follow)",
+             everything below; in `path`, {name} is one segment and {*rest} all that follow; path_regex takes an expression)",
         ),
         (
             route("path = \"= /login\""),
@@ -242,7 +242,10 @@ async fn flags_are_answered_like_keys() {
             ["--metrics", ":9145"],
             "--metrics: `:9145` is not an address and a port (hint: did you mean 127.0.0.1:9145 for this host alone",
         ),
-        (["--listen", "unix:/run/sluice.sock"], "Unix domain sockets are not there yet (hint: listen on TCP"),
+        (
+            ["--listen", "unix:run/sluice.sock"],
+            "the path of a Unix socket begins with a slash (hint: unix:/run/app.sock",
+        ),
         (["--limit-connections", "10k"], "`10k` is not a whole number (hint: did you mean 10000)"),
         (["--limit-connections=-5", "--smt"], "`-5` is negative (hint: write 0 or more)"),
         (["--limit-body-bytes", "12.5MiB"], "`12.5MiB` is not a size (hint: did you mean 12800KiB)"),
@@ -274,7 +277,11 @@ async fn one_slip_in_a_key_is_one_error() {
         ),
         (with("[[route]]", "[[routes]]"), "5:3: routes: unknown key (hint: did you mean `route`)"),
         (with("name", "nmae"), "3:1: upstream.nmae: unknown key (hint: did you mean `name`)"),
-        (with("servers", "server"), "4:1: upstream.server: unknown key (hint: did you mean `servers`)"),
+        (
+            with("servers", "server"),
+            "4:11: upstream.server: expected a table, found a string (hint: write servers = [\"http://127.0.0.1:9000\"], or \
+             server = [{ url = \"http://127.0.0.1:9000\" }])",
+        ),
         (
             with("upstream = ", "upstrem = "),
             "6:1: route.upstrem: unknown key (hint: did you mean `upstream`)",
@@ -289,17 +296,15 @@ async fn keys_of_other_proxies_and_lists() {
     assert_errors(vec![
         (
             route("redirect = \"https://example.com\""),
-            "7:1: route.redirect: unknown key (hint: not there yet: answers of its own, redirects among them, have to come \
-             from a server)",
+            "7:12: route.redirect: `upstream` and `redirect` exclude each other (hint: keep one of them)",
         ),
         (
             route("gzip = true"),
             "7:1: route.gzip: unknown key (hint: not there yet: bodies pass as servers encode them)",
         ),
         (
-            route("rewrite = \"/x\""),
-            "7:1: route.rewrite: unknown key (hint: not there yet: servers get the path of the request; `forward` in \
-             [paths] chooses its spelling)",
+            route("rewrites = \"/x\""),
+            "7:1: route.rewrites: unknown key (hint: write `rewrite` or `strip_prefix` in a [[route]])",
         ),
         (
             route("proxy_pass = \"http://a\""),
