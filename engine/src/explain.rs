@@ -11,9 +11,11 @@ use sluice_proto::h1::{
     ClientIdentity, Forwarding, HeadStore, Parsed, Trust, parse_request, write_request, write_upgrade_request,
 };
 use sluice_proto::path::{PathForms, PathRules, PathStore, normalize};
-use sluice_proto::{HeadLimits, Method, RequestHead};
+use sluice_proto::{Fault, HeadLimits, Method, RequestHead, TargetText};
 
-use crate::config::{Condition, Config, Methods, Origin, Raw, Route, SendHost, SplitBy, UpstreamGroup};
+use crate::config::{
+    Condition, Config, Methods, Origin, Raw, RawUtf8, Route, SendHost, SplitBy, UpstreamGroup,
+};
 use crate::counters::Counters;
 use crate::path_policy;
 use crate::policy::apply::{Changed, Misfit, PolicyStore};
@@ -171,13 +173,16 @@ fn ask<R>(config: &Config, question: &Question, answer: impl FnOnce(Request<'_>)
         head_bytes_max: config.limits.head_bytes,
         fields_max: config.limits.header_fields,
     };
-    let refused = |fault: sluice_proto::Fault| format!("{}: {fault}", fault.status());
+    let refused = |fault: Fault| format!("{}: {fault}", fault.status());
     let mut store = HeadStore::default();
     let head = match parse_request(text.as_bytes(), &mut store, &limits) {
         Ok(Parsed::Complete { head, .. }) => head,
         Ok(Parsed::Partial) => return Err("400: this is not a request".to_owned()),
         Err(fault) => return Err(refused(fault)),
     };
+    if head.target_text == TargetText::Utf8 && config.paths.raw_utf8 == RawUtf8::Refuse {
+        return Err(refused(Fault::RawUtf8));
+    }
     let mut path_store = PathStore::default();
     let paths = match head.method {
         Method::Connect => None,
@@ -386,7 +391,7 @@ fn sent_head(
     group: &UpstreamGroup,
     request: &Request<'_>,
 ) -> Result<String, String> {
-    let refused = |fault: sluice_proto::Fault| format!("{}: {fault}", fault.status());
+    let refused = |fault: Fault| format!("{}: {fault}", fault.status());
     let normalized = match &request.paths {
         None => None,
         Some(paths) => path_policy::normalized(&route.paths, &request.head, paths, &Counters::default())

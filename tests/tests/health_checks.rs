@@ -188,6 +188,7 @@ async fn responses_with_an_expected_status_pass_whatever_their_body() {
     let flood = origin::floods(1 << 40).await;
     let chunked_flood = origin::floods_in_chunks(1 << 40).await;
     let teapot = answers("HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\n\r\n").await;
+    let odd = answers("HTTP/1.1 799 Odd\r\nContent-Length: 0\r\n\r\n").await;
     let tcp = origin::only_listens().await;
     let cases = [
         ("redirect", redirect.address, "check = \"http\""),
@@ -199,6 +200,7 @@ async fn responses_with_an_expected_status_pass_whatever_their_body() {
         ("flood", flood.address, "path = \"/\""),
         ("chunked-flood", chunked_flood.address, "path = \"/\""),
         ("teapot", teapot.address, "status = [200, \"410-420\"]"),
+        ("odd", odd.address, "status = \"600-999\""),
         ("tcp", tcp.address, "check = \"tcp\""),
     ];
     let tables = cases.iter().map(|(name, address, keys)| {

@@ -346,3 +346,16 @@ async fn check_warns_of_routes_that_get_no_request() {
         [format!("warning: {name}:23:1: route: no request comes here"), format!("it is at {name}:10:1")];
     places.iter().for_each(|words| assert!(checked.stderr.contains(words), "{words}: {}", checked.stderr));
 }
+
+/// As with clients, who may be refused it.
+#[tokio::test]
+async fn explain_takes_utf8_as_requests_do() {
+    let routes = "[[route]]\npath_prefix = '/gr%C3%BCn'\nupstream = 'a'\n[[upstream]]\nname = 'a'\nservers = ['http://127.0.0.1:9']\n";
+    let text = format!("listen = ['127.0.0.1:0']\n{routes}");
+    assert_lines(
+        &explain(&text, &["http://test/grün/tee"]).await,
+        &["route 1 (", " gets it", "GET /gr%C3%BCn/tee HTTP/1.1"],
+    );
+    let refused = explain(&format!("paths.raw_utf8 = 'refuse'\n{text}"), &["http://test/grün/tee"]).await;
+    assert!(refused.stdout.contains("400: UTF-8 in the target"), "{refused:?}");
+}

@@ -262,7 +262,7 @@ pub(super) fn check_statuses(
 pub(super) fn parse_statuses(text: &str) -> Result<(u16, u16), Fault> {
     let status = |text: &str| {
         let number = parse_count(text).ok().and_then(|number| u16::try_from(number).ok());
-        number.filter(|status| (100..=599).contains(status))
+        number.filter(|status| (100..=999).contains(status))
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (status(first), status(last)) {
@@ -272,9 +272,9 @@ pub(super) fn parse_statuses(text: &str) -> Result<(u16, u16), Fault> {
             Err(fault.hint(format!("did you mean {last}-{first}")))
         }
         _ => {
-            let fault = Fault::new(format!("`{text}` is neither a status (100 to 599) nor a range of them"));
+            let fault = Fault::new(format!("`{text}` is neither a status (100 to 999) nor a range of them"));
             Err(match text.as_bytes() {
-                [class @ b'1'..=b'5', b'x' | b'X', b'x' | b'X'] => {
+                [class @ b'1'..=b'9', b'x' | b'X', b'x' | b'X'] => {
                     let class = char::from(*class);
                     fault.hint(format!("did you mean {class}00-{class}99"))
                 }
@@ -324,6 +324,7 @@ mod tests {
             http.statuses.has(number)
         };
         assert!(has("204", 204) && !has("204", 200));
+        assert!(has("\"200-999\"", 999) && has("600", 600));
         assert!(has("\"200-299\"", 299) && !has("\"200-299\"", 300));
         assert!(has("[200, \"400-404\"]", 403) && !has("[200, \"400-404\"]", 301));
     }
@@ -342,10 +343,10 @@ mod tests {
             ("health.host = \"a:b\"", "`a:b`: this is not a host name"),
             (
                 "health.status = \"2xx\"",
-                "`2xx` is neither a status (100 to 599) nor a range of them (hint: did you mean 200-299)",
+                "`2xx` is neither a status (100 to 999) nor a range of them (hint: did you mean 200-299)",
             ),
             ("health.status = \"399-200\"", "`399-200` runs backwards (hint: did you mean 200-399)"),
-            ("health.status = [200, 600]", "7:23: upstream.health.status: `600` is neither"),
+            ("health.status = [200, 1000]", "7:23: upstream.health.status: `1000` is neither"),
             ("health.status = []", "the list is empty"),
             ("health.status = true", "expected a status, a range"),
             ("health.rise = 0", "0 is too small (hint: at least 1)"),

@@ -144,7 +144,7 @@ fn parse_cause(text: &str) -> Result<Cause, Fault> {
             let fault = Fault::new(format!(
                 "`{text}`: only statuses of failure are a reason to send a request again"
             ));
-            return Err(fault.hint("write statuses of 400 to 599, such as 503"));
+            return Err(fault.hint("write statuses from 400 on, such as 503"));
         }
         return Ok(Cause::Statuses((first, last)));
     }
@@ -260,7 +260,7 @@ mod tests {
             ("retry.on = [\"http_503\"]", "(hint: did you mean `503`)"),
             (
                 "retry.on = [\"5xx\"]",
-                "`5xx` is neither a status (100 to 599) nor a range of them (hint: did you mean 500-599)",
+                "`5xx` is neither a status (100 to 999) nor a range of them (hint: did you mean 500-599)",
             ),
             ("retry.on = [\"gateway-error\"]", "(hint: write \"502-504\", or \"500-599\")"),
             ("retry.on = [\"error\"]", "(hint: did you mean `connect`)"),

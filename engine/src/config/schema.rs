@@ -75,15 +75,15 @@ fn of_kind(kind: &Kind, scope: Scopes) -> Value {
         ] } }),
         Kind::Statuses => {
             let status = json!({ "anyOf": [
-                { "type": "integer", "minimum": 100, "maximum": 599 },
-                text("[1-5][0-9][0-9](?:-[1-5][0-9][0-9])?"),
+                { "type": "integer", "minimum": 100, "maximum": 999 },
+                text("[1-9][0-9][0-9](?:-[1-9][0-9][0-9])?"),
             ] });
             json!({ "anyOf": [status, { "type": "array", "items": status, "minItems": 1 }] })
         }
         Kind::RetryCauses => json!({ "type": "array", "items": { "anyOf": [
-            { "type": "integer", "minimum": 400, "maximum": 599 },
+            { "type": "integer", "minimum": 400, "maximum": 999 },
             { "enum": retry_causes() },
-            text("[45][0-9][0-9](?:-[45][0-9][0-9])?"),
+            text("[4-9][0-9][0-9](?:-[4-9][0-9][0-9])?"),
         ] } }),
         Kind::PortOrTrue => json!({ "anyOf": [
             { "type": "boolean" },
