@@ -298,10 +298,36 @@ const KEYS: &[(&[&str], &str)] = &[
             "least_request",
             "ring_hash",
             "maglev",
+            "random",
         ],
         "write `balance` in an [[upstream]]: round_robin, least_requests, two_choices, or hash with `hash_by`",
     ),
-    // What is not there yet.
+    (
+        &["hash_policy", "hash_key", "consistent_hash", "hash_type"],
+        "write `hash_by` in an [[upstream]], with balance = \"hash\"",
+    ),
+    (&["hash_balance_factor"], "write `hash_load` in an [[upstream]], with balance = \"hash\""),
+    (
+        &["sticky_cookie", "sticky_sessions", "stick_table", "session_affinity", "stateful_session"],
+        "write `sticky` in an [[upstream]], such as sticky = { cookie = \"srv\" }",
+    ),
+    (&["slowstart", "slow_start_config"], "write `slow_start` in an [[upstream]], such as \"30s\""),
+    (&["weights", "load_balancing_weight"], "write `weight` in [[upstream.server]], behind an [[upstream]]"),
+    (
+        &["max_conns", "maxconns", "max_pending_requests", "maxqueue"],
+        "write `upstream_connections` and `upstream_queue` in [limits] of an [[upstream]], or `connections` in [[upstream.server]]",
+    ),
+    (&["timeout_queue", "queue_timeout"], "write `upstream_queue` in [timeouts]"),
+    (&["proxy_bind", "upstream_bind_config", "bind_address"], "write `source_addresses` in an [[upstream]]"),
+    (
+        &["unix", "unix_socket", "uds", "abns"],
+        "write unix:/run/app.sock in `servers` of an [[upstream]], or in `listen`",
+    ),
+    (
+        &["proxy_ignore_client_abort", "abortonclose", "option_abortonclose"],
+        "write `on_client_close`, at the top of the file or in a [[route]]",
+    ),
+    // What is not there yet, among what is.
     (
         &["http3", "quic", "h3", "quic_bind"],
         "not there yet: HTTP/3; clients and servers speak HTTP/1.1 and HTTP/2",
@@ -394,10 +420,10 @@ const KEYS: &[(&[&str], &str)] = &[
         "not there yet: an access log; messages go to stderr, counters to `metrics`",
     ),
     (
-        &["resolver", "resolvers", "dns"],
-        "not there yet: names are looked up at the start, by the resolver of the system",
+        &["resolver", "resolvers", "dns", "dns_resolvers", "dns_refresh_rate", "nameserver"],
+        "names are resolved by their TTL; write `nameservers`, `min` and `max` in [upstream.resolve]",
     ),
-    (&["request_mirror_policies", "mirroring"], "write `mirror` in a [[route]]"),
+    (&["request_mirror_policies", "mirroring", "proxy_mirror"], "write `mirror` in a [[route]]"),
     (
         &["split_clients", "canary", "weighted_clusters", "traffic_split"],
         "write `split` in a [[route]]: [{ upstream = \"a\", weight = 95 }, { upstream = \"b\", weight = 5 }]",
@@ -505,7 +531,17 @@ mod tests {
             ("canary split_clients", "`split` in a [[route]]"),
             ("header_matchers conditions", "`when` in a [[route]]"),
             ("regex", "`path_regex`"),
-            ("resolver", "not there yet: names are looked up at the start"),
+            ("resolver nameserver", "`nameservers`, `min` and `max` in [upstream.resolve]"),
+            ("hash_policy", "`hash_by`"),
+            ("sticky_sessions stick-table", "`sticky` in an [[upstream]]"),
+            ("slowstart", "`slow_start`"),
+            ("max_conns maxqueue", "`connections` in [[upstream.server]]"),
+            ("timeout_queue", "`upstream_queue` in [timeouts]"),
+            ("proxy_bind", "`source_addresses`"),
+            ("unix uds", "unix:/run/app.sock"),
+            ("proxy_ignore_client_abort", "`on_client_close`"),
+            ("request_mirror_policies", "`mirror` in a [[route]]"),
+            ("circuit_breakers", "[upstream.breaker]"),
         ] {
             for key in keys.split(' ') {
                 let hint = hint(key).unwrap_or_else(|| panic!("nothing is said of {key}"));
