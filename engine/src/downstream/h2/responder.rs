@@ -190,10 +190,10 @@ impl<'a> Responder<'a> {
 
     /// Sends the head of a response of ours, which was written as HTTP/1.1 has it; says how long it is there.
     fn send_text_head(&self, text: &[u8]) -> usize {
-        let mut store = HeadStore::default();
+        let (mut scratch, mut own) = (self.shard.scratch.try_borrow_mut(), HeadStore::default());
+        let store = scratch.as_mut().map_or(&mut own, |scratch| &mut scratch.head);
         let kind = if self.is_head_only { RequestKind::Head } else { RequestKind::Other };
-        let Ok(Parsed::Complete { head, bytes }) =
-            parse_response(text, &mut store, &HeadLimits::HARD_MAX, &kind)
+        let Ok(Parsed::Complete { head, bytes }) = parse_response(text, store, &HeadLimits::HARD_MAX, &kind)
         else {
             // What it repeats of the request is within the limits of a head, or else there is none.
             self.stream.code.set(ErrorCode::INTERNAL_ERROR);
