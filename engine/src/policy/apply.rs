@@ -11,6 +11,7 @@ use sluice_sys::Buf;
 use super::template::{Template, Unfit};
 use super::variables::Facts;
 use super::{Prefix, RoutePolicy, TargetRule};
+#[cfg(feature = "cli")]
 use crate::answer::Answer;
 use crate::shard::Shard;
 
@@ -42,6 +43,7 @@ pub(crate) enum Misfit {
 
 impl Misfit {
     /// In the words of the answer.
+    #[cfg(feature = "cli")]
     pub(crate) fn why(self) -> &'static str {
         match self {
             Misfit::Text(Unfit::Host) => Answer::UNFIT_HOST.why(),

@@ -283,6 +283,7 @@ fn ranges(networks: &Networks) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Evaluates single conditions, for explanations.
+#[cfg(any(feature = "cli", test))]
 pub(crate) fn failing<'c>(conditions: &'c [Condition], asked: &Asked<'_>) -> Vec<&'c Condition> {
     let fails = |condition: &&Condition| {
         let mut builder = Builder::default();

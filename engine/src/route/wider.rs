@@ -1,7 +1,9 @@
 //! All places that match a request, in the order of precedence, where the first one is not the whole answer: there are expressions, or
 //! the conditions of its routes do not hold, or the order is to be explained.
 
-use super::conditions::{Asked, Matchers};
+#[cfg(feature = "cli")]
+use super::conditions::Asked;
+use super::conditions::Matchers;
 use super::{NONE, RouteTable, split_segment};
 
 /// What is done with a place; an answer ends the walk.
@@ -9,6 +11,7 @@ type Ask<'a, R> = &'a mut dyn FnMut(u32) -> Option<R>;
 
 impl RouteTable {
     /// Asks the places of all hosts that match.
+    #[cfg(feature = "cli")]
     pub(super) fn each_place<R>(&self, asked: &Asked<'_>, matchers: &Matchers, ask: Ask<'_, R>) -> Option<R> {
         let by_host = self.hosts.find(asked.host, |root| self.each_below(root, asked.path, matchers, ask));
         by_host.or_else(|| match self.any_host {
