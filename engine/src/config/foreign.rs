@@ -533,6 +533,17 @@ mod tests {
             ("header_matchers conditions", "`when` in a [[route]]"),
             ("regex", "`path_regex`"),
             ("resolver nameserver", "`nameservers`, `min` and `max` in [upstream.resolve]"),
+        ] {
+            for key in keys.split(' ') {
+                let hint = hint(key).unwrap_or_else(|| panic!("nothing is said of {key}"));
+                assert!(hint.contains(words), "{key}: {hint}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_about_servers_and_connections_to_them_have_a_place() {
+        for (keys, words) in [
             ("hash_policy", "`hash_by`"),
             ("sticky_sessions stick-table", "`sticky` in an [[upstream]]"),
             ("slowstart", "`slow_start`"),
