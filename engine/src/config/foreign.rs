@@ -468,7 +468,6 @@ mod tests {
 
     /// What each says, in the words that count.
     #[test]
-    #[expect(clippy::too_many_lines, reason = "a table of names and hints")]
     fn the_common_keys_of_others_have_a_place_or_are_not_there_yet() {
         for (keys, words) in [
             ("server_name domain", "`host` in a [[route]]"),
