@@ -1,5 +1,6 @@
 //! `GET /metrics`, as a monitoring system asks for it, and as others do.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use sluice_tests::{
@@ -53,8 +54,21 @@ async fn metrics_are_the_counters_and_pages_of_every_shard() {
         assert!(series.starts_with("sluice_") && series.ends_with('}'), "{line}");
         assert!(number.parse::<f64>().is_ok(), "{line}");
     }
+    assert_each_once(&text);
     drop(held);
     proxy.drain().await.assert_clean();
+}
+
+/// A second family or series of one name is an error to Prometheus.
+fn assert_each_once(text: &str) {
+    let mut seen = BTreeSet::new();
+    for line in text.lines() {
+        let key = match line.strip_prefix("# ") {
+            Some(about) => about.split(' ').take(2).collect::<Vec<_>>().join(" "),
+            None => line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned(),
+        };
+        assert!(seen.insert(key), "{line} is there twice");
+    }
 }
 
 #[tokio::test]

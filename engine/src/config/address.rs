@@ -98,6 +98,14 @@ impl UpstreamServer {
         format!("{srv}{}", server_url(self.scheme, &self.authority))
     }
 
+    /// What it is called in messages and metrics: as it is written, with its address where each one of a name is a server.
+    pub fn name(&self) -> String {
+        match self.at {
+            Some(ip) => format!("{} ({ip})", self.url()),
+            None => self.url(),
+        }
+    }
+
     /// What it is called where servers are told apart: its authority, with its address where each one of a name is a server.
     pub fn label(&self) -> String {
         match self.at {
@@ -409,5 +417,14 @@ mod tests {
             let fault = parse_listen(text).unwrap_err().to_string();
             assert!(fault.contains(words), "{text}: {fault}");
         }
+    }
+
+    /// Two servers of one name are two in messages and metrics.
+    #[test]
+    fn a_server_of_many_addresses_is_called_by_its_own() {
+        let server = UpstreamServer::parse("https://app:8443").unwrap();
+        assert_eq!(server.name(), "https://app:8443");
+        let one = UpstreamServer { at: Some("10.0.0.7".parse().unwrap()), ..server };
+        assert_eq!(one.name(), "https://app:8443 (10.0.0.7)");
     }
 }

@@ -116,7 +116,7 @@ fn groups(text: &mut String, board: &ServerBoard) {
             let _ = writeln!(text, "{name}{{{labels},class=\"{class}\"}} {count}");
         }
     }
-    let name = "sluice_upstream_breaker_refused_total";
+    let name = "sluice_upstream_breaker_refusals_total";
     head(text, name, "counter", "Requests that the breaker of the upstream has refused.");
     for (labels, _, refused, _) in &all {
         let _ = writeln!(text, "{name}{{{labels}}} {refused}");

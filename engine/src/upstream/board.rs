@@ -194,8 +194,7 @@ impl ServerBoard {
             if let Some(entry) = left.remove(&name).and_then(|entry| entry.upgrade()) {
                 return entry;
             }
-            let url = server.url();
-            let (name, reporter) = ((group.name.clone(), url), self.reporter.clone());
+            let (name, reporter) = ((group.name.clone(), server.name()), self.reporter.clone());
             Arc::new(ServerEntry { name, reporter, ..ServerEntry::new(self.shards) })
         });
         entry.health.is_checked.store(group.health.is_some(), Relaxed);
