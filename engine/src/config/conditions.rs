@@ -77,6 +77,7 @@ impl Condition {
         if !SUBJECTS.contains(&word) {
             return Err(unknown_subject(text, word, rest));
         }
+        check_quotes(text, rest)?;
         let (name, test) = split_test(text, word, rest)?;
         let subject = match word {
             "header" => Subject::Header(check_header(text, name)?),
@@ -234,6 +235,18 @@ fn split_test<'t>(text: &str, word: &str, rest: &'t str) -> Result<(&'t str, Tes
     Ok((name, test))
 }
 
+/// Quotes would be a part of the value.
+fn check_quotes(text: &str, rest: &str) -> Result<(), Fault> {
+    let Some((_, value)) = rest.split_once(['=', '~']) else { return Ok(()) };
+    let value = value.trim();
+    let is_quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') {
+        let fault = Fault::new(format!("`{text}`: the quotes would be a part of the value"));
+        return Err(fault.hint(format!("write {} without them", &value[1..value.len() - 1])));
+    }
+    Ok(())
+}
+
 fn check_header(text: &str, name: &str) -> Result<String, Fault> {
     let name = name.strip_suffix(':').unwrap_or(name).to_ascii_lowercase();
     if !name.bytes().all(super::routes::is_token_byte) || name.is_empty() {
@@ -323,6 +336,8 @@ mod tests {
             ("header x == 1", "write = for a value"),
             ("header x ~", "no expression"),
             ("header x ~ (", "unclosed group"),
+            ("header x = \"2\"", "write 2 without them"),
+            ("query v ~ '^2'", "write ^2 without them"),
             ("header (x)", "not the name of a header field"),
             ("header Host = a", "host = \"NAME\""),
             ("header cookie ~ a", "write `cookie NAME`"),

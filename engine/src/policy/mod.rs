@@ -7,6 +7,7 @@
 
 pub(crate) mod apply;
 mod captures;
+mod foreign_variables;
 pub mod edits;
 pub mod fixed;
 pub mod template;

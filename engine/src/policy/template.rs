@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use sluice_proto::authority::Authority;
 
-use super::captures;
 use super::variables::{Facts, Place, Variable, is_path_byte, is_query_byte};
+use super::{captures, foreign_variables};
 use crate::config::{Fault, PathPattern};
 
 /// The longest text, before and after its variables are filled in: two thirds of a usual head.
@@ -79,7 +79,10 @@ impl Template {
         };
         for token in tokens(text) {
             match token? {
-                Token::Text(text) => reader.text(&text)?,
+                Token::Text(text) => {
+                    foreign_variables::check(&text, matches!(shape, Shape::Target | Shape::Location))?;
+                    reader.text(&text)?;
+                }
                 Token::Variable(name) => {
                     let capture = |name: &str| captures::number(pattern, name);
                     reader.variable(Variable::parse(name, capture)?)?;
