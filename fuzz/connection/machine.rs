@@ -4,9 +4,9 @@
 //! [`Machine::client_says`] and [`Machine::server_says`], in any pieces and any order.
 
 use sluice_proto::h1::{
-    BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, Forwarding, Framing, HeadStore,
-    IdentityPolicy, Parsed, ResponseForwarding, Reuse, Trust, parse_request, parse_response, write_answer,
-    write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
+    AnswerBody, BodyDecoder, BodyEvent, CHUNK_END, ClientIdentity, ConnectionField, Forwarding, Framing,
+    HeadStore, IdentityPolicy, Parsed, ResponseForwarding, Reuse, Trust, parse_request, parse_response,
+    write_answer, write_chunk_size, write_last_chunk, write_request, write_response, write_upgrade_request,
 };
 use sluice_proto::limits::INTERIM_ANSWERS_MAX;
 use sluice_proto::upgrade::{WEBSOCKET, check_offer, is_taken_up};
@@ -217,7 +217,15 @@ impl Machine {
     }
 
     fn answer(&mut self, status: u16, connection: ConnectionField, is_head_only: bool) -> Step {
-        write_answer(&mut self.to_client, status, &[], "now", "no\n", connection, is_head_only);
+        write_answer(
+            &mut self.to_client,
+            status,
+            &[],
+            "now",
+            AnswerBody::text("no\n"),
+            connection,
+            is_head_only,
+        );
         if connection == ConnectionField::Close { self.finish(End::Closed) } else { Step::Progress }
     }
 
