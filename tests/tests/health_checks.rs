@@ -316,10 +316,10 @@ async fn a_hung_server_gets_no_more_requests_until_it_is_back() {
     let table = upstream("app", &servers, health);
     let table = table.replacen("health =", "timeouts.upstream_idle = \"1h\"\nhealth =", 1);
     let proxy = Proxy::configured(shards, &table).await;
-    // Both have kept connections then.
+    // Both have kept connections then, and have passed a check: the first one decides alone, the second comes after it.
     eventually("requests at both", || async {
         client::get(proxy.address, "/app").await;
-        good.requests() > 0 && bad.requests() > 0
+        good.requests() > 0 && bad.requests() > 0 && bad.checks() >= 2
     })
     .await;
     bad.becomes(HANGS);
