@@ -207,7 +207,8 @@ async fn a_server_without_streams_is_a_503() {
             let status = client.get("/").await.status();
             assert!([502, 503].contains(&status), "{status}");
         }
-        assert!(origin.accepted() <= 12, "{} connections for 3 requests", origin.accepted());
+        // Four attempts for each, and a connection may be over before it has the request.
+        assert!(origin.accepted() <= 3 * 4 * 2, "{} connections for 3 requests", origin.accepted());
         drop(client);
         proxy.counters_until("no connection", |now| now.upstream_connections == 0).await;
         assert_nothing_left(proxy).await;

@@ -304,7 +304,7 @@ async fn keys_of_other_proxies_and_lists() {
         ),
         (
             route("rewrites = \"/x\""),
-            "7:1: route.rewrites: unknown key (hint: write `rewrite` or `strip_prefix` in a [[route]])",
+            "7:1: route.rewrites: unknown key (hint: did you mean `rewrite`)",
         ),
         (
             route("proxy_pass = \"http://a\""),
