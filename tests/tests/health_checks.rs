@@ -111,6 +111,19 @@ fn said(proxy: &Proxy, what: &str) -> Vec<String> {
     proxy.messages().into_iter().filter(|line| line.contains(what)).collect()
 }
 
+/// Waits until the shard has heard of a server that is down: the line about it is written before that.
+async fn only_good_ones_answer(proxy: &Proxy) {
+    eventually("answers of good servers", || async {
+        for _ in 0..10 {
+            if client::get(proxy.address, "/app").await.text() != "good" {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn every_failure_has_its_reason() {
     let refused = origin::refusing();
@@ -356,7 +369,7 @@ async fn a_server_that_refuses_connections_is_left_out_from_the_first_check_on()
     let servers = [http(good.address()), http(refusing.address)];
     let proxy = Proxy::configured(1, &upstream("app", &servers, OFTEN)).await;
     proxy.line(&format!("upstream app: {} is down: a check failed: Connection refused", servers[1])).await;
-    // The shard has heard of it when a report has come back: messages keep their order.
+    only_good_ones_answer(&proxy).await;
     let before = proxy.counters().await.named("upstream_connect_errors");
     for _ in 0..50 {
         assert_eq!(client::get(proxy.address, "/app").await.text(), "good");
@@ -642,8 +655,7 @@ async fn shared_connections_to_a_server_that_is_down_take_no_more_requests() {
     eventually("it is under way", || async { bad.requests.load(SeqCst) > before }).await;
     bad.status.store(500, SeqCst);
     proxy.line(&format!("upstream app: {} is down: 3 checks in a row failed", servers[1])).await;
-    // The shard has heard of it when a report has come back: messages keep their order.
-    proxy.counters().await;
+    only_good_ones_answer(&proxy).await;
     let before = bad.requests.load(SeqCst);
     for _ in 0..50 {
         assert_eq!(client::get(proxy.address, "/app").await.text(), "good");
