@@ -9,7 +9,7 @@ use std::{
 };
 
 use sluice_tests::{
-    client::Raw,
+    client::{self, Raw},
     dns::Dns,
     eventually,
     proxy::{self, Proxy, config_file},
@@ -320,6 +320,7 @@ async fn servers_of_a_file_change_with_it_and_a_bad_file_changes_nothing() {
             ":1: `max_conns=3` says nothing here (hint: behind a server are weight=3, backup, connections=50)",
         ),
         (format!("{} backup=yes\n", line(0).trim()), ":1: `backup=yes` says nothing here"),
+        (format!("{} weight=2 weight=3\n", line(0).trim()), ":1: `weight` is there twice"),
         (format!("{0}{1} weight=2\n", line(0), line(0).trim()), ":2: `http://"),
         (format!("{} backup\n", line(0).trim()), "every server is a backup or has weight 0"),
         ("h2c://127.0.0.1:1\n".to_owned(), ":1: `h2c://127.0.0.1:1` is HTTP/2"),
@@ -341,6 +342,41 @@ async fn servers_of_a_file_change_with_it_and_a_bad_file_changes_nothing() {
     assert_eq!(answers(&proxy, 20).await, both());
     put(&path, &line(0));
     settles_on(&proxy, "2").await;
+    proxy.drain().await.assert_clean();
+}
+
+/// How many servers there are for shards.
+async fn servers_in_force(metrics: &str) -> usize {
+    let answer = client::reqwest().get(metrics).send().await.expect("metrics");
+    let text = answer.text().await.expect("text");
+    text.lines().filter(|line| line.starts_with("sluice_upstream_server_up{")).count()
+}
+
+/// Thousands of servers are in force all at once, not by and by, and so is what corrects them.
+#[tokio::test]
+async fn a_long_file_is_taken_over_as_a_whole() {
+    const MANY: usize = 2_000;
+    let servers = servers([("2", "127.0.0.2")]).await;
+    let good = format!("http://{}\n", servers[0].address);
+    let many: String = (0..MANY).map(|n| format!("http://127.1.{}.{}:9\n", n / 200, n % 200 + 1)).collect();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("servers");
+    put(&path, &good);
+    let group = upstream("", &format!("servers_file = \"{}\"", path.display()));
+    let proxy = Proxy::configured(1, &format!("metrics = \"127.0.0.1:0\"\n{group}")).await;
+    let metrics = format!("http://{}", proxy.line("metrics on http://").await);
+    assert_eq!(servers_in_force(&metrics).await, 1);
+    for (text, before, now) in [(&many, 1, MANY), (&good, MANY, 1)] {
+        put(&path, text);
+        eventually("the other servers", async || {
+            let count = servers_in_force(&metrics).await;
+            assert!([before, now].contains(&count), "{count} of {now} servers are in force");
+            count == now
+        })
+        .await;
+    }
+    settles_on(&proxy, "2").await;
+    assert!(proxy.messages().iter().any(|line| line.contains("has 2000 servers now (2000 new, 1 gone)")));
     proxy.drain().await.assert_clean();
 }
 

@@ -114,10 +114,14 @@ impl UpstreamServer {
         }
     }
 
-    /// Whether both are one server, whatever their shares of requests. In clear text, HTTP/2 or not makes no difference.
+    /// Whether both are one server, whatever their shares of requests.
     pub fn is_same(&self, other: &Self) -> bool {
-        let is_so_too = |one: Scheme, other: Scheme| one.is_secure() == other.is_secure();
-        self.authority == other.authority && self.at == other.at && is_so_too(self.scheme, other.scheme)
+        self.identity() == other.identity()
+    }
+
+    /// What makes it this server and no other. In clear text, HTTP/2 or not makes no difference.
+    pub(crate) fn identity(&self) -> (bool, &str, Option<IpAddr>) {
+        (self.scheme.is_secure(), &self.authority, self.at)
     }
 
     /// Whether its addresses have to be asked for, again and again.

@@ -184,7 +184,9 @@ fn check_answer(keys: &RouteKeys, pattern: &PathPattern, report: &mut Report) ->
     let status = of_answer.status as u16;
     let content =
         check_content((&of_answer.r#type, &of_answer.body, &of_answer.file), "route.respond", report);
-    if let (204 | 304, Some(body)) = (status, of_answer.body.given().or(as_text(&of_answer.file).as_ref())) {
+    if let (204 | 205 | 304, Some(body)) =
+        (status, of_answer.body.given().or(as_text(&of_answer.file).as_ref()))
+    {
         let fault = Fault::new(format!("{status} has no body (RFC 9110, section 6.4.1)"));
         report.error(&body.at, "route.respond", fault.hint("leave the body out, or write another status"));
     }
@@ -394,6 +396,7 @@ mod tests {
             "7:11: route.respond: `redirect` and `respond` exclude",
         ),
         ("respond = { status = 204, body = \"x\" }", "6:34: route.respond: 204 has no body"),
+        ("respond = { status = 205, body = \"x\" }", "6:34: route.respond: 205 has no body"),
         ("respond = { status = 101 }", "6:22: route.respond.status: 101 is too small"),
         (
             "respond = { body = \"x\", file = \"/etc/hostname\" }",

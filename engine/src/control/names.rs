@@ -6,6 +6,7 @@
 //! cannot be used, changes nothing.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -17,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::sleep;
 
-use super::resolve::{Answer, Asker, by_system};
+use super::resolve::{Answer, Asker, by_system, fixed};
 use super::servers_file::{self, ServersFile};
 use crate::blueprint::Blueprint;
 use crate::config::{Config, UpstreamGroup, UpstreamServer};
@@ -26,6 +27,9 @@ use crate::upstream::members::{GroupMembers, Member, Membership};
 
 /// How long to wait after a question without an answer, at least.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long changes are gathered before shards hear of them: to take over a list costs what it is long.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// How often the control thread is reminded of a change while it has no time for it.
 const REMINDER: Duration = Duration::from_millis(5);
@@ -141,14 +145,12 @@ async fn ask_first(asker: &Asker, server: &UpstreamServer, is_ours: bool) -> Res
 
 /// Each server once: names may lead to the same one, with the share of the first then.
 fn distinct(members: impl IntoIterator<Item = Member>) -> Vec<Member> {
-    let mut seen: Vec<Member> = Vec::new();
-    for member in members {
-        let is_known = |known: &Member| known.server.is_same(&member.server);
-        if !seen.iter().any(is_known) {
-            seen.push(member);
-        }
-    }
-    seen
+    let mut members: Vec<Member> = members.into_iter().collect();
+    let mut seen = HashSet::new();
+    let is_new: Vec<bool> = members.iter().map(|member| seen.insert(member.server.identity())).collect();
+    let mut is_new = is_new.into_iter();
+    members.retain(|_| is_new.next().unwrap_or(false));
+    members
 }
 
 /// Begins to look after names and files, if there are any. Every change is reported to the thread of checks, and to the control thread.
@@ -186,11 +188,16 @@ async fn look_after<E: From<MembersChanged>>(
 ) {
     let Blueprint { membership, config, servers, .. } = &*blueprint;
     let has_changed = Rc::new(Notify::new());
-    for (group, resolved) in groups {
-        Source::begin(group, resolved, membership, &has_changed);
-    }
+    let begin = |(group, resolved)| Source::begin(group, resolved, membership, &has_changed);
+    let sources: Vec<Rc<Source>> = groups.into_iter().map(begin).collect();
     loop {
         has_changed.notified().await;
+        // Names that are new together, such as those of a file, are answered in quick succession.
+        sleep(GATHERING).await;
+        let publish = |any: bool, source: &Rc<Source>| source.publish() | any;
+        if !sources.iter().fold(false, publish) {
+            continue;
+        }
         servers.cover(&config.upstreams, &membership.now());
         changed.send_replace(());
         loop {
@@ -248,7 +255,7 @@ impl Source {
         resolved: Vec<Resolved>,
         membership: &Arc<Membership>,
         has_changed: &Rc<Notify>,
-    ) {
+    ) -> Rc<Source> {
         let source = Rc::new(Source {
             number,
             asker: Asker::new(&group.resolve),
@@ -258,24 +265,35 @@ impl Source {
             group,
         });
         resolved.into_iter().for_each(|entry| source.add(entry));
-        let Some(path) = source.group.servers_file.clone() else { return };
-        let mut file = ServersFile::new(path);
-        spawn_local(async move {
-            loop {
-                if let Some(servers) = file.look(&source.group) {
-                    source.take_over(&servers);
-                }
-                sleep(servers_file::LOOK).await;
-            }
-        });
+        if let Some(path) = source.group.servers_file.clone() {
+            spawn_local(source.clone().follow(ServersFile::new(path)));
+        }
+        source
     }
 
-    /// Adds an entry, and resolves its name from now on.
+    /// Takes over what the file says whenever it has changed.
+    async fn follow(self: Rc<Self>, mut file: ServersFile) {
+        loop {
+            if let Some(servers) = file.look(&self.group) {
+                self.take_over(&servers);
+            }
+            sleep(servers_file::LOOK).await;
+        }
+    }
+
+    /// Adds an entry, and resolves its name from now on, if it has one.
     fn add(self: &Rc<Self>, resolved: Resolved) {
         let Resolved { server, is_of_file, members } = resolved;
+        let is_fixed = !server.is_resolved();
+        let members =
+            if is_fixed && members.is_empty() { fixed(&server).unwrap_or_default() } else { members };
+        let is_known = is_fixed && !members.is_empty();
         let members = RefCell::new(members);
         let entry = Rc::new(Entry { server, is_of_file, members, task: RefCell::default() });
         self.entries.borrow_mut().push(entry.clone());
+        if is_known {
+            return;
+        }
         let (source, weak) = (self.clone(), Rc::downgrade(&entry));
         let task = spawn_local(async move {
             let mut is_failing = false;
@@ -315,8 +333,7 @@ impl Source {
                         let (before, now) = (show(&before), show(&now));
                         log::info(format_args!("upstream {name}: {url} is at {now} now, not at {before}"));
                     }
-                    drop(now);
-                    self.publish();
+                    self.has_changed.notify_one();
                 }
                 wait
             }
@@ -335,30 +352,41 @@ impl Source {
 
     /// The file has these servers now.
     fn take_over(self: &Rc<Self>, servers: &[UpstreamServer]) {
-        let is_gone = |entry: &mut Rc<Entry>| entry.is_of_file && !servers.contains(&entry.server);
+        let now: HashSet<&UpstreamServer> = servers.iter().collect();
+        let is_gone = |entry: &mut Rc<Entry>| entry.is_of_file && !now.contains(&entry.server);
         let gone: Vec<Rc<Entry>> = self.entries.borrow_mut().extract_if(.., is_gone).collect();
-        let new = |server: &&UpstreamServer| {
-            !self.entries.borrow().iter().any(|entry| entry.is_of_file && entry.server == **server)
-        };
-        let new: Vec<UpstreamServer> = servers.iter().filter(new).cloned().collect();
+        let of_file: Vec<Rc<Entry>> =
+            self.entries.borrow().iter().filter(|entry| entry.is_of_file).cloned().collect();
+        let stays: HashSet<&UpstreamServer> = of_file.iter().map(|entry| &entry.server).collect();
+        let before: HashMap<_, _> = gone.iter().map(|entry| (entry.server.identity(), entry)).collect();
+        let new = servers.iter().filter(|server| !stays.contains(server));
+        let mut added = 0;
         for server in new {
             // One that has another share only stays where it is.
-            let before = gone.iter().find(|entry| entry.server.is_same(&server));
-            let members = before.map_or_else(Vec::new, |entry| entry.with_share_of(&server));
-            self.add(Resolved { server, is_of_file: true, members });
+            let before = before.get(&server.identity());
+            let members = before.map_or_else(Vec::new, |entry| entry.with_share_of(server));
+            self.add(Resolved { server: server.clone(), is_of_file: true, members });
+            added += 1;
         }
-        self.publish();
+        let (name, all, gone) = (&self.group.name, servers.len(), gone.len());
+        if added > 0 || gone > 0 {
+            let text = format_args!(
+                "upstream {name}: servers_file has {all} servers now ({added} new, {gone} gone)"
+            );
+            log::info(text);
+        }
+        self.has_changed.notify_one();
     }
 
-    /// Puts the servers on the list, if they are others than before. A group keeps those that it had rather than have none.
-    fn publish(&self) {
+    /// Puts the servers on the list, if they are others than before; says so. A group keeps those that it had rather than have none.
+    fn publish(&self) -> bool {
         let entries = self.entries.borrow();
         let members = distinct(entries.iter().flat_map(|entry| entry.members.borrow().clone()));
         if members.is_empty() || *members == *self.membership.now()[self.number] {
-            return;
+            return false;
         }
         self.membership.replace(self.number, members.into());
-        self.has_changed.notify_one();
+        true
     }
 }
 

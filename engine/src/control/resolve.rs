@@ -53,7 +53,7 @@ impl Asker {
     pub(super) async fn ask(&self, server: &UpstreamServer) -> Result<Answer, String> {
         let max = self.rules.max;
         if !server.is_resolved() {
-            return Ok((vec![Member { addresses: fixed(server)?, server: server.clone() }], max));
+            return Ok((fixed(server)?, max));
         }
         let resolver = self.resolver()?;
         let (members, ttl) = if server.is_srv {
@@ -99,8 +99,8 @@ impl Asker {
         for (srv, weight) in records.iter().zip(weights(&levels, server.weight)) {
             let name = srv.target.to_ascii();
             let host = name.trim_end_matches('.');
-            // "A Target of '.' means that the service is decidedly not available at this domain."
-            if host.is_empty() {
+            // "A Target of '.' means that the service is decidedly not available at this domain." No service is at port 0.
+            if host.is_empty() || srv.port == 0 {
                 continue;
             }
             let is_first = srv.priority == first;
@@ -230,12 +230,13 @@ fn has_route(ip: IpAddr) -> bool {
     UdpSocket::bind(any).and_then(|socket| socket.connect((ip, 9))).is_ok()
 }
 
-/// The addresses of a server that no name server is asked for: a literal address, a Unix socket, or this host.
-fn fixed(server: &UpstreamServer) -> Result<Vec<Address>, String> {
-    match &server.unix {
-        Some(unix) => Ok(vec![Address::Unix(unix.clone())]),
-        None => by_system(server),
-    }
+/// A server that no name server is asked for: one with a literal address or a Unix socket, or on this host.
+pub(super) fn fixed(server: &UpstreamServer) -> Result<Vec<Member>, String> {
+    let addresses = match &server.unix {
+        Some(unix) => vec![Address::Unix(unix.clone())],
+        None => by_system(server)?,
+    };
+    Ok(vec![Member { addresses, server: server.clone() }])
 }
 
 /// The addresses by the C library, which may know more than DNS (/etc/nsswitch.conf).

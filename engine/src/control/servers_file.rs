@@ -3,7 +3,9 @@
 //! It is looked at by stat(2), as the files of certificates are (`watched`): a path may lead through links that are swapped at any
 //! level, and through file systems of other hosts.
 
+use std::collections::HashSet;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,13 +73,14 @@ pub(super) fn read(path: &Path, group: &UpstreamGroup) -> Result<Vec<UpstreamSer
     let name = path.display();
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {name}: {error}"))?;
     let mut servers: Vec<UpstreamServer> = Vec::new();
+    let mut known: HashSet<_> = group.servers.iter().map(identity).collect();
     for (line, number) in text.lines().zip(1..) {
         let written = line.split('#').next().unwrap_or_default().trim();
         if written.is_empty() {
             continue;
         }
         let server = check(written, group).map_err(|why| format!("{name}:{number}: {why}"))?;
-        if servers.iter().chain(&group.servers).any(|known| known.is_same(&server)) {
+        if !known.insert(identity(&server)) {
             return Err(format!("{name}:{number}: `{}` is there twice", server.url()));
         }
         servers.push(server);
@@ -95,13 +98,23 @@ pub(super) fn read(path: &Path, group: &UpstreamGroup) -> Result<Vec<UpstreamSer
     Ok(servers)
 }
 
+fn identity(server: &UpstreamServer) -> (bool, String, Option<IpAddr>) {
+    let (is_secure, authority, at) = server.identity();
+    (is_secure, authority.to_owned(), at)
+}
+
 /// Reads `http://10.0.0.1:9000 weight=3 backup connections=50`.
 fn parse(written: &str) -> Result<UpstreamServer, String> {
     let mut words = written.split_whitespace();
     let url = words.next().unwrap_or_default();
     let mut server = UpstreamServer::parse(url).map_err(|fault| fault.to_string())?;
+    let mut seen = Vec::new();
     for word in words {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        if seen.contains(&name) {
+            return Err(format!("`{name}` is there twice (hint: write it once)"));
+        }
+        seen.push(name);
         let count = |most: u32| {
             let number = parse_count(value).map_err(|fault| format!("`{word}`: {fault}"))?;
             let number = u32::try_from(number).ok().filter(|&number| number <= most);
