@@ -6,7 +6,8 @@
 //! comes while others wait goes behind them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const ASLEEP_MS: u64 = 24 * 3_600_000;
 
 /// The requests of one shard that wait for a server of one group.
 pub(crate) struct Queue {
-    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    waiters: RefCell<Waiters>,
     /// The same of all shards.
     waiting: Arc<Waiting>,
     shard: usize,
@@ -41,9 +42,21 @@ pub(crate) struct Queue {
     spare: Cell<u32>,
 }
 
+/// All of them in their order, and how many each client's connection has. Thousands may come and leave: nothing here takes longer for it.
+#[derive(Default)]
+struct Waiters {
+    in_order: BTreeMap<Turns, Rc<Waiter>>,
+    of_client: HashMap<usize, usize>,
+    /// How many have entered.
+    entered: u64,
+}
+
+/// Since when a request waits, and which one it was to enter of those that came in the same millisecond.
+type Turns = (u64, u64);
+
 /// A request that waits.
 struct Waiter {
-    since_ms: u64,
+    turn: Turns,
     /// The connection of its client.
     client: usize,
     /// It is to look for a server.
@@ -75,16 +88,16 @@ impl Queue {
 
     /// Whether no request waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiters.borrow().is_empty()
+        self.waiters.borrow().in_order.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiters.borrow().len()
+        self.waiters.borrow().in_order.len()
     }
 
     /// Since when the first one waits.
     pub(crate) fn oldest_ms(&self) -> Option<u64> {
-        self.waiters.borrow().front().map(|first| first.since_ms)
+        self.waiters.borrow().oldest_ms()
     }
 
     pub(crate) fn shard(&self) -> usize {
@@ -99,7 +112,7 @@ impl Queue {
     /// The first one looks for a server again; says if there is one.
     pub(crate) fn call_first(&self) -> bool {
         let waiters = self.waiters.borrow();
-        let Some(first) = waiters.front() else { return false };
+        let Some((_, first)) = waiters.in_order.first_key_value() else { return false };
         first.is_called.set(true);
         if let Some(waker) = first.waker.take() {
             waker.wake();
@@ -117,18 +130,17 @@ impl Queue {
     /// Takes in a request by the time of its coming, if there is room.
     fn enter(self: &Rc<Self>, client: usize, since_ms: u64, most: usize) -> Result<Ticket, Overflow> {
         let mut waiters = self.waiters.borrow_mut();
-        let is_crowded = waiters.len() >= most / 2;
-        let of_client = || waiters.iter().filter(|waiter| waiter.client == client).count();
-        if waiters.len() >= most || is_crowded && of_client() > most / CLIENT_PART {
+        let (count, of_client) = (waiters.in_order.len(), waiters.of_client.get(&client).copied());
+        if count >= most || count >= most / 2 && of_client.unwrap_or(0) > most / CLIENT_PART {
             return Err(Overflow);
         }
         // Whoever waits already is called when there is something.
         let is_called = Cell::new(!self.waiting.is_any());
-        let waiter = Rc::new(Waiter { since_ms, client, is_called, waker: RefCell::default() });
         // One that comes back was called before: it is among the first.
-        let behind = waiters.iter().rposition(|other| other.since_ms <= since_ms).map_or(0, |at| at + 1);
-        waiters.insert(behind, waiter.clone());
-        let is_first = waiters.len() == 1;
+        let turn = (since_ms, waiters.entered);
+        let waiter = Rc::new(Waiter { turn, client, is_called, waker: RefCell::default() });
+        waiters.enter(waiter.clone());
+        let is_first = count == 0;
         drop(waiters);
         self.publish();
         if is_first {
@@ -139,8 +151,8 @@ impl Queue {
 
     fn publish(&self) {
         let waiters = self.waiters.borrow();
-        let oldest_ms = waiters.front().map_or(u64::MAX, |first| first.since_ms);
-        self.waiting.publish(self.shard, waiters.len() as u32, oldest_ms);
+        let oldest_ms = waiters.oldest_ms().unwrap_or(u64::MAX);
+        self.waiting.publish(self.shard, waiters.in_order.len() as u32, oldest_ms);
     }
 
     /// Looks whether the shard was called for its first request.
@@ -178,6 +190,28 @@ impl Queue {
     }
 }
 
+impl Waiters {
+    fn enter(&mut self, waiter: Rc<Waiter>) {
+        self.entered += 1;
+        *self.of_client.entry(waiter.client).or_default() += 1;
+        self.in_order.insert(waiter.turn, waiter);
+    }
+
+    fn leave(&mut self, waiter: &Waiter) {
+        self.in_order.remove(&waiter.turn);
+        if let Entry::Occupied(mut count) = self.of_client.entry(waiter.client) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    fn oldest_ms(&self) -> Option<u64> {
+        self.in_order.first_key_value().map(|(&(since_ms, _), _)| since_ms)
+    }
+}
+
 impl Ticket {
     /// Whether it is the request's turn to look for a server.
     fn take_turn(&self) -> bool {
@@ -196,9 +230,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut waiters = self.queue.waiters.borrow_mut();
-        waiters.retain(|other| !Rc::ptr_eq(other, &self.waiter));
-        drop(waiters);
+        self.queue.waiters.borrow_mut().leave(&self.waiter);
         self.queue.publish();
         // There may be more where this one found what it wanted, or it has left before it looked.
         if !self.queue.call_first() {
@@ -291,4 +323,75 @@ pub(crate) async fn keep(shard: Rc<Shard>) {
         Poll::<()>::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::capacity::Keepers;
+
+    fn queue() -> Rc<Queue> {
+        Rc::new(Queue::new(Arc::new(Waiting::new(Arc::new(Keepers::new(1)))), 0))
+    }
+
+    #[test]
+    fn the_first_to_come_is_the_first_whoever_entered_before() {
+        let queue = queue();
+        let mut tickets: Vec<_> = [20, 10, 20, 15]
+            .iter()
+            .map(|&since_ms| queue.enter(1, since_ms, 8).ok().expect("room"))
+            .collect();
+        let mut order = Vec::new();
+        while let Some(since_ms) = queue.oldest_ms() {
+            let first = queue.waiters.borrow().in_order.first_key_value().map(|(turn, _)| *turn);
+            order.push(first.map(|(_, nth)| nth));
+            let at = tickets.iter().position(|ticket| Some(ticket.waiter.turn) == first).expect("it waits");
+            assert_eq!(tickets.remove(at).waiter.turn.0, since_ms);
+        }
+        assert_eq!(order, [Some(1), Some(3), Some(0), Some(2)]);
+        assert!(queue.waiters.borrow().of_client.is_empty());
+    }
+
+    #[test]
+    fn one_client_has_its_part_of_a_crowded_queue_and_no_more() {
+        let queue = queue();
+        let mut tickets: Vec<_> = (0..40).filter_map(|_| queue.enter(1, 5, 64).ok()).collect();
+        assert_eq!(tickets.len(), 32, "half of it");
+        assert!((0..9).all(|_| queue.enter(2, 6, 64).map(|ticket| tickets.push(ticket)).is_ok()));
+        assert!(queue.enter(2, 6, 64).is_err(), "an eighth, and the one that passes it");
+        tickets.truncate(3);
+        assert!(queue.enter(1, 7, 64).is_ok());
+    }
+
+    /// How long this thread was on a CPU, whatever others on this host do.
+    fn cpu_ns() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split(' ').next()?.parse().ok()
+    }
+
+    /// Clients that come and leave cost about the same in a queue of any length: a walk through it takes fifty times as long in one
+    /// that is fifty times as long.
+    #[test]
+    fn coming_and_leaving_takes_no_longer_where_many_wait() {
+        const TIMES: usize = 10_000;
+        let cost_ns = |length: usize| {
+            let queue = queue();
+            let enter = |client: usize| queue.enter(client, 1, usize::MAX).ok().expect("room");
+            let mut tickets: Vec<_> = (0..length).map(enter).collect();
+            let begun_ns = cpu_ns()?;
+            for n in 0..TIMES {
+                // In no order that would favour an end of the queue.
+                let at = n * 7_919 % length;
+                tickets[at] = enter(length + n);
+            }
+            Some(cpu_ns()? - begun_ns)
+        };
+        let least = |length| (0..3).map(|_| cost_ns(length)).min().flatten();
+        let (Some(few), Some(many @ 1..)) = (least(200), least(10_000)) else {
+            eprintln!("SKIPPED: this kernel does not say how long a thread was on a CPU");
+            return;
+        };
+        eprintln!("{TIMES} times: {few} ns where 200 wait, {many} ns where 10,000 do");
+        assert!(many < few.max(1_000_000) * 15, "{few} ns where 200 wait, {many} ns where 10,000 do");
+    }
 }
