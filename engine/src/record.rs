@@ -31,6 +31,8 @@ pub(crate) struct Record {
     /// Of the response that was begun, 0 if none was.
     status: Cell<u16>,
     is_local: Cell<bool>,
+    /// It was refused by a limit of ours for its group.
+    is_over_limit: Cell<bool>,
     /// Bytes of the request's body that have come.
     received_bytes: Cell<u64>,
     /// Bytes of the final response that went out, its head included.
@@ -69,6 +71,7 @@ impl Record {
             server: RefCell::new(None),
             status: Cell::new(0),
             is_local: Cell::new(false),
+            is_over_limit: Cell::new(false),
             received_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
             broken: Cell::new(None),
@@ -122,6 +125,11 @@ impl Record {
     pub(crate) fn is_answered(&self, status: u16) {
         self.status.set(status);
         self.first_byte_ms.set(self.since_arrival_ms());
+    }
+
+    /// There is no connection for it by a limit of ours, which says nothing about the servers.
+    pub(crate) fn is_over_limit(&self) {
+        self.is_over_limit.set(true);
     }
 
     /// We respond ourselves.
@@ -186,9 +194,10 @@ impl Record {
     }
 
     /// Whether the group has failed the request, whatever the status of its response is; `None` if that is not known, since the
-    /// client has left or was refused.
+    /// client has left or was refused, or a limit of ours was in the way.
     fn has_failed(&self) -> Option<bool> {
         match (self.status.get(), self.is_local.get(), self.broken.get()) {
+            _ if self.is_over_limit.get() => None,
             (502..=504, true, _) => Some(true),
             (_, true, _) => None,
             (_, false, Some((_, Aborted { side: Side::Upstream, .. }))) => Some(true),

@@ -38,6 +38,9 @@ impl Exchange<'_> {
             Unavailable::Answer(answer) => answer,
             Unavailable::Gone(aborted) => return self.give_up(Interrupted::by(aborted)).await,
         };
+        if matches!(answer, Answer::UpstreamFull { .. }) {
+            self.responder.record().is_over_limit();
+        }
         let is_read = self.decision.body.is_empty();
         let afterwards = if is_read { Afterwards::GoOn } else { Afterwards::Close };
         refuse(self.responder, &Refusal::then(answer, afterwards)).await

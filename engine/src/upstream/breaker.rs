@@ -115,7 +115,13 @@ impl Breaker {
     #[cold]
     pub(crate) fn end(&self, admission: Admission, (status, has_failed): (u16, Option<bool>), now_ms: u64) {
         self.numbers.admitted.set(self.numbers.admitted.value().saturating_sub(1));
-        let Some(has_failed) = has_failed.filter(|_| self.failure_percent > 0) else { return };
+        let Some(has_failed) = has_failed.filter(|_| self.failure_percent > 0) else {
+            if admission == Admission::Trial {
+                // The next one shows it instead.
+                self.open_until_ms.set(now_ms.max(1));
+            }
+            return;
+        };
         let has_failed = has_failed || self.statuses.has(status);
         let is_open = self.open_until_ms.get() > 0;
         match admission {
@@ -235,5 +241,16 @@ mod tests {
         }
         assert_eq!(shards[0].get().unwrap().admitted.value(), 0);
         assert_eq!(ask(&breaker, 200, 0), Admission::Ordinary);
+    }
+
+    #[test]
+    fn a_trial_that_says_nothing_leaves_it_to_the_next_request() {
+        let breaker = breaker(0, 50, &Arc::new(of_shards(1)), 0);
+        while ask(&breaker, 503, 100) != Admission::None {}
+        let at_ms = 1_000_000;
+        let trial = breaker.admit(at_ms);
+        assert_eq!((trial, breaker.admit(at_ms)), (Admission::Trial, Admission::None));
+        breaker.end(trial, (0, None), at_ms + 1);
+        assert_eq!(breaker.admit(at_ms + 1), Admission::Trial);
     }
 }
