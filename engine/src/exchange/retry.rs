@@ -185,6 +185,7 @@ impl Exchange<'_> {
         if aborted.cause == Cause::Unwanted {
             return Some(Again::Status);
         }
+        // That it goes on elsewhere was paid for.
         if aborted.cause == Cause::Ejected {
             return Some(Again::Timeout);
         }

@@ -71,7 +71,8 @@ impl Exchange<'_> {
             let judge = |server: &_| is_ejected = group.judge_silence(server, (now_ms, since_ms));
             self.responder.record().with_server(judge);
         }
-        if is_ejected && self.can_move.get() {
+        // Without a budget it goes on waiting: retries must not multiply an outage.
+        if is_ejected && self.can_move.get() && self.repeats_left.get() > 0 && self.spend() {
             return Err(Unanswered { aborted: Aborted::by(Side::Upstream, Cause::Ejected), is_silent: true });
         }
         Ok(left_ms.min(group.patience_ms()))
