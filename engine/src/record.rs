@@ -98,6 +98,11 @@ impl Record {
         self.sent_ms.set(self.since_arrival_ms());
     }
 
+    /// The same of an attempt that was under way before: it was sent at this time.
+    pub(crate) fn was_sent(&self, sent_ms: u64) {
+        self.sent_ms.set(u32::try_from(sent_ms.saturating_sub(self.arrived_ms)).unwrap_or(NEVER - 1));
+    }
+
     /// When that was, in the shard's milliseconds.
     pub(crate) fn sent_ms(&self) -> Option<u64> {
         let sent_ms = self.sent_ms.get();

@@ -82,6 +82,32 @@ async fn while_one_of_two_hangs_no_request_fails() {
     }
 }
 
+/// The same where another server gets each request after a while: none of them waits for long, and the silence counts all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_ejected_where_requests_are_hedged() {
+    for shards in [1, 2] {
+        let servers = servers(2).await;
+        let keys = "retry = { hedge_after = \"150ms\", budget = 100 }\nejection = { time = \"60s\" }";
+        let proxy = proxy(shards, &servers, keys).await;
+        let load = Load::start(proxy.address, 8, "GET /", PAUSE);
+        more(&load, 200).await;
+        servers[1].hang();
+        let line = proxy.line(&format!("upstream app: {} is ejected for 1m: ", servers[1].url())).await;
+        assert!(line.contains("began no response"), "{line}");
+        // Requests go to the other one, and pay nothing for that.
+        eventually("no request is sent twice", async || {
+            let before = proxy.counters().await.named("upstream_hedges");
+            more(&load, 200).await;
+            proxy.counters().await.named("upstream_hedges") == before
+        })
+        .await;
+        let outcomes = load.stop().await;
+        assert!(errors(&outcomes).is_empty(), "{shards} shards: {:?}", errors(&outcomes));
+        servers[1].go_on();
+        proxy.drain().await.assert_clean();
+    }
+}
+
 /// It goes on, and gets its part of the requests again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_goes_on_is_back_after_a_trial() {

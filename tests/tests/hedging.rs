@@ -177,6 +177,53 @@ async fn one_that_fails_leaves_the_other() {
     assert_nothing_left(proxy).await;
 }
 
+/// The one that fails counts for its server although the other one has answered.
+#[tokio::test]
+async fn a_failure_counts_whoever_answers() {
+    let broken = Origin::scripted(|mut peer: Peer| async move {
+        peer.request().await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        peer.reset()
+    })
+    .await;
+    let slow = answers_after(Duration::from_millis(600), "slow").await;
+    let keys = "[upstream.ejection]\nfailures = 2\ntime = \"60s\"";
+    let proxy = hedging("http", &[broken.address, slow.address], keys).await;
+    for _ in 0..4 {
+        assert_eq!(Raw::connect(proxy.address).await.ask("GET", "/").await.text(), "slow");
+    }
+    proxy
+        .line(&format!(
+            "upstream app: http://{} is ejected for 1m: 2 requests in a row failed",
+            broken.address
+        ))
+        .await;
+}
+
+/// The server that has the request is not connected to once more where the other one cannot be reached.
+#[tokio::test]
+async fn without_another_server_the_first_one_gets_no_second_connection() {
+    let slow = answers_after(Duration::from_millis(400), "slow").await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = hedging("http", &[slow.address, closed], "").await;
+    // The first request: only its hedge finds out that the other one refuses.
+    assert_eq!(Raw::connect(proxy.address).await.ask("GET", "/").await.text(), "slow");
+    assert_eq!(proxy.counters().await.named("upstream_hedges"), 1);
+    assert_eq!(slow.recorder.connections(), 1);
+    assert_nothing_left(proxy).await;
+}
+
+/// A server that gets only what sticks to it is no second one.
+#[tokio::test]
+async fn a_server_without_a_share_is_not_asked() {
+    let (slow, leaving) =
+        (answers_after(Duration::from_millis(400), "slow").await, origin::answers(ok("leaving")).await);
+    let keys = format!("[[upstream.server]]\nurl = \"http://{}\"\nweight = 0\n", leaving.address);
+    let proxy = hedging("http", &[slow.address], &keys).await;
+    assert_eq!(Raw::connect(proxy.address).await.ask("GET", "/").await.text(), "slow");
+    assert_eq!(proxy.counters().await.named("upstream_hedges"), 0);
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_ends_both() {
     let (one, other) = (origin::never_answers().await, origin::never_answers().await);

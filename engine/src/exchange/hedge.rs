@@ -3,12 +3,13 @@
 //!
 //! Boxed: the future of an exchange does not grow by it where it is not configured.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use sluice_sys::{Buf, Timer};
+use sluice_sys::{Buf, Timer, now_ms};
 
 use super::response::Finished;
 use super::state::Exchange;
@@ -17,7 +18,7 @@ use crate::config::SendHost;
 use crate::message::Repeat;
 use crate::request_lines::RequestLines;
 use crate::upstream::capacity;
-use crate::upstream::connect::{connect_new, take_idle};
+use crate::upstream::connect::{Elsewhere, ProxyIdentity, connect_new, take_idle};
 use crate::upstream::server::Server;
 use crate::upstream::stream::{Rest, Unanswered, UpstreamStream};
 
@@ -40,6 +41,13 @@ enum Polled {
     /// This one is over; the second attempt, or the first.
     Over(Tried, Turn),
     Pending,
+}
+
+/// An attempt that has no response yet. If it is given up for the response of another, the silence of its server counts.
+struct Waiting<'e> {
+    exchange: &'e Exchange<'e>,
+    server: Rc<Server>,
+    sent_ms: Cell<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,7 +100,11 @@ impl<'a> Exchange<'a> {
         let mut copy = Buf::with_room(lines.bytes().len());
         copy.extend_from_slice(lines.bytes());
         server.send(lines, Rest::Nothing, self.snapshot);
-        let mut race = Race { first: Some(Box::pin(self.attempt(server))), second: None, failed: None };
+        let mut race = Race {
+            first: Some(Box::pin(self.attempt(server, Repeat::Possible))),
+            second: None,
+            failed: None,
+        };
         let timer = Timer::new(self.decision.route.retry.hedge_after_ms);
         let mut at_hand = Some((copy, lines));
         let mut look = None;
@@ -115,9 +127,18 @@ impl<'a> Exchange<'a> {
             }
             let on_client_close = self.decision.route.on_client_close;
             let gone = self.responder.poll_gone(&mut look, on_client_close, context);
-            gone.map(|aborted| Err(Unanswered { aborted, is_silent: false }))
+            gone.map(|aborted| {
+                self.note_abandoned();
+                Err(Unanswered { aborted, is_silent: false })
+            })
         })
         .await
+    }
+
+    /// The second attempt has come to nothing before it began: the first one is as it was.
+    fn end_hedge(&self) {
+        self.repeats_left.set(self.repeats_left.get() + 1);
+        self.can_move.set(true);
     }
 
     /// Whether there is another server, and the budget has room for it.
@@ -125,6 +146,8 @@ impl<'a> Exchange<'a> {
         let may = self.decision.group.has_other(first) && self.spend();
         if may {
             self.repeats_left.set(self.repeats_left.get() - 1);
+            // The first one is left where it is as long as the second one may answer.
+            self.can_move.set(false);
             self.shard.counters.upstream_hedges.increment();
         }
         may
@@ -132,45 +155,72 @@ impl<'a> Exchange<'a> {
 
     /// The second attempt, from its connection on.
     async fn second(&self, first: Rc<Server>, lines: &mut RequestLines) -> Option<Tried> {
-        let identity = self.proxy_identity(Some(&first));
+        let identity = ProxyIdentity { elsewhere: Elsewhere::Must, ..self.proxy_identity(Some(&first)) };
         let idle = take_idle(self.shard, self.decision.group, identity);
         let mut server = match idle {
             Some(server) => server,
             None => connect_new(self.shard, self.decision.group, identity, capacity::Turn::New).await.ok()?,
         };
-        if Rc::ptr_eq(server.server(), &first) {
-            return None;
-        }
         if self.decision.send_host == SendHost::Server {
             lines.set_authority(server.authority());
         }
         server.send(lines, Rest::Nothing, self.snapshot);
-        self.attempt(server).await
+        self.attempt(server, Repeat::Impossible).await
+    }
+
+    /// Notes a failure of a server, here and not by the caller: of the two that may fail it sees one.
+    fn note_tried(&self, (server, result): &Tried) {
+        if let Err(unanswered) = result {
+            self.note_failure(server, unanswered);
+        }
     }
 
     /// Relays the response of a server that has the request.
-    async fn attempt(&self, mut server: UpstreamStream) -> Option<Tried> {
-        let used = server.server().clone();
+    async fn attempt(&self, mut server: UpstreamStream, repeat: Repeat) -> Option<Tried> {
+        let waiting =
+            Waiting { exchange: self, server: server.server().clone(), sent_ms: Cell::new(now_ms()) };
         let result = {
             let (request, mut response) = server.split();
-            self.begin_wait(Repeat::Impossible);
+            self.begin_wait(repeat);
             request.expect_response_within(self.first_wait_ms());
             let mut relaying = pin!(self.relay_response(&mut response));
-            // What is noted of a response is noted of its own server.
+            // What is noted of a response is noted of its own server, and by the time of its own request.
             poll_fn(|context| {
-                self.responder.record().has_server(&used);
-                relaying.as_mut().poll(context)
+                let record = self.responder.record();
+                record.has_server(&waiting.server);
+                record.was_sent(waiting.sent_ms.get());
+                let polled = relaying.as_mut().poll(context);
+                waiting.sent_ms.set(record.sent_ms().unwrap_or(waiting.sent_ms.get()));
+                polled
             })
             .await
         };
+        waiting.end();
         Some((server, result))
     }
 }
 
+impl Waiting<'_> {
+    /// It has a response, or a failure that is noted as such.
+    fn end(self) {
+        self.sent_ms.set(u64::MAX);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.sent_ms.get() < u64::MAX && self.exchange.has_head.get() {
+            let times = (now_ms(), self.sent_ms.get());
+            self.exchange.decision.group.note_given_up(&self.server, times);
+        }
+    }
+}
+
 impl Race<'_> {
-    /// Polls both. The one that has a head for the client goes on alone; one that fails leaves the other.
+    /// Polls both. The one that has a head for the client goes on alone; one that fails leaves the other. The first one comes last: if
+    /// both are broken off, the record is about the one that has taken longer.
     fn poll(&mut self, exchange: &Exchange<'_>, context: &mut Context<'_>) -> Polled {
-        for turn in [Turn::First, Turn::Second] {
+        for turn in [Turn::Second, Turn::First] {
             let (this, other) = match turn {
                 Turn::First => (&mut self.first, &mut self.second),
                 Turn::Second => (&mut self.second, &mut self.first),
@@ -178,14 +228,21 @@ impl Race<'_> {
             let Some(attempt) = this else { continue };
             match attempt.as_mut().poll(context) {
                 Poll::Pending => {}
-                Poll::Ready(None) => *this = None,
+                Poll::Ready(None) => {
+                    *this = None;
+                    exchange.end_hedge();
+                }
                 Poll::Ready(Some(tried))
                     if tried.1.is_err() && other.is_some() && !exchange.has_head.get() =>
                 {
                     *this = None;
+                    exchange.note_tried(&tried);
                     self.failed = Some((tried, turn));
                 }
-                Poll::Ready(Some(tried)) => return Polled::Over(tried, turn),
+                Poll::Ready(Some(tried)) => {
+                    exchange.note_tried(&tried);
+                    return Polled::Over(tried, turn);
+                }
             }
             if exchange.has_head.get() && this.is_some() {
                 *other = None;

@@ -26,7 +26,7 @@ use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::balance::affinity::Affinity;
 use crate::upstream::capacity::Turn;
-use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::connect::{Elsewhere, ProxyIdentity, connect_new, take_idle};
 use crate::upstream::group::Group;
 use crate::upstream::sessions::Purpose;
 use crate::upstream::stream::{ResponseBody, Rest, UpstreamStream, Used};
@@ -125,6 +125,7 @@ impl Copied {
             purpose: Purpose { kind: self.kind, is_offer: false },
             repeat: Repeat::Impossible,
             not: None,
+            elsewhere: Elsewhere::Rather,
             servers_max: usize::MAX,
             // It belongs to no session.
             affinity: &Affinity::default(),

@@ -44,7 +44,7 @@ use crate::request_lines::RequestLines;
 use crate::shard::Shard;
 use crate::snapshot::Snapshot;
 use crate::upstream::capacity::Turn;
-use crate::upstream::connect::{ProxyIdentity, connect_new, take_idle};
+use crate::upstream::connect::{Elsewhere, ProxyIdentity, connect_new, take_idle};
 use crate::upstream::queue::{Unavailable, wait_for_server};
 use crate::upstream::server::Server;
 use crate::upstream::stream::{RequestStream, ResponseStream, Rest, Unanswered, UpstreamStream, Used};
@@ -130,16 +130,19 @@ impl<'a> Exchange<'a> {
             let used = server.as_mut().expect("there is a server by now");
             self.responder.record().has_server(used.server());
             let tried = match self.may_hedge() {
-                false => self.try_on(used, body, lines).await,
+                false => {
+                    let tried = self.try_on(used, body, lines).await;
+                    if let (Err(unanswered), Some(used)) = (&tried, &server) {
+                        self.note_failure(used, unanswered);
+                    }
+                    tried
+                }
                 true => cold!(self.try_two(&mut server, lines)),
             };
             let unanswered = match tried {
                 Ok(finished) => return self.finish(server, &finished),
                 Err(unanswered) => unanswered,
             };
-            if let Some(used) = &server {
-                self.note_failure(used, &unanswered);
-            }
             match cold!(self.may_go_on(&mut server, &unanswered)) {
                 Some(bytes) => lines.put_back(bytes),
                 None => return cold!(self.give_up(Interrupted::by(unanswered.aborted))),
@@ -195,6 +198,7 @@ impl<'a> Exchange<'a> {
             purpose: self.decision.purpose(),
             repeat: self.repeat(),
             not,
+            elsewhere: Elsewhere::Rather,
             servers_max: self.decision.route.retry.servers_max(),
             affinity: &self.decision.affinity,
         }

@@ -37,15 +37,31 @@ pub(crate) struct ProxyIdentity<'a> {
     pub(crate) purpose: Purpose,
     /// Whether the request can be sent again.
     pub(crate) repeat: Repeat,
-    /// Rather another server than this one.
+    /// Another server than this one, rather or in any case.
     pub(crate) not: Option<&'a Rc<Server>>,
+    pub(crate) elsewhere: Elsewhere,
     /// How many servers are tried for a connection.
     pub(crate) servers_max: usize,
     /// What the request asks for in a server.
     pub(crate) affinity: &'a Affinity,
 }
 
+/// Whether a request may go to the server that it is not meant for, if there is no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Elsewhere {
+    Rather,
+    Must,
+}
+
 impl ProxyIdentity<'_> {
+    /// This server, if the request may go there.
+    #[inline]
+    fn admitted(&self, server: &Rc<Server>) -> Option<Rc<Server>> {
+        let is_refused =
+            self.elsewhere == Elsewhere::Must && self.not.is_some_and(|not| Rc::ptr_eq(not, server));
+        (!is_refused).then(|| server.clone())
+    }
+
     /// The server that it asks for.
     pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted { not: self.not, ..Wanted::now(self.repeat, *self.affinity) }
@@ -94,9 +110,9 @@ pub(super) fn take_free(
     }
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
     let found = group.pick(identity.wanted(), |server| match group.rules.proxy_protocol {
-        ProxyProtocolOut::Off => Some((server.clone(), server.take_idle(is_good)?)),
+        ProxyProtocolOut::Off => Some((identity.admitted(server)?, server.take_idle(is_good)?)),
         ProxyProtocolOut::V1 | ProxyProtocolOut::V2 => {
-            Some((server.clone(), server.take_idle_of(&identity.ends(), is_good)?))
+            Some((identity.admitted(server)?, server.take_idle_of(&identity.ends(), is_good)?))
         }
     });
     let (server, link) = found?;
@@ -109,8 +125,9 @@ fn open_stream(shard: &Rc<Shard>, group: &Group, identity: ProxyIdentity<'_>) ->
     let repeat = identity.repeat;
     let is_good = |link: &Link| repeat == Repeat::Possible || is_fresh(shard, link);
     let purpose = identity.purpose;
-    let opened = group
-        .pick(identity.wanted(), |server| Some((server.clone(), server.sessions.open(purpose, is_good)?)));
+    let opened = group.pick(identity.wanted(), |server| {
+        Some((identity.admitted(server)?, server.sessions.open(purpose, is_good)?))
+    });
     let (server, stream) = opened?;
     server.sessions.look_ahead(shard, &server, &group.rules);
     shard.counters.upstream_reuses.increment();
@@ -148,7 +165,7 @@ pub(crate) async fn connect_new(
     let mut failed: Option<Rc<Server>> = None;
     let count = group.members().len();
     for _ in 0..count.min(identity.servers_max) {
-        let Some(server) = group.pick(identity.wanted(), |server| Some(server.clone())) else {
+        let Some(server) = group.pick(identity.wanted(), |server| identity.admitted(server)) else {
             if failed.is_none() && group.is_down() {
                 shard.counters.upstream_all_down.increment();
             }

@@ -73,6 +73,8 @@ pub(crate) struct Outlier {
     silences: Cell<u32>,
     /// When the last response head came.
     heard_ms: Cell<u64>,
+    /// How long requests have waited that were given up for the response of another server, and until when: since it was heard.
+    unheard: Cell<(u64, u64)>,
     average: Average,
     /// Which ejection in a row this is; 0 if it is not ejected.
     level: Cell<u8>,
@@ -150,6 +152,17 @@ impl Outlier {
         self.time_ms.set(ejection.time_ms);
         self.is_on_trial.set(false);
         self.failures.set(0);
+        self.unheard.set((0, self.unheard.get().1));
+    }
+
+    /// A request has waited from `since_ms` to now. How long the server has had requests and has not been heard, all in all; times of
+    /// requests that waited together count once.
+    fn add_unheard(&self, since_ms: u64, now_ms: u64) -> u64 {
+        let (before_ms, until_ms) = self.unheard.get();
+        let before_ms = if self.heard_ms.get() > until_ms { 0 } else { before_ms };
+        let unheard_ms = before_ms + now_ms.saturating_sub(since_ms.max(until_ms));
+        self.unheard.set((unheard_ms, now_ms));
+        unheard_ms
     }
 
     fn restore(&self) {
@@ -297,6 +310,22 @@ impl Group {
             self.note_failure(server, Failure::Silence, now_ms);
         }
         outlier.is_ejected()
+    }
+
+    /// A request was given up, since another server has answered it meanwhile. That is a failure as soon as such requests have waited
+    /// for as long as the group has patience, and nothing has come: each of them alone is given up long before.
+    #[cold]
+    pub(crate) fn note_given_up(&self, server: &Rc<Server>, (now_ms, sent_ms): (u64, u64)) {
+        let outlier = &server.outlier;
+        if outlier.heard_ms.get() > sent_ms {
+            return;
+        }
+        if outlier.add_unheard(sent_ms, now_ms) >= self.patience_ms() {
+            self.judge_silence(server, (now_ms, sent_ms));
+        } else if outlier.is_ejected() {
+            // Too short for a trial: another request may be one.
+            self.note_stale(server);
+        }
     }
 
     #[cold]
@@ -539,6 +568,39 @@ mod tests {
         for _ in 0..20 {
             assert!(!group.judge_silence(&servers[0], (1_000, 0)));
             assert!(!group.judge_silence(&servers[1], (1_000, 0)));
+        }
+    }
+
+    #[test]
+    fn requests_that_are_given_up_early_add_up_to_a_silence() {
+        let lost = |group: &Group, server: &Rc<Server>, sent_ms: u64| {
+            group.note_given_up(server, (sent_ms + 100, sent_ms));
+            server.outlier.is_ejected()
+        };
+        let (group, servers) = with(2, |_| {});
+        // Ten of 100 ms are a second; that one and four more are failures.
+        let out: Vec<bool> = (1..=14).map(|nth| lost(&group, &servers[1], nth * 1_000)).collect();
+        assert_eq!(out.iter().position(|&is_out| is_out), Some(13), "{out:?}");
+        // Trials are as short, and the next one follows at once.
+        let back_ms = ejection(&servers[1]).0;
+        for nth in 0..9 {
+            assert!(picks(&group, &servers, back_ms + nth * 100).contains(&1), "{nth}");
+            assert!(lost(&group, &servers[1], back_ms + nth * 100));
+            assert_eq!(ejection(&servers[1]).1, 1, "{nth}");
+        }
+        assert!(picks(&group, &servers, back_ms + 900).contains(&1));
+        lost(&group, &servers[1], back_ms + 900);
+        assert_eq!(ejection(&servers[1]).1, 2, "the trial has failed");
+        // Those that wait at the same time say it once.
+        let (group, servers) = with(2, |_| {});
+        (0..1_000).for_each(|_| assert!(!lost(&group, &servers[1], 1_000)));
+        // A response between them begins anew, and one to another request is one too.
+        let (group, servers) = with(2, |_| {});
+        for nth in 1..200 {
+            if nth % 9 == 0 {
+                group.note_answer(&servers[1], 200, (nth * 1_000 - 500, 400));
+            }
+            assert!(!lost(&group, &servers[1], nth * 1_000), "{nth}");
         }
     }
 

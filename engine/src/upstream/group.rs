@@ -226,6 +226,7 @@ impl Group {
         let members = self.members.borrow();
         members.servers.iter().any(|server| {
             !Rc::ptr_eq(server, than)
+                && server.share().weight > 0
                 && !server.is_down()
                 && !server.outlier.is_ejected()
                 && !server.is_passed_over(now_ms)
