@@ -331,6 +331,149 @@ async fn keys_of_other_proxies_and_lists() {
     .await;
 }
 
+/// The same with one more line, or table, in its upstream.
+fn in_upstream(line: &str) -> String {
+    file("", "", "").replace("[[route]]", &format!("{line}\n[[route]]"))
+}
+
+/// The same with this line as its only route.
+fn local(line: &str) -> String {
+    file("", "", "").replace("[[route]]\nupstream = \"app\"\n", &format!("[[route]]\n{line}"))
+}
+
+/// Keys that stand in the right table by another name.
+#[tokio::test]
+async fn what_others_call_a_key_here() {
+    let route = |line: &str| file("", "", line);
+    assert_errors(vec![
+        (route("timeouts.connect = \"1s\""), "7:10: timeouts.connect: unknown key (hint: write `upstream_connect`)"),
+        (
+            in_upstream("health.uri = \"/healthz\""),
+            "5:8: upstream.health.uri: unknown key (hint: write `path`, such as path = \"/healthz\")",
+        ),
+        (
+            in_upstream("sticky.name = \"srv\""),
+            "5:8: upstream.sticky.name: unknown key (hint: write `cookie`, such as cookie = \"srv\")",
+        ),
+        (
+            local("split = [{ name = \"app\", weight = 1 }]"),
+            "6:12: route.split.name: unknown key (hint: write `upstream`, such as { upstream = \"app\", weight = 1 })",
+        ),
+        (
+            in_upstream("[[upstream.server]]\naddress = \"127.0.0.1:1\""),
+            "6:1: upstream.server.address: unknown key (hint: write `url`, such as url = \"http://10.0.0.9:80\")",
+        ),
+        (
+            in_upstream("keepalive = 32"),
+            "5:1: upstream.keepalive: unknown key (hint: connections are kept anyway; write \
+             `limits.upstream_idle_connections` for the most of them)",
+        ),
+        (
+            in_upstream("timeouts.keepalive = \"30s\""),
+            "5:10: timeouts.keepalive: unknown key (hint: write `keep_alive_idle` for connections of clients, \
+             `upstream_idle` for kept ones to servers)",
+        ),
+        (
+            in_upstream("resolve.valid = \"30s\""),
+            "5:9: upstream.resolve.valid: unknown key (hint: names are resolved by their TTL; write `max` for the longest \
+             time, `min` for the shortest)",
+        ),
+        (
+            route("request_headers = [\"X-A: 1\"]"),
+            "7:19: route.request_headers: expected a table, found a list (hint: this is a table, such as \
+             { set = [\"Name: value\"] }, with `add` and `remove` beside `set`)",
+        ),
+        (
+            route("response_headers.remove = [\"X-A: 1\"]"),
+            "7:28: response_headers.remove: `X-A: 1`: a field is left out by its name, whatever its value is (hint: write \
+             remove = [\"X-A\"])",
+        ),
+    ])
+    .await;
+}
+
+/// Values as other proxies have them.
+#[tokio::test]
+async fn words_and_conditions_of_others() {
+    let route = |line: &str| file("", "", line);
+    assert_errors(vec![
+        (
+            route("path_regex = '^/a/([0-9]+)$'\nrewrite = \"/${path.1}\""),
+            "8:11: route.rewrite: `${path.1}`: the path of this route has no {1} (hint: parameters have names: write \
+             (?<id>...) in path_regex, and ${path.id} here)",
+        ),
+        (
+            route("error_pages = { 502 = \"/502.html\" }"),
+            "7:15: error_pages: expected a list of tables, found one table (hint: write [[error_pages]], or [[route.error_pages]] behind a route, with \
+             status = \"502\" and file = \"502.html\", once for each page)",
+        ),
+        (
+            route("when = [\"header X-Version: 2\"]"),
+            "7:9: route.when: `header X-Version: 2`: neither = nor ~ behind the name (hint: did you mean \
+             `header X-Version = 2`)",
+        ),
+        (
+            route("when = [\"src 10.0.0.0/8\"]"),
+            "7:9: route.when: `src 10.0.0.0/8` is not a condition (hint: did you mean `client 10.0.0.0/8`)",
+        ),
+        (
+            in_upstream("balance = \"least_conn\""),
+            "5:11: upstream.balance: `least_conn` is none of round_robin, least_requests, two_choices, hash (hint: write \
+             \"least_requests\")",
+        ),
+        (
+            in_upstream("balance = \"ip_hash\""),
+            "5:11: upstream.balance: `ip_hash` is none of round_robin, least_requests, two_choices, hash (hint: write \
+             \"hash\", with hash_by = \"client\" beside it)",
+        ),
+        (
+            in_upstream("balance = \"random\""),
+            "5:11: upstream.balance: `random` is none of round_robin, least_requests, two_choices, hash (hint: write \
+             \"two_choices\": the better of two at random)",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn values_in_a_form_of_others() {
+    let route = |line: &str| file("", "", line);
+    assert_errors(vec![
+        (
+            local("redirect = \"301 https://example.com${uri}\""),
+            "6:12: route.redirect: `301 https://example.com${uri}`: the status has a key of its own (hint: write \
+             redirect = \"https://example.com${uri}\" and redirect_status = 301)",
+        ),
+        (
+            file("", "", "").replace("[\"http://127.0.0.1:9000\"]", "[{ url = \"http://127.0.0.1:9000\", weight = 2 }]"),
+            "4:12: upstream.servers: expected a string, found a table (hint: write `server` for servers with settings of \
+             their own: server = [{ url = \"http://10.0.0.9:80\", weight = 2 }])",
+        ),
+        (
+            route("mirror = { upstream = \"app\", percent = \"10%\" }"),
+            "7:40: route.mirror.percent: `10%` is not a whole number (hint: write 10, without the sign and the quotes)",
+        ),
+        (
+            route("mirror = \"shadow\""),
+            "7:10: route.mirror: expected a table, found a string (hint: this is a table, such as { upstream = \"shadow\" })",
+        ),
+        (
+            in_upstream("servers_file = \"/nowhere/servers\""),
+            "5:16: upstream.servers_file: cannot read /nowhere/servers: No such file or directory (os error 2) (hint: write \
+             the file first, with a server in each line, such as http://10.0.0.9:80 weight=3)",
+        ),
+        (
+            route("request_headers.set = [\"X-A: ${remote_addr}\"]"),
+            "7:24: `${remote_addr}` is no variable of requests, and the environment has none of this name (hint: did you mean ${client.ip})",
+        ),
+        (
+            route("request_headers.set = [\"X-A: ${header_host}\"]"),
+            "7:24: `${header_host}` is no variable of requests, and the environment has none of this name (hint: did you mean ${host})",
+        ),
+    ])
+    .await;
+}
+
 /// The body of an answer of ours begins with the reason phrase; what follows does not repeat it.
 #[tokio::test]
 async fn answers_say_more_than_their_status() {

@@ -192,6 +192,10 @@ fn unknown_subject(text: &str, word: &str, rest: &str) -> Fault {
         "host" => fault.hint("hosts have keys of their own: host and hosts"),
         "method" | "methods" => fault.hint("methods have a key of their own: methods"),
         "path" => fault.hint("paths have keys of their own: path, path_prefix and path_regex"),
+        "src" | "remote_addr" | "remote_ip" | "ip" | "address" | "source" => {
+            let network = if rest.is_empty() { "10.0.0.0/8" } else { rest.trim_start_matches(['=', ' ']) };
+            fault.hint(format!("did you mean `client {network}`"))
+        }
         _ if word.starts_with('!') => fault.hint(format!("did you mean `not {} {rest}`", &word[1..])),
         _ => match closest(&word.to_ascii_lowercase(), SUBJECTS) {
             Some(near) => fault.hint(format!("did you mean `{near} {rest}`")),
@@ -229,6 +233,7 @@ fn split_test<'t>(text: &str, word: &str, rest: &'t str) -> Result<(&'t str, Tes
         }
         _ => {
             let fault = Fault::new(format!("`{text}`: neither = nor ~ behind the name"));
+            let name = name.trim_end_matches(':');
             return Err(fault.hint(format!("did you mean `{word} {name} = {after}`")));
         }
     };

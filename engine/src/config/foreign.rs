@@ -8,6 +8,117 @@ pub(super) fn hint(key: &str) -> Option<&'static str> {
     KEYS.iter().find(|(names, _)| names.contains(&key.as_str())).map(|&(_, hint)| hint)
 }
 
+/// What a key that others have is called in this section, where `hint` would lead to another place: our key, and what to write.
+pub(super) fn hint_in(section: &str, key: &str) -> Option<(&'static str, &'static str)> {
+    let mut all = IN_SECTIONS.iter();
+    all.find(|(place, names, ..)| *place == section && names.contains(&key))
+        .map(|&(.., ours, hint)| (ours, hint))
+}
+
+/// What to write for a value that others have for one of our keys.
+pub(super) fn value_hint(key: &str, value: &str) -> Option<&'static str> {
+    let value = value.to_ascii_lowercase().replace(['-', ' '], "_");
+    VALUES
+        .iter()
+        .find(|(ours, values, _)| *ours == key && values.contains(&value.as_str()))
+        .map(|&(.., hint)| hint)
+}
+
+/// The variable of requests that others call so: nginx (`$remote_addr`), HAProxy (`%[src]`), Caddy (`{remote_host}`).
+pub(super) fn variable(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    if let Some((_, ours)) = VARIABLES.iter().find(|(names, _)| names.contains(&name.as_str())) {
+        return Some((*ours).to_owned());
+    }
+    let named = |beginning, ours: &str| {
+        let rest = name.strip_prefix(beginning).filter(|rest: &&str| !rest.is_empty())?;
+        Some((ours.to_owned(), rest.to_owned()))
+    };
+    let field = || named("header_", "header.").or_else(|| named("http_", "header."));
+    if let Some((ours, rest)) = field() {
+        return Some(if rest == "host" { "host".to_owned() } else { ours + &rest.replace('_', "-") });
+    }
+    named("cookie_", "cookie.").or_else(|| named("arg_", "query.")).map(|(ours, rest)| ours + &rest)
+}
+
+/// A section, what others call a key of it, ours, and the hint.
+type InSection = (&'static str, &'static [&'static str], &'static str, &'static str);
+
+const IN_SECTIONS: &[InSection] = &[
+    ("timeouts", &["connect"], "upstream_connect", "write `upstream_connect`"),
+    (
+        "timeouts",
+        &["keepalive", "keep_alive", "http_keep_alive"],
+        "",
+        "write `keep_alive_idle` for connections of clients, `upstream_idle` for kept ones to servers",
+    ),
+    ("upstream.health", &["uri", "url"], "path", "write `path`, such as path = \"/healthz\""),
+    ("upstream.sticky", &["name"], "cookie", "write `cookie`, such as cookie = \"srv\""),
+    ("route.split", &["name"], "upstream", "write `upstream`, such as { upstream = \"app\", weight = 1 }"),
+    (
+        "upstream.server",
+        &["address", "host", "server", "addr"],
+        "url",
+        "write `url`, such as url = \"http://10.0.0.9:80\"",
+    ),
+    (
+        "upstream",
+        &["keepalive", "keep_alive"],
+        "",
+        "connections are kept anyway; write `limits.upstream_idle_connections` for the most of them",
+    ),
+    (
+        "limits",
+        &["keepalive", "keep_alive"],
+        "upstream_idle_connections",
+        "write `upstream_idle_connections` for those kept to servers, `requests_per_connection` for those of clients",
+    ),
+    (
+        "upstream.resolve",
+        &["valid", "ttl", "interval"],
+        "",
+        "names are resolved by their TTL; write `max` for the longest time, `min` for the shortest",
+    ),
+];
+
+/// One of our keys, values that others have for it, and the hint.
+const VALUES: &[(&str, &[&str], &str)] = &[
+    (
+        "balance",
+        &["least_conn", "leastconn", "least_connections", "least_request"],
+        "write \"least_requests\"",
+    ),
+    ("balance", &["ip_hash", "source", "source_ip"], "write \"hash\", with hash_by = \"client\" beside it"),
+    (
+        "balance",
+        &["ring_hash", "maglev", "uri", "consistent_hash"],
+        "write \"hash\", with hash_by beside it, such as \"header x-user\", \"cookie id\" or \"client\"",
+    ),
+    (
+        "balance",
+        &["random", "p2c", "power_of_two_choices"],
+        "write \"two_choices\": the better of two at random",
+    ),
+    (
+        "balance",
+        &["roundrobin", "wrr", "static_rr", "weighted_round_robin"],
+        "write \"round_robin\", which heeds weights",
+    ),
+];
+
+/// What others call a variable, and our name of it.
+const VARIABLES: &[(&[&str], &str)] = &[
+    (&["remote_addr", "remote_host", "client_ip", "src", "binary_remote_addr"], "client.ip"),
+    (&["remote_port", "client_port"], "client.port"),
+    (&["request_id", "unique_id"], "request.id"),
+    (&["request_uri"], "uri"),
+    (&["document_uri", "request_path"], "path"),
+    (&["args", "query_string"], "query"),
+    (&["request_method"], "method"),
+    (&["server_name", "hostname"], "host"),
+    (&["http_host", "hostport"], "authority"),
+];
+
 /// Names that mean the same, and the hint for them.
 const KEYS: &[(&[&str], &str)] = &[
     // What is served, and for whom.
@@ -108,7 +219,11 @@ const KEYS: &[(&[&str], &str)] = &[
         "write `drain_timeout` at the top of the file",
     ),
     (
-        &["keepalive", "keepalive_requests", "max_requests_per_connection", "pool_max_conn"],
+        &["keepalive", "keep_alive"],
+        "connections are kept anyway; write `keep_alive_idle` in [timeouts] for clients, `upstream_idle_connections` in [limits] for servers",
+    ),
+    (
+        &["keepalive_requests", "max_requests_per_connection", "pool_max_conn"],
         "write `requests_per_connection` or `upstream_idle_connections` in [limits]",
     ),
     (
@@ -454,6 +569,34 @@ mod tests {
         let twice: Vec<_> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
         assert!(twice.is_empty(), "{twice:?}");
         assert!(all.len() > 100, "{}", all.len());
+    }
+
+    /// What they name is there, and nothing is said of a key that is ours.
+    #[test]
+    fn hints_of_sections_name_keys_of_theirs() {
+        for (place, names, ours, hint) in IN_SECTIONS {
+            let section = crate::config::table::SECTIONS.iter().find(|section| section.name == *place);
+            let section = section.unwrap_or_else(|| panic!("there is no [{place}]"));
+            assert!(ours.is_empty() || section.find(ours).is_some(), "[{place}] has no {ours}");
+            assert!(ours.is_empty() || hint.contains(&format!("`{ours}`")), "{hint}");
+            assert!(names.iter().all(|name| section.find(name).is_none()), "{names:?} of [{place}]");
+        }
+    }
+
+    #[test]
+    fn variables_of_others_have_a_name_of_ours() {
+        for (theirs, ours) in [
+            ("remote_addr", Some("client.ip")),
+            ("header_host", Some("host")),
+            ("http_host", Some("authority")),
+            ("http_x_forwarded_for", Some("header.x-forwarded-for")),
+            ("cookie_id", Some("cookie.id")),
+            ("arg_q", Some("query.q")),
+            ("http_", None),
+            ("HOME", None),
+        ] {
+            assert_eq!(variable(theirs).as_deref(), ours, "{theirs}");
+        }
     }
 
     #[test]

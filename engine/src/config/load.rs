@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
+use super::foreign;
 use super::problem::{Fault, Origin, Report};
 use super::source::{Node, Place, STANDARD_INPUT, Sources, TemplateText, Value};
 use super::units::show_bytes;
@@ -270,6 +271,11 @@ impl Loader<'_> {
         }
         std::env::var(name).map_err(|error| match error {
             VarError::NotPresent => {
+                if let Some(ours) = foreign::variable(name) {
+                    let what = "is no variable of requests, and the environment has none of this name";
+                    let fault = Fault::new(format!("`${{{name}}}` {what}"));
+                    return fault.hint(format!("did you mean ${{{ours}}}"));
+                }
                 let fault = Fault::new(format!("the environment has no `{name}`"));
                 match variables::meant(name) {
                     Some(near) => fault.hint(format!("did you mean ${{{near}}}, of requests")),

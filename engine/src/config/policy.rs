@@ -168,7 +168,25 @@ fn parse_prefix(text: &str, pattern: &PathPattern, rules: &PathRules) -> Result<
     Ok(Prefix { matching: matching.into(), segments: prefix.segments.len() })
 }
 
+/// A redirect as others write it: status and location in one text, in either order.
+fn with_status(redirect: &Field<String>) -> Option<(&Located<String>, &str, &str)> {
+    let given = redirect.given()?;
+    let (first, second) = given.value.trim().split_once(' ')?;
+    let is_status = |text: &str| text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    match (is_status(first), is_status(second.trim())) {
+        (true, _) => Some((given, first, second.trim())),
+        (_, true) => Some((given, second.trim(), first)),
+        _ => None,
+    }
+}
+
 fn check_answer(keys: &RouteKeys, pattern: &PathPattern, report: &mut Report) -> Option<RouteAnswer> {
+    if let Some((given, status, location)) = with_status(&keys.redirect) {
+        let fault = Fault::new(format!("`{}`: the status has a key of its own", given.value));
+        let hint = format!("write redirect = \"{location}\" and redirect_status = {status}");
+        report.error(&given.at, "route.redirect", fault.hint(hint));
+        return None;
+    }
     if let Some(location) =
         check_template(&keys.redirect, "route.redirect", (Shape::Location, pattern), report)
     {
@@ -220,7 +238,7 @@ fn check_changes(
 ) -> Changes {
     let mut changes = Changes::default();
     for text in remove.given().into_iter().flat_map(|given| &given.value) {
-        match check_name(&text.value, section) {
+        match check_removed(&text.value, section) {
             Ok(()) => changes.removed.push(text.value.clone()),
             Err(fault) => report.error(&text.at, &format!("{section}.remove"), fault),
         }
@@ -261,6 +279,18 @@ fn parse_field<'t>(
         return Err(fault.hint(format!("write remove = [\"{name}\"] to leave the field out")));
     }
     Ok((name, Template::parse(value.trim(), Shape::Field, pattern)?))
+}
+
+/// The name of a field that is left out. With a value it is none.
+fn check_removed(text: &str, section: &str) -> Result<(), Fault> {
+    match text.split_once(':') {
+        None => check_name(text, section),
+        Some((name, _)) => {
+            let fault =
+                Fault::new(format!("`{text}`: a field is left out by its name, whatever its value is"));
+            Err(fault.hint(format!("write remove = [\"{name}\"]")))
+        }
+    }
 }
 
 fn check_name(name: &str, section: &str) -> Result<(), Fault> {

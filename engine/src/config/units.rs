@@ -130,6 +130,9 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, Fault> {
             return fault;
         }
         let fault = Fault::new(format!("`{text}` is not a whole number"));
+        if let Some(percent) = text.strip_suffix('%').filter(|number| number.parse::<u64>().is_ok()) {
+            return fault.hint(format!("write {percent}, without the sign and the quotes"));
+        }
         match meant_count(text) {
             Some(meant) => fault.hint(format!("did you mean {meant}")),
             None => fault,

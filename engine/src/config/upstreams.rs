@@ -110,7 +110,7 @@ pub(super) fn check_upstreams(top: &Top, whole: &Origin, report: &mut Report) ->
         let servers = check_servers(raw, &keys, top, report);
         let balancing = check_balancing(raw, &keys, report);
         let resolve = check_resolve(&keys, report);
-        let servers_file = keys.servers_file.value().cloned();
+        let servers_file = check_servers_file(&keys, report);
         let has_tls = may_have_tls(&keys, &servers);
         let source_addresses = check_sources(&keys, report);
         let tls = check_upstream_tls(&keys, &servers, report);
@@ -274,6 +274,17 @@ fn check_lenient(keys: &UpstreamKeys, protocol: UpstreamProtocol, report: &mut R
         }
     }
     lenient
+}
+
+/// The file with further servers, which has to be there. What is in it is read when names are resolved.
+fn check_servers_file(keys: &UpstreamKeys, report: &mut Report) -> Option<PathBuf> {
+    let given = keys.servers_file.given()?;
+    if let Err(error) = std::fs::File::open(&given.value) {
+        let fault = Fault::new(format!("cannot read {}: {error}", given.value.display()));
+        let hint = "write the file first, with a server in each line, such as http://10.0.0.9:80 weight=3";
+        report.error(&given.at, "upstream.servers_file", fault.hint(hint));
+    }
+    Some(given.value.clone())
 }
 
 #[cfg(test)]

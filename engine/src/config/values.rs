@@ -377,6 +377,11 @@ fn text_of(key: &Key, node: &Node, text: &str) -> Result<String, Fault> {
     }
 }
 
+/// Whether a key is a status, as other proxies have it for pages.
+fn is_status((key, _): &(source::Key, Node)) -> bool {
+    key.name.len() == 3 && key.name.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// By this key a JSON file names its schema, for editors. It says nothing to us.
 const SCHEMA: &str = "$schema";
 
@@ -398,7 +403,7 @@ impl Reader<'_> {
             values.is_faulty = true;
             return values;
         };
-        let mut misspelled = Vec::new();
+        let (mut misspelled, mut foreign) = (Vec::new(), Vec::new());
         for (key, value) in entries {
             if section.name.is_empty() && key.name == SCHEMA {
                 if !matches!(value.value, source::Value::Text(_)) {
@@ -408,6 +413,10 @@ impl Reader<'_> {
             }
             let known = section.find(&key.name).filter(|(_, known)| known.scopes.has(scope));
             let Some((number, known)) = known else {
+                if let Some(ours) = self.foreign_key(key, section) {
+                    foreign.extend(section.find(ours).map(|(number, _)| number));
+                    continue;
+                }
                 let meant = self.unknown_key(key, section, scope);
                 misspelled.extend(meant.and_then(|name| section.find(name)).map(|meant| (meant, value)));
                 continue;
@@ -426,6 +435,12 @@ impl Reader<'_> {
                 self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
             }
             // What is left is a list or a table of one file and something else of another, which is reported already.
+        }
+        // What stands there by another name is not missing.
+        for number in foreign {
+            if values.fields[number] == Field::Absent {
+                values.fields[number] = Field::Faulty;
+            }
         }
         // One slip, one error: its value is read as what was meant, so that it is not called missing too.
         for ((number, meant), value) in misspelled {
@@ -475,7 +490,12 @@ impl Reader<'_> {
                 self.wrong_type(node, &name(), key.kind.expected());
                 return Field::Faulty;
             }
-            (kind, source::Value::Text(text)) => Value::parse(kind, text),
+            (kind, source::Value::Text(text)) => {
+                Value::parse(kind, text).map_err(|fault| match foreign::value_hint(key.name, text) {
+                    Some(hint) if fault.hint.is_none() => fault.hint(hint),
+                    _ => fault,
+                })
+            }
             (kind, _) => {
                 self.wrong_type(node, &name(), kind.expected());
                 return Field::Faulty;
@@ -496,6 +516,13 @@ impl Reader<'_> {
         let name = section.name;
         let tables: Vec<Values> = match &node.value {
             source::Value::List(items) => items.iter().map(|item| self.read(section, scope, item)).collect(),
+            // Others write them by status.
+            source::Value::Table(entries) if name == "error_pages" && entries.iter().any(is_status) => {
+                let fault = Fault::new("expected a list of tables, found one table");
+                let hint = "write [[error_pages]], or [[route.error_pages]] behind a route, with status = \"502\" and file = \"502.html\", once for each page";
+                self.report.error(&at, name, fault.hint(hint));
+                return Field::Faulty;
+            }
             // The commonest slip in TOML: one pair of brackets. Read it as a list of one after saying so.
             source::Value::Table(_) => {
                 let fault = Fault::new("expected a list of tables, found one table");
@@ -569,6 +596,14 @@ impl Reader<'_> {
                 }
                 (source::Value::Boolean(_) | source::Value::Text(_), _) if key == "upstream.tls" => fault
                     .hint("servers written as https:// have TLS; this is a table, such as { ca = \"FILE\" }"),
+                (source::Value::Table(_), _) if key == "upstream.servers" => fault.hint(
+                    "write `server` for servers with settings of their own: server = [{ url = \"http://10.0.0.9:80\", weight = 2 }]",
+                ),
+                (source::Value::Text(text), _) if key == "route.mirror" => {
+                    fault.hint(format!("this is a table, such as {{ upstream = \"{text}\" }}"))
+                }
+                (source::Value::List(_) | source::Value::Text(_), _) if key.ends_with("_headers") => fault
+                    .hint("this is a table, such as { set = [\"Name: value\"] }, with `add` and `remove` beside `set`"),
                 (source::Value::Text(text), _) if key == "upstream.server" => {
                     fault.hint(format!("write servers = [\"{text}\"], or server = [{{ url = \"{text}\" }}]"))
                 }
@@ -597,6 +632,14 @@ impl Reader<'_> {
                 _ => fault,
             };
         self.report.error(&self.origin(node.at), key, fault);
+    }
+
+    /// Reports a key that others have for one of this section; returns ours, which is empty where there is no such one.
+    fn foreign_key(&mut self, key: &source::Key, section: &Section) -> Option<&'static str> {
+        let (ours, hint) = foreign::hint_in(section.name, &key.name)?;
+        let fault = Fault::new("unknown key").hint(hint);
+        self.report.error(&self.origin(key.at), &section.full_name(&key.name), fault);
+        Some(ours)
     }
 
     /// Reports a key that is not known here; returns the one that was probably meant.

@@ -41,6 +41,14 @@ pub(super) fn number(pattern: Option<&PathPattern>, name: &str) -> Result<u16, F
         return Ok(u16::try_from(number).unwrap_or(u16::MAX));
     }
     let fault = Fault::new(format!("`${{path.{name}}}`: the path of this route has no {{{name}}}"));
+    if name.bytes().all(|byte| byte.is_ascii_digit()) && matches!(pattern.tail, Tail::Regex(_)) {
+        let all: Vec<_> = names(pattern).map(|name| format!("${{path.{name}}}")).collect();
+        let hint = "parameters have names: write (?<id>...) in path_regex, and ${path.id} here";
+        return Err(fault.hint(match all.is_empty() {
+            true => hint.to_owned(),
+            false => format!("{hint}; there is {}", all.join(", ")),
+        }));
+    }
     let all: Vec<_> = names(pattern).map(|name| format!("${{path.{name}}}")).collect();
     Err(match (closest(name, names(pattern)), all.is_empty()) {
         (Some(near), _) => fault.hint(format!("did you mean ${{path.{near}}}")),
