@@ -288,6 +288,9 @@ impl RunFlags {
 /// `sluice check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
+    /// Configuration file: the same as --config
+    #[arg(value_name = "FILE", conflicts_with = "--config")]
+    pub file: Option<PathBuf>,
     /// Show one route as it comes out, with the origin of each value: its number in the file from 1, or what it is asked for,
     /// such as "GET api.example.com/v1/users"
     #[arg(long, value_name = "ROUTE")]

@@ -25,7 +25,7 @@ use crate::topology::{self, Topology};
 /// Does what the command line asks for, to its end.
 pub fn run(cli: &Cli) -> ExitCode {
     match &cli.command {
-        None if cli.test => check(&CheckArgs { explain: None, run: cli.run.clone() }),
+        None if cli.test => check(&CheckArgs { file: None, explain: None, run: cli.run.clone() }),
         None => serve_by(&cli.run),
         Some(Command::Check(args)) => check(args),
         Some(Command::Explain(args)) => explain_request(args),
@@ -74,9 +74,18 @@ fn serve_by(flags: &RunFlags) -> ExitCode {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    let line = args.run.with_file();
+    let run = match &args.file {
+        None => args.run.clone(),
+        Some(file) => {
+            let line = CommandLine { config: Some(file.clone()), ..args.run.line.clone() };
+            RunFlags { line }
+        }
+    };
+    let line = run.with_file();
     if line.says_nothing() {
-        log::plain(format_args!("sluice: nothing to check: add --config FILE ({DEFAULT_FILE} is not there)"));
+        log::plain(format_args!(
+            "sluice: nothing to check: write `sluice check FILE` ({DEFAULT_FILE} is not there)"
+        ));
         return Exit::WrongFlags.into();
     }
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
@@ -128,12 +137,12 @@ fn show_route(raw: &Raw, config: &Config, wanted: &str) -> ExitCode {
         }
         Err(response) => {
             println!("{wanted}: {response}");
-            Exit::Done.into()
+            Exit::NotServed.into()
         }
     }
 }
 
-/// Says which route a request comes to, why, and what is sent where. 0 also where it is refused: that is an answer.
+/// Says which route a request comes to, why, and what is sent where.
 fn explain_request(args: &ExplainArgs) -> ExitCode {
     let line = args.run.with_file();
     let checked = config::read(&line).and_then(|raw| Config::check(&raw).map(|config| (raw, config)));
@@ -145,10 +154,15 @@ fn explain_request(args: &ExplainArgs) -> ExitCode {
     let question =
         Question { request: args.request.clone(), headers: args.header.clone(), client: args.client };
     match explain::explain(&raw, &config, &question) {
-        Ok(text) => print!("{text}"),
-        Err(refused) => println!("{}: {refused}", args.request),
+        Ok(explained) => {
+            print!("{}", explained.text);
+            if explained.is_refused { Exit::NotServed.into() } else { Exit::Done.into() }
+        }
+        Err(refused) => {
+            println!("{}: {refused}", args.request);
+            Exit::NotServed.into()
+        }
     }
-    Exit::Done.into()
 }
 
 fn show_config(args: &ConfigArgs) -> ExitCode {

@@ -14,6 +14,8 @@ pub enum Exit {
     Refused,
     /// The command line is wrong.
     WrongFlags,
+    /// No route gets the request that was asked about, or it is refused.
+    NotServed,
     /// The kernel failed the ring of a running shard: EX_OSERR of sysexits.h.
     RingFailed,
     /// This host cannot run Sluice: EX_CONFIG.
@@ -22,8 +24,14 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Exit; 5] =
-        [Exit::Done, Exit::Refused, Exit::WrongFlags, Exit::RingFailed, Exit::HostUnsupported];
+    pub const ALL: [Exit; 6] = [
+        Exit::Done,
+        Exit::Refused,
+        Exit::WrongFlags,
+        Exit::NotServed,
+        Exit::RingFailed,
+        Exit::HostUnsupported,
+    ];
 
     /// The exit code.
     pub const fn code(self) -> u8 {
@@ -32,6 +40,7 @@ impl Exit {
             Exit::Refused => 1,
             // As clap has it.
             Exit::WrongFlags => 2,
+            Exit::NotServed => 3,
             Exit::RingFailed => 71,
             Exit::HostUnsupported => HostUnsupported::EXIT_CODE,
         }
@@ -45,6 +54,9 @@ impl Exit {
                 "the configuration is wrong, or a name, an address or a CPU in it is not available now"
             }
             Exit::WrongFlags => "a flag or its value is wrong",
+            Exit::NotServed => {
+                "`explain`: no route gets the request (404, 405), or it is refused before or on its route"
+            }
             Exit::RingFailed => "the kernel failed the ring of a running shard; start Sluice again",
             Exit::HostUnsupported => "this host cannot run Sluice; the message names the cause and the fix",
         }

@@ -14,7 +14,8 @@ use sluice_proto::path::{PathForms, PathRules, PathStore, normalize};
 use sluice_proto::{Fault, HeadLimits, Method, RequestHead, TargetText};
 
 use crate::config::{
-    Condition, Config, Methods, Origin, Raw, RawUtf8, Route, SendHost, SplitBy, UpstreamGroup,
+    Condition, Config, Methods, Origin, Raw, RawUtf8, Retry, Route, SendHost, SplitBy, UpstreamGroup,
+    show_duration,
 };
 use crate::counters::Counters;
 use crate::path_policy;
@@ -94,11 +95,19 @@ pub(crate) fn find(config: &Config, request: &str) -> Result<usize, String> {
     })?
 }
 
-/// Text for people: the route, why, where to, and what is sent.
+/// What there is to say of a request.
+pub(crate) struct Explained {
+    /// For people: the route, why, where to, and what is sent.
+    pub(crate) text: String,
+    /// No route gets it, or the one that does refuses it.
+    pub(crate) is_refused: bool,
+}
+
+/// The route of a request, why, where to, and what is sent.
 ///
 /// # Errors
 /// Why the request is refused before its route is looked for.
-pub(crate) fn explain(raw: &Raw, config: &Config, question: &Question) -> Result<String, String> {
+pub(crate) fn explain(raw: &Raw, config: &Config, question: &Question) -> Result<Explained, String> {
     let origins: Vec<Origin> = raw.routes().map(|route| route.at.clone()).collect();
     ask(config, question, |request| {
         let (considered, answer) = consider(config, &request.asked());
@@ -119,11 +128,9 @@ pub(crate) fn explain(raw: &Raw, config: &Config, question: &Question) -> Result
             }
         }
         write_others(&mut out, config, &considered, &origins);
-        if let Ok(route) = answer {
-            write_sent(&mut out, config, route, &request);
-        }
+        let is_sent = answer.is_ok_and(|route| write_sent(&mut out, config, route, &request));
         let _ = write!(out, "\n{PRECEDENCE}");
-        out
+        Explained { text: out, is_refused: !is_sent }
     })
 }
 
@@ -227,18 +234,54 @@ fn asks(route: &Route) -> String {
 fn write_winner(out: &mut String, config: &Config, number: usize, origins: &[Origin]) {
     let route = &config.routes[number];
     let _ = writeln!(out, "{} gets it\n  {}", name_of(number, origins), asks(route));
-    let group = |upstream: usize| {
-        let group = &config.upstreams[upstream];
-        let servers: Vec<String> = group
-            .servers
-            .iter()
-            .map(|server| format!("{}://{}", server.scheme.as_str(), server.authority))
-            .collect();
-        format!("{} ({})", group.name, servers.join(", "))
-    };
     if route.is_local() {
         return;
     }
+    write_upstreams(out, config, route);
+    if let Some(mirror) = route.mirror() {
+        let _ = writeln!(
+            out,
+            "  copies of {} % to upstream {}",
+            mirror.percent,
+            group_of(config, mirror.upstream)
+        );
+    }
+    let _ = writeln!(out, "  {}", retries_of(&route.retry));
+}
+
+/// A group, with its servers.
+fn group_of(config: &Config, upstream: usize) -> String {
+    let group = &config.upstreams[upstream];
+    let servers =
+        group.servers.iter().map(|server| format!("{}://{}", server.scheme.as_str(), server.authority));
+    format!("{} ({})", group.name, servers.collect::<Vec<_>>().join(", "))
+}
+
+/// When a request of a route is sent again, on one line.
+fn retries_of(retry: &Retry) -> String {
+    let mut text = match retry.attempts {
+        0 | 1 => "sent once".to_owned(),
+        attempts => {
+            let statuses = retry.statuses.iter().map(|&(first, last)| match first == last {
+                true => first.to_string(),
+                false => format!("{first}-{last}"),
+            });
+            let causes: Vec<String> = retry.on.words().map(str::to_owned).chain(statuses).collect();
+            let which = if retry.non_idempotent { "whatever its method is" } else { "if it is idempotent" };
+            format!("sent {attempts} times at most, again for {}, {which}", causes.join(", "))
+        }
+    };
+    if !retry.per_try_timeout.is_zero() {
+        let _ = write!(text, "; each time for {}", show_duration(retry.per_try_timeout));
+    }
+    if !retry.hedge_after.is_zero() {
+        let _ = write!(text, "; to a second server too after {}", show_duration(retry.hedge_after));
+    }
+    text
+}
+
+fn write_upstreams(out: &mut String, config: &Config, route: &Route) {
+    let group = |upstream| group_of(config, upstream);
     let Some(split) = &route.split else {
         let _ = writeln!(out, "  upstream {}", group(route.upstream));
         return;
@@ -287,13 +330,17 @@ fn reason(verdict: &Verdict<'_>) -> String {
     .to_owned()
 }
 
-/// The head as servers get it. What changes heads on a route has its place in [`sent_head`].
-fn write_sent(out: &mut String, config: &Config, number: usize, request: &Request<'_>) {
+/// The head as servers get it, and what becomes of their responses; says whether that is so, and the route refuses nothing. What
+/// changes heads on a route has its place in [`sent_head`].
+fn write_sent(out: &mut String, config: &Config, number: usize, request: &Request<'_>) -> bool {
     let route = &config.routes[number];
     if route.is_local() {
-        let answer = own_answer(config, route, request).unwrap_or_else(|why| format!("400: {why}"));
+        let answer = own_answer(config, route, request);
+        let is_answered = answer.is_ok();
+        let answer = answer.unwrap_or_else(|why| format!("400: {why}"));
         let _ = writeln!(out, "\nanswered by this proxy: {answer}");
-        return;
+        write_response_fields(out, config, route, request);
+        return is_answered;
     }
     let upstreams: Vec<usize> = match &route.split {
         None => vec![route.upstream],
@@ -306,7 +353,7 @@ fn write_sent(out: &mut String, config: &Config, number: usize, request: &Reques
         match sent_head(config, route, group, request) {
             Err(refused) => {
                 let _ = writeln!(out, "\nrefused on this route: {refused}");
-                return;
+                return false;
             }
             Ok(head) => {
                 let _ = writeln!(out, "\nsent to upstream {}:", group.name);
@@ -317,8 +364,21 @@ fn write_sent(out: &mut String, config: &Config, number: usize, request: &Reques
         }
         // With the client's Host they all get the same.
         if sends_host(route, request) == SendHost::Client {
-            return;
+            break;
         }
+    }
+    write_response_fields(out, config, route, request);
+    true
+}
+
+/// What the route does to the fields of responses.
+fn write_response_fields(out: &mut String, config: &Config, route: &Route, request: &Request<'_>) {
+    let Some(policy) = route.policy.as_ref().filter(|policy| !policy.response.is_empty()) else { return };
+    let (peer, client) = (request.peer.to_canonical().to_string(), request.client.to_canonical().to_string());
+    let identity = identity(config, request, (&peer, &client));
+    let _ = writeln!(out, "\nfields of the response:");
+    for line in policy.response.describe(&facts(config, policy, request, &identity)) {
+        let _ = writeln!(out, "  {line}");
     }
 }
 

@@ -274,6 +274,13 @@ async fn effective_values_name_their_origin() {
     assert!(shown.stdout.contains("timeouts.request = \"7s\""), "{}", shown.stdout);
 }
 
+/// The answer to a question about a request that no route gets: no message, but text on stdout.
+#[track_caller]
+fn assert_refused(finished: &Finished, text: &str) {
+    assert_eq!(finished.code, Some(3), "{finished:?}");
+    assert!(finished.stdout.contains(text), "{finished:?}");
+}
+
 #[tokio::test]
 async fn check_explains_a_route_by_number_or_request() {
     let file = config_file(".toml", GOOD);
@@ -290,12 +297,22 @@ async fn check_explains_a_route_by_number_or_request() {
     for none in ["0", "3"] {
         assert_says(&explain(none).await, 2, &["there is no route", "1 to 2"]);
     }
-    assert_says(&explain("GET example.com/c").await, 0, &["404: no route has this host and path"]);
-    assert_says(&explain("GET example.com/%zz").await, 0, &["400: "]);
+    assert_refused(&explain("GET example.com/c").await, "404: no route has this host and path");
+    assert_refused(&explain("GET example.com/%zz").await, "400: ");
     let restricted =
         config_file(".toml", &GOOD.replace("path = \"/a\"", "path = \"/a\"\nmethods = [\"GET\"]"));
     let args = ["check", "-c", restricted.path().to_str().unwrap(), "--explain", "POST example.com/a"];
-    assert_says(&run(&args).await, 0, &["405, Allow: GET, HEAD"]);
+    assert_refused(&run(&args).await, "405, Allow: GET, HEAD");
+}
+
+#[tokio::test]
+async fn check_takes_a_file_without_a_flag() {
+    let file = config_file(".toml", GOOD);
+    let path = file.path().to_str().unwrap();
+    assert_says(&run(&["check", path]).await, 0, &[&format!("{path}: ok; ")]);
+    assert_says(&run(&["check", path, "--shards", "1"]).await, 0, &[": ok; "]);
+    assert_says(&run(&["check", path, "--config", path]).await, 2, &["cannot be used with"]);
+    assert_says(&run(&["check", "/nowhere.toml"]).await, 1, &["/nowhere.toml"]);
 }
 
 // ---- what a start would find ----

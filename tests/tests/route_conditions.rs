@@ -220,7 +220,18 @@ async fn explain(text: &str, arguments: &[&str]) -> Finished {
 
 #[track_caller]
 fn assert_lines(finished: &Finished, lines: &[&str]) {
-    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_shown(finished, 0, lines);
+}
+
+/// The same for a request that no route gets, or that is refused.
+#[track_caller]
+fn assert_refused(finished: &Finished, lines: &[&str]) {
+    assert_shown(finished, 3, lines);
+}
+
+#[track_caller]
+fn assert_shown(finished: &Finished, code: i32, lines: &[&str]) {
+    assert_eq!(finished.code, Some(code), "{finished:?}");
     let mut rest = finished.stdout.as_str();
     for line in lines {
         let at =
@@ -271,10 +282,39 @@ async fn explain_says_who_wins_why_and_what_is_sent() {
 }
 
 #[tokio::test]
+async fn explain_says_who_gets_copies_when_it_is_sent_again_and_what_becomes_of_the_response() {
+    let text = "listen = ['127.0.0.1:0']
+[[upstream]]
+name = 'app'
+servers = ['http://10.0.0.1:9001']
+[[upstream]]
+name = 'shadow'
+servers = ['http://10.0.0.9:9001']
+[[route]]
+upstream = 'app'
+path = '/u/{id}'
+mirror = { upstream = 'shadow', percent = 10 }
+retry = { attempts = 3, on = ['connect', 503], hedge_after = '100ms' }
+response_headers = { set = ['X-User: ${path.id}'], add = ['Vary: X'], remove = ['Server'] }
+";
+    let shown = explain(text, &["http://a/u/17"]).await;
+    assert_lines(
+        &shown,
+        &[
+            "upstream app (http://10.0.0.1:9001)",
+            "copies of 10 % to upstream shadow (http://10.0.0.9:9001)",
+            "sent 3 times at most, again for connect, 503, if it is idempotent; to a second server too after 100ms",
+            "sent to upstream app:",
+            "fields of the response:\n  without Server\n  X-User: 17 (in place of others)\n  Vary: X (added)\n",
+        ],
+    );
+}
+
+#[tokio::test]
 async fn explain_says_what_is_refused() {
     let restricted = SHOP.replace("when = ['header x-version', 'cookie beta']", "methods = ['PUT']");
     let shown = explain(&restricted, &["POST a.shop.example/cart", "-H", "x-version: 1"]).await;
-    assert_lines(
+    assert_refused(
         &shown,
         &["405, Allow: GET, HEAD, PUT", "route 2 (", "lost by method (3): it has others", "Which route"],
     );
@@ -283,9 +323,9 @@ async fn explain_says_what_is_refused() {
         &["b/y"],
     )
     .await;
-    assert_lines(&nowhere, &["404: no route"]);
+    assert_refused(&nowhere, &["404: no route"]);
     for (request, words) in [("GET a/%00", "400"), ("GET a/../..", "400"), ("G@T a/", "400")] {
-        assert_lines(&explain(SHOP, &[request]).await, &[words]);
+        assert_refused(&explain(SHOP, &[request]).await, &[words]);
     }
     let wrong = explain(&SHOP.replace("header x-version'", "heder x-version'"), &["a/"]).await;
     assert_eq!(wrong.code, Some(1));
@@ -357,5 +397,5 @@ async fn explain_takes_utf8_as_requests_do() {
         &["route 1 (", " gets it", "GET /gr%C3%BCn/tee HTTP/1.1"],
     );
     let refused = explain(&format!("paths.raw_utf8 = 'refuse'\n{text}"), &["http://test/grün/tee"]).await;
-    assert!(refused.stdout.contains("400: UTF-8 in the target"), "{refused:?}");
+    assert_refused(&refused, &["400: UTF-8 in the target"]);
 }

@@ -70,6 +70,11 @@ impl RetryCauses {
         RetryCauses(self.0 | 1 << cause as u8)
     }
 
+    /// As they are written.
+    pub(crate) fn words(self) -> impl Iterator<Item = &'static str> {
+        CAUSES.iter().filter(move |(_, cause)| self.has(*cause)).map(|(word, _)| *word)
+    }
+
     /// Whether this one is among them.
     pub const fn has(self, cause: RetryCause) -> bool {
         self.0 & 1 << cause as u8 != 0

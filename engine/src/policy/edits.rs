@@ -10,6 +10,8 @@ use super::variables::Facts;
 pub struct HeaderEdits {
     /// Names of fields that go: those to remove, and those that are set anew.
     removed: FieldNames,
+    /// Those to remove, as they were written: for people.
+    without: Box<[String]>,
     /// Fields that come, in order.
     fields: Vec<NewField>,
     /// Their lines, where no value has a variable.
@@ -40,7 +42,20 @@ impl HeaderEdits {
             });
         }
         let fixed = lines.filter(|_| !fields.is_empty()).map(Vec::into_boxed_slice);
-        HeaderEdits { removed: names, fields, fixed }
+        HeaderEdits { removed: names, without: removed.into(), fields, fixed }
+    }
+
+    /// What is done to a message with these facts, for people, a line each.
+    pub(crate) fn describe(&self, facts: &Facts<'_>) -> Vec<String> {
+        let without = self.without.iter().map(|name| format!("without {name}"));
+        let fields = self.fields.iter().filter_map(|field| {
+            let mut value = Vec::new();
+            let written = field.value.write(&mut value, facts);
+            let how = if field.replaces { "in place of others" } else { "added" };
+            let is_there = written.is_ok() && !value.is_empty();
+            is_there.then(|| format!("{}: {} ({how})", field.name, String::from_utf8_lossy(&value)))
+        });
+        without.chain(fields).collect()
     }
 
     /// Whether nothing is changed.
