@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use sluice_tests::{
     client::{self, Raw},
     eventually,
+    origin::{Origin, Peer},
     processes::{Load, ServerProcess, by_server, errors},
     proxy::Proxy,
 };
@@ -80,6 +81,50 @@ async fn while_one_of_two_hangs_no_request_fails() {
         servers[1].go_on();
         proxy.drain().await;
     }
+}
+
+/// Requests that leave an ejected server all at once are retries too. Without a budget they stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_budget_no_request_leaves_an_ejected_server() {
+    let servers = servers(2).await;
+    let keys = "retry = { budget = 0, budget_min = 0 }\nejection = { time = \"60s\" }";
+    let proxy = proxy(1, &servers, keys).await;
+    let load = Load::start(proxy.address, 8, "GET /", PAUSE);
+    more(&load, 100).await;
+    servers[1].hang();
+    proxy.line(&format!("upstream app: {} is ejected for 1m: ", servers[1].url())).await;
+    proxy.counters_until("they look again", |now| now.named("upstream_retry_budget_exhausted") >= 8).await;
+    assert_eq!(proxy.counters().await.named("upstream_retries_timeout"), 0);
+    // They were not lost for that.
+    servers[1].go_on();
+    let outcomes = load.stop().await;
+    assert!(errors(&outcomes).is_empty(), "{:?}", errors(&outcomes));
+    proxy.drain().await.assert_clean();
+}
+
+/// A queue that is full is a limit of the proxy, and says nothing about the servers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_opens_no_breaker() {
+    let slow = Origin::scripted(|mut peer: Peer| async move {
+        loop {
+            peer.request().await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            peer.answer("slow").await?;
+        }
+    })
+    .await;
+    let tables = format!(
+        "[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\nservers = [\"http://{}\"]\n\
+         limits = {{ upstream_connections = 1, upstream_queue = 1 }}\n\
+         breaker = {{ failure_percent = 50, window = 20, time = \"60s\" }}\n",
+        slow.address
+    );
+    let proxy = Proxy::configured(1, &tables).await;
+    let load = Load::start(proxy.address, 8, "GET /", PAUSE);
+    // An open breaker would leave the queue empty.
+    proxy.counters_until("many are refused", |now| now.named("upstream_queue_overflows") >= 200).await;
+    load.stop().await;
+    assert_eq!(proxy.counters().await.named("upstream_breaker_refused"), 0);
 }
 
 /// The same where another server gets each request after a while: none of them waits for long, and the silence counts all the same.
