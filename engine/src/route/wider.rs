@@ -4,7 +4,8 @@
 #[cfg(feature = "cli")]
 use super::conditions::Asked;
 use super::conditions::Matchers;
-use super::{NONE, RouteTable, split_segment};
+use super::node::split_segment;
+use super::{NONE, RouteTable};
 
 /// What is done with a place; an answer ends the walk.
 type Ask<'a, R> = &'a mut dyn FnMut(u32) -> Option<R>;
