@@ -10,8 +10,8 @@ use regex::bytes::Regex;
 use sluice_proto::fields::Fields;
 use sluice_sys::UNIX_PEER;
 
-use super::hash::KeyMap;
-use super::parts::{cookie_values, decoded, is_decoded, is_encoded, query_values};
+use super::hash::{KeyMap, find_byte, is_same};
+use super::parts::{any_cookie, decoded, is_decoded, is_encoded, query_values};
 use crate::config::{Condition, Expression, Networks, Subject, Test};
 
 /// The parts of a request that a lookup goes by.
@@ -33,7 +33,7 @@ pub struct Asked<'r> {
 
 impl<'r> Asked<'r> {
     fn query(&self) -> &'r str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        find_byte(self.target.as_bytes(), b'?').map_or("", |mark| &self.target[mark + 1..])
     }
 }
 
@@ -141,24 +141,18 @@ impl<'c> Encoded<'c> {
     fn holds(&self, asked: &Asked<'_>, matchers: &Matchers) -> bool {
         let is_so = match self.subject {
             HEADER => asked.fields.values_named(self.name).any(|value| self.fits(value, matchers)),
-            COOKIE => cookie_values(&asked.fields, self.name_text()).any(|value| self.fits(value, matchers)),
-            QUERY => {
-                query_values(asked.query(), self.name_text()).any(|value| self.fits_decoded(value, matchers))
-            }
+            COOKIE => any_cookie(&asked.fields, self.name, |value| self.fits(value, matchers)),
+            QUERY => query_values(asked.query(), self.name).any(|value| self.fits_decoded(value, matchers)),
             _ => self.has_address(asked.client),
         };
         is_so != (self.test & NOT != 0)
-    }
-
-    fn name_text(&self) -> &'c str {
-        str::from_utf8(self.name).unwrap_or_default()
     }
 
     #[inline]
     fn fits(&self, value: &[u8], matchers: &Matchers) -> bool {
         match self.test & !NOT {
             PRESENT => true,
-            EQUALS => value == self.value,
+            EQUALS => is_same(value, self.value),
             _ => matchers.is_match(self.number(), value),
         }
     }
@@ -213,7 +207,10 @@ impl Builder {
     /// Adds the conditions of a route.
     pub(super) fn add(&mut self, conditions: &[Condition]) -> Span {
         let mut code = Vec::new();
-        conditions.iter().for_each(|condition| self.encode(condition, &mut code));
+        // All must hold, so their order is free: those first that cost least.
+        let mut ordered: Vec<_> = conditions.iter().collect();
+        ordered.sort_by_key(|condition| cost(condition));
+        ordered.into_iter().for_each(|condition| self.encode(condition, &mut code));
         let count = conditions.len() as u32;
         if let Some(&start) = self.known.get(&code) {
             return Span { start, count };
@@ -261,6 +258,18 @@ impl Builder {
     pub(super) fn finish(self) -> (Conditions, Vec<Regex>) {
         (Conditions { code: self.code }, self.regexes)
     }
+}
+
+/// What a condition costs beside others: an address is compared, fields are searched by name, a query and cookies are split, and an
+/// expression costs more than all these.
+fn cost(condition: &Condition) -> (bool, u8) {
+    let subject = match condition.subject {
+        Subject::Client(..) => 0,
+        Subject::Header(_) => 1,
+        Subject::Query(_) => 2,
+        Subject::Cookie(_) => 3,
+    };
+    (matches!(condition.test, Test::Matches(_)), subject)
 }
 
 fn write(code: &mut Vec<u8>, (subject, test): (u8, u8), name: &[u8], value: &[u8]) {

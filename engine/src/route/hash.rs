@@ -47,18 +47,48 @@ pub(super) type KeyMap<K, V> = std::collections::HashMap<K, V, std::hash::BuildH
 /// bytes and a call of a vectorised search.
 #[inline]
 pub(super) fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     let (words, tail) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
-        // A byte that is zero borrows into its high bit; the lowest such bit is always a true one.
-        let word = u64::from_le_bytes(*word) ^ (LOW * u64::from(wanted));
-        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+        let zeros = zero_bytes(u64::from_le_bytes(*word) ^ (LOW * u64::from(wanted)));
         if zeros != 0 {
             return Some(i * 8 + zeros.trailing_zeros() as usize / 8);
         }
     }
-    tail.iter().position(|&b| b == wanted).map(|i| words.len() * 8 + i)
+    // What is left, without a loop over bytes: a word that overlaps the one before it.
+    match bytes.last_chunk::<8>() {
+        _ if tail.is_empty() => None,
+        Some(last) => {
+            let zeros = zero_bytes(u64::from_le_bytes(*last) ^ (LOW * u64::from(wanted)));
+            (zeros != 0).then(|| bytes.len() - 8 + zeros.trailing_zeros() as usize / 8)
+        }
+        None => tail.iter().position(|&b| b == wanted),
+    }
+}
+
+/// Whether both are the same, word by word for the same reason.
+#[inline]
+pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        // The last word overlaps the one before it.
+        (Some(one_end), Some(other_end)) => {
+            one_end == other_end && one.as_chunks::<8>().0 == other.as_chunks::<8>().0
+        }
+        _ => load_tail(one) == load_tail(other),
+    }
+}
+
+/// One in each byte.
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// The high bits of the bytes that are zero; only the lowest of them is certain.
+#[inline]
+fn zero_bytes(word: u64) -> u64 {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // A byte that is zero borrows into its high bit.
+    word.wrapping_sub(LOW) & !word & HIGH
 }
 
 /// Up to seven bytes as one word, without a loop over single bytes.
@@ -107,6 +137,36 @@ mod tests {
         assert!(hashes.len() > 99_990, "{}", hashes.len());
         let low: HashSet<_> = names.iter().take(1000).map(|n| hash(7, n.as_bytes()) & 0x7FF).collect();
         assert!(low.len() > 700, "{}", low.len());
+    }
+
+    #[test]
+    fn a_byte_is_found_where_it_first_stands() {
+        for length in 0..40 {
+            // Neighbours of the byte in value, and itself with its high bit.
+            for filler in [b'.', b'0', b'/' | 0x80, 0] {
+                let mut text = vec![filler; length];
+                assert_eq!(find_byte(&text, b'/'), None);
+                for i in (0..length).rev() {
+                    text[i] = b'/';
+                    assert_eq!(find_byte(&text, b'/'), Some(i), "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn same_texts_are_those_without_another_byte() {
+        for length in 0..40 {
+            let text: Vec<u8> = (0..length).collect();
+            assert!(is_same(&text, &text.clone()));
+            for i in 0..text.len() {
+                let mut other = text.clone();
+                other[i] ^= 0x80;
+                assert!(
+                    !is_same(&text, &other) && !is_same(&text, &text[..i]) && !is_same(&text[i + 1..], &text)
+                );
+            }
+        }
     }
 
     #[test]

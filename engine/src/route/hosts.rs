@@ -4,7 +4,7 @@
 //! (longer than 253 bytes, for one) is not looked up, so that a hostile name costs no more than a normal one.
 
 use super::NONE;
-use super::hash::{KeyMap, find_byte, hash_ignore_case};
+use super::hash::{KeyMap, find_byte, hash_ignore_case, is_same};
 use crate::config::HOST_BYTES_MAX;
 
 const EXACT: u32 = 1;
@@ -55,8 +55,9 @@ impl Hosts {
             return None;
         }
         // From left to right: each dot starts a shorter suffix. A dot needs something before it.
-        for dot in (1..name.len()).filter(|&i| name[i] == b'.') {
-            let suffix = &name[dot + 1..];
+        let mut suffix = &name[1..];
+        while let Some(dot) = find_byte(suffix, b'.') {
+            suffix = &suffix[dot + 1..];
             let has_length = self.suffix_lengths[suffix.len() / 64] >> (suffix.len() % 64) & 1 == 1;
             let root = if has_length { self.root_of(SUFFIX, suffix) } else { NONE };
             if root != NONE
@@ -79,7 +80,8 @@ impl Hosts {
             }
             if entry.kind == kind && entry.len as usize == name.len() {
                 let text = &self.text[entry.start as usize..][..name.len()];
-                if text.eq_ignore_ascii_case(name) {
+                // Most clients send it in lower case.
+                if is_same(text, name) || text.eq_ignore_ascii_case(name) {
                     return entry.root;
                 }
             }

@@ -7,32 +7,56 @@
 use sluice_proto::FieldId;
 use sluice_proto::fields::Fields;
 
-use super::hash::find_byte;
+use super::hash::{find_byte, is_same};
 
 /// The values of the parameters of this name, as they were sent.
-pub fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
+pub fn query_values<'q>(query: &'q str, name: impl AsRef<[u8]>) -> impl Iterator<Item = &'q [u8]> {
     let parameters = pieces(query.as_bytes(), b'&');
     parameters.filter(|parameter| !parameter.is_empty()).filter_map(move |parameter| {
         let (key, value) = match find_byte(parameter, b'=') {
             Some(end) => (&parameter[..end], &parameter[end + 1..]),
             None => (parameter, &[][..]),
         };
-        is_decoded(key, name.as_bytes()).then_some(value)
+        is_decoded(key, name.as_ref()).then_some(value)
     })
 }
 
 /// The values of the cookies of this name.
 //= https://www.rfc-editor.org/rfc/rfc6265#section-5.4
-pub fn cookie_values<'f>(fields: &Fields<'f>, name: &str) -> impl Iterator<Item = &'f [u8]> {
+pub fn cookie_values<'f>(fields: &Fields<'f>, name: impl AsRef<[u8]>) -> impl Iterator<Item = &'f [u8]> {
     let pairs = fields.values(FieldId::Cookie).flat_map(|value| pieces(value, b';'));
-    pairs.filter_map(move |pair| {
-        let pair = pair.trim_ascii();
-        let value =
-            pair.strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
-        //= https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
-        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-        Some(bare.unwrap_or(value))
-    })
+    pairs.filter_map(move |pair| cookie_value(pair, name.as_ref()))
+}
+
+/// Whether one of the values of the cookies of this name is as wanted: the same in one loop, for those who ask often.
+#[inline]
+pub(super) fn any_cookie(fields: &Fields<'_>, name: &[u8], mut is_wanted: impl FnMut(&[u8]) -> bool) -> bool {
+    for mut rest in fields.values(FieldId::Cookie) {
+        loop {
+            let end = find_byte(rest, b';');
+            let pair = end.map_or(rest, |end| &rest[..end]);
+            if cookie_value(pair, name).is_some_and(&mut is_wanted) {
+                return true;
+            }
+            let Some(end) = end else { break };
+            rest = &rest[end + 1..];
+        }
+    }
+    false
+}
+
+/// The value of a pair, if it has this name.
+#[inline]
+fn cookie_value<'f>(pair: &'f [u8], name: &[u8]) -> Option<&'f [u8]> {
+    // Most pairs have another name: what follows it is looked at behind that only.
+    let (found, rest) = pair.trim_ascii_start().split_at_checked(name.len())?;
+    if !is_same(found, name) {
+        return None;
+    }
+    let value = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+    //= https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1
+    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    Some(bare.unwrap_or(value))
 }
 
 /// What is between the separators, word by word.
@@ -49,12 +73,14 @@ fn pieces(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 /// Whether an encoded text means this one.
 #[inline]
 pub(super) fn is_decoded(encoded: &[u8], text: &[u8]) -> bool {
-    // Nothing becomes longer by being decoded, and few texts are encoded.
-    encoded.len() >= text.len()
-        && match is_encoded(encoded) {
-            false => encoded == text,
-            true => decoded(encoded).eq(text.iter().copied()),
-        }
+    match (encoded.first(), text.first()) {
+        // Most parameters have another name, which differs in its first byte.
+        (Some(first), Some(wanted)) if first != wanted && !matches!(first, b'%' | b'+') => false,
+        // Nothing becomes longer by being decoded, and few texts are encoded.
+        _ if encoded.len() < text.len() => false,
+        _ if is_encoded(encoded) => decoded(encoded).eq(text.iter().copied()),
+        _ => is_same(encoded, text),
+    }
 }
 
 /// The bytes that an encoded text means.
@@ -120,6 +146,16 @@ mod tests {
             assert_eq!(values("a"), ["1", "3", ""]);
             assert_eq!(values("b"), ["2", "\""]);
             assert_eq!(values("c"), [""; 0]);
+            for name in ["a", "b", "c", "aa", "A", ""] {
+                let mut in_one_loop = Vec::new();
+                let collect = |value: &[u8]| {
+                    in_one_loop.push(str::from_utf8(value).unwrap().to_owned());
+                    false
+                };
+                assert!(!any_cookie(&head.field_list(), name.as_bytes(), collect));
+                assert_eq!(in_one_loop, values(name), "{name}");
+            }
+            assert!(any_cookie(&head.field_list(), b"a", |value| value == b"3"));
         });
     }
 }

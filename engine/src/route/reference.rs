@@ -235,7 +235,7 @@ fn route() -> impl Strategy<Value = Route> {
         prop::sample::subsequence(vec!["GET", "HEAD", "POST", "X"], 1..3)
             .prop_map(|methods| Methods::Only(methods.into_iter().map(str::to_owned).collect())),
     ];
-    let conditions = prop::sample::subsequence(CONDITIONS.to_vec(), 0..3)
+    let conditions = prop::sample::subsequence(CONDITIONS.to_vec(), 0..5)
         .prop_map(|texts| texts.into_iter().map(|text| Condition::parse(text).unwrap()).collect::<Vec<_>>());
     let conditions = prop_oneof![2 => Just(Vec::new()), 1 => conditions];
     (host, path_pattern(), methods, conditions, 0..3usize).prop_map(
@@ -249,7 +249,7 @@ fn route() -> impl Strategy<Value = Route> {
     )
 }
 
-const CONDITIONS: [&str; 8] = [
+const CONDITIONS: [&str; 12] = [
     "header a",
     "header a = 1",
     "not header a = 2",
@@ -258,6 +258,10 @@ const CONDITIONS: [&str; 8] = [
     "query c = 1",
     "client 10.0.0.0/8",
     "not client 10.0.0.0/9",
+    "header a ~ ^[12]",
+    "cookie b = 2",
+    "not query c",
+    "query c ~ ^[12]$",
 ];
 
 /// Header lines, query and client of a request.
