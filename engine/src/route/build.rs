@@ -112,11 +112,17 @@ impl Builder {
         let mut regex_places: Vec<_> =
             self.regexes.into_iter().map(|(root, places)| (root, places.into_boxed_slice())).collect();
         regex_places.sort_unstable_by_key(|(root, _)| *root);
+        let number_of = |node: u32| self.nodes[node as usize].as_leaf().unwrap_or(node);
+        let segments = self.segments.finish(number_of);
+        let with_leaves = |node: &Node| match node.param {
+            NONE => *node,
+            param => Node { param: number_of(param), ..*node },
+        };
         RouteTable {
             hosts: self.hosts.finish(),
             any_host: self.any_host.unwrap_or(NONE),
-            nodes: self.nodes,
-            segments: self.segments.finish(),
+            nodes: self.nodes.iter().map(with_leaves).collect(),
+            segments,
             places,
             guarded,
             regex_places,

@@ -4,7 +4,7 @@
 //! segment itself if it is short, so that a step down the tree reads one line.
 
 use super::NONE;
-use super::hash::{KeyMap, hash};
+use super::hash::{KeyMap, hash, is_same};
 
 /// Longest segment that lies in its entry.
 const INLINE_BYTES: usize = 16;
@@ -47,7 +47,10 @@ impl Segments {
             if entry.child == NONE {
                 return NONE;
             }
-            if entry.parent == parent && entry.len as usize == segment.len() && self.text(entry) == segment {
+            if entry.parent == parent
+                && entry.len as usize == segment.len()
+                && is_same(self.text(entry), segment)
+            {
                 return entry.child;
             }
             slot = (slot + 1) & mask;
@@ -82,13 +85,14 @@ impl Builder {
         })
     }
 
-    pub(super) fn finish(self) -> Segments {
+    /// `number_of` is what stands for a node.
+    pub(super) fn finish(self, number_of: impl Fn(u32) -> u32) -> Segments {
         // Half full at most, and never without a free entry, which ends every search.
         let capacity = (self.order.len() * 2).next_power_of_two().max(2);
         let mut segments = Segments { entries: vec![Entry::FREE; capacity], long: Vec::new() };
         for (parent, segment, child) in self.order {
             let text = segment.as_bytes();
-            let mut entry = Entry { parent, child, len: text.len() as u32, ..Entry::FREE };
+            let mut entry = Entry { parent, child: number_of(child), len: text.len() as u32, ..Entry::FREE };
             if text.len() <= INLINE_BYTES {
                 entry.inline[..text.len()].copy_from_slice(text);
             } else {
@@ -117,13 +121,13 @@ mod tests {
             assert_eq!(builder.child(i as u32 % 7, name, i as u32), i as u32);
         }
         assert_eq!(builder.child(3, &names[3], 999), 3);
-        let segments = builder.finish();
+        let segments = builder.finish(|child| child);
         for (i, name) in names.iter().enumerate() {
             assert_eq!(segments.find(i as u32 % 7, name), i as u32);
             assert_eq!(segments.find(i as u32 % 7 + 1, name), NONE);
             assert_eq!(segments.find(i as u32 % 7, &format!("{name}y")), NONE);
         }
-        assert_eq!(Builder::default().finish().find(0, ""), NONE);
+        assert_eq!(Builder::default().finish(|child| child).find(0, ""), NONE);
     }
 
     #[test]

@@ -53,7 +53,7 @@ struct Walk<'a, 'q, R> {
 impl<R> Walk<'_, '_, R> {
     /// `rest` is what follows the slash, none if the path ends here. No deeper than the patterns.
     fn below(&mut self, number: u32, rest: Option<&str>) -> Option<R> {
-        let node = &self.table.nodes[number as usize];
+        let node = self.table.node(number);
         let Some(after_slash) = rest else {
             return self.end(node.end).or_else(|| self.wide(node.prefix));
         };
