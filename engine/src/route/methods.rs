@@ -85,17 +85,22 @@ pub(super) enum Rank {
     Any,
 }
 
+/// The number of the set of all methods.
+pub(super) const ALL: u32 = 0;
+
 /// Sets of methods, each once; the first is that of all methods.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MethodSets {
     sets: Vec<Box<[Box<str>]>>,
+    /// The Allow field of each by itself.
+    allow: Vec<Box<str>>,
 }
 
 impl MethodSets {
     /// How well a set suits a method, if it has it.
     #[inline]
     pub(super) fn rank(&self, set: u32, method: &str) -> Option<Rank> {
-        if set == 0 {
+        if set == ALL {
             return Some(Rank::Any);
         }
         let names = &self.sets[set as usize];
@@ -103,6 +108,11 @@ impl MethodSets {
             return Some(Rank::Named);
         }
         (method == "HEAD" && names.iter().any(|name| **name == *"GET")).then_some(Rank::Get)
+    }
+
+    /// The Allow field for one set.
+    pub(super) fn allow_of(&self, set: u32) -> &str {
+        &self.allow[set as usize]
     }
 
     /// The Allow field for these sets together, none of which is that of all methods.
@@ -130,7 +140,7 @@ pub(super) struct SetsBuilder {
 impl SetsBuilder {
     /// The number of a set.
     pub(super) fn add(&mut self, methods: &Methods) -> u32 {
-        let Methods::Only(names) = methods else { return 0 };
+        let Methods::Only(names) = methods else { return ALL };
         let next = self.sets.len() as u32 + 1;
         *self.known.entry(names.clone()).or_insert_with(|| {
             self.sets.push(names.iter().map(|name| name.as_str().into()).collect());
@@ -140,6 +150,8 @@ impl SetsBuilder {
 
     pub(super) fn finish(mut self) -> MethodSets {
         self.sets.insert(0, Box::default());
-        MethodSets { sets: self.sets }
+        let mut sets = MethodSets { sets: self.sets, allow: Vec::new() };
+        sets.allow = (0..sets.sets.len() as u32).map(|set| sets.allow(&[set]).into()).collect();
+        sets
     }
 }

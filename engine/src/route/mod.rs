@@ -17,8 +17,9 @@
 //!
 //! `RouteTable` is immutable and mostly flat: nodes are numbers in a vector, so that a walk touches few lines, and it lies on the node
 //! of its shards. A lookup hashes each segment once, allocates nothing and does not depend on the number of routes; expressions, and
-//! routes with conditions at one place, are tried one by one. `segments` and `hosts` are its two hash tables, `places` and `conditions`
-//! what tells routes of one place apart, `wider` the walk past the first place, `reference` (tests only) the specification.
+//! routes with conditions at one place, are tried one by one. `segments` and `hosts` are its two hash tables, `node` the trees
+//! and the walk down, `places` and `conditions` what tells routes of one place apart, `wider` the walk past the first place, `build`
+//! fills them, `reference` (tests only) is the specification.
 
 mod build;
 mod conditions;
@@ -156,8 +157,9 @@ impl RouteTable {
     #[inline]
     fn answer(&self, place: u32, asked: &Asked<'_>, matchers: &Matchers) -> Option<Lookup<'_>> {
         match &self.places[place as usize] {
+            Place::Any(route) => Some(Lookup::Found(route.target())),
+            Place::Lone(route) => self.guarded.lookup_lone(route, asked, matchers),
             Place::Open(methods) => Some(methods.lookup(asked.method)),
-            Place::Lone(route) => self.guarded.lookup(std::slice::from_ref(route), asked, matchers),
             Place::Guarded(first, end) => {
                 self.guarded.lookup(self.guarded.range(*first, *end), asked, matchers)
             }

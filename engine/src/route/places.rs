@@ -13,12 +13,28 @@ use crate::config::Methods;
 /// The routes of a place.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// No route has conditions.
-    Open(MethodMap),
-    /// Its only route, which has conditions: here, where it is read with the place.
+    /// Its only route, which takes all.
+    Any(AnyRoute),
+    /// Its only route: here, where it is read with the place.
     Lone(GuardedRoute),
+    /// No route has conditions.
+    Open(Box<MethodMap>),
     /// The numbers of its routes among the guarded ones, from the first to behind the last.
     Guarded(u32, u32),
+}
+
+/// A route for all methods that has no conditions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnyRoute {
+    upstream: u32,
+    route: u32,
+}
+
+impl AnyRoute {
+    #[inline]
+    pub(super) fn target(self) -> RouteTarget {
+        RouteTarget { upstream: self.upstream as usize, route: self.route as usize }
+    }
 }
 
 /// The routes of all places where some have conditions, place by place.
@@ -29,7 +45,7 @@ pub(super) struct GuardedRoutes {
     methods: MethodSets,
 }
 
-/// A route of a place where some have conditions.
+/// A route that is alone at its place, or at one where some have conditions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GuardedRoute {
     upstream: u32,
@@ -39,14 +55,41 @@ pub(super) struct GuardedRoute {
     conditions: Span,
 }
 
+impl GuardedRoute {
+    fn target(&self) -> RouteTarget {
+        RouteTarget { upstream: self.upstream as usize, route: self.route as usize }
+    }
+}
+
 impl GuardedRoutes {
     /// The routes of these numbers.
     pub(super) fn range(&self, first: u32, end: u32) -> &[GuardedRoute] {
         &self.routes[first as usize..end as usize]
     }
 
+    /// The answer of the only route of a place; `None` if its conditions do not hold.
+    #[inline(never)]
+    pub(super) fn lookup_lone(
+        &self,
+        route: &GuardedRoute,
+        asked: &Asked<'_>,
+        matchers: &Matchers,
+    ) -> Option<Lookup<'_>> {
+        let holds =
+            route.conditions.count == 0 || self.conditions.all_hold(route.conditions, asked, matchers);
+        if !holds {
+            return None;
+        }
+        match self.methods.rank(route.methods, asked.method) {
+            Some(_) => Some(Lookup::Found(route.target())),
+            None => {
+                Some(Lookup::MethodNotAllowed { allow: Cow::Borrowed(self.methods.allow_of(route.methods)) })
+            }
+        }
+    }
+
     /// The answer of these routes of a place to a request; `None` if the conditions of none hold.
-    #[inline]
+    #[inline(never)]
     pub(super) fn lookup(
         &self,
         routes: &[GuardedRoute],
@@ -65,10 +108,7 @@ impl GuardedRoutes {
             }
         }
         match best {
-            Some((_, route)) => Some(Lookup::Found(RouteTarget {
-                upstream: route.upstream as usize,
-                route: route.route as usize,
-            })),
+            Some((_, route)) => Some(Lookup::Found(route.target())),
             None => self.refuse(routes, asked, matchers),
         }
     }
@@ -120,10 +160,10 @@ impl Builder {
         let mut routes = Vec::new();
         let mut sets = methods::SetsBuilder::default();
         let places = self.places.into_iter().map(|mut place| {
-            if place.iter().all(|entry| entry.conditions.count == 0) {
+            if place.len() > 1 && place.iter().all(|entry| entry.conditions.count == 0) {
                 let mut map = methods::Builder::default();
                 place.iter().for_each(|entry| map.add(&entry.methods, entry.target));
-                return Place::Open(map.finish());
+                return Place::Open(Box::new(map.finish()));
             }
             // Stable: those with as many stay in the order of the file.
             place.sort_by_key(|entry| std::cmp::Reverse(entry.conditions.count));
@@ -134,7 +174,11 @@ impl Builder {
                 conditions: entry.conditions,
             };
             if place.len() == 1 {
-                return Place::Lone(guarded(place.remove(0)));
+                let route = guarded(place.remove(0));
+                return match route.methods == methods::ALL && route.conditions.count == 0 {
+                    true => Place::Any(AnyRoute { upstream: route.upstream, route: route.route }),
+                    false => Place::Lone(route),
+                };
             }
             let first = routes.len() as u32;
             routes.extend(place.into_iter().map(guarded));
