@@ -10,7 +10,7 @@ use sluice_proto::fields::Fields;
 use super::hash::{find_byte, is_same};
 
 /// The values of the parameters of this name, as they were sent.
-pub fn query_values<'q>(query: &'q str, name: impl AsRef<[u8]>) -> impl Iterator<Item = &'q [u8]> {
+pub fn query_values(query: &str, name: impl AsRef<[u8]>) -> impl Iterator<Item = &[u8]> {
     let parameters = pieces(query.as_bytes(), b'&');
     parameters.filter(|parameter| !parameter.is_empty()).filter_map(move |parameter| {
         let (key, value) = match find_byte(parameter, b'=') {
