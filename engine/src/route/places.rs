@@ -23,6 +23,8 @@ pub(super) enum Place {
     Guarded(u32, u32),
 }
 
+const _: () = assert!(size_of::<Place>() == 24, "a lookup reads one, of as many as there are routes");
+
 /// A route for all methods that has no conditions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnyRoute {
