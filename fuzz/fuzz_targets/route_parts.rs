@@ -34,7 +34,8 @@ fuzz_target!(|input: &[u8]| {
     }
     let fields = head.field_list();
     for value in cookie_values(&fields, name) {
-        assert!(cookies.windows(value.len()).any(|window| window == value) && !value.contains(&b';'));
+        let is_part = value.is_empty() || cookies.windows(value.len()).any(|window| window == value);
+        assert!(is_part && !value.contains(&b';'));
     }
 
     // One of the two routes holds, or the name can stand in no condition.
