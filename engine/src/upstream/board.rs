@@ -167,13 +167,14 @@ impl ServerBoard {
     /// check says otherwise.
     pub(crate) fn cover(&self, groups: &[UpstreamGroup], members: &[GroupMembers]) {
         let mut names = BTreeSet::new();
+        // All of them at once, for those who look at the same time.
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         for (group, members) in groups.iter().zip(members) {
             for member in &**members {
-                self.entry(group, &member.server);
+                self.entry_in(&mut servers, group, &member.server);
                 names.insert(name(&group.name, &member.server));
             }
         }
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.retain(|_, entry| entry.strong_count() > 0);
         servers.retain(|name, entry| {
@@ -188,6 +189,15 @@ impl ServerBoard {
     /// The entry of a server, made if there is none.
     pub(crate) fn entry(&self, group: &UpstreamGroup, server: &UpstreamServer) -> Arc<ServerEntry> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.entry_in(&mut servers, group, server)
+    }
+
+    fn entry_in(
+        &self,
+        servers: &mut BTreeMap<Name, Arc<ServerEntry>>,
+        group: &UpstreamGroup,
+        server: &UpstreamServer,
+    ) -> Arc<ServerEntry> {
         let name = name(&group.name, server);
         let entry = servers.entry(name.clone()).or_insert_with(|| {
             let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
