@@ -139,7 +139,10 @@ async fn echoes(socket: &mut WebSocketStream<AnyIo>, message: Message) {
 }
 
 async fn closes(mut socket: WebSocketStream<AnyIo>) {
-    socket.close(None).await.expect("it is taken");
+    if socket.close(None).await.is_err() {
+        // The server has read it, answered and reset its stream, as HTTP/2 lets it, before this side was done with sending.
+        return;
+    }
     let closing = within("the closing handshake", socket.next()).await.expect("a frame").expect("a frame");
     assert!(closing.is_close(), "{closing:?}");
     while let Some(Ok(_)) = within("the end", socket.next()).await {}
